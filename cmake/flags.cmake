@@ -1,0 +1,13 @@
+# Warnings are errors, in every target of ours.
+function(dhp_flags target)
+  target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Werror)
+endfunction()
+
+# Sanitizers go on the whole tree: mixing instrumented and plain objects hides errors.
+if(DHP_SANITIZE)
+  add_compile_options(-fsanitize=${DHP_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all -O1 -g1)
+  add_link_options(-fsanitize=${DHP_SANITIZE})
+  if(DHP_SANITIZE MATCHES "thread")
+    add_compile_options(-Wno-tsan)
+  endif()
+endif()

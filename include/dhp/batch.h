@@ -1,0 +1,42 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace dhp {
+
+/// One training sample as the planner sees it.
+struct Sequence {
+  std::int64_t id = 0;       ///< unique in its batch
+  std::int64_t tokens = 0;   ///< language-model tokens: text and merged visual tokens; at least 1
+  std::int64_t patches = 0;  ///< vision patches before merging; 0 for text
+
+  bool operator==(const Sequence&) const = default;
+};
+
+/// A global batch: everything one optimizer step trains on.
+struct Batch {
+  std::vector<Sequence> sequences;
+
+  bool operator==(const Batch&) const = default;
+};
+
+/// Reads `dhp.batch/1` JSON, or CSV with the header `id,tokens,patches` when the name ends in .csv.
+/// Throws InputError on anything that is not a valid batch. An empty batch is valid.
+Batch read_batch(const std::string& file);
+
+/// `source` names the text in errors.
+Batch parse_batch_json(std::string_view text, const std::string& source);
+Batch parse_batch_csv(std::string_view text, const std::string& source);
+
+/// Throws InputError for zero or negative tokens, negative patches, duplicate ids, or lengths beyond `kMaxTokens`.
+void validate(const Batch& batch, const std::string& source);
+
+/// Longest sequence accepted: squares of lengths and their sums stay exact in double arithmetic far below it.
+inline constexpr std::int64_t kMaxTokens = std::int64_t{1} << 40;
+
+std::string to_json(const Batch& batch);
+
+}  // namespace dhp

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace dhp {
+
+using Rank = int;
+
+/// One kind of link between ranks.
+struct Link {
+  double bandwidth_bytes_per_s = 0.0;  ///< of one link, one direction
+  double latency_s = 0.0;
+  int links = 1;  ///< links of a rank that carry different peers' traffic at once (7 in an 8-rank full mesh)
+
+  bool operator==(const Link&) const = default;
+};
+
+/// `nodes * ranks_per_node` ranks, numbered node by node.
+struct Cluster {
+  int nodes = 1;
+  int ranks_per_node = 1;
+  double memory_bytes = 0.0;  ///< of one rank
+  Link intra_node;
+  Link inter_node;  ///< bandwidth is per rank
+
+  int ranks() const { return nodes * ranks_per_node; }
+  int node_of(Rank rank) const { return rank / ranks_per_node; }
+
+  bool operator==(const Cluster&) const = default;
+};
+
+/// Reads `dhp.cluster/1` JSON. Throws InputError.
+Cluster read_cluster(const std::string& file);
+Cluster parse_cluster(std::string_view text, const std::string& source);
+std::string to_json(const Cluster& cluster);
+
+}  // namespace dhp

@@ -1,0 +1,91 @@
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "dhp/batch.h"
+#include "dhp/cluster.h"
+
+namespace dhp {
+
+/// Coefficients of one pass (forward or backward), summed over layers.
+struct PassCost {
+  double token_s = 0.0;          ///< linear work per token
+  double pair_s = 0.0;           ///< attention work per (query, key) pair; a causal sequence of s tokens has s*s/2
+  double step_s = 0.0;           ///< fixed cost of one attention step
+  double sequence_step_s = 0.0;  ///< fixed cost per sequence of one attention step
+  double ring_bytes_per_token = 0.0;
+  double all_to_all_bytes_per_token = 0.0;  ///< needed only by Exchange::all_to_all
+
+  bool operator==(const PassCost&) const = default;
+};
+
+/// What a model costs on a device; see docs/design.md, "Task time".
+struct CostModel {
+  std::string name;
+  int layers = 0;
+  double task_s = 0.0;   ///< fixed cost of a task
+  double patch_s = 0.0;  ///< vision forward and backward per patch
+  PassCost forward;
+  PassCost backward;
+  int query_heads = 0;
+  int kv_heads = 0;
+  double token_bytes = 0.0;  ///< activations per token
+  double patch_bytes = 0.0;  ///< activations per patch
+  double state_bytes = 0.0;  ///< parameters, gradients, optimizer shard and reserve of one rank
+
+  bool operator==(const CostModel&) const = default;
+};
+
+/// Reads `dhp.cost/1` JSON. Throws InputError.
+CostModel read_cost_model(const std::string& file);
+CostModel parse_cost_model(std::string_view text, const std::string& source);
+std::string to_json(const CostModel& cost);
+
+/// How the shards of a task travel between its ranks.
+enum class Exchange { ring, direct, hierarchical, all_to_all };
+std::string_view to_string(Exchange exchange);
+/// Throws InputError naming `source` and `place` for an unknown name.
+Exchange parse_exchange(std::string_view name, const std::string& source, const std::string& place);
+
+/// What task time depends on of a task's sequences. All sums are exact below 2^53.
+struct Load {
+  int sequences = 0;
+  double tokens = 0.0;          ///< sum of lengths
+  double tokens_squared = 0.0;  ///< sum of squared lengths
+  double patches = 0.0;
+
+  void add(const Sequence& sequence);
+};
+Load load_of(std::span<const Sequence> sequences);
+
+/// What task time depends on of a task's ranks.
+struct GroupShape {
+  int degree = 1;
+  int nodes = 1;        ///< nodes touched
+  int most_on_node = 1;
+  int fewest_on_node = 1;
+};
+GroupShape shape_of(const Cluster& cluster, std::span<const Rank> ranks);
+/// The shape of `degree` consecutive ranks beginning with rank `first`.
+GroupShape consecutive_shape(const Cluster& cluster, Rank first, int degree);
+
+/// Seconds a task takes, forward and backward. For all_to_all the head counts must be known (else InputError).
+double task_seconds(const CostModel& cost, const Cluster& cluster, const Load& load, const GroupShape& shape,
+                    Exchange exchange);
+
+/// Activation bytes a rank holds in a task of this load and degree.
+double task_memory_bytes(const CostModel& cost, const Load& load, int degree);
+
+/// Bytes a rank can give to activations: memory_bytes - state_bytes (may be negative).
+double activation_budget_bytes(const CostModel& cost, const Cluster& cluster);
+
+/// The smallest degree at which the sequence alone fits; 0 if the budget is not positive. May exceed the cluster.
+int min_degree(const CostModel& cost, const Cluster& cluster, const Sequence& sequence);
+
+/// No plan beats max(area, longest): seconds. 0 for an empty batch. Meaningful only for a batch that can be planned.
+/// Not valid for Exchange::all_to_all.
+double simple_lower_bound_s(const Batch& batch, const Cluster& cluster, const CostModel& cost);
+
+}  // namespace dhp

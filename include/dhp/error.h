@@ -1,0 +1,22 @@
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+namespace dhp {
+
+/// Bad input: a file, an option or a value that does not make sense. The message reads
+///
+///     batch.json: sequences[3].tokens: found -5, expected a whole number of at least 1
+///
+/// and the command line answers it with exit code 2. A batch that is well formed but cannot be planned is not an
+/// error: see `Infeasible` in planner.h.
+class InputError : public std::runtime_error {
+ public:
+  /// `source` is the file (or "--option"), `place` the path inside it (may be empty), `problem` what was found, what
+  /// was expected and what to do.
+  InputError(const std::string& source, const std::string& place, const std::string& problem)
+      : std::runtime_error(source + ": " + (place.empty() ? "" : place + ": ") + problem) {}
+};
+
+}  // namespace dhp

@@ -1,0 +1,93 @@
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "dhp/batch.h"
+#include "dhp/cluster.h"
+#include "dhp/cost_model.h"
+
+namespace dhp {
+
+/// When tasks may start; docs/design.md, "Schedules".
+enum class Schedule {
+  lockstep,  ///< tasks of one micro-batch on disjoint ranks, a barrier between micro-batches
+  free,      ///< no barrier: a task starts when the last of its ranks is ready
+  rounds,    ///< a barrier between micro-batches, free inside
+};
+std::string_view to_string(Schedule schedule);
+
+/// A set of sequences run together, forward and backward, on a group of ranks.
+struct Task {
+  int id = 0;
+  std::vector<Rank> ranks;               ///< distinct, in ring order; any ranks
+  std::vector<std::int64_t> sequences;   ///< ids, in packing order
+  int micro_batch = 0;
+  Exchange exchange = Exchange::ring;
+  std::optional<double> start_s;  ///< predicted
+  std::optional<double> end_s;    ///< predicted
+
+  int degree() const { return static_cast<int>(ranks.size()); }
+  bool operator==(const Task&) const = default;
+};
+
+struct Prediction {
+  double makespan_s = 0.0;
+  double lower_bound_s = 0.0;
+  double gap = 0.0;  ///< makespan / lower bound - 1; 0 for an empty batch
+
+  bool operator==(const Prediction&) const = default;
+};
+
+/// Which ranks share which sequences, in execution order.
+struct Plan {
+  Schedule schedule = Schedule::free;
+  int ranks = 0;
+  std::vector<Task> tasks;
+  std::string planner;  ///< who made it ("paper", "static:4"); informative, not hashed
+  std::string hash;     ///< 32 hexadecimal digits, or empty
+  std::optional<Prediction> predicted;
+
+  bool operator==(const Plan&) const = default;
+};
+
+/// Reads `dhp.plan/1` JSON. Throws InputError. Whether the plan is *valid* for a batch is check_plan's business.
+Plan read_plan(const std::string& file);
+Plan parse_plan(std::string_view text, const std::string& source);
+std::string to_json(const Plan& plan);
+
+/// 128-bit hash over schedule, ranks, tasks (id, ranks, sequences, micro_batch, exchange) and the batch's ids, tokens
+/// and patches, in that order; docs/design.md, "Plan hash". Equal inputs give equal digits on every machine.
+std::string plan_hash(const Plan& plan, const Batch& batch);
+
+/// When each task starts and ends, given how long each takes, by the rules of the plan's schedule.
+struct Timeline {
+  std::vector<double> start_s;  ///< per task, in plan order
+  std::vector<double> end_s;
+  std::vector<double> busy_s;  ///< per rank
+  double makespan_s = 0.0;
+
+  /// Share of ranks x makespan in which no task ran; 0 for an empty plan.
+  double idle_share() const;
+};
+/// `task_s` has one duration a task, in plan order. Throws std::invalid_argument if the sizes differ or a rank of a
+/// task is outside the plan.
+Timeline replay(const Plan& plan, std::span<const double> task_s);
+
+/// Predicted seconds of every task, in plan order. Throws InputError if the plan names sequences the batch lacks.
+std::vector<double> predict_task_seconds(const Plan& plan, const Batch& batch, const Cluster& cluster,
+                                         const CostModel& cost);
+
+/// Fills start_s, end_s, predicted and hash.
+void annotate(Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost);
+
+/// Everything that is wrong with a plan for this batch, cluster and cost, one sentence a violation; empty = valid.
+/// Shares no code with the planners. Verifies hash, predicted, start_s and end_s where they are present (times to
+/// 1e-9 relative).
+std::vector<std::string> check_plan(const Plan& plan, const Batch& batch, const Cluster& cluster,
+                                    const CostModel& cost);
+
+}  // namespace dhp
