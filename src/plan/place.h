@@ -1,0 +1,19 @@
+#pragma once
+
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "dhp/cluster.h"
+
+namespace dhp {
+
+/// Gives groups that run at once consecutive ranks: the first rank of each. Groups wider than a node come first, by
+/// falling degree; then node after node is filled with the groups that fill it best, so that a group that fits a node
+/// stays inside one wherever possible. Idle ranks are spent at the ends of nodes that cannot be filled. Where a group
+/// must straddle two nodes, it is the one with the least `straddled_s`. Ties go to the lower group.
+/// The degrees must sum to at most the cluster's ranks.
+std::vector<Rank> place_consecutive(std::span<const int> degrees, const Cluster& cluster,
+                                    const std::function<double(int group)>& straddled_s);
+
+}  // namespace dhp
