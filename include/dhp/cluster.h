@@ -7,6 +7,9 @@ namespace dhp {
 
 using Rank = int;
 
+/// Most ranks accepted in a cluster or plan; far above any machine, far below what an int holds.
+inline constexpr int kMaxRanks = 1 << 20;
+
 /// One kind of link between ranks.
 struct Link {
   double bandwidth_bytes_per_s = 0.0;  ///< of one link, one direction

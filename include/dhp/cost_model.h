@@ -63,7 +63,7 @@ Load load_of(std::span<const Sequence> sequences);
 /// What task time depends on of a task's ranks.
 struct GroupShape {
   int degree = 1;
-  int nodes = 1;        ///< nodes touched
+  int nodes = 1;  ///< nodes touched
   int most_on_node = 1;
   int fewest_on_node = 1;
 };

@@ -19,12 +19,14 @@ enum class Schedule {
   rounds,    ///< a barrier between micro-batches, free inside
 };
 std::string_view to_string(Schedule schedule);
+/// Throws InputError naming `source` and `place` for an unknown name.
+Schedule parse_schedule(std::string_view name, const std::string& source, const std::string& place);
 
 /// A set of sequences run together, forward and backward, on a group of ranks.
 struct Task {
   int id = 0;
-  std::vector<Rank> ranks;               ///< distinct, in ring order; any ranks
-  std::vector<std::int64_t> sequences;   ///< ids, in packing order
+  std::vector<Rank> ranks;              ///< distinct, in ring order; any ranks
+  std::vector<std::int64_t> sequences;  ///< ids, in packing order
   int micro_batch = 0;
   Exchange exchange = Exchange::ring;
   std::optional<double> start_s;  ///< predicted
@@ -60,7 +62,16 @@ Plan parse_plan(std::string_view text, const std::string& source);
 std::string to_json(const Plan& plan);
 
 /// 128-bit hash over schedule, ranks, tasks (id, ranks, sequences, micro_batch, exchange) and the batch's ids, tokens
-/// and patches, in that order; docs/design.md, "Plan hash". Equal inputs give equal digits on every machine.
+/// and patches, in that order. Equal inputs give equal digits on every machine; it is no defence against forgery.
+///
+/// The stream of 64-bit words (two's complement): 1 (version of the stream); schedule (lockstep 0, free 1, rounds 2);
+/// ranks; number of tasks; per task: id, number of ranks, each rank, number of sequences, each sequence id,
+/// micro_batch, exchange (ring 0, direct 1, hierarchical 2, all_to_all 3); number of sequences in the batch; per
+/// sequence: id, tokens, patches; at last the number of words before this one. Two lanes begin with 0x243f6a8885a308d3
+/// and 0x13198a2e03707344; each word w turns a lane h into mix(h xor w), where, modulo 2^64, mix(z) is
+///     z += 0x9e3779b97f4a7c15; z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9; z = (z ^ z >> 27) * 0x94d049bb133111eb;
+///     z ^ z >> 31
+/// The digest is both lanes as 16 lower-case hexadecimal digits each, one after the other.
 std::string plan_hash(const Plan& plan, const Batch& batch);
 
 /// When each task starts and ends, given how long each takes, by the rules of the plan's schedule.

@@ -1,0 +1,61 @@
+#include "core/json_reader.h"
+#include "dhp/cost_model.h"
+#include "dhp/error.h"
+
+namespace dhp {
+namespace {
+
+PassCost parse_pass(const JsonObject& entry) {
+  return {.token_s = entry.non_negative("token_s"),
+          .pair_s = entry.non_negative("pair_s"),
+          .step_s = entry.non_negative("step_s"),
+          .sequence_step_s = entry.non_negative_or("sequence_step_s", 0.0),
+          .ring_bytes_per_token = entry.non_negative("ring_bytes_per_token"),
+          .all_to_all_bytes_per_token = entry.non_negative_or("all_to_all_bytes_per_token", 0.0)};
+}
+
+std::string format_pass(const PassCost& pass) {
+  return "{\"token_s\": " + format_number(pass.token_s) + ", \"pair_s\": " + format_number(pass.pair_s) +
+         ", \"step_s\": " + format_number(pass.step_s) +
+         ", \"sequence_step_s\": " + format_number(pass.sequence_step_s) +
+         ", \"ring_bytes_per_token\": " + format_number(pass.ring_bytes_per_token) +
+         ", \"all_to_all_bytes_per_token\": " + format_number(pass.all_to_all_bytes_per_token) + "}";
+}
+
+}  // namespace
+
+CostModel read_cost_model(const std::string& file) { return parse_cost_model(read_text_file(file), file); }
+
+CostModel parse_cost_model(std::string_view text, const std::string& source) {
+  const JsonDocument document(text, source);
+  const JsonObject root = document.root();
+  root.expect_format("dhp.cost/1");
+  CostModel cost;
+  cost.name = root.text("name");
+  cost.layers = root.integer("layers", 1);
+  cost.task_s = root.non_negative("task_s");
+  cost.patch_s = root.non_negative("patch_s");
+  cost.forward = parse_pass(root.object("forward"));
+  cost.backward = parse_pass(root.object("backward"));
+  cost.query_heads = root.integer_or("query_heads", 0, 1);
+  cost.kv_heads = root.integer_or("kv_heads", 0, 1);
+  cost.token_bytes = root.non_negative("token_bytes");
+  cost.patch_bytes = root.non_negative_or("patch_bytes", 0.0);
+  cost.state_bytes = root.non_negative("state_bytes");
+  return cost;
+}
+
+std::string to_json(const CostModel& cost) {
+  std::string text = "{\"format\": \"dhp.cost/1\", \"name\": " + format_text(cost.name) +
+                     ", \"layers\": " + std::to_string(cost.layers) + ", \"task_s\": " + format_number(cost.task_s) +
+                     ", \"patch_s\": " + format_number(cost.patch_s) + ",\n \"forward\": " + format_pass(cost.forward) +
+                     ",\n \"backward\": " + format_pass(cost.backward) + ",\n ";
+  // Head counts are left out where they are not known.
+  if (cost.query_heads > 0) text += "\"query_heads\": " + std::to_string(cost.query_heads) + ", ";
+  if (cost.kv_heads > 0) text += "\"kv_heads\": " + std::to_string(cost.kv_heads) + ", ";
+  return text + "\"token_bytes\": " + format_number(cost.token_bytes) +
+         ", \"patch_bytes\": " + format_number(cost.patch_bytes) +
+         ", \"state_bytes\": " + format_number(cost.state_bytes) + "}\n";
+}
+
+}  // namespace dhp

@@ -1,0 +1,105 @@
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace dhp {
+
+/// The whole of a text file. Throws InputError naming the file if it is missing, a folder or unreadable.
+std::string read_text_file(const std::string& file);
+
+/// One JSON object and where it stands, so that every complaint names file, path, found value and expectation:
+///
+///     JsonDocument document(text, "batch.json");
+///     for (const JsonObject& entry : document.root().objects("sequences")) entry.whole("tokens", 1, kMaxTokens);
+///     // batch.json: sequences[3].tokens: found -5, expected a whole number from 1 to 1099511627776
+///
+/// A view: the document must outlive it. Fields that nobody asks for are ignored.
+class JsonObject {
+ public:
+  /// `value` must outlive the view. Throws InputError if it is not an object.
+  JsonObject(const nlohmann::json& value, const std::string& source, std::string path);
+
+  bool has(const char* key) const { return value_->contains(key); }
+
+  std::int64_t whole(const char* key, std::int64_t min, std::int64_t max) const;
+  std::int64_t whole_or(const char* key, std::int64_t fallback, std::int64_t min, std::int64_t max) const;
+  /// A whole number that fits an int.
+  int integer(const char* key, int min, int max = std::numeric_limits<int>::max()) const;
+  int integer_or(const char* key, int fallback, int min, int max = std::numeric_limits<int>::max()) const;
+
+  double positive(const char* key) const;
+  double non_negative(const char* key) const;
+  double non_negative_or(const char* key, double fallback) const;
+  /// Any finite number.
+  double number(const char* key) const;
+
+  bool boolean_or(const char* key, bool fallback) const;
+  std::string text(const char* key) const;
+  std::string text_or(const char* key, const std::string& fallback) const;
+
+  JsonObject object(const char* key) const;
+  std::vector<JsonObject> objects(const char* key) const;
+  std::vector<std::int64_t> wholes(const char* key, std::int64_t min, std::int64_t max) const;
+  std::vector<int> integers(const char* key, int min, int max) const;
+
+  /// Throws unless the field `format` is exactly `format`.
+  void expect_format(std::string_view format) const;
+
+  /// Is the field there and not null?
+  bool has_value(const char* key) const { return has(key) && !value_->at(key).is_null(); }
+
+  /// Throws InputError about a field of this object.
+  [[noreturn]] void fail(const std::string& key, const std::string& problem) const;
+  std::string path_of(const std::string& key) const;
+  const std::string& source() const { return *source_; }
+
+ private:
+  const nlohmann::json& field(const char* key, const std::string& expected) const;
+  double bounded_number(const char* key, const std::string& expected, double min, bool open) const;
+  const nlohmann::json& array(const char* key, const std::string& expected) const;
+
+  const nlohmann::json* value_;
+  const std::string* source_;
+  std::string path_;
+};
+
+/// A parsed text. Throws InputError with line and column for anything that is not JSON.
+class JsonDocument {
+ public:
+  JsonDocument(std::string_view text, std::string source);
+  JsonDocument(const JsonDocument&) = delete;
+  JsonDocument& operator=(const JsonDocument&) = delete;
+
+  JsonObject root() const { return {value_, source_, ""}; }
+
+ private:
+  std::string source_;
+  nlohmann::json value_;
+};
+
+/// The shortest decimal that reads back as the same double. Throws std::invalid_argument for NaN and infinities, which
+/// JSON cannot hold.
+std::string format_number(double value);
+
+/// A JSON string literal, quotes included.
+std::string format_text(const std::string& text);
+
+/// `[1, 2, 3]`
+template <typename Int>
+std::string format_list(const std::vector<Int>& values) {
+  std::string text = "[";
+  for (const Int value : values) {
+    if (text.size() > 1) text += ", ";
+    text += std::to_string(value);
+  }
+  return text + "]";
+}
+
+}  // namespace dhp

@@ -1,0 +1,76 @@
+#include "core/json_reader.h"
+#include "dhp/error.h"
+#include "dhp/plan.h"
+
+namespace dhp {
+namespace {
+
+Task parse_task(const JsonObject& entry) {
+  constexpr int kAnyInt = std::numeric_limits<int>::max();
+  constexpr std::int64_t kAny = std::numeric_limits<std::int64_t>::max();
+  Task task;
+  task.id = entry.integer("id", 0);
+  // Ranks outside the plan, repeated ranks and unknown sequences are for check_plan, which names all of them.
+  task.ranks = entry.integers("ranks", -kAnyInt - 1, kAnyInt);
+  task.sequences = entry.wholes("sequences", -kAny - 1, kAny);
+  task.micro_batch = entry.integer_or("micro_batch", 0, 0);
+  task.exchange = parse_exchange(entry.text_or("exchange", "ring"), entry.source(), entry.path_of("exchange"));
+  if (entry.has("start_s")) task.start_s = entry.non_negative("start_s");
+  if (entry.has("end_s")) task.end_s = entry.non_negative("end_s");
+  return task;
+}
+
+std::string format_task(const Task& task) {
+  std::string text = "{\"id\": " + std::to_string(task.id) + ", \"ranks\": " + format_list(task.ranks) +
+                     ", \"sequences\": " + format_list(task.sequences) +
+                     ", \"micro_batch\": " + std::to_string(task.micro_batch) + ", \"exchange\": \"" +
+                     std::string(to_string(task.exchange)) + "\"";
+  if (task.start_s) text += ", \"start_s\": " + format_number(*task.start_s);
+  if (task.end_s) text += ", \"end_s\": " + format_number(*task.end_s);
+  return text + "}";
+}
+
+}  // namespace
+
+Plan read_plan(const std::string& file) { return parse_plan(read_text_file(file), file); }
+
+Plan parse_plan(std::string_view text, const std::string& source) {
+  const JsonDocument document(text, source);
+  const JsonObject root = document.root();
+  root.expect_format("dhp.plan/1");
+  Plan plan;
+  plan.schedule = parse_schedule(root.text("schedule"), source, "schedule");
+  plan.ranks = root.integer("ranks", 1, kMaxRanks);
+  plan.planner = root.text_or("planner", "");
+  plan.hash = root.text_or("hash", "");
+  if (root.has("predicted")) {
+    const JsonObject predicted = root.object("predicted");
+    plan.predicted = Prediction{.makespan_s = predicted.non_negative("makespan_s"),
+                                .lower_bound_s = predicted.non_negative("lower_bound_s"),
+                                .gap = predicted.number("gap")};
+  }
+  for (const JsonObject& entry : root.objects("tasks")) plan.tasks.push_back(parse_task(entry));
+  return plan;
+}
+
+std::string to_json(const Plan& plan) {
+  std::string text = "{\"format\": \"dhp.plan/1\", \"schedule\": \"" + std::string(to_string(plan.schedule)) +
+                     "\", \"ranks\": " + std::to_string(plan.ranks);
+  if (!plan.planner.empty()) text += ", \"planner\": " + format_text(plan.planner);
+  if (!plan.hash.empty()) text += ",\n \"hash\": " + format_text(plan.hash);
+  if (plan.predicted) {
+    text += ",\n \"predicted\": {\"makespan_s\": " + format_number(plan.predicted->makespan_s) +
+            ", \"lower_bound_s\": " + format_number(plan.predicted->lower_bound_s) +
+            ", \"gap\": " + format_number(plan.predicted->gap) + "}";
+  }
+  text += ",\n \"tasks\": [";
+  const char* separator = "\n";
+  for (const Task& task : plan.tasks) {
+    text += separator;
+    text += "  " + format_task(task);
+    separator = ",\n";
+  }
+  return text + (plan.tasks.empty() ? "]}\n" : "\n ]}\n");
+}
+
+}  // namespace dhp

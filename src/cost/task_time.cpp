@@ -1,0 +1,174 @@
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <stdexcept>
+
+#include "dhp/cost_model.h"
+#include "dhp/error.h"
+
+namespace dhp {
+namespace {
+
+/// The larger latency of the links that a group of this shape uses.
+double latency_s(const Cluster& cluster, const GroupShape& shape) {
+  if (shape.nodes == 1) return cluster.intra_node.latency_s;
+  if (shape.most_on_node == 1) return cluster.inter_node.latency_s;
+  return std::max(cluster.intra_node.latency_s, cluster.inter_node.latency_s);
+}
+
+/// Bytes per second that a rank can send to the other `members - 1` of its group on one node.
+double node_bandwidth(const Cluster& cluster, int members) {
+  return cluster.intra_node.bandwidth_bytes_per_s * std::max(1, std::min(cluster.intra_node.links, members - 1));
+}
+
+double ring_transfer_s(const Cluster& cluster, const GroupShape& shape, double bytes) {
+  double bandwidth = cluster.intra_node.bandwidth_bytes_per_s;
+  if (shape.nodes > 1) {
+    bandwidth = shape.most_on_node > 1 ? std::min(bandwidth, cluster.inter_node.bandwidth_bytes_per_s)
+                                       : cluster.inter_node.bandwidth_bytes_per_s;
+  }
+  return (shape.degree - 1) * (bytes / bandwidth);
+}
+
+double direct_transfer_s(const Cluster& cluster, const GroupShape& shape, double bytes) {
+  const double inside = (shape.most_on_node - 1) * bytes / node_bandwidth(cluster, shape.most_on_node);
+  if (shape.nodes == 1) return inside;
+  const double across = (shape.degree - shape.fewest_on_node) * bytes / cluster.inter_node.bandwidth_bytes_per_s;
+  return std::max(inside, across);
+}
+
+double hierarchical_transfer_s(const Cluster& cluster, const GroupShape& shape, double bytes) {
+  if (shape.nodes == 1) return direct_transfer_s(cluster, shape, bytes);
+  const double nodes = shape.nodes;
+  const double most = shape.most_on_node;
+  const double fewest = shape.fewest_on_node;
+  // Shards of the fullest node that one member of the emptiest takes in per round.
+  const double relayed = std::ceil(most / fewest);
+  const double fullest = nodes * (most - 1) * bytes / node_bandwidth(cluster, shape.most_on_node);
+  const double emptiest =
+      (1 + (nodes - 1) * relayed) * (fewest - 1) * bytes / node_bandwidth(cluster, shape.fewest_on_node);
+  const double across = (nodes - 1) * relayed * bytes / cluster.inter_node.bandwidth_bytes_per_s;
+  return std::max({fullest, emptiest, across});
+}
+
+/// X of docs/design.md: seconds of all degree - 1 transfers of one pass, `bytes` each.
+double exchange_s(const CostModel& cost, const Cluster& cluster, const GroupShape& shape, Exchange exchange,
+                  double bytes) {
+  const double fixed = (shape.degree - 1) * (cost.layers * latency_s(cluster, shape));
+  switch (exchange) {
+    case Exchange::ring:
+      return fixed + ring_transfer_s(cluster, shape, bytes);
+    case Exchange::direct:
+      return fixed + direct_transfer_s(cluster, shape, bytes);
+    case Exchange::hierarchical:
+      return fixed + hierarchical_transfer_s(cluster, shape, bytes);
+    case Exchange::all_to_all:
+      break;
+  }
+  throw std::logic_error("exchange_s: not a ring-like exchange");
+}
+
+/// Attention of one pass with the shards of the group travelling behind it.
+double ring_attention_s(const CostModel& cost, const Cluster& cluster, const PassCost& pass, const Load& load,
+                        const GroupShape& shape, Exchange exchange) {
+  const double degree = shape.degree;
+  const double fixed = pass.step_s + load.sequences * pass.sequence_step_s;
+  const double attention = pass.pair_s * load.tokens_squared / (2 * degree);
+  if (shape.degree == 1) return attention + fixed;
+  const double transfer = exchange_s(cost, cluster, shape, exchange, pass.ring_bytes_per_token * load.tokens / degree);
+  const double hidden = (degree - 1) * (attention / degree + fixed);
+  return attention + degree * fixed + std::max(0.0, transfer - hidden);
+}
+
+/// Attention of one pass with whole sequences and split heads; nothing is hidden.
+double all_to_all_attention_s(const CostModel& cost, const Cluster& cluster, const PassCost& pass, const Load& load,
+                              const GroupShape& shape) {
+  const double degree = shape.degree;
+  const double fixed = pass.step_s + load.sequences * pass.sequence_step_s;
+  const double attention = pass.pair_s * load.tokens_squared / (2 * degree) + fixed;
+  if (shape.degree == 1) return attention;
+  const double bytes = pass.all_to_all_bytes_per_token * load.tokens / degree * (degree - 1) / degree;
+  const double bandwidth =
+      shape.nodes == 1 ? node_bandwidth(cluster, shape.degree) : cluster.inter_node.bandwidth_bytes_per_s;
+  return attention + 4 * cost.layers * latency_s(cluster, shape) + bytes / bandwidth;
+}
+
+/// A cost model without these figures would make all_to_all look free.
+void check_all_to_all(const CostModel& cost) {
+  const std::string source = "cost model \"" + cost.name + "\"";
+  if (cost.query_heads < 1) throw InputError(source, "query_heads", "missing; exchange all_to_all needs it");
+  for (const auto& [name, pass] : {std::pair{"forward", &cost.forward}, std::pair{"backward", &cost.backward}}) {
+    if (pass->all_to_all_bytes_per_token <= 0.0) {
+      throw InputError(source, std::string(name) + ".all_to_all_bytes_per_token",
+                       "missing; exchange all_to_all needs it");
+    }
+  }
+}
+
+}  // namespace
+
+void Load::add(const Sequence& sequence) {
+  const auto length = static_cast<double>(sequence.tokens);
+  sequences += 1;
+  tokens += length;
+  tokens_squared += length * length;
+  patches += static_cast<double>(sequence.patches);
+}
+
+Load load_of(std::span<const Sequence> sequences) {
+  Load load;
+  for (const Sequence& sequence : sequences) load.add(sequence);
+  return load;
+}
+
+GroupShape shape_of(const Cluster& cluster, std::span<const Rank> ranks) {
+  if (ranks.empty()) throw std::invalid_argument("shape_of: a group has at least one rank");
+  std::map<int, int> members;  // node -> ranks of the group on it
+  for (const Rank rank : ranks) {
+    if (rank < 0 || rank >= cluster.ranks()) {
+      throw std::invalid_argument("shape_of: rank " + std::to_string(rank) + " is outside the cluster");
+    }
+    ++members[cluster.node_of(rank)];
+  }
+  GroupShape shape{.degree = static_cast<int>(ranks.size()),
+                   .nodes = static_cast<int>(members.size()),
+                   .most_on_node = 0,
+                   .fewest_on_node = static_cast<int>(ranks.size())};
+  for (const auto& [node, count] : members) {
+    shape.most_on_node = std::max(shape.most_on_node, count);
+    shape.fewest_on_node = std::min(shape.fewest_on_node, count);
+  }
+  return shape;
+}
+
+GroupShape consecutive_shape(const Cluster& cluster, Rank first, int degree) {
+  if (degree < 1 || first < 0 || degree > cluster.ranks() - first) {
+    throw std::invalid_argument("consecutive_shape: " + std::to_string(degree) + " ranks from " +
+                                std::to_string(first) + " on are not in the cluster");
+  }
+  const int per_node = cluster.ranks_per_node;
+  const int last = first + degree - 1;
+  const int nodes = cluster.node_of(last) - cluster.node_of(first) + 1;
+  if (nodes == 1) return {.degree = degree, .nodes = 1, .most_on_node = degree, .fewest_on_node = degree};
+  const int head = per_node - first % per_node;  // on the first node
+  const int tail = last % per_node + 1;          // on the last node
+  // Nodes between the first and the last are full.
+  return {.degree = degree,
+          .nodes = nodes,
+          .most_on_node = nodes > 2 ? per_node : std::max(head, tail),
+          .fewest_on_node = std::min(head, tail)};
+}
+
+double task_seconds(const CostModel& cost, const Cluster& cluster, const Load& load, const GroupShape& shape,
+                    Exchange exchange) {
+  if (exchange == Exchange::all_to_all) check_all_to_all(cost);
+  double seconds = cost.task_s + load.patches * cost.patch_s / shape.degree;
+  for (const PassCost* pass : {&cost.forward, &cost.backward}) {
+    seconds += pass->token_s * load.tokens / shape.degree;
+    seconds += exchange == Exchange::all_to_all ? all_to_all_attention_s(cost, cluster, *pass, load, shape)
+                                                : ring_attention_s(cost, cluster, *pass, load, shape, exchange);
+  }
+  return seconds;
+}
+
+}  // namespace dhp

@@ -1,0 +1,265 @@
+// The independent checker. It shares no code with the planners, and derives the timeline anew: as the longest path
+// through the order that the schedule prescribes, where replay() walks clocks of ranks.
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+
+#include "core/json_reader.h"
+#include "dhp/plan.h"
+
+namespace dhp {
+namespace {
+
+constexpr double kTimeTolerance = 1e-9;  // relative
+
+bool close(double a, double b) { return std::abs(a - b) <= kTimeTolerance * std::max(std::abs(a), std::abs(b)); }
+
+/// Plans that were made in memory may hold numbers that JSON cannot.
+std::string shown(double value) { return std::isfinite(value) ? format_number(value) : std::to_string(value); }
+
+std::string gibibytes(double bytes) {
+  constexpr double kGibibyte = 1024.0 * 1024.0 * 1024.0;
+  return shown(std::round(bytes / kGibibyte * 1000.0) / 1000.0) + " GiB";
+}
+
+class Checker {
+ public:
+  Checker(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost)
+      : plan_(plan), batch_(batch), cluster_(cluster), cost_(cost) {}
+
+  std::vector<std::string> run() {
+    check_ranks_of_plan();
+    for (const Sequence& sequence : batch_.sequences) sequences_.emplace(sequence.id, &sequence);
+    for (std::size_t i = 0; i < plan_.tasks.size(); ++i) check_task(i);
+    check_coverage();
+    if (plan_.schedule == Schedule::lockstep) check_micro_batches();
+    check_hash();
+    if (timed_) check_times();
+    return std::move(violations_);
+  }
+
+ private:
+  void violation(const std::string& sentence) { violations_.push_back(sentence); }
+
+  static std::string name(std::size_t task) { return "tasks[" + std::to_string(task) + "]"; }
+
+  void check_ranks_of_plan() {
+    if (plan_.ranks == cluster_.ranks()) return;
+    violation("the plan is for " + std::to_string(plan_.ranks) + " ranks, the cluster has " +
+              std::to_string(cluster_.ranks()));
+    timed_ = false;
+  }
+
+  void check_task(std::size_t i) {
+    const Task& task = plan_.tasks[i];
+    if (task.id != static_cast<int>(i)) {
+      violation(name(i) + " has id " + std::to_string(task.id) + ", expected " + std::to_string(i));
+    }
+    if (task.micro_batch < 0) {
+      violation(name(i) + " has micro_batch " + std::to_string(task.micro_batch) + ", expected at least 0");
+    }
+    if (i > 0 && task.micro_batch < plan_.tasks[i - 1].micro_batch) {
+      violation(name(i) + " has micro_batch " + std::to_string(task.micro_batch) + " after micro_batch " +
+                std::to_string(plan_.tasks[i - 1].micro_batch) + "; it must never decrease");
+    }
+    const bool group_ok = check_group(i);
+    const std::optional<Load> load = check_sequences(i);
+    const bool exchange_ok = check_exchange(i);
+    if (!load || !group_ok || !exchange_ok) timed_ = false;
+    if (load && !task.ranks.empty()) check_memory(i, *load);
+    if (timed_)
+      durations_.push_back(task_seconds(cost_, cluster_, *load, shape_of(cluster_, task.ranks), task.exchange));
+  }
+
+  bool check_group(std::size_t i) {
+    const Task& task = plan_.tasks[i];
+    bool ok = true;
+    if (task.ranks.empty()) {
+      violation(name(i) + " has no ranks");
+      ok = false;
+    }
+    std::set<Rank> seen;
+    for (const Rank rank : task.ranks) {
+      if (rank < 0 || rank >= plan_.ranks) {
+        violation(name(i) + " has rank " + std::to_string(rank) + ", outside 0 to " + std::to_string(plan_.ranks - 1));
+        ok = false;
+      }
+      if (!seen.insert(rank).second) {
+        violation(name(i) + " has rank " + std::to_string(rank) + " twice");
+        ok = false;
+      }
+    }
+    return ok;
+  }
+
+  /// The load of the task, unless it names sequences that do not exist.
+  std::optional<Load> check_sequences(std::size_t i) {
+    const Task& task = plan_.tasks[i];
+    if (task.sequences.empty()) violation(name(i) + " has no sequences");
+    Load load;
+    bool known = !task.sequences.empty();
+    for (const std::int64_t id : task.sequences) {
+      const auto found = sequences_.find(id);
+      if (found == sequences_.end()) {
+        violation(name(i) + " has sequence " + std::to_string(id) + ", which the batch lacks");
+        known = false;
+        continue;
+      }
+      load.add(*found->second);
+      const auto [first, is_new] = task_of_.emplace(id, i);
+      if (!is_new) {
+        violation("sequence " + std::to_string(id) + " stands in " + name(first->second) + " and again in " + name(i));
+      }
+    }
+    return known ? std::optional(load) : std::nullopt;
+  }
+
+  bool check_exchange(std::size_t i) {
+    const Task& task = plan_.tasks[i];
+    if (task.exchange != Exchange::all_to_all) return true;
+    if (cost_.query_heads < 1 || cost_.forward.all_to_all_bytes_per_token <= 0.0 ||
+        cost_.backward.all_to_all_bytes_per_token <= 0.0) {
+      violation(name(i) + " uses all_to_all, but the cost model lacks query_heads or all_to_all_bytes_per_token");
+      return false;
+    }
+    if (task.degree() > 0 && cost_.query_heads % task.degree() != 0) {
+      violation(name(i) + " uses all_to_all on " + std::to_string(task.degree()) + " ranks, which do not divide " +
+                std::to_string(cost_.query_heads) + " query heads");
+    }
+    return true;
+  }
+
+  void check_memory(std::size_t i, const Load& load) {
+    const double needed = task_memory_bytes(cost_, load, plan_.tasks[i].degree());
+    const double offered = activation_budget_bytes(cost_, cluster_);
+    if (needed <= offered) return;
+    violation(name(i) + " needs " + gibibytes(needed) + " a rank for activations, " + gibibytes(offered) +
+              " are there");
+  }
+
+  void check_coverage() {
+    for (const Sequence& sequence : batch_.sequences) {
+      if (task_of_.contains(sequence.id)) continue;
+      violation("sequence " + std::to_string(sequence.id) + " is in no task");
+      timed_ = false;
+    }
+  }
+
+  void check_micro_batches() {
+    std::map<std::pair<int, Rank>, std::size_t> used;  // (micro-batch, rank) -> task
+    for (std::size_t i = 0; i < plan_.tasks.size(); ++i) {
+      const Task& task = plan_.tasks[i];
+      for (const Rank rank : std::set<Rank>(task.ranks.begin(), task.ranks.end())) {
+        const auto [first, is_new] = used.emplace(std::pair{task.micro_batch, rank}, i);
+        if (is_new) continue;
+        violation("lockstep: rank " + std::to_string(rank) + " is in " + name(first->second) + " and " + name(i) +
+                  " of micro_batch " + std::to_string(task.micro_batch));
+      }
+    }
+  }
+
+  void check_hash() {
+    if (plan_.hash.empty()) return;
+    const std::string actual = plan_hash(plan_, batch_);
+    if (plan_.hash == actual) return;
+    violation("hash is " + plan_.hash + ", but plan and batch give " + actual +
+              "; the plan was changed, or is for another batch");
+  }
+
+  /// Start and end of every task: the longest path over the tasks that must come before it.
+  struct Times {
+    std::vector<double> starts;
+    std::vector<double> ends;
+  };
+  Times longest_paths() const {
+    Times times;
+    std::vector<double>& ends = times.ends;
+    ends.assign(plan_.tasks.size(), 0.0);
+    std::map<Rank, std::size_t> last_task;
+    for (std::size_t i = 0; i < plan_.tasks.size(); ++i) {
+      double start = 0.0;
+      for (const Rank rank : plan_.tasks[i].ranks) {
+        if (const auto found = last_task.find(rank); found != last_task.end()) {
+          start = std::max(start, ends[found->second]);
+        }
+        last_task[rank] = i;
+      }
+      if (plan_.schedule != Schedule::free) start = std::max(start, barrier_before(i, ends));
+      times.starts.push_back(start);
+      ends[i] = start + durations_[i];
+    }
+    return times;
+  }
+
+  /// When the last task of an earlier micro-batch ends.
+  double barrier_before(std::size_t i, const std::vector<double>& ends) const {
+    const auto first_of_same = std::lower_bound(
+        plan_.tasks.begin(), plan_.tasks.begin() + static_cast<std::ptrdiff_t>(i), plan_.tasks[i].micro_batch,
+        [](const Task& task, int micro_batch) { return task.micro_batch < micro_batch; });
+    const auto earlier = ends.begin() + (first_of_same - plan_.tasks.begin());
+    return earlier == ends.begin() ? 0.0 : *std::max_element(ends.begin(), earlier);
+  }
+
+  void check_times() {
+    const auto by_micro_batch = [](const Task& a, const Task& b) { return a.micro_batch < b.micro_batch; };
+    if (!std::is_sorted(plan_.tasks.begin(), plan_.tasks.end(), by_micro_batch)) return;  // named already
+    const Times times = longest_paths();
+    double makespan = 0.0;
+    for (std::size_t i = 0; i < times.ends.size(); ++i) {
+      check_time(name(i) + ".start_s", plan_.tasks[i].start_s, times.starts[i]);
+      check_time(name(i) + ".end_s", plan_.tasks[i].end_s, times.ends[i]);
+      makespan = std::max(makespan, times.ends[i]);
+    }
+    if (plan_.predicted) check_prediction(makespan);
+  }
+
+  void check_time(const std::string& what, const std::optional<double>& found, double expected) {
+    if (!found || close(*found, expected)) return;
+    violation(what + " is " + shown(*found) + ", expected " + shown(expected));
+  }
+
+  void check_prediction(double makespan) {
+    const Prediction& predicted = *plan_.predicted;
+    check_time("predicted.makespan_s", predicted.makespan_s, makespan);
+    const bool all_to_all = std::any_of(plan_.tasks.begin(), plan_.tasks.end(), [](const Task& task) {
+      return task.exchange == Exchange::all_to_all && task.degree() > 1;
+    });
+    // Planners may know a tighter bound than the simple one, never a looser one; all_to_all has none (0).
+    const double least = all_to_all ? 0.0 : simple_lower_bound_s(batch_, cluster_, cost_);
+    const double bound = predicted.lower_bound_s;
+    if (!(bound >= least) && !close(bound, least)) {
+      violation("predicted.lower_bound_s is " + shown(bound) + ", below the simple bound " + shown(least));
+    }
+    if (bound > makespan && !close(bound, makespan)) {
+      violation("predicted.lower_bound_s is " + shown(bound) + ", above the makespan " + shown(makespan) +
+                ", so it is no bound");
+    }
+    const double ratio = bound > 0.0 ? predicted.makespan_s / bound : 1.0;
+    if (!close(predicted.gap + 1.0, ratio)) {
+      violation("predicted.gap is " + shown(predicted.gap) +
+                ", expected makespan / lower bound - 1 = " + shown(ratio - 1.0));
+    }
+  }
+
+  const Plan& plan_;
+  const Batch& batch_;
+  const Cluster& cluster_;
+  const CostModel& cost_;
+  std::map<std::int64_t, const Sequence*> sequences_;
+  std::map<std::int64_t, std::size_t> task_of_;  // sequence -> first task that has it
+  bool timed_ = true;                            // no violation so far that leaves the times without a meaning
+  std::vector<double> durations_;
+  std::vector<std::string> violations_;
+};
+
+}  // namespace
+
+std::vector<std::string> check_plan(const Plan& plan, const Batch& batch, const Cluster& cluster,
+                                    const CostModel& cost) {
+  return Checker(plan, batch, cluster, cost).run();
+}
+
+}  // namespace dhp
