@@ -1,0 +1,78 @@
+# make demo   sets everything up, builds, and trains a small Qwen3-VL on pictures and clips over four local ranks
+# make test   sets everything up, builds, and runs all tests
+# make lint   formats and static checks, as in CI
+#
+# TORCH   what pip installs; options are allowed: make TORCH="torch==2.13.0 --index-url URL". "system": the installed one
+# PYTHON  the interpreter to make the virtual environment of
+
+TORCH ?= torch==2.13.0
+PYTHON ?= python3
+VENV ?= build/venv
+JOBS ?= $(shell nproc)
+DEMO ?= build/demo
+
+export PYTHON
+export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+
+sources := $(shell find include src cmake -type f) CMakeLists.txt pyproject.toml
+python := $(VENV)/bin/python
+
+.PHONY: demo test test-core test-sanitizers lint format setup build bench clean
+
+demo: build
+	@$(python) -m dhp.demo $(DEMO)
+	dhp train examples/demo.toml
+
+test: build
+	cmake --build build/release
+	ctest --test-dir build/release --output-on-failure -j $(JOBS)
+	$(python) -m pytest -q tests/python
+
+# The core alone: no torch, no Python packages.
+test-core:
+	@scripts/setup.sh $(VENV) "$(TORCH)"
+	cmake -S . -B build/core -DCMAKE_BUILD_TYPE=Release -DDHP_BENCH=OFF
+	cmake --build build/core --target core_tests
+	ctest --test-dir build/core --output-on-failure
+
+# Address and undefined-behaviour sanitizers, then threads, over core and run-time.
+test-sanitizers: build
+	for preset in asan-ubsan tsan; do \
+	  cmake --preset $$preset -DDHP_TORCH=ON -DPython_EXECUTABLE=$(abspath $(python)) && \
+	  cmake --build --preset $$preset && ctest --preset $$preset || exit 1; \
+	done
+
+bench: build
+	cmake --build build/release
+	build/release/bench/planner_bench
+	$(python) bench/distribution_cost.py
+
+lint:
+	@scripts/setup.sh $(VENV) "$(TORCH)" lint
+	$(VENV)/bin/ruff check python tests bench examples
+	$(VENV)/bin/ruff format --check python tests bench examples
+	$(VENV)/bin/mypy
+	@scripts/lint_cpp.sh $(python) $(JOBS)
+
+format:
+	@scripts/setup.sh $(VENV) "$(TORCH)" lint
+	$(VENV)/bin/ruff check --fix python tests bench examples
+	$(VENV)/bin/ruff format python tests bench examples
+	git ls-files '*.cpp' '*.h' | xargs clang-format -i
+
+setup:
+	@scripts/setup.sh $(VENV) "$(TORCH)"
+
+build: setup build/release/installed
+
+# The editable install sees Python edits at once; compiled parts are installed again when a source is newer.
+build/release/installed: $(sources) $(VENV)/ready
+	$(python) -m pip install -q --no-build-isolation --no-deps -e .
+	@$(python) -c "import dhp._ops as ops; ops.load()"
+	@touch $@
+
+$(VENV)/ready: ;
+
+clean:
+	rm -rf build

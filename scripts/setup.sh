@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Sets up what `make` needs: system packages and a virtual environment. Called by the Makefile; quick when nothing
+# changed.
+#   setup.sh VENV TORCH [lint]
+# TORCH is what pip installs ("torch==2.13.0", pip options allowed), or "system": the torch of $PYTHON.
+set -euo pipefail
+venv=$1 torch=$2 purpose=${3:-}
+python=${PYTHON:-python3}
+cd "$(dirname "$0")/.."
+
+missing_packages() {
+  local header
+  echo '#include <nlohmann/json.hpp>' | c++ -x c++ -std=c++20 -fsyntax-only - 2>/dev/null || echo nlohmann-json3-dev
+  echo '#include <CLI/CLI.hpp>' | c++ -x c++ -std=c++20 -fsyntax-only - 2>/dev/null || echo libcli11-dev
+  echo '#include <gtest/gtest.h>' | c++ -x c++ -std=c++20 -fsyntax-only - 2>/dev/null || echo libgtest-dev
+  echo '#include <benchmark/benchmark.h>' | c++ -x c++ -std=c++20 -fsyntax-only - 2>/dev/null || echo libbenchmark-dev
+  "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+  header=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')/Python.h
+  [ -f "$header" ] || echo python3-dev
+  if [ "$purpose" = lint ]; then
+    command -v clang-format >/dev/null || echo clang-format
+    command -v clang-tidy >/dev/null || echo clang-tidy
+  fi
+}
+
+install_packages() {
+  local packages=$1 sudo=""
+  if ! command -v apt-get >/dev/null; then
+    echo "setup: please install what Debian calls: $packages" >&2
+    exit 1
+  fi
+  if [ "$(id -u)" != 0 ]; then
+    if ! sudo -n true 2>/dev/null; then
+      echo "setup: not root; please run: sudo apt-get install $packages" >&2
+      exit 1
+    fi
+    sudo=sudo
+  fi
+  $sudo apt-get update -qq
+  # shellcheck disable=SC2086 # one word a package
+  $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >/dev/null
+}
+
+for tool in c++ cmake "$python"; do
+  command -v "$tool" >/dev/null || { echo "setup: $tool is missing; please install g++, cmake and python3" >&2; exit 1; }
+done
+packages=$(missing_packages | tr '\n' ' ')
+if [ -n "${packages// /}" ]; then
+  echo "setup: installing $packages"
+  install_packages "$packages"
+fi
+
+stamp=$venv/ready
+wanted=$({ "$python" -VV; echo "$torch"; cat requirements.txt; } | cksum)
+if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
+  exit 0
+fi
+echo "setup: virtual environment in $venv"
+rm -rf "$venv"
+"$python" -m venv "$venv"
+if [ "$torch" = system ]; then
+  # A .pth file, since --system-site-packages does not see the packages of a parent that is itself an environment.
+  "$python" -c 'import torch' || { echo "setup: TORCH=system, but $python has no torch" >&2; exit 1; }
+  "$python" -c 'import sysconfig; p = sysconfig.get_paths(); print(p["purelib"]); print(p["platlib"])' \
+    > "$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/parent.pth"
+else
+  # shellcheck disable=SC2086 # TORCH may hold pip options
+  "$venv/bin/python" -m pip install -q $torch
+fi
+"$venv/bin/python" -m pip install -q -r requirements.txt
+echo "$wanted" > "$stamp"
