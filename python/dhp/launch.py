@@ -1,0 +1,112 @@
+"""Starts the local ranks of `dhp train`, watches them, and says which one failed first."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+import torch.distributed as dist
+
+from dhp.runtime import LOST_KEY
+
+GRACE_S = 20.0  # how long survivors may take to say what they saw before they are ended
+PR_SET_PDEATHSIG = 1  # Linux prctl: signal a child when its parent dies
+
+
+def run_local(ranks: int, work: Callable[[], int]) -> int:
+    """Runs `work` in `ranks` forked processes and returns the exit code: 0, or that of the first that failed.
+
+    The parent has imported everything already, so a rank starts at once; it hosts the store, which therefore outlives
+    every rank. When a rank dies, the parent publishes who and how, gives the others time to report, then ends them.
+    """
+    listener = socket.create_server(("127.0.0.1", 0))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    children = {_fork(rank, ranks, listener, work): rank for rank in range(ranks)}
+    # The socket accepts connections already; the store answers them from here on.
+    store = dist.TCPStore(
+        "127.0.0.1",
+        listener.getsockname()[1],
+        None,
+        is_master=True,
+        wait_for_workers=False,
+        timeout=timedelta(seconds=60),
+        master_listen_fd=listener.detach(),
+    )
+    return _watch(children, store)
+
+
+def _fork(rank: int, ranks: int, listener: socket.socket, work: Callable[[], int]) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    port = listener.getsockname()[1]
+    listener.close()
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(ranks),
+        LOCAL_WORLD_SIZE=str(ranks),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        DHP_LAUNCHER="1",
+    )
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    code = 1
+    try:
+        code = work()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # no destructors: a failed process group may wait for peers in them
+
+
+def _watch(children: dict[int, int], store: dist.Store) -> int:
+    first_code, deadline, verdict = 0, float("inf"), ""
+    try:
+        while children:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                if time.monotonic() > deadline:
+                    _kill(children, signal.SIGKILL)
+                    deadline = float("inf")
+                time.sleep(0.02)
+                continue
+            rank, code = children.pop(pid), os.waitstatus_to_exitcode(status)
+            if code != 0 and first_code == 0:
+                verdict = f"rank {rank} was lost: {_how(code)}"
+                first_code, deadline = (code if code > 0 else 1), time.monotonic() + GRACE_S
+                if code < 0:
+                    store.set(LOST_KEY, verdict)
+    except KeyboardInterrupt:
+        _kill(children, signal.SIGTERM)
+        for pid in children:
+            os.waitpid(pid, 0)
+        return 130
+    if first_code and verdict:
+        print(f"dhp: {verdict}; the run ended. Continue from the last checkpoint with --resume.", file=sys.stderr)
+    return first_code
+
+
+def _how(code: int) -> str:
+    if code > 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by signal {-code} ({signal.Signals(-code).name})"
+    except ValueError:
+        return f"killed by signal {-code}"
+
+
+def _kill(children: dict[int, int], number: signal.Signals) -> None:
+    for pid in children:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass

@@ -1,0 +1,158 @@
+"""Who holds what of a task: text tokens by the zigzag, vision frames by equal work, and the rows that travel between.
+
+Everything here follows from the plan and the samples' sizes alone, so that every member of a group computes the same
+layout without asking the others, before a single pixel is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from dhp._core import padded_tokens, shard_ranges
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The smallest piece of vision work: one picture, or one frame pair of a clip."""
+
+    sequence: int  # position in the task
+    medium: int  # position in the sample
+    frame: int  # temporal patch of the medium
+    height: int  # in patches
+    width: int
+
+    @property
+    def patches(self) -> int:
+        return self.height * self.width
+
+
+def vision_units(grids: Seq[Seq[tuple[int, int, int]]]) -> list[Unit]:
+    """All units of a task in order of sequence, medium, frame. `grids[i][j]` is (frames, height, width) in patches of
+    medium j of the i-th sequence."""
+    return [
+        Unit(i, j, frame, height, width)
+        for i, media in enumerate(grids)
+        for j, (frames, height, width) in enumerate(media)
+        for frame in range(frames)
+    ]
+
+
+def deal_units(units: Seq[Unit], degree: int) -> list[list[Unit]]:
+    """Deals units to the members of a group: consecutive ones to each, so that a clip is decoded in few runs, and about
+    the same number of patches to all. No unit is encoded twice."""
+    shares: list[list[Unit]] = [[] for _ in range(degree)]
+    total = sum(unit.patches for unit in units)
+    before = 0
+    for unit in units:
+        middle = 2 * before + unit.patches  # twice the middle of the unit on the line of all patches
+        shares[min(degree - 1, middle * degree // (2 * total))].append(unit)
+        before += unit.patches
+    return shares
+
+
+def shard_tokens_of(tokens: int, degree: int, position: int) -> Indices:
+    """Indices of the tokens that a ring position holds, in local order; indices >= tokens are pads."""
+    return np.concatenate([np.arange(r.begin, r.end) for r in shard_ranges(tokens, degree, position)])
+
+
+@dataclass(frozen=True)
+class TaskLayout:
+    """The share of one member (`position`) of a task.
+
+    tokens[i]   length of the i-th sequence, unpadded
+    visual[i]   indices of its visual tokens, ascending, in order of media and frames
+    grids[i]    (frames, height, width) of its media, in patches
+    merge       side of the square of patches that becomes one token
+    """
+
+    degree: int
+    position: int
+    tokens: tuple[int, ...]
+    visual: tuple[Indices, ...]
+    grids: tuple[tuple[tuple[int, int, int], ...], ...]
+    merge: int
+
+    def __post_init__(self) -> None:
+        for i, (media, positions) in enumerate(zip(self.grids, self.visual, strict=True)):
+            rows = sum(t * h * w for t, h, w in media) // self.merge**2
+            if rows != len(positions):
+                raise ValueError(f"sequence {i} of the task has {len(positions)} visual tokens, its media give {rows}")
+
+    @cached_property
+    def seq_tokens(self) -> list[int]:
+        """Padded global lengths: what the attention op takes."""
+        return [padded_tokens(n, self.degree) for n in self.tokens]
+
+    @cached_property
+    def local_tokens(self) -> list[Indices]:
+        """Per sequence, the global indices of the tokens held here, in local order, pads included."""
+        return [shard_tokens_of(n, self.degree, self.position) for n in self.tokens]
+
+    @cached_property
+    def shares(self) -> list[list[Unit]]:
+        """Vision units of every member."""
+        return deal_units(vision_units(self.grids), self.degree)
+
+    @property
+    def has_vision(self) -> bool:
+        return any(len(v) for v in self.visual)
+
+    @cached_property
+    def _row_source(self) -> Indices:
+        """Member that encodes each visual row of the task, rows in order of sequence, medium, frame."""
+        counts = [sum(u.patches for u in share) // self.merge**2 for share in self.shares]
+        return np.repeat(np.arange(self.degree), counts)
+
+    @cached_property
+    def _row_owner(self) -> Indices:
+        """Member that holds the token of each visual row, same order."""
+        owners = [np.zeros(0, np.int64)]
+        for tokens, positions in zip(self.tokens, self.visual, strict=True):
+            holder = np.empty(padded_tokens(tokens, self.degree), np.int64)
+            for member in range(self.degree):
+                holder[shard_tokens_of(tokens, self.degree, member)] = member
+            owners.append(holder[positions])
+        return np.concatenate(owners)
+
+    @cached_property
+    def send_order(self) -> Indices:
+        """Order in which to send the rows encoded here: by owner, then as encoded."""
+        return np.argsort(self._row_owner[self._row_source == self.position], kind="stable")
+
+    @cached_property
+    def send_counts(self) -> list[int]:
+        """Rows encoded here for each member."""
+        return np.bincount(self._row_owner[self._row_source == self.position], minlength=self.degree).tolist()
+
+    @cached_property
+    def receive_counts(self) -> list[int]:
+        """Rows held here that each member encodes."""
+        return np.bincount(self._row_source[self._row_owner == self.position], minlength=self.degree).tolist()
+
+    @cached_property
+    def receive_order(self) -> Indices:
+        """Where the i-th local visual token finds its row among those received (by source, then as encoded).
+
+        Sources encode consecutive rows in ascending order, so arrival order is already that of the task's rows, and
+        within a sequence the local order of tokens is ascending too: a sort by source keeps both.
+        """
+        arrived = np.argsort(self._row_source[self._row_owner == self.position], kind="stable")
+        order = np.empty_like(arrived)
+        order[arrived] = np.arange(len(arrived))
+        return order
+
+    @cached_property
+    def visual_slots(self) -> Indices:
+        """Slots of this rank's packed shard that hold visual tokens, ascending."""
+        slots, offset = [np.zeros(0, np.int64)], 0
+        for local, positions in zip(self.local_tokens, self.visual, strict=True):
+            slots.append(offset + np.flatnonzero(np.isin(local, positions)))
+            offset += len(local)
+        return np.concatenate(slots)

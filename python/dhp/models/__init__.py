@@ -1,0 +1,96 @@
+"""One adapter per Hugging Face model family: how its modules are called on a shard of packed sequences.
+
+An adapter copies and patches nothing of the model's code. It registers one attention function, encodes this rank's
+share of the pictures, and calls the language model on this rank's tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from dhp._core import InputError
+from dhp.layout import TaskLayout
+from dhp.runtime import Run
+
+
+class TextLike(Protocol):
+    """What an adapter needs of an encoded sequence (`dhp.data.text.Encoded`): int64 arrays of its length."""
+
+    input_ids: "object"
+    labels: "object"
+    media_type: "object"
+
+
+@dataclass
+class TaskInput:
+    """What one member of a group needs to run a task.
+
+    layout   this member's share
+    encoded  the sequences of the task, in packing order: ids, labels (unshifted, -100 = no loss) and kind of each token
+    pixels   float32 [patches, channels * temporal * patch * patch]: the units dealt to this member, in order
+    """
+
+    layout: TaskLayout
+    encoded: Sequence[TextLike]
+    pixels: torch.Tensor
+
+
+class Adapter(Protocol):
+    """A model that runs on shards. `loss` is the only call of the training loop."""
+
+    model: torch.nn.Module
+
+    def loss(
+        self, task_input: TaskInput, ranks: Sequence[int], valid_tokens: int, exchange: str = "ring"
+    ) -> torch.Tensor:
+        """This rank's part of the loss: the sum over its tokens, divided by `valid_tokens` of the global batch.
+        A scalar; backward through it is collective in the group `ranks`, so every member calls it, tokens or not."""
+        ...
+
+
+FAMILIES = ("qwen3_vl",)
+
+
+def family_of(folder: str | Path) -> str:
+    """model_type of a checkpoint folder. Raises InputError for a folder without a readable config, or a family that
+    has no adapter."""
+    config = Path(folder) / "config.json"
+    try:
+        model_type = json.loads(config.read_text()).get("model_type")
+    except OSError as error:
+        raise InputError(
+            f"{config}: cannot be read ({error.strerror}); expected a Hugging Face checkpoint folder"
+        ) from None
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{config}: not a JSON object ({error})") from None
+    if model_type not in FAMILIES:
+        raise InputError(f'{config}: model_type: found "{model_type}", supported: {", ".join(FAMILIES)}')
+    return str(model_type)
+
+
+def attach(model: torch.nn.Module, run: Run) -> Adapter:
+    """Makes a Hugging Face model run on shards: returns its adapter.
+
+    The text model's attention becomes ring attention over the group of the task at hand; vision attention, which stays
+    inside a frame, is left as it is. From then on call the model through the adapter; `dhp.models.detach(model)` gives
+    the model its own attention back, for generation or evaluation.
+
+    Raises InputError for a family without an adapter.
+    """
+    model_type = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
+    if model_type == "qwen3_vl":
+        from dhp.models.qwen3_vl import Qwen3VLAdapter
+
+        return Qwen3VLAdapter(model, run)
+    raise InputError(f'model: model_type: found "{model_type}", supported: {", ".join(FAMILIES)}')
+
+
+def detach(model: torch.nn.Module) -> None:
+    """Undoes `attach`: the text model attends by itself again."""
+    model.set_attn_implementation({"text_config": "sdpa"})  # type: ignore[operator]

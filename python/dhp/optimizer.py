@@ -1,0 +1,51 @@
+"""AdamW with sharded state (ZeRO-1), linear warm-up and cosine decay."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch.distributed.optim import ZeroRedundancyOptimizer
+
+from dhp.config import TrainConfig
+from dhp.runtime import Run
+
+
+def make_optimizer(model: torch.nn.Module, config: TrainConfig, run: Run) -> torch.optim.Optimizer:
+    """AdamW over the trainable parameters; biases and norms do not decay. With several ranks each keeps the state of
+    its share of the parameters and sends the others the result."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    settings: dict[str, Any] = {
+        "lr": config.learning_rate,
+        "betas": (config.adam_beta1, config.adam_beta2),
+        "eps": config.adam_epsilon,
+    }
+    if run.world_size == 1:
+        return torch.optim.AdamW(groups, **settings)
+    return ZeroRedundancyOptimizer(groups, torch.optim.AdamW, **settings)
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Of step `step`, counted from 0: linear from 0 over warmup_steps, then a cosine to min_learning_rate at the last."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    span = max(1, config.steps - config.warmup_steps)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, (step - config.warmup_steps) / span)))
+    return config.min_learning_rate + (config.learning_rate - config.min_learning_rate) * cosine
+
+
+def update(model: torch.nn.Module, optimizer: torch.optim.Optimizer, config: TrainConfig, step: int) -> float:
+    """Clips, steps and clears the gradients; returns their norm before clipping."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(config, step)
+    limit = config.max_grad_norm or math.inf
+    norm = torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], limit)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return float(norm)

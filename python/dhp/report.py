@@ -1,0 +1,94 @@
+"""What a run says of itself: a line a step for people, an object a step for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TextIO
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One step, all ranks together.
+
+    idle_share       share of ranks x step in which no task ran, replaying the plan with the measured seconds of each
+                     task (CPU seconds of the ranks' compute threads: on few cores wall time cannot show balance)
+    emulated_step_s  the step time of that replay
+    """
+
+    step: int  # from 1
+    loss: float
+    tokens: int
+    label_tokens: int
+    samples: int
+    degrees: list[int]  # of the tasks, largest first
+    micro_batches: int
+    seconds: float  # wall
+    tokens_per_s: float
+    plan_s: float
+    read_wait_s: float  # wall time that reading was not hidden
+    idle_share: float
+    emulated_step_s: float
+    predicted_step_s: float
+    predicted_idle_share: float
+    lower_bound_s: float
+    gap: float  # predicted step / lower bound - 1
+    grad_norm: float
+    learning_rate: float
+    dropped: list[int]  # ids of samples whose media could not be read
+
+
+def groups_text(degrees: list[int]) -> str:
+    """Degree x count, largest first: "4×1 2×1 1×6"."""
+    return " ".join(f"{degree}×{count}" for degree, count in sorted(Counter(degrees).items(), reverse=True))
+
+
+class Reporter:
+    """Prints and stores records; rank 0 has one. Where the output is no terminal, step lines are left out unless
+    `log_every` asks for them."""
+
+    def __init__(self, steps: int, metrics: str | Path | None, log_every: int = 0, stream: TextIO = sys.stdout) -> None:
+        self._steps = steps
+        self._stream = stream
+        terminal = stream.isatty()
+        self._every = log_every or (1 if terminal else 0)
+        self._colour = terminal and "NO_COLOR" not in os.environ
+        self._file: TextIO | None = None
+        if metrics:
+            Path(metrics).parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(metrics, "a", encoding="utf-8")  # noqa: SIM115: open for the whole run
+
+    def say(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+    def step(self, record: StepRecord) -> None:
+        if self._file:
+            self._file.write(json.dumps(asdict(record)) + "\n")
+            self._file.flush()
+        if self._every and (record.step % self._every == 0 or record.step == self._steps):
+            self.say(self.line(record))
+
+    def line(self, r: StepRecord) -> str:
+        step = f"step {r.step:>{len(str(self._steps))}}/{self._steps}"
+        loss = f"{r.loss:.4f}"
+        if self._colour:
+            step, loss = f"\033[2m{step}\033[0m", f"\033[1m{loss}\033[0m"
+        parts = [
+            step,
+            f"loss {loss}",
+            f"{r.tokens_per_s:,.0f} tok/s",
+            f"groups {groups_text(r.degrees)}",
+            f"idle {r.idle_share:.0%}".replace("%", " %"),
+            f"plan {r.plan_s * 1e3:.1f} ms",
+        ]
+        if r.dropped:
+            parts.append(f"dropped {len(r.dropped)}")
+        return " | ".join(parts)
+
+    def close(self) -> None:
+        if self._file:
+            self._file.close()

@@ -1,0 +1,184 @@
+"""The run: who this rank is, the two process groups, and what happens when a rank fails."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from dhp import _ops
+from dhp._core import Batch, Cluster, CostModel, Infeasible, InputError, Plan, Task, check_plan, plan_batch
+
+LOST_KEY = "dhp/lost"  # where the launcher writes which rank died, and how
+
+
+class InfeasibleBatch(Exception):
+    """The batch is well formed, but no plan of this kind holds it. The message names the sequence and its needs."""
+
+
+class RankFailed(RuntimeError):
+    """This rank, or one that it depends on, failed. The message begins with the root cause."""
+
+
+@dataclass
+class Run:
+    """One rank of a run. Made by `dhp.init`, closed by `close()` (or `with dhp.init() as run:`).
+
+    rank, world_size  this rank and how many there are
+    traffic           name of the process group that carries shards and rows between the ranks of a task
+    timeout_s         how long a rank waits for a peer; must exceed the skew that a free schedule makes legitimate
+    """
+
+    rank: int
+    world_size: int
+    traffic: str
+    timeout_s: float
+    store: dist.Store
+    place: str = "start"
+    _groups: list[dist.ProcessGroup] = field(default_factory=list, repr=False)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            self.close()
+
+    @contextlib.contextmanager
+    def at(self, place: str) -> Iterator[None]:
+        """Names what the rank is doing ("step 3, task 7"), so that errors say where they happened, and tells the peers
+        that wait for this rank when it fails, so that none of them hangs."""
+        self.place, before = place, self.place
+        try:
+            yield
+        except (RankFailed, InputError, InfeasibleBatch):
+            raise
+        except Exception as error:
+            raise self.failure(error) from error
+        self.place = before
+
+    def failure(self, error: Exception) -> RankFailed:
+        """The error to raise for `error`: root cause first, then what this rank was doing. Records it for the peers."""
+        own = f"rank {self.rank}: {self.place}: {str(error).strip() or type(error).__name__}"
+        known = torch.ops.dhp.failure(self.traffic)
+        if not known:
+            torch.ops.dhp.report_failure(self.traffic, own)
+        lost = self._lost_rank()
+        causes = [cause for cause in (lost, known) if cause and cause not in own]
+        return RankFailed(" | ".join([*causes, own]))
+
+    def _lost_rank(self) -> str:
+        """What the launcher knows of a rank that died: it sees the signal, the peers only a closed connection."""
+        if "DHP_LAUNCHER" not in os.environ:
+            return ""
+        try:
+            for _ in range(10):
+                if self.store.check([LOST_KEY]):
+                    return self.store.get(LOST_KEY).decode()
+                time.sleep(0.05)
+        except (RuntimeError, dist.DistStoreError):
+            return "the launcher is gone"
+        return ""
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Sum over all ranks, in place."""
+        dist.all_reduce(values, op=dist.ReduceOp.SUM)
+        return values
+
+    def max(self, values: torch.Tensor) -> torch.Tensor:
+        """Elementwise maximum over all ranks, in place."""
+        dist.all_reduce(values, op=dist.ReduceOp.MAX)
+        return values
+
+    def barrier(self) -> None:
+        self.max(torch.zeros(1, dtype=torch.uint8))
+
+    def close(self) -> None:
+        """Ends the run: waits for all ranks, then releases the groups."""
+        self.barrier()
+        torch.ops.dhp.release_group(self.traffic)
+        dist.destroy_process_group()
+
+
+def init(*, timeout_s: float = 600.0) -> Run:
+    """Joins the run that the environment describes (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT: `dhp train`, torchrun
+    and SLURM scripts set them); without them, a run of one rank.
+
+    Makes two process groups over all ranks, and no other ever: the default group, which sums gradients, and the
+    traffic group, which carries the shards and rows of tasks. Groups of a plan are arrays of ranks on the latter.
+
+    Raises RuntimeError when the run-time library does not fit the installed torch, or a rank cannot be reached.
+    """
+    _ops.load()
+    timeout = timedelta(seconds=timeout_s)
+    if "RANK" in os.environ:
+        store, rank, world_size = _join(timeout)
+    else:
+        store, rank, world_size = dist.HashStore(), 0, 1
+    dist.init_process_group(
+        "gloo", store=dist.PrefixStore("dhp", store), rank=rank, world_size=world_size, timeout=timeout
+    )
+    traffic = dist.new_group(list(range(world_size)), backend="gloo", timeout=timeout)
+    torch.ops.dhp.configure_group(traffic.group_name, timeout_s)
+    run = Run(rank, world_size, traffic.group_name, timeout_s, store, _groups=[traffic])
+    dist.barrier(group=traffic)  # all pairs connect here, not in the middle of a task
+    return run
+
+
+def _join(timeout: timedelta) -> tuple[dist.Store, int, int]:
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return next(iter(dist.rendezvous("env://", timeout=timeout)))
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    hosted = "DHP_LAUNCHER" in os.environ  # by the process that started the ranks, which outlives each of them
+    store = dist.TCPStore(
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        world_size,
+        is_master=rank == 0 and not hosted,
+        timeout=timeout,
+    )
+    return store, rank, world_size
+
+
+def plan(batch: Batch, cluster: Cluster, cost: CostModel, *, schedule: str = "paper", run: Run | None = None) -> Plan:
+    """Decides which ranks share which sequences of the batch: `plan_batch`, then `check_plan`.
+
+    With `run`, makes sure that all ranks have planned the same (one small collective), and that the plan is for as many
+    ranks as the run has. Raises InfeasibleBatch with the reason when no plan holds the batch, InputError for bad input,
+    RankFailed when plans differ.
+    """
+    result = plan_batch(batch, cluster, cost, schedule=schedule)
+    if isinstance(result, Infeasible):
+        raise InfeasibleBatch(result.reason)
+    violations = check_plan(result, batch, cluster, cost)
+    if violations:
+        raise RuntimeError("the planner made an invalid plan: " + "; ".join(violations))
+    if run is not None:
+        agree_on(result, run)
+    return result
+
+
+def agree_on(plan: Plan, run: Run) -> None:
+    """Raises RankFailed on every rank unless all ranks hold this very plan, for as many ranks as there are."""
+    if plan.ranks != run.world_size:
+        raise RankFailed(f"the plan is for {plan.ranks} ranks, the run has {run.world_size}")
+    words = [int(plan.hash[i : i + 8], 16) for i in range(0, len(plan.hash), 8)]
+    extremes = run.max(torch.tensor([*words, *(-word for word in words)], dtype=torch.int64))
+    if extremes.tolist() != [*words, *(-word for word in words)]:
+        raise RankFailed(
+            f"rank {run.rank}: the ranks planned differently (here {plan.hash}): data, cost, cluster and "
+            "version must be the same everywhere"
+        )
+
+
+def tasks(plan: Plan, run: Run) -> Iterator[Task]:
+    """The tasks of this rank, in plan order: the only order in which its transfers may be posted."""
+    for task in plan.tasks:
+        if run.rank in task.ranks:
+            yield task

@@ -1,0 +1,281 @@
+"""`dhp train`: trains a vision-language model on local ranks or under torchrun. `train` below is the whole loop."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+# Ranks are forked: a tokenizer that had started threads in the parent would be broken in them.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import torch
+
+from dhp import checkpoint, config, optimizer, runtime
+from dhp._core import Batch, Cluster, CostModel, InputError, Plan, Task, read_cluster, read_cost_model, replay
+from dhp.config import TrainConfig
+from dhp.dataset import Dataset, Share
+from dhp.gradients import reduce_gradients
+from dhp.launch import run_local
+from dhp.local import local_cluster, local_cost
+from dhp.models import Adapter, attach, family_of
+from dhp.report import Reporter, StepRecord
+from dhp.runtime import RankFailed, Run
+from dhp.trace import Tracer
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
+
+
+@dataclass
+class Prepared:
+    """A batch, its plan, and this rank's share of it, which is being read."""
+
+    batch: Batch
+    plan: Plan
+    plan_s: float
+    share: Future[Share]
+
+
+def train(settings: TrainConfig, run: Run, reporter: Reporter | None, tracer: Tracer) -> None:
+    """Batch, plan, tasks, gradients, step; the next batch is planned and read meanwhile."""
+    model, first_step = load_model(settings, run)
+    adapter = attach(model, run)
+    data = open_dataset(settings, run)
+    cluster, cost = planning_inputs(settings, run)
+    adamw = optimizer.make_optimizer(model, settings, run)
+    if first_step:
+        checkpoint.load_optimizer(settings, first_step, adamw)
+
+    ahead = prepare(first_step, data, cluster, cost, settings, run) if first_step < settings.steps else None
+    for step in range(first_step, settings.steps):
+        now, clock = ahead, StepClock(ahead.plan)
+        if step + 1 < settings.steps:
+            ahead = prepare(step + 1, data, cluster, cost, settings, run)
+        with run.at(f"step {step + 1}, reading"), tracer.span("wait for data", "data"), clock.reading():
+            share = now.share.result()
+            dropped = agree_on_dropped(share, now, data, settings, run)
+        valid_tokens = data.label_tokens(now.batch, dropped)
+        for task in runtime.tasks(now.plan, run):
+            with run.at(f"step {step + 1}, task {task.id}"), tracer.task(task), clock.task(task):
+                loss = forward(adapter, share, task, valid_tokens, settings)
+                if loss.requires_grad:
+                    loss.backward()
+                clock.loss += loss.item()
+        with run.at(f"step {step + 1}, gradients"), tracer.span("gradients", "reduce"):
+            reduce_gradients(model, run)
+            norm = optimizer.update(model, adamw, settings, step)
+            clock.combine(run)
+        if reporter:
+            rate = optimizer.learning_rate(settings, step)
+            reporter.step(clock.record(step, now, valid_tokens, dropped, norm, rate))
+        if (settings.save_steps and (step + 1) % settings.save_steps == 0) or step + 1 == settings.steps:
+            with run.at(f"step {step + 1}, saving"), tracer.span("save", "save"):
+                checkpoint.save_checkpoint(step + 1, model, adamw, settings, run)
+    tracer.write()
+
+
+def prepare(step: int, data: Dataset, cluster: Cluster, cost: CostModel, settings: TrainConfig, run: Run) -> Prepared:
+    """Draws and plans a global batch, as every rank does, and starts to read this rank's share."""
+    with run.at(f"step {step + 1}, planning"):
+        batch = data.batch(step, settings.global_batch_size, settings.seed)
+        started = time.perf_counter()
+        plan = runtime.plan(batch, cluster, cost, schedule=settings.schedule)
+        plan_s = time.perf_counter() - started
+        runtime.agree_on(plan, run)
+        return Prepared(batch, plan, plan_s, data.read_ahead(plan, run.rank))
+
+
+def forward(adapter: Adapter, share: Share, task: Task, valid_tokens: int, settings: TrainConfig) -> torch.Tensor:
+    """This rank's part of the loss of a task."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16"):
+        return adapter.loss(share.inputs[task.id], task.ranks, valid_tokens, task.exchange.name)
+
+
+def agree_on_dropped(share: Share, now: Prepared, data: Dataset, settings: TrainConfig, run: Run) -> list[int]:
+    """Sample ids that some rank could not read. All ranks drop the same, so the batch stays one batch."""
+    for sample_id, problem in share.failed.items():
+        print(f"dhp: sample {sample_id}: {problem}", file=sys.stderr, flush=True)
+    ids = [sequence.id for sequence in now.batch.sequences]
+    flags = run.max(torch.tensor([i in share.failed for i in ids], dtype=torch.uint8))
+    dropped = [i for i, flag in zip(ids, flags.tolist(), strict=True) if flag]
+    if dropped and settings.on_bad_media == "fail":
+        problem = next(iter(share.failed.values()), "another rank names the file")
+        raise InputError(
+            f"{settings.data}: samples {dropped} cannot be read: {problem}; "
+            'mend or remove them, or set on_bad_media = "skip"'
+        )
+    share.drop(now.plan, dropped)
+    return dropped
+
+
+def load_model(settings: TrainConfig, run: Run) -> tuple[Any, int]:
+    """The model to train and the steps already done: from the newest checkpoint if `resume` finds one."""
+    from transformers import AutoModelForImageTextToText
+
+    folder, done = settings.model, 0
+    if settings.resume:
+        newest = checkpoint.latest_checkpoint(settings.output_dir)
+        if newest:
+            folder, done = str(newest), checkpoint.read_state(newest, settings)
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=DTYPES[settings.precision])
+    model.train()
+    freeze(model, settings)
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    return model, done
+
+
+def freeze(model: Any, settings: TrainConfig) -> None:
+    """Marks what does not train. The aligner is every merger from vision to text, deepstack's too."""
+    for name, parameter in model.named_parameters():
+        vision = ".visual." in f".{name}"
+        aligner = vision and "merger" in name
+        frozen = settings.freeze_aligner if aligner else settings.freeze_vit if vision else settings.freeze_llm
+        parameter.requires_grad_(not frozen)
+
+
+def open_dataset(settings: TrainConfig, run: Run) -> Dataset:
+    """The data and its index; rank 0 makes the index if it is missing, the others wait."""
+    if run.rank == 0:
+        data = Dataset(settings.data, settings.model, settings.index)
+    run.barrier()
+    return data if run.rank == 0 else Dataset(settings.data, settings.model, settings.index)
+
+
+def planning_inputs(settings: TrainConfig, run: Run) -> tuple[Cluster, CostModel]:
+    """From the files of the config, or counted."""
+    cluster = (
+        read_cluster(settings.cluster)
+        if settings.cluster
+        else local_cluster(run.world_size, device=settings.device, capacity_tokens=settings.capacity_tokens)
+    )
+    cost = (
+        read_cost_model(settings.cost)
+        if settings.cost
+        else local_cost(
+            settings.model,
+            run.world_size,
+            device=settings.device,
+            freeze_vit=settings.freeze_vit,
+            capacity_tokens=settings.capacity_tokens,
+        )
+    )
+    return cluster, cost
+
+
+class StepClock:
+    """Loss and times of one step: first of this rank, after `combine` of all."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.loss = torch.zeros((), dtype=torch.float64)
+        self.task_cpu_s = torch.zeros(len(plan.tasks), dtype=torch.float64)
+        self._started = time.perf_counter()
+        self._read_wait_s = 0.0
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._read_wait_s = time.perf_counter() - started
+
+    @contextlib.contextmanager
+    def task(self, task: Task) -> Iterator[None]:
+        """CPU time of the computing thread: what the task costs, however many ranks share a core."""
+        started = time.thread_time()
+        yield
+        self.task_cpu_s[task.id] = time.thread_time() - started
+
+    def combine(self, run: Run) -> None:
+        """Losses add up; a task lasts as long as its slowest member."""
+        run.sum(self.loss)
+        run.max(self.task_cpu_s)
+
+    def record(
+        self, step: int, now: Prepared, valid_tokens: int, dropped: list[int], norm: float, rate: float
+    ) -> StepRecord:
+        tasks, predicted = now.plan.tasks, now.plan.predicted
+        emulated = replay(now.plan, self.task_cpu_s.tolist())
+        planned = replay(now.plan, [task.end_s - task.start_s for task in tasks])
+        tokens = sum(sequence.tokens for sequence in now.batch.sequences)
+        seconds = time.perf_counter() - self._started
+        return StepRecord(
+            step=step + 1,
+            loss=self.loss.item(),
+            tokens=tokens,
+            label_tokens=valid_tokens,
+            samples=len(now.batch.sequences),
+            degrees=sorted((len(task.ranks) for task in tasks), reverse=True),
+            micro_batches=len({task.micro_batch for task in tasks}),
+            seconds=seconds,
+            tokens_per_s=tokens / seconds,
+            plan_s=now.plan_s,
+            read_wait_s=self._read_wait_s,
+            idle_share=emulated.idle_share(),
+            emulated_step_s=emulated.makespan_s,
+            predicted_step_s=predicted.makespan_s,
+            predicted_idle_share=planned.idle_share(),
+            lower_bound_s=predicted.lower_bound_s,
+            gap=predicted.gap,
+            grad_norm=norm,
+            learning_rate=rate,
+            dropped=dropped,
+        )
+
+
+def work(settings: TrainConfig, metrics: str, trace: str) -> int:
+    """One rank, from joining to leaving; returns its exit code."""
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    rank = os.environ.get("RANK", "0")
+    try:
+        run = runtime.init(timeout_s=settings.timeout_s)
+        reporter = Reporter(settings.steps, metrics, settings.log_every) if run.rank == 0 else None
+        with run.at("start"):
+            train(settings, run, reporter, Tracer(trace, run))
+        run.close()
+        return 0
+    except InputError as error:
+        print(f"dhp: error: {error}", file=sys.stderr)
+        return 2
+    except runtime.InfeasibleBatch as error:
+        print(f"dhp: infeasible: {error}", file=sys.stderr)
+        return 1
+    except RankFailed as error:
+        print(f"dhp: error: {error}", file=sys.stderr)
+        if "DHP_TRACEBACK" in os.environ:
+            traceback.print_exc()
+        return 1
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="dhp train", description="Trains a vision-language model; docs/training.md")
+    parser.add_argument("config", help="TOML file (examples/demo.toml)")
+    parser.add_argument("--ranks", type=int, help="local ranks to start (under torchrun: its own)")
+    parser.add_argument("--schedule", help="a planner of `dhp plan`: paper, static, static:CP")
+    parser.add_argument("--steps", type=int, help="optimizer steps in all")
+    parser.add_argument("--metrics", default="", metavar="FILE.jsonl", help="append one JSON object a step")
+    parser.add_argument("--trace", default="", metavar="FILE.json", help="write a Chrome/Perfetto trace of all ranks")
+    parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in output_dir")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting")
+    options = parser.parse_args(arguments)
+    overrides = [f"{key}={getattr(options, key)}" for key in ("ranks", "schedule", "steps") if getattr(options, key)]
+    overrides += ["resume=true"] * options.resume
+    try:
+        settings = config.read_config(options.config, [*options.set, *overrides])
+        family_of(settings.model)
+    except InputError as error:
+        print(f"dhp: error: {error}", file=sys.stderr)
+        return 2
+    if "RANK" in os.environ or settings.ranks == 1:
+        return work(settings, options.metrics, options.trace)
+    return run_local(settings.ranks, lambda: work(settings, options.metrics, options.trace))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""Trains the same ten steps in one way and stores losses and gradients; run by test_parity.py in a process of its own.
+
+    parity_worker.py FOLDER NAME...     NAME is "reference-PRECISION" or "RANKS-SCHEDULE-PRECISION"
+
+The reference is Hugging Face alone: one sample at a time through model(..., labels=...), no DHP, no packing, no groups.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import AutoModelForImageTextToText
+
+from dhp import optimizer, runtime, train
+from dhp.config import TrainConfig
+from dhp.dataset import Dataset
+from dhp.launch import run_local
+from dhp.trace import Tracer
+
+STEPS = 10
+transformers.logging.set_verbosity_error()
+
+
+def settings_for(folder: Path, name: str) -> TrainConfig:
+    ranks, schedule, precision = ("1", "paper", name.split("-")[1]) if "reference" in name else name.split("-")
+    return TrainConfig(
+        model=str(folder / "model"),
+        data=str(folder / "train.jsonl"),
+        output_dir=str(folder / f"run-{name}"),
+        ranks=int(ranks),
+        schedule=schedule,
+        precision=precision,
+        steps=STEPS,
+        global_batch_size=6,
+        capacity_tokens=10_000 if schedule == "static:1" or ranks == "1" else 400,
+        learning_rate=1e-3,
+        warmup_steps=2,
+        seed=3,
+    )
+
+
+class Recorder:
+    """Stands where `optimizer.update` does: keeps the gradients of every step, then updates as always."""
+
+    def __init__(self) -> None:
+        self.gradients: list[dict[str, torch.Tensor]] = []
+        self._update = optimizer.update
+
+    def update(self, model, adamw, settings, step):
+        named = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        self.gradients.append(named)
+        return self._update(model, adamw, settings, step)
+
+
+class Losses:
+    def __init__(self) -> None:
+        self.records = []
+
+    def step(self, record) -> None:
+        self.records.append(record)
+
+
+def run_dhp(folder: Path, name: str) -> int:
+    torch.set_num_threads(1)
+    settings, recorder, losses = settings_for(folder, name), Recorder(), Losses()
+    optimizer.update = recorder.update
+    run = runtime.init(timeout_s=120)
+    train.train(settings, run, losses, Tracer(None, run))
+    if run.rank == 0:
+        result = {
+            "losses": [r.loss for r in losses.records],
+            "gradients": recorder.gradients,
+            "degrees": [r.degrees for r in losses.records],
+            "groups": len(torch.distributed.distributed_c10d._world.pg_map),
+        }
+        torch.save(result, folder / f"{name}.pt")
+    run.close()
+    return 0
+
+
+def run_reference(folder: Path, name: str) -> int:
+    torch.set_num_threads(1)
+    settings, recorder = settings_for(folder, name), Recorder()
+    run = runtime.init()
+    model = AutoModelForImageTextToText.from_pretrained(settings.model, dtype=train.DTYPES[settings.precision]).train()
+    data = Dataset(settings.data, settings.model)
+    adamw = optimizer.make_optimizer(model, settings, run)
+    losses = []
+    for step in range(STEPS):
+        batch = data.batch(step, settings.global_batch_size, settings.seed)
+        valid_tokens, total = data.label_tokens(batch), 0.0
+        for sequence in batch.sequences:
+            loss = model(**hugging_face_input(data, sequence.id), num_items_in_batch=valid_tokens).loss
+            loss.backward()
+            total += loss.item()
+        losses.append(total)
+        recorder.update(model, adamw, settings, step)
+    torch.save({"losses": losses, "gradients": recorder.gradients}, folder / f"{name}.pt")
+    run.close()
+    return 0
+
+
+def hugging_face_input(data: Dataset, sample_id: int) -> dict[str, torch.Tensor]:
+    sample = data.sample(sample_id)
+    encoded = data._encoder.encode(sample)
+    given = {
+        "input_ids": torch.as_tensor(encoded.input_ids)[None],
+        "labels": torch.as_tensor(encoded.labels)[None],
+        "mm_token_type_ids": torch.as_tensor(encoded.media_type)[None].int(),
+    }
+    for kind, pixels, grid in (
+        ("image", "pixel_values", "image_grid_thw"),
+        ("video", "pixel_values_videos", "video_grid_thw"),
+    ):
+        media = [m for m in sample.media if m.kind == kind]
+        if media:
+            given[pixels] = torch.cat([data._pixels.read_units(m, 0, m.grid[0]) for m in media])
+            given[grid] = torch.tensor([m.grid for m in media])
+    return given
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    for name in sys.argv[2:]:
+        settings = settings_for(folder, name)
+        work = run_reference if name.startswith("reference") else run_dhp
+        code = run_local(settings.ranks, lambda work=work, name=name: work(folder, name))
+        if code:
+            sys.exit(f"{name}: exit code {code}")
