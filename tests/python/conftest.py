@@ -1,0 +1,18 @@
+"""Fixtures that several test files share."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def mixed_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with train.jsonl (pictures, clips, text), its media, and a tiny Qwen3-VL checkpoint in model/."""
+    from mixed_media import write_mixed_data
+
+    from dhp.demo.checkpoint import make_tiny_checkpoint
+
+    folder = tmp_path_factory.mktemp("mixed")
+    write_mixed_data(folder)
+    make_tiny_checkpoint(folder / "model")
+    return folder
