@@ -1,0 +1,200 @@
+"""Clips through PyAV: how many frames a file really has, and decoding a few of them.
+
+Frames are counted by reading the packets (no decoding): containers that state no count, or a wrong one, do no harm.
+Each packet's time stamp is kept for the frames that will be wanted, so that reading seeks to the key frame before the
+first of them and stops after the last. Files without usable time stamps are decoded from their start and counted.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+import numpy.typing as npt
+
+from dhp.data.errors import MediumError
+
+Pixels = npt.NDArray[np.uint8]  # [height, width, 3], RGB
+_RATE_TOLERANCE = 0.02  # a stated frame rate further from the measured one than this is not believed
+
+
+@dataclass(frozen=True)
+class ClipInfo:
+    """What a video file holds."""
+
+    height: int  # upright, in pixels
+    width: int
+    frames: int
+    fps: float
+    pts: tuple[int, ...]  # time stamp of every frame, ascending; empty where the file has none that can be used
+    key_pts: tuple[int, ...]  # time stamps of key frames, ascending
+
+    @property
+    def duration_s(self) -> float:
+        return self.frames / self.fps
+
+    def locate(self, numbers: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Time stamps of these frames and of the key frames before them; empty tuples without usable time stamps."""
+        if not self.pts:
+            return (), ()
+        stamps = tuple(self.pts[n] for n in numbers)
+        keys = []
+        for stamp in stamps:
+            at = bisect.bisect_right(self.key_pts, stamp) - 1
+            keys.append(self.key_pts[at] if at >= 0 else self.pts[0])
+        return stamps, tuple(keys)
+
+
+def probe_clip(path: str) -> ClipInfo:
+    """Counts frames and measures the first one. Raises MediumError, also for a file that was cut off."""
+    with _opened(path) as (container, stream):
+        stated_rate = float(stream.average_rate or stream.guessed_rate or 0)
+        stamps: list[int | None] = []
+        keys: list[int] = []
+        for packet in container.demux(stream):
+            if packet.size == 0 or packet.is_discard:  # the flush at the end; frames an edit list hides
+                continue
+            if packet.is_corrupt:
+                raise MediumError(path, f"is damaged or cut off after {len(stamps)} frames")
+            stamps.append(packet.pts)
+            if packet.is_keyframe and packet.pts is not None:
+                keys.append(packet.pts)
+        time_base = float(stream.time_base or 0)
+    known = sorted(s for s in stamps if s is not None)
+    usable = bool(known) and len(known) == len(stamps) and len(set(known)) == len(known) and bool(keys)
+    first, counted = _first_frame(path, count_all=not usable)
+    frames = len(known) if usable else counted
+    fps = stated_rate
+    if usable and frames > 1 and time_base > 0:
+        measured = (frames - 1) / ((known[-1] - known[0]) * time_base)
+        if stated_rate <= 0 or abs(measured / stated_rate - 1) > _RATE_TOLERANCE:
+            fps = measured
+    if fps <= 0:
+        raise MediumError(path, "states no frame rate, and its frames carry no time stamps")
+    height, width, _ = first.shape
+    return ClipInfo(height, width, frames, fps, tuple(known) if usable else (), tuple(sorted(keys)))
+
+
+def _first_frame(path: str, count_all: bool) -> tuple[Pixels, int]:
+    """The first frame, and the number of frames decoded: 1, or all of them."""
+    with _opened(path) as (container, stream):
+        first: Pixels | None = None
+        count = 0
+        for frame in container.decode(stream):
+            if first is None:
+                first = _upright(frame)
+            count += 1
+            if not count_all:
+                break
+    if first is None:
+        raise MediumError(path, "holds no frame that can be decoded")
+    return first, count
+
+
+def read_frames(
+    path: str, numbers: Sequence[int], stamps: Sequence[int] = (), keys: Sequence[int] = ()
+) -> dict[int, Pixels]:
+    """Decodes these frames (numbers from 0 in the file, any order, may repeat): RGB by frame number.
+
+    `stamps` and `keys` are what ClipInfo.locate() says of them; without, the file is decoded from its start.
+    Raises MediumError.
+    """
+    wanted = sorted(set(numbers))
+    if stamps:
+        at = dict(zip(numbers, zip(stamps, keys, strict=True), strict=True))
+        found = _by_stamp(path, [(n, *at[n]) for n in wanted])
+        if len(found) == len(wanted):
+            return found
+    found = _by_count(path, wanted)
+    missing = [n for n in wanted if n not in found]
+    if missing:
+        raise MediumError(path, f"frame {missing[0]} cannot be decoded; is the file still the one that was indexed?")
+    return found
+
+
+def _by_stamp(path: str, wanted: list[tuple[int, int, int]]) -> dict[int, Pixels]:
+    """(frame number, time stamp, key frame's time stamp), ascending -> frames; fewer where stamps do not match."""
+    found: dict[int, Pixels] = {}
+    with _opened(path) as (container, stream):
+        next_up = 0
+        while next_up < len(wanted):
+            key = wanted[next_up][2]
+            for frame in _decode_from(container, stream, key):
+                if frame.pts is None:
+                    return found
+                if frame.pts < wanted[next_up][1]:
+                    continue
+                if frame.pts > wanted[next_up][1]:
+                    return found  # the decoder's stamps differ from the packets'
+                found[wanted[next_up][0]] = _upright(frame)
+                next_up += 1
+                if next_up == len(wanted) or wanted[next_up][2] > frame.pts:
+                    break  # done, or the next one has a later key frame: do not decode what lies between
+            else:
+                return found
+    return found
+
+
+def _decode_from(container: Any, stream: Any, key: int) -> Iterator[Any]:
+    """Decodes from the key frame with time stamp `key`. A seek may land late (containers index decode times), so what
+    it lands on is looked at, and the seek repeated further back until it lies at or before the key frame."""
+    target = key
+    for step in range(40):
+        container.seek(target, stream=stream, backward=True, any_frame=False)
+        packets = container.demux(stream)
+        first = next(packets, None)
+        if first is not None and first.size and first.is_keyframe and first.pts is not None and first.pts <= key:
+            break
+        target -= 1 << step
+    else:
+        container.seek(0)
+        packets, first = container.demux(stream), None
+    if first is not None:
+        yield from first.decode()
+    for packet in packets:
+        yield from packet.decode()
+
+
+def _by_count(path: str, wanted: list[int]) -> dict[int, Pixels]:
+    found: dict[int, Pixels] = {}
+    remaining = set(wanted)
+    with _opened(path) as (container, stream):
+        for number, frame in enumerate(container.decode(stream)):
+            if number in remaining:
+                found[number] = _upright(frame)
+                remaining.discard(number)
+                if not remaining:
+                    break
+    return found
+
+
+def _upright(frame: Any) -> Pixels:
+    pixels = frame.to_ndarray(format="rgb24")
+    turns = round(frame.rotation / 90) % 4  # the display matrix turns counter-clockwise, as np.rot90 does
+    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[tuple[Any, Any]]:
+    """The container and its first video stream; whatever FFmpeg reports becomes a MediumError."""
+    try:
+        if os.path.getsize(path) == 0:
+            raise MediumError(path, "is empty (0 bytes)")
+        with av.open(path) as container:
+            if not container.streams.video:
+                raise MediumError(path, "has no video stream")
+            yield container, container.streams.video[0]
+    except MediumError:
+        raise
+    except FileNotFoundError as error:
+        raise MediumError(path, "no such file") from error
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        text = getattr(error, "strerror", None) or str(error)
+        raise MediumError(path, f"cannot be decoded: {text}") from error

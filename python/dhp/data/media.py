@@ -1,0 +1,206 @@
+"""Reading pictures and clips: what they measure (probe), and the pixel rows of some of their units (read_units).
+
+A *unit* is one temporal patch: a picture, or `temporal_patch_size` frames of a clip. It becomes rows*columns pixel rows
+of `channels * temporal * patch * patch` numbers, in the order of Hugging Face's Qwen processors: merge blocks row by
+row, inside a block its patches row by row, inside a patch channel, frame, y, x.
+
+As Hugging Face's loader does, pictures are turned upright by their EXIF tag, and palette, grey, 16-bit and alpha
+pictures become RGB (alpha is dropped). Clips are turned upright by their display matrix.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+import torch
+from dhp.data.clips import ClipInfo, read_frames
+from dhp.data.errors import MediumError
+from dhp.data.processor import PixelScale, Processor, load_processor
+from dhp.data.samples import Kind
+
+__all__ = ["ClipInfo", "Medium", "MediumError", "PixelReader", "probe_image", "read_units"]
+
+Pixels = npt.NDArray[np.uint8]  # [height, width, 3], RGB
+
+
+@dataclass(frozen=True)
+class Medium:
+    """A picture or clip of a sample, as the index describes it."""
+
+    kind: Kind
+    source: str | tuple[str, ...]  # a tuple: the frames of a video
+    grid: tuple[int, int, int]  # temporal patches (units), rows, columns of patches
+    height: int  # of the file, upright, in pixels; checked again on reading
+    width: int
+    fps: float | None = None  # of the file
+    frame_indices: tuple[int, ...] = ()  # frame numbers in the file, temporal_patch_size for each unit; may repeat
+    frame_pts: tuple[int, ...] = ()  # their time stamps in the file; empty: frames are found by counting
+    key_pts: tuple[int, ...] = ()  # the key frame before each of them
+    timestamps: tuple[float, ...] = field(default=())  # seconds from the clip's start, one per unit; none for pictures
+
+    @property
+    def units(self) -> int:
+        return self.grid[0]
+
+    @property
+    def patches(self) -> int:
+        return self.grid[0] * self.grid[1] * self.grid[2]
+
+
+def probe_image(path: str) -> tuple[int, int]:
+    """(height, width) of the upright picture; only its header is read. Raises MediumError."""
+    with _opened(path) as picture:
+        width, height = picture.size
+        orientation = picture.getexif().get(0x0112, 1)  # EXIF tag 274; 5 … 8 lie on their side
+        return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
+
+
+def read_image(path: str) -> Pixels:
+    """The upright picture in RGB. Raises MediumError."""
+    with _opened(path) as picture:
+        upright = ImageOps.exif_transpose(picture)
+        if upright.mode.startswith("I;16") or upright.mode == "I":
+            # Pillow would clip to 255 or refuse; the high byte is the picture.
+            levels = np.clip(np.asarray(upright, dtype=np.int64), 0, 65535) >> 8
+            return np.repeat(levels.astype(np.uint8)[:, :, None], 3, axis=2)
+        return np.asarray(upright.convert("RGB"))
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[Image.Image]:
+    try:
+        if os.path.getsize(path) == 0:
+            raise MediumError(path, "is empty (0 bytes)")
+        with Image.open(path) as picture:
+            yield picture
+    except MediumError:
+        raise
+    except FileNotFoundError as error:
+        raise MediumError(path, "no such file") from error
+    except Image.UnidentifiedImageError as error:
+        raise MediumError(path, "is not a picture in a known format") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        # PIL reports broken data as any of these
+        raise MediumError(path, f"cannot be decoded: {error}") from error
+
+
+def read_units(medium: Medium, start: int, stop: int, processor: Processor) -> torch.Tensor:
+    """Pixel rows of units start … stop-1: float32 [n_patches, channels * temporal * patch * patch].
+
+    Of a clip, only what these units need is decoded: from the key frame before their first frame to their last frame.
+    Raises MediumError for a file that is missing, broken or not the one that was indexed, ValueError for a bad range.
+    """
+    if not 0 <= start <= stop <= medium.units:
+        raise ValueError(f"units {start} … {stop} asked of {medium.units}")
+    rules = processor.rules
+    temporal, patch = int(rules.temporal_patch_size), int(rules.patch_size)
+    width = 3 * temporal * patch * patch
+    if start == stop:
+        return torch.empty(0, width)
+    _, rows, columns = medium.grid
+    frames = _frames(medium, start, stop, temporal)
+    scale = processor.image if medium.kind == "image" else processor.video
+    if scale is None:
+        raise MediumError(str(medium.source), "is a video, but the checkpoint folder has no video processor")
+    table = _level_table(scale, fused=medium.kind == "video")
+    resized = {
+        number: _resize(_checked(medium, pixels), rows * patch, columns * patch) for number, pixels in frames.items()
+    }
+    order = _order(medium, start, stop, temporal)
+    stacked = np.stack([resized[number] for number in order])  # [frames, height, width, 3]
+    return torch.from_numpy(_patchify(table, stacked, temporal, patch, int(rules.merge_size)))
+
+
+def _order(medium: Medium, start: int, stop: int, temporal: int) -> Sequence[int]:
+    """Frame numbers of the units; a picture is its own frame 0, repeated."""
+    if medium.kind == "image":
+        return [0] * temporal
+    return medium.frame_indices[start * temporal : stop * temporal]
+
+
+def _frames(medium: Medium, start: int, stop: int, temporal: int) -> dict[int, Pixels]:
+    """The distinct frames of the units, by frame number."""
+    if medium.kind == "image":
+        assert isinstance(medium.source, str)
+        return {0: read_image(medium.source)}
+    wanted = slice(start * temporal, stop * temporal)
+    numbers = medium.frame_indices[wanted]
+    if isinstance(medium.source, tuple):
+        return {number: read_image(medium.source[number]) for number in sorted(set(numbers))}
+    return read_frames(medium.source, numbers, medium.frame_pts[wanted], medium.key_pts[wanted])
+
+
+def _checked(medium: Medium, pixels: Pixels) -> Pixels:
+    height, width, _ = pixels.shape
+    if (height, width) != (medium.height, medium.width):
+        name = medium.source if isinstance(medium.source, str) else medium.source[0]
+        raise MediumError(name, f"is {width}x{height}, but was {medium.width}x{medium.height} when it was indexed")
+    return pixels
+
+
+def _resize(pixels: Pixels, height: int, width: int) -> Pixels:
+    picture = Image.fromarray(pixels)
+    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def _level_table(scale: PixelScale, fused: bool) -> npt.NDArray[np.float32]:
+    """[3, 256]: what each level of each channel becomes, rounded as Hugging Face rounds.
+
+    Its picture processor rescales in float64 and normalises in float32; its video processor folds the rescaling into
+    mean and deviation ("fused").
+    """
+    levels = np.arange(256)
+    mean = np.asarray(scale.mean, dtype=np.float32)[:, None]
+    std = np.asarray(scale.std, dtype=np.float32)[:, None]
+    if fused:
+        inverse = np.float32(1.0 / scale.rescale)
+        return np.asarray((levels.astype(np.float32) - mean * inverse) / (std * inverse), dtype=np.float32)
+    rescaled = (levels.astype(np.float64) * scale.rescale).astype(np.float32)
+    return np.asarray((rescaled - mean) / std, dtype=np.float32)
+
+
+def _patchify(
+    table: npt.NDArray[np.float32], frames: Pixels, temporal: int, patch: int, merge: int
+) -> npt.NDArray[Any]:
+    """[frames, height, width, 3] levels -> float32 [n_patches, 3 * temporal * patch * patch]."""
+    count, height, width, _ = frames.shape
+    blocks = frames.reshape(
+        count // temporal,
+        temporal,
+        height // (patch * merge),
+        merge,
+        patch,
+        width // (patch * merge),
+        merge,
+        patch,
+        3,
+    )
+    # unit, block row, block column, row and column in the block | channel, frame, y, x
+    ordered = blocks.transpose(0, 2, 5, 3, 6, 8, 1, 4, 7)
+    rows = ordered.reshape(-1, 3, temporal * patch * patch)  # levels, 1 byte each
+    out = np.empty(rows.shape, dtype=np.float32)
+    for channel in range(3):
+        np.take(table[channel], rows[:, channel], out=out[:, channel])
+    return out.reshape(len(rows), -1)
+
+
+class PixelReader:
+    """`read_units` with the processor of one checkpoint folder. May be shared between threads."""
+
+    def __init__(self, model: str | os.PathLike[str] | Processor) -> None:
+        self.processor = model if isinstance(model, Processor) else load_processor(model)
+        rules = self.processor.rules
+        self.merge_size = int(rules.merge_size)
+        self.patch_width = 3 * int(rules.temporal_patch_size) * int(rules.patch_size) ** 2
+
+    def read_units(self, medium: Medium, start: int, stop: int) -> torch.Tensor:
+        """float32 [n_patches, patch_width]; see `read_units` of this module."""
+        return read_units(medium, start, stop, self.processor)

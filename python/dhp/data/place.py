@@ -1,0 +1,82 @@
+"""From a medium as the data file names it to a Medium with its grid, frames and time stamps, by the core's rule."""
+
+from __future__ import annotations
+
+import math
+
+from dhp._core import qwen3_vl
+from dhp.data.clips import probe_clip
+from dhp.data.errors import DataError, MediumError
+from dhp.data.media import Medium, probe_image
+from dhp.data.processor import Processor
+from dhp.data.samples import MediumRef
+
+_FRAME_SLACK = 1e-6  # of a frame: 0.1 s at 30 fps is frame 3, although 0.1 * 30 > 3 in floating point
+
+
+def place_medium(ref: MediumRef, processor: Processor) -> Medium:
+    """Opens the medium's file, but decodes no more than one frame. Raises MediumError, or InputError by the rule."""
+    if ref.kind == "image":
+        assert isinstance(ref.source, str)
+        height, width = probe_image(ref.source)
+        grid = qwen3_vl.image_grid(processor.rules, height, width, ref.max_pixels)
+        return Medium("image", ref.source, (grid.frames, grid.height, grid.width), height, width)
+    if processor.video is None:
+        raise DataError(f"{processor.folder}: no video_preprocessor_config.json, so no rule for videos")
+    return _frame_list(ref, processor) if isinstance(ref.source, tuple) else _clip(ref, processor)
+
+
+def _frame_list(ref: MediumRef, processor: Processor) -> Medium:
+    """All frames are used. `fps`, where given, is the rate they were taken at; else the rule's sampling rate."""
+    assert isinstance(ref.source, tuple)
+    sizes = [probe_image(path) for path in ref.source]
+    height, width = sizes[0]
+    for path, size in zip(ref.source, sizes, strict=True):
+        if size != (height, width):
+            raise MediumError(path, f"is {size[1]}x{size[0]}, but the video's first frame is {width}x{height}")
+    fps = ref.fps or float(processor.rules.fps)
+    sampling = qwen3_vl.Sampling(frames=len(sizes), max_pixels=ref.max_pixels)
+    return _sampled(ref, processor, height, width, len(sizes), fps, sampling)
+
+
+def _clip(ref: MediumRef, processor: Processor) -> Medium:
+    assert isinstance(ref.source, str)
+    info = probe_clip(ref.source)
+    first, frames = _cut(ref, info.frames, info.fps)
+    sampling = qwen3_vl.Sampling(fps=ref.fps, frames=ref.nframes, max_pixels=ref.max_pixels)
+    medium = _sampled(ref, processor, info.height, info.width, frames, info.fps, sampling, first)
+    stamps, keys = info.locate(medium.frame_indices)
+    return Medium(**{**medium.__dict__, "frame_pts": stamps, "key_pts": keys})
+
+
+def _cut(ref: MediumRef, frames: int, fps: float) -> tuple[int, int]:
+    """(first frame, number of frames) between video_start and video_end, both ends included, as in qwen-vl-utils
+    (`vision_process.py: calculate_video_frame_range`). An end beyond the file is the file's end."""
+    first = math.ceil((ref.video_start or 0.0) * fps - _FRAME_SLACK)
+    last = frames - 1
+    if ref.video_end is not None:
+        last = min(last, math.floor(ref.video_end * fps + _FRAME_SLACK))
+    if first > last:
+        raise MediumError(
+            str(ref.source),
+            f"has no frame from video_start {ref.video_start or 0.0} s to video_end "
+            f"{'(its end)' if ref.video_end is None else f'{ref.video_end} s'}: it lasts {frames / fps:.2f} s",
+        )
+    return first, last - first + 1
+
+
+def _sampled(
+    ref: MediumRef,
+    processor: Processor,
+    height: int,
+    width: int,
+    frames: int,
+    fps: float,
+    sampling: qwen3_vl.Sampling,
+    first: int = 0,
+) -> Medium:
+    clip = qwen3_vl.sample_clip(processor.rules, height, width, frames, fps, sampling)
+    grid = (clip.grid.frames, clip.grid.height, clip.grid.width)
+    indices = [first + number for number in clip.frame_indices]
+    indices += indices[-1:] * (grid[0] * int(processor.rules.temporal_patch_size) - len(indices))
+    return Medium("video", ref.source, grid, height, width, fps, tuple(indices), timestamps=tuple(clip.timestamps_s))

@@ -1,0 +1,139 @@
+"""The rules of a checkpoint folder: which family it is, how media become patches, how pixels become numbers.
+
+Reads `preprocessor_config.json` and `video_preprocessor_config.json`, or the `image_processor` and `video_processor`
+parts of `processor_config.json`, which newer Hugging Face releases write instead. The token rule itself is the core's
+(`dhp._core.qwen3_vl`); nothing here computes a grid.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dhp._core import qwen3_vl
+from dhp.data.errors import DataError
+
+SUPPORTED_FAMILIES = ("qwen3_vl",)
+RULES_VERSION = 1  # raise it when the same files would give other tokens or frames: old indexes are stale then
+_BICUBIC = 3  # PIL.Image.Resampling.BICUBIC
+# Files that decide ids, grids or frames. Weights and the rest of config.json do not.
+_FINGERPRINTED = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "processor_config.json",
+)
+
+
+@dataclass(frozen=True)
+class PixelScale:
+    """level (0 … 255) -> (level * rescale - mean) / std, per channel."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    rescale: float
+
+
+@dataclass(frozen=True)
+class Processor:
+    """What a checkpoint folder says about media."""
+
+    folder: str
+    rules: qwen3_vl.Rules
+    image: PixelScale
+    video: PixelScale | None  # None: the folder has no rules for videos
+    fingerprint: str  # of every file that decides token counts
+
+
+def model_type(folder: str | os.PathLike[str]) -> str:
+    """The family a checkpoint folder says it is of; DataError where it is none that is supported."""
+    path = Path(folder) / "config.json"
+    if not path.exists():
+        raise DataError(f"{folder}: no config.json; give a local Hugging Face checkpoint folder")
+    found = _load(path).get("model_type")
+    if found not in SUPPORTED_FAMILIES:
+        raise DataError(
+            f"{path}: model_type {json.dumps(found)} is not supported; supported: {', '.join(SUPPORTED_FAMILIES)}"
+        )
+    return str(found)
+
+
+def load_processor(folder: str | os.PathLike[str]) -> Processor:
+    """Reads a checkpoint folder. Raises DataError for an unknown family or processor settings it cannot follow."""
+    model_type(folder)
+    root = Path(folder)
+    nested = _load(root / "processor_config.json") if (root / "processor_config.json").exists() else {}
+    image, image_source = _part(root, nested, "image_processor", "preprocessor_config.json")
+    video, video_source = _part(root, nested, "video_processor", "video_preprocessor_config.json")
+    if image is None:
+        raise DataError(f"{folder}: no preprocessor_config.json; it says how pictures become patches")
+    rules = qwen3_vl.parse_rules(
+        json.dumps(image), image_source, None if video is None else json.dumps(video), video_source
+    )
+    return Processor(
+        folder=str(folder),
+        rules=rules,
+        image=_scale(image, image_source),
+        video=None if video is None else _scale(video, video_source),
+        fingerprint=_fingerprint(root),
+    )
+
+
+def _part(root: Path, nested: dict[str, Any], key: str, file: str) -> tuple[dict[str, Any] | None, str]:
+    if isinstance(nested.get(key), dict):
+        return nested[key], f"{root / 'processor_config.json'} ({key})"
+    path = root / file
+    return (_load(path) if path.exists() else None), str(path)
+
+
+def _scale(config: dict[str, Any], source: str) -> PixelScale:
+    expected = {"do_resize": True, "do_rescale": True, "do_normalize": True, "do_convert_rgb": True}
+    for key, value in expected.items():
+        if config.get(key, value) != value:
+            raise DataError(f"{source}: {key} {json.dumps(config[key])} is not supported; only {json.dumps(value)} is")
+    if config.get("resample", _BICUBIC) != _BICUBIC:
+        raise DataError(f"{source}: resample {config['resample']} is not supported; only {_BICUBIC} (bicubic) is")
+    if config.get("cap_pixels_per_frame"):
+        raise DataError(f"{source}: cap_pixels_per_frame is not supported; set max_pixels per video instead")
+    return PixelScale(
+        mean=_triple(config, "image_mean", source),
+        std=_triple(config, "image_std", source),
+        rescale=float(config.get("rescale_factor", 1 / 255)),
+    )
+
+
+def _triple(config: dict[str, Any], key: str, source: str) -> tuple[float, float, float]:
+    value = config.get(key, [0.5, 0.5, 0.5])
+    if not (isinstance(value, list) and len(value) == 3 and all(isinstance(v, (int, float)) for v in value)):
+        raise DataError(f"{source}: {key}: found {json.dumps(value)}; must be three numbers")
+    return (float(value[0]), float(value[1]), float(value[2]))
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: must hold a JSON object")
+    return value
+
+
+def _fingerprint(root: Path) -> str:
+    digest = hashlib.sha256(f"rules {RULES_VERSION}\n".encode())
+    for name in _FINGERPRINTED:
+        path = root / name
+        if path.exists():
+            digest.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,163 @@
+"""From messages to token ids, labels and media types.
+
+The chat template of the checkpoint is rendered with one placeholder per medium; then each placeholder grows as in
+Hugging Face's Qwen3VLProcessor (transformers 5, `models/qwen3_vl/processing_qwen3_vl.py`: the pad token alone is
+replaced, so the template's markers around a video stay):
+
+    picture  <|image_pad|> x visual tokens
+    video    per temporal patch: `<%.1f seconds>` <|vision_start|> <|video_pad|> x visual tokens <|vision_end|>
+
+Loss is on assistant turns only: their text and the <|im_end|> that closes it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from dhp.data.errors import DataError
+from dhp.data.processor import Processor, load_processor
+from dhp.data.samples import Message
+
+IGNORED = -100  # label of a token without loss, as everywhere in PyTorch
+TEXT, IMAGE, VIDEO = 0, 1, 2  # media types; Hugging Face calls them mm_token_type_ids
+_TURN = re.compile(r"<\|im_start\|>assistant\n(.*?<\|im_end\|>)", re.DOTALL)
+_PAD = re.compile(r"<\|image_pad\|>|<\|video_pad\|>")
+
+
+class Placed(Protocol):
+    """What the text needs to know of a medium."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def grid(self) -> tuple[int, int, int]: ...  # temporal patches, rows, columns
+    @property
+    def timestamps(self) -> tuple[float, ...]: ...  # seconds, one per temporal patch of a video
+
+
+class Conversation(Protocol):
+    @property
+    def messages(self) -> tuple[Message, ...]: ...
+    @property
+    def media(self) -> Sequence[Placed]: ...
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A sample as the model sees it. Labels are not shifted."""
+
+    input_ids: npt.NDArray[np.int64]  # [T]
+    labels: npt.NDArray[np.int64]  # [T], IGNORED outside assistant turns
+    media_type: npt.NDArray[np.int8]  # [T]: TEXT, IMAGE or VIDEO
+
+    @property
+    def label_tokens(self) -> int:
+        return int((self.labels != IGNORED).sum())
+
+
+class Encoder:
+    """Tokenizer, chat template and processor rules of one checkpoint folder. Not to be shared between threads."""
+
+    def __init__(self, model_folder: str | os.PathLike[str]) -> None:
+        from transformers import AutoTokenizer  # 2 s to import: not before it is needed
+
+        self.processor: Processor = load_processor(model_folder)
+        try:
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(str(model_folder), local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{model_folder}: its tokenizer cannot be loaded: {error}") from error
+        if not self.tokenizer.chat_template:
+            raise DataError(f"{model_folder}: the tokenizer has no chat template; add chat_template.jinja")
+        self._merge = self.processor.rules.merge_size**2
+        self._pad_ids = {IMAGE: self._id("<|image_pad|>"), VIDEO: self._id("<|video_pad|>")}
+        self._special = tuple(str(t) for t in self.tokenizer.added_tokens_decoder.values() if t.special)
+
+    def encode(self, sample: Conversation) -> Encoded:
+        """Raises DataError for text that holds a control token of the tokenizer, or a template that is not ChatML."""
+        text, counts = self._expand(self._render(sample), sample.media)
+        tokens = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        short = np.asarray(tokens["input_ids"], dtype=np.int64)
+        kinds = np.zeros(len(short), dtype=np.int8)
+        for kind, pad in self._pad_ids.items():
+            kinds[short == pad] = kind
+        pads = np.flatnonzero(kinds)
+        if len(pads) != len(counts):
+            raise DataError(f"the chat template placed {len(pads)} pads for {len(counts)} pictures and frame pairs")
+        repeats = np.ones(len(short), dtype=np.int64)
+        repeats[pads] = counts
+        learned = self._learned(text, tokens["offset_mapping"], sample.messages)
+        labels = np.where(learned, short, IGNORED)
+        return Encoded(np.repeat(short, repeats), np.repeat(labels, repeats), np.repeat(kinds, repeats))
+
+    def _render(self, sample: Conversation) -> str:
+        turns: list[dict[str, Any]] = []
+        for message in sample.messages:
+            for part in message.parts:
+                for token in self._special if isinstance(part, str) else ():
+                    if token in part:
+                        raise DataError(
+                            f"the {message.role}'s text holds the control token {token}; remove or escape it"
+                        )
+            if all(isinstance(part, str) for part in message.parts):
+                turns.append({"role": message.role, "content": "".join(str(p) for p in message.parts)})
+                continue
+            content = [
+                {"type": "text", "text": part} if isinstance(part, str) else {"type": sample.media[part].kind}
+                for part in message.parts
+            ]
+            turns.append({"role": message.role, "content": content})
+        try:
+            return str(self.tokenizer.apply_chat_template(turns, tokenize=False))
+        except Exception as error:  # jinja raises its own errors and whatever a template's raise_exception() says
+            raise DataError(f"the chat template refuses the conversation: {error}") from error
+
+    def _expand(self, text: str, media: Sequence[Placed]) -> tuple[str, list[int]]:
+        """Writes timestamps and markers; pads stay single, their counts are returned in order of appearance."""
+        counts: list[int] = []
+        images: Iterator[Placed] = (m for m in media if m.kind == "image")
+        videos: Iterator[Placed] = (m for m in media if m.kind == "video")
+
+        def grow(match: re.Match[str]) -> str:
+            is_image = match.group() == "<|image_pad|>"
+            medium = next(images if is_image else videos, None)
+            if medium is None:
+                raise DataError(f"the chat template placed more {match.group()} than the sample has media")
+            t, h, w = medium.grid
+            if is_image:
+                counts.append(t * h * w // self._merge)
+                return match.group()
+            counts.extend([h * w // self._merge] * t)
+            return "".join(
+                f"<{seconds:.1f} seconds><|vision_start|><|video_pad|><|vision_end|>" for seconds in medium.timestamps
+            )
+
+        return _PAD.sub(grow, text), counts
+
+    def _learned(self, text: str, offsets: list[tuple[int, int]], messages: Sequence[Message]) -> npt.NDArray[np.bool_]:
+        """bool per token: belongs to an assistant turn that is learned from."""
+        spans = [match.span(1) for match in _TURN.finditer(text)]
+        turns = [message for message in messages if message.role == "assistant"]
+        if len(spans) != len(turns):
+            raise DataError(
+                f"the chat template rendered {len(turns)} assistant turns as {len(spans)} <|im_start|>assistant blocks; "
+                "only ChatML templates are supported"
+            )
+        bounds = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)
+        learned = np.zeros(len(bounds), dtype=bool)
+        for (start, stop), turn in zip(spans, turns, strict=True):
+            if turn.loss:
+                learned |= (bounds[:, 1] > start) & (bounds[:, 0] < stop)
+        return learned
+
+    def _id(self, token: str) -> int:
+        found = self.tokenizer.convert_tokens_to_ids(token)
+        if found is None or found == self.tokenizer.unk_token_id:
+            raise DataError(f"{self.processor.folder}: the tokenizer has no {token}")
+        return int(found)
