@@ -52,9 +52,9 @@ Grid image_grid(const Rules& rules, std::int64_t height, std::int64_t width,
 
 /// How a clip is sampled.
 struct Sampling {
-  std::optional<double> fps;                ///< replaces Rules::fps
-  std::optional<int> frames;                ///< exact number of frames; excludes fps
-  std::optional<std::int64_t> max_pixels;   ///< of one frame, as in qwen-vl-utils; lowers Rules::video_max_pixels
+  std::optional<double> fps;               ///< replaces Rules::fps
+  std::optional<int> frames;               ///< exact number of frames; excludes fps
+  std::optional<std::int64_t> max_pixels;  ///< of one frame, as in qwen-vl-utils; lowers Rules::video_max_pixels
 };
 
 struct Clip {
