@@ -64,8 +64,8 @@ def read_state(checkpoint: Path, config: TrainConfig) -> int:
     for key in FIXED:
         if saved.get(key) != getattr(config, key):
             raise InputError(
-                f"{checkpoint}: {key}: was {saved.get(key)!r}, is now {getattr(config, key)!r}: the same batches cannot "
-                "be drawn again; set it back, or start afresh in another output_dir"
+                f"{checkpoint}: {key}: was {saved.get(key)!r}, is now {getattr(config, key)!r}: the same batches "
+                "cannot be drawn again; set it back, or start afresh in another output_dir"
             )
     return step
 

@@ -40,7 +40,8 @@ class TrainConfig:
     cluster: str = ""  # dhp.cluster/1 file; empty: one node of the local ranks
     cost: str = ""  # dhp.cost/1 file; empty: counted from the model's config.json for `device`
     device: str = "local-cpu"  # of the counted cost
-    on_bad_media: str = "skip"  # skip | fail: a picture or clip that cannot be read while training
+    on_bad_media: str = "skip"  # skip | fail: a picture or clip that cannot be read
+    on_too_long: str = "fail"  # skip | fail: a sample that all ranks together cannot hold
 
     # Optimizer: AdamW, linear warm-up, cosine to min_learning_rate
     learning_rate: float = 1e-4
@@ -57,6 +58,7 @@ class TrainConfig:
     save_total_limit: int = 2  # checkpoints kept; 0: all
     resume: bool = False  # continue from the newest checkpoint in output_dir
     timeout_s: float = 600.0  # longest wait for a peer
+    traceback: bool = False  # where an error arose, for developers
     log_every: int = 0  # lines also where the output is no terminal, one in so many steps
 
 
@@ -125,7 +127,7 @@ def _validate(source: str, config: TrainConfig) -> None:
     for key, minimum in least.items():
         if getattr(config, key) < minimum:
             raise InputError(f"{source}: {key}: found {getattr(config, key)}, expected at least {minimum:g}")
-    choices = {"precision": PRECISIONS, "on_bad_media": ("skip", "fail")}
+    choices = {"precision": PRECISIONS, "on_bad_media": ("skip", "fail"), "on_too_long": ("skip", "fail")}
     for key, allowed in choices.items():
         if getattr(config, key) not in allowed:
             raise InputError(f"{source}: {key}: found {getattr(config, key)!r}, expected one of {', '.join(allowed)}")

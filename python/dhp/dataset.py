@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from dhp._core import Batch, InputError, Plan, Task
 from dhp._core import Sequence as BatchSequence
 from dhp.data.index import Index, Sample, load_or_build_index
-from dhp.data.media import MediumError, PixelReader
+from dhp.data.media import Medium, MediumError, PixelReader
 from dhp.data.text import Encoded, Encoder
 from dhp.layout import TaskLayout
 from dhp.models import TaskInput
@@ -37,9 +38,11 @@ class Share:
         computed, but adds nothing to loss and gradients."""
         dropped = set(samples)
         for task in plan.tasks:
-            for sequence, i in zip(task.sequences, range(len(task.sequences)), strict=True):
-                if sequence in dropped and task.id in self.inputs:
-                    self.inputs[task.id].encoded[i].labels[:] = IGNORE  # type: ignore[index]
+            if task.id in self.inputs and not dropped.isdisjoint(task.sequences):
+                encoded = self.inputs[task.id].encoded
+                for i, sequence in enumerate(task.sequences):
+                    if sequence in dropped:
+                        encoded[i] = replace(encoded[i], labels=np.full_like(encoded[i].labels, IGNORE))
 
 
 class Dataset:
@@ -47,19 +50,23 @@ class Dataset:
 
     data    ms-swift JSONL
     model   Hugging Face checkpoint folder: tokenizer, processor settings
-    index   file made by `dhp index`; made here when missing. Raises InputError when it does not fit data or model.
+    index   file made by `dhp index`; made here when missing. Raises InputError when it does not fit data or model
+    on_error  when the index is made: "fail" raises InputError for samples that cannot be used, "skip" leaves them out
     """
 
-    def __init__(self, data: str | Path, model: str | Path, index: str | Path = "") -> None:
-        self.index: Index = load_or_build_index(data, model, index or None)
+    def __init__(self, data: str | Path, model: str | Path, index: str | Path = "", *, on_error: str = "fail") -> None:
+        self.index: Index = load_or_build_index(data, model, index or None, on_error=on_error)
         self._encoder = Encoder(model)
         self._pixels = PixelReader(model)
         self._merge = self._pixels.merge_size
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="dhp-read")
+        self._encoding = threading.Lock()  # tokenizers are not for two threads at once
+        self.samples: Sequence[Sample] = self.index.samples
 
-    @property
-    def samples(self) -> Sequence[Sample]:
-        return self.index.samples
+    def leave_out(self, ids: Iterable[int]) -> None:
+        """Takes samples out of the data: no batch will hold them."""
+        unwanted = set(ids)
+        self.samples = [sample for sample in self.samples if sample.id not in unwanted]
 
     def batch(self, step: int, size: int, seed: int = 0) -> Batch:
         """Global batch number `step` (from 0): a pure function of step, size and seed, equal on every rank. Each epoch
@@ -80,6 +87,15 @@ class Dataset:
     def sample(self, sample_id: int) -> Sample:
         return self.index.by_id[sample_id]
 
+    def encode(self, sample: Sample) -> Encoded:
+        """Ids, labels and kinds of the tokens of a whole sample."""
+        with self._encoding:
+            return self._encoder.encode(sample)
+
+    def read_pixels(self, medium: Medium, start: int, stop: int) -> torch.Tensor:
+        """float32 [patches, width]: frames start ... stop-1 (pictures have one) of a medium. Raises MediumError."""
+        return self._pixels.read_units(medium, start, stop)
+
     def read(self, task: Task, rank: int, failed: dict[int, str] | None = None) -> TaskInput:
         """This rank's share of a task: text of all its sequences, pixels of its own units alone.
 
@@ -87,7 +103,7 @@ class Dataset:
         id and read as zeros.
         """
         samples = [self.sample(i) for i in task.sequences]
-        encoded = [self._encoder.encode(sample) for sample in samples]
+        encoded = [self.encode(sample) for sample in samples]
         layout = TaskLayout(
             degree=len(task.ranks),
             position=list(task.ranks).index(rank),
@@ -103,7 +119,7 @@ class Dataset:
         for sequence, medium, start, stop in _runs(layout):
             sample = samples[sequence]
             try:
-                parts.append(self._pixels.read_units(sample.media[medium], start, stop))
+                parts.append(self.read_pixels(sample.media[medium], start, stop))
             except MediumError as error:
                 if failed is None:
                     raise

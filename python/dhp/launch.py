@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -90,7 +91,7 @@ def _watch(children: dict[int, int], store: dist.Store) -> int:
         for pid in children:
             os.waitpid(pid, 0)
         return 130
-    if first_code and verdict:
+    if first_code not in (0, 2):  # 2: bad input, which the rank has explained
         print(f"dhp: {verdict}; the run ended. Continue from the last checkpoint with --resume.", file=sys.stderr)
     return first_code
 
@@ -106,7 +107,5 @@ def _how(code: int) -> str:
 
 def _kill(children: dict[int, int], number: signal.Signals) -> None:
     for pid in children:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-        except ProcessLookupError:
-            pass

@@ -32,7 +32,7 @@ def make_optimizer(model: torch.nn.Module, config: TrainConfig, run: Run) -> tor
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """Of step `step`, counted from 0: linear from 0 over warmup_steps, then a cosine to min_learning_rate at the last."""
+    """Of step `step`, counted from 0: linear over warmup_steps, then a cosine to min_learning_rate at the last."""
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
     span = max(1, config.steps - config.warmup_steps)

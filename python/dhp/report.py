@@ -60,7 +60,7 @@ class Reporter:
         self._file: TextIO | None = None
         if metrics:
             Path(metrics).parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(metrics, "a", encoding="utf-8")  # noqa: SIM115: open for the whole run
+            self._file = open(metrics, "a", encoding="utf-8")  # noqa: SIM115 (open for the whole run)
 
     def say(self, text: str) -> None:
         print(text, file=self._stream, flush=True)

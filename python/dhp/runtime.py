@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -85,6 +87,16 @@ class Run:
         except (RuntimeError, dist.DistStoreError):
             return "the launcher is gone"
         return ""
+
+    def say_once(self, message: str) -> None:
+        """Prints to standard error what several ranks may have to say, the first time only."""
+        key = "dhp/said/" + hashlib.sha256(message.encode()).hexdigest()
+        try:
+            first = self.store.add(key, 1) == 1
+        except RuntimeError:  # the store is gone
+            first = True
+        if first:
+            print(message, file=sys.stderr, flush=True)
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Sum over all ranks, in place."""

@@ -19,7 +19,19 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import torch
 
 from dhp import checkpoint, config, optimizer, runtime
-from dhp._core import Batch, Cluster, CostModel, InputError, Plan, Task, read_cluster, read_cost_model, replay
+from dhp._core import (
+    Batch,
+    Cluster,
+    CostModel,
+    InputError,
+    Plan,
+    Task,
+    min_degree,
+    read_cluster,
+    read_cost_model,
+    replay,
+)
+from dhp._core import Sequence as BatchSequence
 from dhp.config import TrainConfig
 from dhp.dataset import Dataset, Share
 from dhp.gradients import reduce_gradients
@@ -37,6 +49,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
 class Prepared:
     """A batch, its plan, and this rank's share of it, which is being read."""
 
+    step: int  # from 0
     batch: Batch
     plan: Plan
     plan_s: float
@@ -47,17 +60,14 @@ def train(settings: TrainConfig, run: Run, reporter: Reporter | None, tracer: Tr
     """Batch, plan, tasks, gradients, step; the next batch is planned and read meanwhile."""
     model, first_step = load_model(settings, run)
     adapter = attach(model, run)
-    data = open_dataset(settings, run)
     cluster, cost = planning_inputs(settings, run)
+    data = open_dataset(settings, cluster, cost, run)
     adamw = optimizer.make_optimizer(model, settings, run)
     if first_step:
         checkpoint.load_optimizer(settings, first_step, adamw)
 
-    ahead = prepare(first_step, data, cluster, cost, settings, run) if first_step < settings.steps else None
-    for step in range(first_step, settings.steps):
-        now, clock = ahead, StepClock(ahead.plan)
-        if step + 1 < settings.steps:
-            ahead = prepare(step + 1, data, cluster, cost, settings, run)
+    for now in prepare_ahead(range(first_step, settings.steps), data, cluster, cost, settings, run):
+        step, clock = now.step, StepClock(now.plan)
         with run.at(f"step {step + 1}, reading"), tracer.span("wait for data", "data"), clock.reading():
             share = now.share.result()
             dropped = agree_on_dropped(share, now, data, settings, run)
@@ -74,11 +84,24 @@ def train(settings: TrainConfig, run: Run, reporter: Reporter | None, tracer: Tr
             clock.combine(run)
         if reporter:
             rate = optimizer.learning_rate(settings, step)
-            reporter.step(clock.record(step, now, valid_tokens, dropped, norm, rate))
+            reporter.step(clock.record(now, valid_tokens, dropped, norm, rate))
         if (settings.save_steps and (step + 1) % settings.save_steps == 0) or step + 1 == settings.steps:
             with run.at(f"step {step + 1}, saving"), tracer.span("save", "save"):
                 checkpoint.save_checkpoint(step + 1, model, adamw, settings, run)
     tracer.write()
+
+
+def prepare_ahead(
+    steps: range, data: Dataset, cluster: Cluster, cost: CostModel, settings: TrainConfig, run: Run
+) -> Iterator[Prepared]:
+    """The batches of all steps; each is planned, and its share being read, while the one before it trains."""
+    ahead: Prepared | None = None
+    for step in steps:
+        now, ahead = ahead, prepare(step, data, cluster, cost, settings, run)
+        if now:
+            yield now
+    if ahead:
+        yield ahead
 
 
 def prepare(step: int, data: Dataset, cluster: Cluster, cost: CostModel, settings: TrainConfig, run: Run) -> Prepared:
@@ -89,7 +112,7 @@ def prepare(step: int, data: Dataset, cluster: Cluster, cost: CostModel, setting
         plan = runtime.plan(batch, cluster, cost, schedule=settings.schedule)
         plan_s = time.perf_counter() - started
         runtime.agree_on(plan, run)
-        return Prepared(batch, plan, plan_s, data.read_ahead(plan, run.rank))
+        return Prepared(step, batch, plan, plan_s, data.read_ahead(plan, run.rank))
 
 
 def forward(adapter: Adapter, share: Share, task: Task, valid_tokens: int, settings: TrainConfig) -> torch.Tensor:
@@ -141,12 +164,30 @@ def freeze(model: Any, settings: TrainConfig) -> None:
         parameter.requires_grad_(not frozen)
 
 
-def open_dataset(settings: TrainConfig, run: Run) -> Dataset:
-    """The data and its index; rank 0 makes the index if it is missing, the others wait."""
-    if run.rank == 0:
-        data = Dataset(settings.data, settings.model, settings.index)
+def open_dataset(settings: TrainConfig, cluster: Cluster, cost: CostModel, run: Run) -> Dataset:
+    """The data and its index; rank 0 makes the index if it is missing, the others wait. Samples that no group of this
+    cluster holds are named now, with the degree they need, not in the middle of the run."""
+
+    def opened() -> Dataset:
+        return Dataset(settings.data, settings.model, settings.index, on_error=settings.on_bad_media)
+
+    data = opened() if run.rank == 0 else None
     run.barrier()
-    return data if run.rank == 0 else Dataset(settings.data, settings.model, settings.index)
+    data = data or opened()
+    too_long = {}
+    for sample in data.samples:
+        degree = min_degree(cost, cluster, BatchSequence(sample.id, sample.tokens, sample.patches))
+        if not 1 <= degree <= cluster.ranks():
+            too_long[sample.id] = f"sample {sample.id}: {sample.tokens} tokens need {degree} ranks"
+    if too_long:
+        listed = "; ".join(list(too_long.values())[:5]) + ("; ..." if len(too_long) > 5 else "")
+        problem = f"{settings.data}: {len(too_long)} samples do not fit on {cluster.ranks()} ranks: {listed}"
+        if settings.on_too_long == "fail":
+            raise InputError(f'{problem}; take more ranks or memory, or leave them out with on_too_long = "skip"')
+        if run.rank == 0:
+            print(f"dhp: left out: {problem}", file=sys.stderr, flush=True)
+        data.leave_out(too_long)
+    return data
 
 
 def planning_inputs(settings: TrainConfig, run: Run) -> tuple[Cluster, CostModel]:
@@ -197,16 +238,14 @@ class StepClock:
         run.sum(self.loss)
         run.max(self.task_cpu_s)
 
-    def record(
-        self, step: int, now: Prepared, valid_tokens: int, dropped: list[int], norm: float, rate: float
-    ) -> StepRecord:
+    def record(self, now: Prepared, valid_tokens: int, dropped: list[int], norm: float, rate: float) -> StepRecord:
         tasks, predicted = now.plan.tasks, now.plan.predicted
         emulated = replay(now.plan, self.task_cpu_s.tolist())
         planned = replay(now.plan, [task.end_s - task.start_s for task in tasks])
         tokens = sum(sequence.tokens for sequence in now.batch.sequences)
         seconds = time.perf_counter() - self._started
         return StepRecord(
-            step=step + 1,
+            step=now.step + 1,
             loss=self.loss.item(),
             tokens=tokens,
             label_tokens=valid_tokens,
@@ -232,25 +271,34 @@ class StepClock:
 def work(settings: TrainConfig, metrics: str, trace: str) -> int:
     """One rank, from joining to leaving; returns its exit code."""
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
-    rank = os.environ.get("RANK", "0")
+    run = runtime.init(timeout_s=settings.timeout_s)
     try:
-        run = runtime.init(timeout_s=settings.timeout_s)
         reporter = Reporter(settings.steps, metrics, settings.log_every) if run.rank == 0 else None
         with run.at("start"):
             train(settings, run, reporter, Tracer(trace, run))
         run.close()
         return 0
     except InputError as error:
-        print(f"dhp: error: {error}", file=sys.stderr)
+        run.say_once(f"dhp: error: {error}")
         return 2
     except runtime.InfeasibleBatch as error:
-        print(f"dhp: infeasible: {error}", file=sys.stderr)
+        run.say_once(f"dhp: infeasible: {error}")
         return 1
     except RankFailed as error:
-        print(f"dhp: error: {error}", file=sys.stderr)
-        if "DHP_TRACEBACK" in os.environ:
+        run.say_once(f"dhp: error: {error}")
+        if settings.traceback:
             traceback.print_exc()
         return 1
+
+
+def check_data(settings: TrainConfig) -> int:
+    """Makes or checks the index before ranks start, so that what is wrong with it is said once."""
+    try:
+        Dataset(settings.data, settings.model, settings.index, on_error=settings.on_bad_media)
+        return 0
+    except InputError as error:
+        print(f"dhp: error: {error}", file=sys.stderr)
+        return 2
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -274,7 +322,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     if "RANK" in os.environ or settings.ranks == 1:
         return work(settings, options.metrics, options.trace)
-    return run_local(settings.ranks, lambda: work(settings, options.metrics, options.trace))
+    # In a process of its own: one that has read media or tokenized has threads, and must not fork.
+    return run_local(1, lambda: check_data(settings)) or run_local(
+        settings.ranks, lambda: work(settings, options.metrics, options.trace)
+    )
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ import pytest
 @pytest.fixture(scope="session")
 def mixed_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with train.jsonl (pictures, clips, text), its media, and a tiny Qwen3-VL checkpoint in model/."""
-    from mixed_media import write_mixed_data
-
     from dhp.demo.checkpoint import make_tiny_checkpoint
+
+    from mixed_media import write_mixed_data
 
     folder = tmp_path_factory.mktemp("mixed")
     write_mixed_data(folder)

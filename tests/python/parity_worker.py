@@ -103,7 +103,7 @@ def run_reference(folder: Path, name: str) -> int:
 
 def hugging_face_input(data: Dataset, sample_id: int) -> dict[str, torch.Tensor]:
     sample = data.sample(sample_id)
-    encoded = data._encoder.encode(sample)
+    encoded = data.encode(sample)
     given = {
         "input_ids": torch.as_tensor(encoded.input_ids)[None],
         "labels": torch.as_tensor(encoded.labels)[None],
@@ -115,7 +115,7 @@ def hugging_face_input(data: Dataset, sample_id: int) -> dict[str, torch.Tensor]
     ):
         media = [m for m in sample.media if m.kind == kind]
         if media:
-            given[pixels] = torch.cat([data._pixels.read_units(m, 0, m.grid[0]) for m in media])
+            given[pixels] = torch.cat([data.read_pixels(m, 0, m.grid[0]) for m in media])
             given[grid] = torch.tensor([m.grid for m in media])
     return given
 

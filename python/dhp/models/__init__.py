@@ -15,16 +15,9 @@ from typing import Protocol
 import torch
 
 from dhp._core import InputError
+from dhp.data.text import Encoded
 from dhp.layout import TaskLayout
 from dhp.runtime import Run
-
-
-class TextLike(Protocol):
-    """What an adapter needs of an encoded sequence (`dhp.data.text.Encoded`): int64 arrays of its length."""
-
-    input_ids: "object"
-    labels: "object"
-    media_type: "object"
 
 
 @dataclass
@@ -37,7 +30,7 @@ class TaskInput:
     """
 
     layout: TaskLayout
-    encoded: Sequence[TextLike]
+    encoded: list[Encoded]
     pixels: torch.Tensor
 
 

@@ -101,8 +101,8 @@ class Qwen3VLAdapter:
         for encoded, grids, local in zip(
             task_input.encoded, task_input.layout.grids, task_input.layout.local_tokens, strict=True
         ):
-            real = torch.from_numpy(np.where(local < len(encoded.input_ids), local, 0))  # type: ignore[arg-type]
-            pad = torch.from_numpy(local >= len(encoded.input_ids))  # type: ignore[arg-type]
+            real = torch.from_numpy(np.where(local < len(encoded.input_ids), local, 0))
+            pad = torch.from_numpy(local >= len(encoded.input_ids))
             whole_ids = torch.as_tensor(encoded.input_ids)
             shifted = torch.cat([torch.as_tensor(encoded.labels)[1:], torch.tensor([IGNORE])])
             ids.append(whole_ids[real])
