@@ -12,7 +12,10 @@ constexpr std::string_view kStaticPrefix = "static:";
 
 std::string join(const std::vector<int>& numbers) {
   std::string text;
-  for (const int number : numbers) text += (text.empty() ? "" : ", ") + std::to_string(number);
+  for (const int number : numbers) {
+    if (!text.empty()) text += ", ";
+    text += std::to_string(number);
+  }
   return text;
 }
 
@@ -38,6 +41,9 @@ void check_arguments(const Cluster& cluster, const PlanOptions& options) {
     throw InputError("cluster", cluster.nodes < 1 ? "nodes" : "ranks_per_node",
                      "found " + std::to_string(cluster.nodes < 1 ? cluster.nodes : cluster.ranks_per_node) +
                          ", expected at least 1");
+  }
+  if (cluster.nodes > kMaxRanks / cluster.ranks_per_node) {
+    throw InputError("cluster", "nodes", "found more than " + std::to_string(kMaxRanks) + " ranks");
   }
   if (options.min_shard_tokens < 1) {
     throw InputError("--min-shard-tokens", "",

@@ -1,0 +1,185 @@
+#include <nanobind/operators.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
+#include <nanobind/stl/vector.h>
+
+#include <sstream>
+
+#include "bindings/bindings.h"
+#include "dhp/analytic_cost.h"
+#include "dhp/cluster.h"
+#include "dhp/cost_model.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace dhp::bindings {
+namespace {
+
+const auto kEqual = nb::sig("def __eq__(self, arg: object, /) -> bool");
+
+void bind_cluster_types(nb::module_& module) {
+  nb::class_<Link>(module, "Link", "One kind of link between ranks.")
+      .def(
+          "__init__",
+          [](Link* self, double bandwidth_bytes_per_s, double latency_s, int links) {
+            new (self) Link{bandwidth_bytes_per_s, latency_s, links};
+          },
+          "bandwidth_bytes_per_s"_a, "latency_s"_a, "links"_a = 1)
+      .def_rw("bandwidth_bytes_per_s", &Link::bandwidth_bytes_per_s, "of one link, one direction")
+      .def_rw("latency_s", &Link::latency_s)
+      .def_rw("links", &Link::links, "links of a rank that carry different peers' traffic at once")
+      .def(nb::self == nb::self, kEqual)
+      .def("__repr__", [](const Link& link) {
+        std::ostringstream text;
+        text << "Link(bandwidth_bytes_per_s=" << link.bandwidth_bytes_per_s << ", latency_s=" << link.latency_s
+             << ", links=" << link.links << ")";
+        return text.str();
+      });
+
+  nb::class_<Cluster>(module, "Cluster", "nodes * ranks_per_node ranks, numbered node by node.")
+      .def(
+          "__init__",
+          [](Cluster* self, int nodes, int ranks_per_node, double memory_bytes, const Link& intra_node,
+             const Link& inter_node) {
+            new (self) Cluster{nodes, ranks_per_node, memory_bytes, intra_node, inter_node};
+          },
+          "nodes"_a, "ranks_per_node"_a, "memory_bytes"_a, "intra_node"_a, "inter_node"_a)
+      .def_rw("nodes", &Cluster::nodes)
+      .def_rw("ranks_per_node", &Cluster::ranks_per_node)
+      .def_rw("memory_bytes", &Cluster::memory_bytes, "of one rank")
+      .def_rw("intra_node", &Cluster::intra_node)
+      .def_rw("inter_node", &Cluster::inter_node, "bandwidth is per rank")
+      .def("ranks", &Cluster::ranks)
+      .def("node_of", &Cluster::node_of, "rank"_a)
+      .def(nb::self == nb::self, kEqual)
+      .def("__repr__", [](const Cluster& cluster) {
+        std::ostringstream text;
+        text << "<Cluster of " << cluster.nodes << " nodes x " << cluster.ranks_per_node << " ranks, "
+             << cluster.memory_bytes / (1 << 30) << " GiB each>";
+        return text.str();
+      });
+
+  module.def("read_cluster", &read_cluster, "file"_a, "Reads dhp.cluster/1 JSON. Raises InputError.");
+  module.def("parse_cluster", &parse_cluster, "text"_a, "source"_a,
+             "Parses dhp.cluster/1 JSON; `source` names the text in errors. Raises InputError.");
+  module.def("to_json", nb::overload_cast<const Cluster&>(&to_json), "cluster"_a, "As dhp.cluster/1 JSON.");
+}
+
+void bind_cost_types(nb::module_& module) {
+  nb::class_<PassCost>(module, "PassCost", "Coefficients of one pass (forward or backward), summed over layers.")
+      .def(
+          "__init__",
+          [](PassCost* self, double token_s, double pair_s, double step_s, double sequence_step_s,
+             double ring_bytes_per_token, double all_to_all_bytes_per_token) {
+            new (self)
+                PassCost{token_s, pair_s, step_s, sequence_step_s, ring_bytes_per_token, all_to_all_bytes_per_token};
+          },
+          "token_s"_a, "pair_s"_a, "step_s"_a = 0.0, "sequence_step_s"_a = 0.0, "ring_bytes_per_token"_a = 0.0,
+          "all_to_all_bytes_per_token"_a = 0.0)
+      .def_rw("token_s", &PassCost::token_s, "linear work per token")
+      .def_rw("pair_s", &PassCost::pair_s, "attention work per (query, key) pair; a causal sequence has tokens**2 / 2")
+      .def_rw("step_s", &PassCost::step_s, "fixed cost of one attention step")
+      .def_rw("sequence_step_s", &PassCost::sequence_step_s, "fixed cost per sequence of one attention step")
+      .def_rw("ring_bytes_per_token", &PassCost::ring_bytes_per_token)
+      .def_rw("all_to_all_bytes_per_token", &PassCost::all_to_all_bytes_per_token)
+      .def(nb::self == nb::self, kEqual)
+      .def("__repr__", [](const PassCost& pass) {
+        std::ostringstream text;
+        text << "PassCost(token_s=" << pass.token_s << ", pair_s=" << pass.pair_s << ", step_s=" << pass.step_s
+             << ", sequence_step_s=" << pass.sequence_step_s << ", ring_bytes_per_token=" << pass.ring_bytes_per_token
+             << ", all_to_all_bytes_per_token=" << pass.all_to_all_bytes_per_token << ")";
+        return text.str();
+      });
+
+  nb::class_<CostModel>(module, "CostModel", "What a model costs on a device.")
+      .def(
+          "__init__",
+          [](CostModel* self, std::string name, int layers, double task_s, double patch_s, const PassCost& forward,
+             const PassCost& backward, int query_heads, int kv_heads, double token_bytes, double patch_bytes,
+             double state_bytes) {
+            new (self) CostModel{std::move(name), layers,   task_s,      patch_s,     forward,    backward,
+                                 query_heads,     kv_heads, token_bytes, patch_bytes, state_bytes};
+          },
+          "name"_a, "layers"_a, "task_s"_a, "patch_s"_a, "forward"_a, "backward"_a, "query_heads"_a = 0,
+          "kv_heads"_a = 0, "token_bytes"_a = 0.0, "patch_bytes"_a = 0.0, "state_bytes"_a = 0.0)
+      .def_rw("name", &CostModel::name)
+      .def_rw("layers", &CostModel::layers)
+      .def_rw("task_s", &CostModel::task_s, "fixed cost of a task")
+      .def_rw("patch_s", &CostModel::patch_s, "vision forward and backward per patch")
+      .def_rw("forward", &CostModel::forward)
+      .def_rw("backward", &CostModel::backward)
+      .def_rw("query_heads", &CostModel::query_heads)
+      .def_rw("kv_heads", &CostModel::kv_heads)
+      .def_rw("token_bytes", &CostModel::token_bytes, "activations per token")
+      .def_rw("patch_bytes", &CostModel::patch_bytes, "activations per patch")
+      .def_rw("state_bytes", &CostModel::state_bytes, "parameters, gradients, optimizer shard and reserve of one rank")
+      .def(nb::self == nb::self, kEqual)
+      .def("__repr__", [](const CostModel& cost) {
+        return "<CostModel " + cost.name + ", " + std::to_string(cost.layers) + " layers>";
+      });
+
+  nb::enum_<Exchange>(module, "Exchange", "How the shards of a task travel between its ranks.")
+      .value("ring", Exchange::ring)
+      .value("direct", Exchange::direct)
+      .value("hierarchical", Exchange::hierarchical)
+      .value("all_to_all", Exchange::all_to_all);
+
+  module.def("read_cost_model", &read_cost_model, "file"_a, "Reads dhp.cost/1 JSON. Raises InputError.");
+  module.def("parse_cost_model", &parse_cost_model, "text"_a, "source"_a,
+             "Parses dhp.cost/1 JSON; `source` names the text in errors. Raises InputError.");
+  module.def("to_json", nb::overload_cast<const CostModel&>(&to_json), "cost"_a, "As dhp.cost/1 JSON.");
+}
+
+void bind_cost_functions(nb::module_& module) {
+  module.def(
+      "task_seconds",
+      [](const CostModel& cost, const Cluster& cluster, const std::vector<Sequence>& sequences,
+         const std::vector<Rank>& ranks, Exchange exchange) {
+        return task_seconds(cost, cluster, load_of(sequences), shape_of(cluster, ranks), exchange);
+      },
+      "cost"_a, "cluster"_a, "sequences"_a, "ranks"_a, "exchange"_a = Exchange::ring,
+      "Seconds the sequences take together on these ranks, forward and backward.");
+  module.def(
+      "task_memory_bytes",
+      [](const CostModel& cost, const std::vector<Sequence>& sequences, int degree) {
+        return task_memory_bytes(cost, load_of(sequences), degree);
+      },
+      "cost"_a, "sequences"_a, "degree"_a, "Activation bytes a rank holds when `degree` ranks share the sequences.");
+  module.def("activation_budget_bytes", &activation_budget_bytes, "cost"_a, "cluster"_a,
+             "Bytes a rank can give to activations: memory_bytes - state_bytes (may be negative).");
+  module.def("min_degree", &min_degree, "cost"_a, "cluster"_a, "sequence"_a,
+             "The smallest degree at which the sequence alone fits; 0 if no degree does. May exceed the cluster.");
+  module.def("simple_lower_bound_s", &simple_lower_bound_s, "batch"_a, "cluster"_a, "cost"_a,
+             "No plan is quicker than this many seconds. 0 for an empty batch.");
+
+  nb::class_<Device>(module, "Device", "What a device achieves on large work.")
+      .def_ro("name", &Device::name)
+      .def_ro("linear_flop_per_s", &Device::linear_flop_per_s, "dense layers")
+      .def_ro("attention_flop_per_s", &Device::attention_flop_per_s, "attention kernel")
+      .def_ro("launch_s", &Device::launch_s, "fixed cost of one kernel call")
+      .def_ro("task_s", &Device::task_s, "fixed cost of a task (host work)")
+      .def_ro("memory_bytes", &Device::memory_bytes)
+      .def_ro("bytes_per_value", &Device::bytes_per_value, "of activations in training (bf16 2, fp32 4)")
+      .def("__repr__", [](const Device& device) { return "<Device " + device.name + ">"; });
+  module.def("devices", &devices, "The device presets of analytic_cost.");
+  module.def(
+      "analytic_cost",
+      [](std::string_view config_json, const std::string& source, std::string device, int ranks, bool freeze_vit) {
+        return analytic_cost(config_json, source, {std::move(device), ranks, freeze_vit});
+      },
+      "config_json"_a, "source"_a, nb::kw_only(), "device"_a = CostOptions{}.device, "ranks"_a = CostOptions{}.ranks,
+      "freeze_vit"_a = CostOptions{}.freeze_vit,
+      "Counts FLOP and bytes of a Hugging Face config.json (its text) into a cost model; `source` names it in errors.\n"
+      "`ranks` share the optimizer state. Raises InputError for an unknown model family or device.");
+}
+
+}  // namespace
+
+void bind_cluster(nb::module_& module) {
+  bind_cluster_types(module);
+  bind_cost_types(module);
+  bind_cost_functions(module);
+}
+
+}  // namespace dhp::bindings

@@ -1,0 +1,144 @@
+#include <nanobind/operators.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
+#include <nanobind/stl/vector.h>
+
+#include <sstream>
+
+#include "bindings/bindings.h"
+#include "dhp/plan.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace dhp::bindings {
+namespace {
+
+const auto kEqual = nb::sig("def __eq__(self, arg: object, /) -> bool");
+
+std::string repr(const Task& task) {
+  std::ostringstream text;
+  const auto list = [&](const auto& values) {
+    text << '[';
+    for (std::size_t i = 0; i < values.size(); ++i) text << (i == 0 ? "" : ", ") << values[i];
+    text << ']';
+  };
+  text << "Task(id=" << task.id << ", ranks=";
+  list(task.ranks);
+  text << ", sequences=";
+  list(task.sequences);
+  text << ", micro_batch=" << task.micro_batch << ", exchange=Exchange." << to_string(task.exchange) << ')';
+  return text.str();
+}
+
+void bind_task(nb::module_& module) {
+  nb::class_<Task>(module, "Task", "A set of sequences run together, forward and backward, on a group of ranks.")
+      .def(
+          "__init__",
+          [](Task* self, int id, std::vector<Rank> ranks, std::vector<std::int64_t> sequences, int micro_batch,
+             Exchange exchange, std::optional<double> start_s, std::optional<double> end_s) {
+            new (self) Task{id, std::move(ranks), std::move(sequences), micro_batch, exchange, start_s, end_s};
+          },
+          "id"_a, "ranks"_a, "sequences"_a, "micro_batch"_a = 0, "exchange"_a = Exchange::ring,
+          "start_s"_a = nb::none(), "end_s"_a = nb::none())
+      .def_rw("id", &Task::id, "place in the plan")
+      .def_rw("ranks", &Task::ranks, "distinct, in ring order; any ranks")
+      .def_rw("sequences", &Task::sequences, "ids, in packing order")
+      .def_rw("micro_batch", &Task::micro_batch)
+      .def_rw("exchange", &Task::exchange)
+      .def_rw("start_s", &Task::start_s, "predicted", nb::arg().none())
+      .def_rw("end_s", &Task::end_s, "predicted", nb::arg().none())
+      .def("degree", &Task::degree, "Number of ranks.")
+      .def(nb::self == nb::self, kEqual)
+      .def("__repr__", &repr);
+}
+
+void bind_plan_types(nb::module_& module) {
+  nb::enum_<Schedule>(module, "Schedule", "When tasks may start.")
+      .value("lockstep", Schedule::lockstep, "tasks of one micro-batch on disjoint ranks, a barrier between")
+      .value("free", Schedule::free, "no barrier: a task starts when the last of its ranks is ready")
+      .value("rounds", Schedule::rounds, "a barrier between micro-batches, free inside");
+
+  nb::class_<Prediction>(module, "Prediction")
+      .def(
+          "__init__",
+          [](Prediction* self, double makespan_s, double lower_bound_s, double gap) {
+            new (self) Prediction{makespan_s, lower_bound_s, gap};
+          },
+          "makespan_s"_a = 0.0, "lower_bound_s"_a = 0.0, "gap"_a = 0.0)
+      .def_rw("makespan_s", &Prediction::makespan_s)
+      .def_rw("lower_bound_s", &Prediction::lower_bound_s)
+      .def_rw("gap", &Prediction::gap, "makespan / lower bound - 1; 0 for an empty batch")
+      .def(nb::self == nb::self, kEqual)
+      .def("__repr__", [](const Prediction& prediction) {
+        std::ostringstream text;
+        text << "Prediction(makespan_s=" << prediction.makespan_s << ", lower_bound_s=" << prediction.lower_bound_s
+             << ", gap=" << prediction.gap << ")";
+        return text.str();
+      });
+
+  nb::class_<Plan>(module, "Plan", "Which ranks share which sequences, in execution order.")
+      .def(
+          "__init__",
+          [](Plan* self, Schedule schedule, int ranks, std::vector<Task> tasks, std::string planner, std::string hash,
+             std::optional<Prediction> predicted) {
+            new (self) Plan{schedule, ranks, std::move(tasks), std::move(planner), std::move(hash), predicted};
+          },
+          "schedule"_a = Schedule::free, "ranks"_a = 0, "tasks"_a = std::vector<Task>{}, "planner"_a = "",
+          "hash"_a = "", "predicted"_a = nb::none())
+      .def_rw("schedule", &Plan::schedule)
+      .def_rw("ranks", &Plan::ranks)
+      .def_rw("tasks", &Plan::tasks)
+      .def_rw("planner", &Plan::planner, "who made it; informative, not hashed")
+      .def_rw("hash", &Plan::hash, "32 hexadecimal digits, or empty")
+      .def_rw("predicted", &Plan::predicted, nb::arg().none())
+      .def(nb::self == nb::self, kEqual)
+      .def("__repr__", [](const Plan& plan) {
+        return "<Plan by " + (plan.planner.empty() ? std::string("?") : plan.planner) + ": " +
+               std::to_string(plan.tasks.size()) + " tasks on " + std::to_string(plan.ranks) + " ranks, " +
+               std::string(to_string(plan.schedule)) + ">";
+      });
+
+  nb::class_<Timeline>(module, "Timeline", "When each task starts and ends.")
+      .def_ro("start_s", &Timeline::start_s, "per task, in plan order")
+      .def_ro("end_s", &Timeline::end_s, "per task, in plan order")
+      .def_ro("busy_s", &Timeline::busy_s, "per rank")
+      .def_ro("makespan_s", &Timeline::makespan_s)
+      .def("idle_share", &Timeline::idle_share, "Share of ranks x makespan in which no task ran; 0 for an empty plan.")
+      .def("__repr__", [](const Timeline& timeline) {
+        std::ostringstream text;
+        text << "<Timeline of " << timeline.start_s.size() << " tasks, " << timeline.makespan_s << " s, idle "
+             << timeline.idle_share() * 100.0 << " %>";
+        return text.str();
+      });
+}
+
+void bind_plan_functions(nb::module_& module) {
+  module.def("read_plan", &read_plan, "file"_a, "Reads dhp.plan/1 JSON. Raises InputError.");
+  module.def("parse_plan", &parse_plan, "text"_a, "source"_a,
+             "Parses dhp.plan/1 JSON; `source` names the text in errors. Raises InputError.");
+  module.def("to_json", nb::overload_cast<const Plan&>(&to_json), "plan"_a, "As dhp.plan/1 JSON.");
+  module.def("plan_hash", &plan_hash, "plan"_a, "batch"_a,
+             "32 hexadecimal digits over schedule, ranks, tasks and the batch; equal inputs give equal digits on every "
+             "machine.");
+  module.def(
+      "replay", [](const Plan& plan, const std::vector<double>& task_s) { return replay(plan, task_s); }, "plan"_a,
+      "task_s"_a, "When each task starts and ends if it takes task_s seconds (one a task, in plan order).");
+  module.def("predict_task_seconds", &predict_task_seconds, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
+             "Predicted seconds of every task, in plan order.");
+  module.def("annotate", &annotate, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
+             "Fills start_s, end_s, predicted and hash of the plan, in place.");
+  module.def("check_plan", &check_plan, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
+             "Everything that is wrong with a plan, one sentence a violation; empty = valid.");
+}
+
+}  // namespace
+
+void bind_plan(nb::module_& module) {
+  bind_task(module);
+  bind_plan_types(module);
+  bind_plan_functions(module);
+}
+
+}  // namespace dhp::bindings

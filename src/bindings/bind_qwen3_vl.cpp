@@ -1,0 +1,114 @@
+#include <nanobind/operators.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
+#include <nanobind/stl/vector.h>
+
+#include "bindings/bindings.h"
+#include "dhp/qwen3_vl.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace dhp::bindings {
+namespace {
+
+using namespace qwen3_vl;
+const auto kEqual = nb::sig("def __eq__(self, arg: object, /) -> bool");
+
+void bind_rules(nb::module_& module) {
+  nb::class_<Rules>(module, "Rules", "The token and patch rule of a checkpoint's processor files.")
+      .def(
+          "__init__",
+          [](Rules* self, int patch_size, int temporal_patch_size, int merge_size, std::int64_t image_min_pixels,
+             std::int64_t image_max_pixels, std::int64_t video_min_pixels, std::int64_t video_max_pixels, double fps,
+             int min_frames, int max_frames) {
+            new (self) Rules{patch_size,       temporal_patch_size, merge_size, image_min_pixels, image_max_pixels,
+                             video_min_pixels, video_max_pixels,    fps,        min_frames,       max_frames};
+          },
+          "patch_size"_a = Rules{}.patch_size, "temporal_patch_size"_a = Rules{}.temporal_patch_size,
+          "merge_size"_a = Rules{}.merge_size, "image_min_pixels"_a = Rules{}.image_min_pixels,
+          "image_max_pixels"_a = Rules{}.image_max_pixels, "video_min_pixels"_a = Rules{}.video_min_pixels,
+          "video_max_pixels"_a = Rules{}.video_max_pixels, "fps"_a = Rules{}.fps, "min_frames"_a = Rules{}.min_frames,
+          "max_frames"_a = Rules{}.max_frames)
+      .def_rw("patch_size", &Rules::patch_size)
+      .def_rw("temporal_patch_size", &Rules::temporal_patch_size)
+      .def_rw("merge_size", &Rules::merge_size)
+      .def_rw("image_min_pixels", &Rules::image_min_pixels, "height x width")
+      .def_rw("image_max_pixels", &Rules::image_max_pixels, "height x width")
+      .def_rw("video_min_pixels", &Rules::video_min_pixels, "frames x height x width")
+      .def_rw("video_max_pixels", &Rules::video_max_pixels, "frames x height x width")
+      .def_rw("fps", &Rules::fps, "sampled frames per second")
+      .def_rw("min_frames", &Rules::min_frames)
+      .def_rw("max_frames", &Rules::max_frames)
+      .def(nb::self == nb::self, kEqual)
+      .def("__repr__", [](const Rules& rules) {
+        return "<Rules of patch " + std::to_string(rules.patch_size) + ", merge " + std::to_string(rules.merge_size) +
+               ">";
+      });
+  module.def("read_rules", &read_rules, "checkpoint_folder"_a,
+             "Reads preprocessor_config.json and, where there is one, video_preprocessor_config.json. Raises "
+             "InputError.");
+  module.def("parse_rules", &parse_rules, "image_json"_a, "image_source"_a, "video_json"_a.none() = nb::none(),
+             "video_source"_a = "", "Parses the texts of the two processor files. Raises InputError.");
+}
+
+void bind_media(nb::module_& module) {
+  nb::class_<Grid>(module, "Grid", "Vision patches of one picture or clip.")
+      .def(
+          "__init__",
+          [](Grid* self, std::int64_t frames, std::int64_t height, std::int64_t width) {
+            new (self) Grid{frames, height, width};
+          },
+          "frames"_a = 1, "height"_a = 0, "width"_a = 0)
+      .def_rw("frames", &Grid::frames, "temporal patches (frame pairs); 1 for a picture")
+      .def_rw("height", &Grid::height, "in patches")
+      .def_rw("width", &Grid::width, "in patches")
+      .def("patches", &Grid::patches)
+      .def(nb::self == nb::self, kEqual)
+      .def("__repr__", [](const Grid& grid) {
+        return "Grid(frames=" + std::to_string(grid.frames) + ", height=" + std::to_string(grid.height) +
+               ", width=" + std::to_string(grid.width) + ")";
+      });
+
+  nb::class_<Sampling>(module, "Sampling", "How a clip is sampled; None leaves the rule as it is.")
+      .def(
+          "__init__",
+          [](Sampling* self, std::optional<double> fps, std::optional<int> frames,
+             std::optional<std::int64_t> max_pixels) {
+            new (self) Sampling{fps, frames, max_pixels};
+          },
+          "fps"_a = nb::none(), "frames"_a = nb::none(), "max_pixels"_a = nb::none())
+      .def_rw("fps", &Sampling::fps, "replaces Rules.fps", nb::arg().none())
+      .def_rw("frames", &Sampling::frames, "exact number of frames; excludes fps", nb::arg().none())
+      .def_rw("max_pixels", &Sampling::max_pixels, "of one frame; lowers Rules.video_max_pixels", nb::arg().none());
+
+  nb::class_<Clip>(module, "Clip", "What is read of a clip.")
+      .def_ro("grid", &Clip::grid)
+      .def_ro("frame_indices", &Clip::frame_indices, "frames to decode, counted from the clip's first; may repeat")
+      .def_ro("timestamps_s", &Clip::timestamps_s, "one per temporal patch, from the clip's start")
+      .def("__repr__", [](const Clip& clip) {
+        return "<Clip of " + std::to_string(clip.frame_indices.size()) + " frames, " +
+               std::to_string(clip.grid.patches()) + " patches>";
+      });
+
+  module.def("visual_tokens", &visual_tokens, "rules"_a, "grid"_a,
+             "Language-model tokens of a grid, markers and timestamps apart.");
+  module.def("image_grid", &image_grid, "rules"_a, "height"_a, "width"_a, "max_pixels"_a.none() = nb::none(),
+             "The grid of a picture of height x width pixels. `max_pixels` replaces the rule's limit. Raises "
+             "InputError for an aspect ratio beyond 200 or a size below 1.");
+  module.def("sample_clip", &sample_clip, "rules"_a, "height"_a, "width"_a, "total_frames"_a, "source_fps"_a,
+             "sampling"_a = Sampling{},
+             "Which frames of a clip are read, and its grid. Raises InputError for fewer frames than "
+             "temporal_patch_size.");
+}
+
+}  // namespace
+
+void bind_qwen3_vl(nb::module_& module) {
+  nb::module_ submodule = module.def_submodule("qwen3_vl", "The token and patch rule of Qwen3-VL.");
+  bind_rules(submodule);
+  bind_media(submodule);
+}
+
+}  // namespace dhp::bindings

@@ -1,0 +1,16 @@
+#include "bindings/bindings.h"
+
+NB_MODULE(_core, module) {
+  using namespace dhp::bindings;
+  module.doc() =
+      "The torch-free core of DHP: files, task time, planners, checking, sharding.\n\n"
+      "Names and meaning are those of the C++ headers in include/dhp. Units stand in the names: _s seconds, _bytes\n"
+      "bytes, _tokens tokens. Lists and structs that an attribute returns are copies: assign the whole attribute to\n"
+      "change one.";
+  bind_batch(module);
+  bind_cluster(module);
+  bind_plan(module);
+  bind_planner(module);
+  bind_shard(module);
+  bind_qwen3_vl(module);
+}

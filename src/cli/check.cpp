@@ -1,0 +1,47 @@
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "cli/cli.h"
+#include "cli/inputs.h"
+#include "cli/report.h"
+#include "dhp/plan.h"
+
+namespace dhp::cli {
+namespace {
+
+struct CheckCommand {
+  Inputs inputs;
+  std::string plan_file;
+  bool json = false;
+};
+
+int run(CheckCommand& command) {
+  Inputs& in = command.inputs;
+  in.read();
+  const Plan plan = read_plan(command.plan_file);
+  const std::vector<std::string> violations = check_plan(plan, in.batch, in.cluster, in.cost);
+  if (command.json) {
+    const nlohmann::ordered_json json = {{"valid", violations.empty()}, {"violations", violations}};
+    std::cout << line(json.dump(1));
+  } else if (violations.empty()) {
+    std::cout << "valid: " << plan.tasks.size() << " tasks, " << in.batch.sequences.size() << " sequences\n";
+  } else {
+    for (const std::string& violation : violations) std::cout << "violation: " << violation << '\n';
+  }
+  return violations.empty() ? kOk : kNo;
+}
+
+}  // namespace
+
+void add_check_command(CLI::App& app, int& exit_code) {
+  auto command = std::make_shared<CheckCommand>();
+  CLI::App& sub = *app.add_subcommand("check", "Name everything that is wrong with a plan");
+  command->inputs.add_options(sub);
+  sub.add_option("plan", command->plan_file, "dhp.plan/1 JSON")->required();
+  add_output_format(sub, command->json);
+  sub.footer("Exit codes: 0 valid, 1 not valid (every violation named), 2 bad input.");
+  sub.callback([command, &exit_code] { exit_code = run(*command); });
+}
+
+}  // namespace dhp::cli

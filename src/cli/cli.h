@@ -1,0 +1,40 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace dhp::cli {
+
+/// Exit codes of every command.
+inline constexpr int kOk = 0;
+inline constexpr int kNo = 1;        ///< an answer of "no": infeasible, or an invalid plan
+inline constexpr int kBadInput = 2;  ///< files, options or values that make no sense
+
+/// Built-in commands, one file each. The command's result goes to `exit_code`.
+void add_plan_command(CLI::App& app, int& exit_code);
+void add_check_command(CLI::App& app, int& exit_code);
+void add_explain_command(CLI::App& app, int& exit_code);
+void add_cost_command(CLI::App& app, int& exit_code);
+
+/// Adds --output-format. `json` is set when parsing.
+void add_output_format(CLI::App& command, bool& json);
+
+/// A program `dhp-NAME` behind the command NAME: in the folder of this program, else in PATH; empty if there is none.
+/// Names with anything but letters, digits, - and _ are never looked for.
+std::filesystem::path find_external(const std::string& name);
+
+/// Names of the external commands beside this program, sorted.
+std::vector<std::string> externals_beside();
+
+/// Replaces this process by the external command; `arguments` follow its name. Returns only by throwing.
+[[noreturn]] void run_external(const std::filesystem::path& program, const std::vector<std::string>& arguments);
+
+/// The whole file. Throws InputError.
+std::string read_text(const std::string& file);
+
+/// Writes beside the file, then renames: readers see the old text or the new one, never a part. Throws InputError.
+void write_atomically(const std::string& file, const std::string& text);
+
+}  // namespace dhp::cli

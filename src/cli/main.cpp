@@ -1,0 +1,98 @@
+// dhp: plans, checks and explains batches; `dhp NAME` runs dhp-NAME for every other NAME.
+
+#include <algorithm>
+#include <exception>
+#include <iostream>
+
+#include "cli/cli.h"
+#include "dhp/error.h"
+
+namespace {
+
+using namespace dhp::cli;
+
+constexpr const char* kVersion = "dhp " DHP_VERSION;
+
+/// One line of help for the commands that the Python package adds.
+std::string external_help(const std::string& name) {
+  if (name == "train") return "Train a model, every batch planned";
+  if (name == "index") return "Count the tokens and patches of a data set";
+  return "Run dhp-" + name;
+}
+
+std::string externals_text() {
+  constexpr std::size_t kNameWidth = 28;  // CLI11's column
+  std::string text;
+  for (const std::string& name : externals_beside()) {
+    std::string entry = "  " + name;
+    entry.resize(std::max(entry.size() + 1, kNameWidth + 2), ' ');
+    text += entry + external_help(name) + '\n';
+  }
+  return text.empty() ? text : "More commands:\n" + text;
+}
+
+std::string known_commands(const CLI::App& app) {
+  std::string text;
+  for (const CLI::App* sub : app.get_subcommands({})) text += (text.empty() ? "" : ", ") + sub->get_name();
+  for (const std::string& name : externals_beside()) text += ", " + name;
+  return text;
+}
+
+bool is_built_in(const CLI::App& app, const std::string& name) {
+  for (const CLI::App* sub : app.get_subcommands({})) {
+    if (sub->get_name() == name) return true;
+  }
+  return false;
+}
+
+int fail(const std::string& message) {
+  std::cerr << "dhp: error: " << message << '\n';
+  return kBadInput;
+}
+
+int run(int argc, char** argv) {
+  int exit_code = kOk;
+  CLI::App app("Dynamic hybrid parallelism: which ranks share which sequences of a batch", "dhp");
+  app.set_version_flag("--version", kVersion);
+  app.require_subcommand(1);
+  add_plan_command(app, exit_code);
+  add_check_command(app, exit_code);
+  add_explain_command(app, exit_code);
+  add_cost_command(app, exit_code);
+  app.footer(externals_text);
+
+  const std::vector<std::string> words(argv + 1, argv + argc);
+  if (words.empty()) {
+    std::cerr << app.help();
+    return kBadInput;
+  }
+  if (!words.front().starts_with('-') && !is_built_in(app, words.front())) {
+    const std::filesystem::path program = find_external(words.front());
+    if (program.empty()) {
+      return fail("\"" + words.front() + "\" is not a command, and there is no program dhp-" + words.front() +
+                  "; commands: " + known_commands(app));
+    }
+    run_external(program, {words.begin() + 1, words.end()});
+  }
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    return fail(std::string(error.what()) + " (see dhp " +
+                (is_built_in(app, words.front()) ? words.front() + " " : "") + "--help)");
+  }
+  return exit_code;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const dhp::InputError& error) {
+    return fail(error.what());
+  } catch (const std::exception& error) {
+    std::cerr << "dhp: internal error: " << error.what() << '\n';
+    return 3;
+  }
+}

@@ -1,0 +1,75 @@
+#include "dhp/plan.h"
+
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "cli/cli.h"
+#include "cli/inputs.h"
+#include "cli/report.h"
+#include "dhp/planner.h"
+
+namespace dhp::cli {
+namespace {
+
+struct PlanCommand {
+  Inputs inputs;
+  PlanOptions options;
+  std::string out_file;
+  bool json = false;
+};
+
+std::string to_json(const Infeasible& answer) {
+  using Json = nlohmann::ordered_json;
+  const Json json = {{"infeasible",
+                      {{"reason", answer.reason},
+                       {"sequence", answer.sequence ? Json(*answer.sequence) : Json(nullptr)},
+                       {"needed_bytes", answer.needed_bytes},
+                       {"offered_bytes", answer.offered_bytes},
+                       {"needed_ranks", answer.needed_ranks}}}};
+  return line(json.dump(1));
+}
+
+int run(PlanCommand& command) {
+  Inputs& in = command.inputs;
+  in.read();
+  const PlanResult result = plan_batch(in.batch, in.cluster, in.cost, command.options);
+  if (const auto* infeasible = std::get_if<Infeasible>(&result)) {
+    std::cout << (command.json ? to_json(*infeasible) : "infeasible: " + infeasible->reason + '\n');
+    return kNo;
+  }
+  const Plan& plan = std::get<Plan>(result);
+  const std::string file_text = line(dhp::to_json(plan));
+  if (!command.out_file.empty()) write_atomically(command.out_file, file_text);
+  if (command.json && command.out_file.empty()) {
+    std::cout << file_text;
+    return kOk;
+  }
+  const Explanation explanation = explain_plan(plan, in.batch, in.cluster, in.cost);
+  std::cout << (command.json ? summary_json(plan, explanation) : summary_text(plan, explanation));
+  return kOk;
+}
+
+std::string schedule_help() {
+  std::string text = "the planner:";
+  for (const PlannerInfo& planner : planners()) text += "\n  " + planner.name + ": " + planner.help;
+  return text;
+}
+
+}  // namespace
+
+void add_plan_command(CLI::App& app, int& exit_code) {
+  auto command = std::make_shared<PlanCommand>();
+  CLI::App& sub = *app.add_subcommand("plan", "Decide which ranks share which sequences of a batch");
+  command->inputs.add_options(sub);
+  sub.add_option("--schedule", command->options.schedule, schedule_help())->capture_default_str();
+  sub.add_option("--min-shard-tokens", command->options.min_shard_tokens,
+                 "fewest tokens of a sequence on one rank, unless memory asks for more ranks (not static)")
+      ->capture_default_str();
+  sub.add_option("-o,--output", command->out_file, "file for the plan (dhp.plan/1 JSON)");
+  add_output_format(sub, command->json);
+  sub.footer("Exit codes: 0 planned, 1 infeasible (with the reason), 2 bad input.");
+  sub.callback([command, &exit_code] { exit_code = run(*command); });
+}
+
+}  // namespace dhp::cli

@@ -1,0 +1,121 @@
+#include "cli/report.h"
+
+#include <array>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+namespace dhp::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string format(const char* pattern, double value) {
+  std::array<char, 64> text{};
+  // The patterns are the literals below.
+  std::snprintf(text.data(), text.size(), pattern, value);  // NOLINT
+  return text.data();
+}
+
+Json degrees_json(const Explanation& explanation) {
+  Json degrees = Json::object();
+  for (const auto& [degree, tasks] : explanation.degrees) degrees[std::to_string(degree)] = tasks;
+  return degrees;
+}
+
+int micro_batches(const Plan& plan) { return plan.tasks.empty() ? 0 : plan.tasks.back().micro_batch + 1; }
+
+std::string count(std::size_t number, const std::string& what) {
+  return std::to_string(number) + ' ' + what + (number == 1 ? "" : what.ends_with("ch") ? "es" : "s");
+}
+
+}  // namespace
+
+std::string groups_text(const std::vector<std::pair<int, int>>& degrees) {
+  std::string text;
+  for (auto it = degrees.rbegin(); it != degrees.rend(); ++it) {
+    if (!text.empty()) text += ' ';
+    text += std::to_string(it->first);
+    text += "×" + std::to_string(it->second);
+  }
+  return text.empty() ? "none" : text;
+}
+
+std::string seconds_text(double seconds) {
+  if (seconds != 0.0 && seconds < 0.1) return format("%.3g ms", seconds * 1e3);
+  return format("%.3f s", seconds);
+}
+
+std::string percent_text(double share) { return format("%.1f %%", share * 100.0); }
+
+std::string line(std::string text) {
+  while (text.ends_with('\n')) text.pop_back();
+  return text + '\n';
+}
+
+std::string to_text(const Explanation& explanation) {
+  std::string text = "step " + seconds_text(explanation.makespan_s) + "; bound " +
+                     seconds_text(explanation.lower_bound_s) + " (gap " + percent_text(explanation.gap) +
+                     "); limited by " + explanation.limited_by + '\n';
+  text += "groups  " + groups_text(explanation.degrees) + '\n';
+  text += "idle    " + percent_text(explanation.idle_share) + '\n';
+  if (explanation.longest_waits.empty()) return text + "waits   none\n";
+  text += "longest waits\n";
+  for (const Wait& wait : explanation.longest_waits) {
+    text += "  " + seconds_text(wait.seconds) + " from " + seconds_text(wait.from_s) + ": rank " +
+            std::to_string(wait.rank) + ' ' + wait.cause;
+    if (wait.task >= 0) text += ", before task " + std::to_string(wait.task);
+    text += '\n';
+  }
+  return text;
+}
+
+std::string to_json(const Explanation& explanation) {
+  Json waits = Json::array();
+  for (const Wait& wait : explanation.longest_waits) {
+    waits.push_back({{"rank", wait.rank},
+                     {"seconds", wait.seconds},
+                     {"from_s", wait.from_s},
+                     {"task", wait.task >= 0 ? Json(wait.task) : Json(nullptr)},
+                     {"cause", wait.cause}});
+  }
+  const Json json = {{"makespan_s", explanation.makespan_s},
+                     {"lower_bound_s", explanation.lower_bound_s},
+                     {"gap", explanation.gap},
+                     {"idle_share", explanation.idle_share},
+                     {"limited_by", explanation.limited_by},
+                     {"degrees", degrees_json(explanation)},
+                     {"longest_waits", waits}};
+  return line(json.dump(1));
+}
+
+std::string summary_text(const Plan& plan, const Explanation& explanation) {
+  std::string text = plan.planner + ": " + count(plan.tasks.size(), "task");
+  if (plan.schedule != Schedule::free) {
+    text += " in " + count(static_cast<std::size_t>(micro_batches(plan)), "micro-batch");
+  }
+  text += " on " + count(static_cast<std::size_t>(plan.ranks), "rank") + ", " + std::string(to_string(plan.schedule));
+  text += "\ngroups    " + groups_text(explanation.degrees);
+  text += "\nmakespan  " + seconds_text(explanation.makespan_s);
+  text += "\nbound     " + seconds_text(explanation.lower_bound_s) + ", " + explanation.limited_by;
+  text += "\ngap       " + percent_text(explanation.gap);
+  text += "\nidle      " + percent_text(explanation.idle_share);
+  text += "\nhash      " + plan.hash + '\n';
+  return text;
+}
+
+std::string summary_json(const Plan& plan, const Explanation& explanation) {
+  const Json json = {{"planner", plan.planner},
+                     {"schedule", to_string(plan.schedule)},
+                     {"ranks", plan.ranks},
+                     {"tasks", plan.tasks.size()},
+                     {"micro_batches", micro_batches(plan)},
+                     {"degrees", degrees_json(explanation)},
+                     {"makespan_s", explanation.makespan_s},
+                     {"lower_bound_s", explanation.lower_bound_s},
+                     {"gap", explanation.gap},
+                     {"idle_share", explanation.idle_share},
+                     {"hash", plan.hash}};
+  return line(json.dump(1));
+}
+
+}  // namespace dhp::cli
