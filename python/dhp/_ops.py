@@ -1,0 +1,78 @@
+"""Loads the op library: after `load()` the run-time is there as `torch.ops.dhp.*`.
+
+ring_attention(q, k, v, seq_tokens, ranks, group, scale, causal=True, exchange="ring") -> out
+    q [T_local, Hq, D], k and v [T_local, Hkv, D]: this rank's zigzag shards of the packed sequences, float64, float32,
+    bfloat16 or float16 on the CPU. seq_tokens: global lengths, multiples of 2d for a group of d > 1 ranks. ranks: the
+    group in ring order, world ranks. group: `group_name` of a process group over the world; "" will do for one rank.
+exchange_rows(rows, send_counts, recv_counts, ranks, group) -> rows
+    rows [sum(send_counts), C], ordered by destination in `ranks`; the result [sum(recv_counts), C], ordered by source.
+
+Every member of a group calls both, in plan order, forward and backward; `requires_grad` is the same on all members.
+A wrong call raises ValueError (NotImplementedError) here and torch.distributed.DistError on the ranks that wait for
+this one. A lost rank, an expired wait, or a disagreement between members raises DistError, which starts with what
+failed first. The group then stays failed.
+
+configure_group(group, timeout_s)   longest single wait, 600 s unless set
+set_label(group, label)             what this rank is busy with ("step 12, task 3"), for messages
+report_failure(group, message)      makes the others stop waiting: call it before leaving a training loop by an error
+failure(group) -> str               the first failure of any rank, or ""
+release_group(group), release_all_groups()
+create_thread_groups(name, size)    ranks as threads of this process; rank r uses group f"{name}/{r}"
+use_kernel(name)                    "auto", "reference" or "cpu_flash"
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import re
+from pathlib import Path
+
+import torch
+
+LIBRARY_NAME = "libdhp_torch.so"
+
+_loaded: Path | None = None
+
+
+def library_path() -> Path:
+    """The op library beside this package, or the file that DHP_TORCH_LIBRARY names."""
+    if chosen := os.environ.get("DHP_TORCH_LIBRARY"):
+        return Path(chosen)
+    import dhp
+
+    # An editable install has two folders: the sources and the built files.
+    for folder in dhp.__path__:
+        if (path := Path(folder) / LIBRARY_NAME).exists():
+            return path
+    raise ImportError(
+        f"dhp was installed without its op library ({LIBRARY_NAME}): install torch first, then dhp again with "
+        "--no-build-isolation and -Ccmake.define.DHP_TORCH=ON"
+    )
+
+
+def built_for(path: Path) -> str:
+    """The torch version that the library at `path` was built for."""
+    found = re.search(rb"dhp_torch built for torch ([0-9A-Za-z.+_-]+)", path.read_bytes())
+    if found is None:
+        raise ImportError(f"{path} is not an op library of dhp")
+    return found.group(1).decode()
+
+
+def load() -> Path:
+    """Loads the library once; raises ImportError if it was built for another torch."""
+    global _loaded
+    if _loaded is not None:
+        return _loaded
+    path = library_path()
+    version = built_for(path)
+    if version.split("+")[0] != torch.__version__.split("+")[0]:
+        raise ImportError(
+            f"{path} was built for torch {version}, but this is torch {torch.__version__}: "
+            "install dhp again so that it is rebuilt"
+        )
+    torch.ops.load_library(path)
+    # Before the interpreter takes the process groups down.
+    atexit.register(torch.ops.dhp.release_all_groups)
+    _loaded = path
+    return path

@@ -1,0 +1,210 @@
+#include "torch/c10d_transport.h"
+
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <map>
+#include <mutex>
+#include <thread>
+#include <torch/csrc/distributed/c10d/Backend.hpp>
+#include <torch/csrc/distributed/c10d/GroupRegistry.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
+
+#include "torch/failure_watch.h"
+
+namespace dhp {
+namespace {
+
+// A rank that stops waiting inside Gloo closes its connections before it can say why; its reason follows at once.
+constexpr auto kReasonGrace = std::chrono::milliseconds(300);
+
+std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
+
+class C10dTransport;
+
+class C10dTicket final : public Ticket {
+ public:
+  struct Leg {
+    c10::intrusive_ptr<c10d::Work> work;
+    Direction direction;
+    int peer;
+  };
+
+  C10dTicket(C10dTransport* transport, std::string doing, std::vector<Leg> legs)
+      : transport_(transport), doing_(std::move(doing)), legs_(std::move(legs)) {}
+
+  void wait() override;
+
+ private:
+  C10dTransport* transport_;
+  std::string doing_;
+  std::vector<Leg> legs_;
+};
+
+class C10dTransport final : public Transport {
+ public:
+  explicit C10dTransport(const c10::intrusive_ptr<c10d::ProcessGroup>& group)
+      : group_(group),
+        backend_(group->getBackend(c10::kCPU)),
+        rank_(group->getRank()),
+        size_(group->getSize()),
+        watch_(private_store(*group)) {}
+
+  bool serves(const c10::intrusive_ptr<c10d::ProcessGroup>& group) const { return group_.lock() == group; }
+
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+  c10::Device device() const override { return c10::kCPU; }
+
+  std::unique_ptr<Ticket> post(std::span<const Transfer> transfers, const std::string& doing) override {
+    if (const auto known = watch_.failure(false)) throw_failure(*known, describe_rank(*this) + ", in " + doing);
+    const auto backend = backend_.lock();
+    TORCH_CHECK_VALUE(backend != nullptr, "the process group of this transport was destroyed");
+    std::vector<C10dTicket::Leg> legs;
+    legs.reserve(transfers.size());
+    for (const Direction direction : {Direction::kReceive, Direction::kSend}) {
+      for (const Transfer& transfer : transfers) {
+        if (transfer.direction != direction) continue;
+        std::vector<at::Tensor> tensors{transfer.buffer};
+        const int tag = static_cast<int>(transfer.role);
+        try {
+          auto work = direction == Direction::kSend ? backend->send(tensors, transfer.peer, tag)
+                                                    : backend->recv(tensors, transfer.peer, tag);
+          legs.push_back({std::move(work), direction, transfer.peer});
+        } catch (const std::exception& error) {
+          fail_on_error(error.what(), describe_wait(*this, doing, direction, transfer.peer), transfer.peer);
+        }
+      }
+    }
+    return std::make_unique<C10dTicket>(this, doing, std::move(legs));
+  }
+
+  /// Ends a wait that the carrier ended with an error: throws the root cause, which is another rank's if it recorded
+  /// one, else the loss of the peer.
+  [[noreturn]] void fail_on_error(const std::string& error, const std::string& where, int peer) {
+    auto cause = watch_.failure(true);
+    if (!cause) {
+      std::this_thread::sleep_for(kReasonGrace);
+      cause = watch_.failure(true);
+    }
+    if (!cause) {
+      const bool timed_out = error.find("Timed out") != std::string::npos;
+      watch_.record(timed_out
+                        ? where + ": the process group's own time-out expired: " + first_line(error)
+                        : "rank " + std::to_string(peer) + " was lost (seen by " + where + "): " + first_line(error));
+      cause = watch_.failure(false);
+    }
+    throw_failure(cause.value_or(error), where);
+  }
+
+  void record_failure(const std::string& message) noexcept override { watch_.record(message); }
+  std::optional<std::string> failure(bool look) override { return watch_.failure(look); }
+  FailureWatch& watch() { return watch_; }
+
+  void set_timeout(std::chrono::milliseconds timeout) override {
+    std::lock_guard lock(mutex_);
+    timeout_ = timeout;
+  }
+  std::chrono::milliseconds timeout() const {
+    std::lock_guard lock(mutex_);
+    return timeout_;
+  }
+  void set_label(const std::string& label) override {
+    std::lock_guard lock(mutex_);
+    label_ = label;
+  }
+  std::string label() const override {
+    std::lock_guard lock(mutex_);
+    return label_;
+  }
+
+ private:
+  static c10::intrusive_ptr<c10d::Store> private_store(const c10d::ProcessGroup& group) {
+    const auto store = group.getStore();
+    TORCH_CHECK(store != nullptr, "the process group has no store, which DHP needs to tell ranks of failures");
+    return store->clone();
+  }
+
+  // Weak: the owner of the group decides when its connections close.
+  const c10::weak_intrusive_ptr<c10d::ProcessGroup> group_;
+  const c10::weak_intrusive_ptr<c10d::Backend> backend_;
+  const int rank_;
+  const int size_;
+  mutable std::mutex mutex_;
+  std::chrono::milliseconds timeout_ = kDefaultTimeout;
+  std::string label_;
+  FailureWatch watch_;
+};
+
+void C10dTicket::wait() {
+  FailureWatch::Works works;
+  works.reserve(legs_.size());
+  for (const Leg& leg : legs_) works.push_back(leg.work);
+  const auto timeout = transport_->timeout();
+  const auto id = transport_->watch().begin(works, timeout);
+
+  const Leg* failed = nullptr;
+  std::string error;
+  for (const Leg& leg : legs_) {
+    try {
+      if (leg.work->wait()) continue;
+    } catch (const std::exception& problem) {
+      error = problem.what();
+    }
+    failed = &leg;
+    break;
+  }
+  const auto outcome = transport_->watch().end(id);
+  if (failed == nullptr) return;
+
+  const std::string where = describe_wait(*transport_, doing_, failed->direction, failed->peer);
+  if (!error.empty()) transport_->fail_on_error(error, where, failed->peer);
+  if (outcome == FailureWatch::Outcome::kTimedOut) transport_->record_failure(timeout_message(where, timeout));
+  throw_failure(transport_->failure(false).value_or("the transfer was aborted"), where);
+}
+
+struct Registry {
+  std::mutex mutex;
+  std::map<std::string, std::shared_ptr<C10dTransport>> transports;
+};
+
+Registry& registry() {
+  static Registry instance;
+  return instance;
+}
+
+}  // namespace
+
+std::shared_ptr<Transport> find_c10d_transport(const std::string& group) {
+  c10::intrusive_ptr<c10d::ProcessGroup> process_group;
+  try {
+    process_group = c10d::resolve_process_group(group);
+  } catch (const std::exception&) {
+    C10_THROW_ERROR(ValueError, "group: there is no process group named \"" + group +
+                                    "\" here; give the group_name of one made by torch.distributed");
+  }
+  std::shared_ptr<C10dTransport> replaced;  // destroyed after the lock: that joins a thread
+  std::lock_guard lock(registry().mutex);
+  auto& entry = registry().transports[group];
+  if (!entry || !entry->serves(process_group)) {
+    replaced = std::exchange(entry, std::make_shared<C10dTransport>(process_group));
+  }
+  return entry;
+}
+
+void release_c10d_transport(const std::string& group) {
+  std::shared_ptr<C10dTransport> released;
+  std::lock_guard lock(registry().mutex);
+  const auto found = registry().transports.find(group);
+  if (found == registry().transports.end()) return;
+  released = std::move(found->second);
+  registry().transports.erase(found);
+}
+
+void release_all_c10d_transports() {
+  std::map<std::string, std::shared_ptr<C10dTransport>> released;
+  std::lock_guard lock(registry().mutex);
+  released.swap(registry().transports);
+}
+
+}  // namespace dhp

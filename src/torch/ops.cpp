@@ -1,0 +1,194 @@
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <c10/core/GradMode.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include <cmath>
+#include <numeric>
+
+#include "torch/kernel.h"
+#include "torch/ring_attention.h"
+#include "torch/row_exchange.h"
+#include "torch/thread_transport.h"
+#include "torch/transport.h"
+
+namespace dhp {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::Variable;
+using torch::autograd::variable_list;
+
+/// The backward passes work on raw buffers, so a second derivative would be silently wrong.
+void refuse_second_derivative(const char* operation) {
+  TORCH_CHECK_NOT_IMPLEMENTED(!c10::GradMode::is_enabled(), operation,
+                              ": there is no second derivative; call backward without create_graph");
+}
+
+void save_call(AutogradContext* context, const RingAttentionCall& call) {
+  context->saved_data["seq_tokens"] = call.seq_tokens;
+  context->saved_data["ranks"] = call.ranks;
+  context->saved_data["group"] = call.group;
+  context->saved_data["scale"] = call.scale;
+  context->saved_data["causal"] = call.causal;
+}
+
+RingAttentionCall saved_ring_call(AutogradContext* context) {
+  return {.seq_tokens = context->saved_data["seq_tokens"].toIntVector(),
+          .ranks = context->saved_data["ranks"].toIntVector(),
+          .group = context->saved_data["group"].toStringRef(),
+          .scale = context->saved_data["scale"].toDouble(),
+          .causal = context->saved_data["causal"].toBool(),
+          .exchange = "ring",
+          .needs_gradient = true};
+}
+
+class RingAttention : public torch::autograd::Function<RingAttention> {
+ public:
+  static Variable forward(AutogradContext* context, const Variable& q, const Variable& k, const Variable& v,
+                          const RingAttentionCall& call) {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    auto result = ring_attention_forward(q, k, v, call);
+    if (call.needs_gradient) {
+      context->save_for_backward({result.q, result.k, result.v, result.out, result.lse});
+      save_call(context, call);
+    }
+    return result.out;
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    refuse_second_derivative("ring_attention");
+    at::AutoDispatchBelowADInplaceOrView guard;
+    const auto saved = context->get_saved_variables();
+    const auto result = ring_attention_backward(gradients[0], {saved[0], saved[1], saved[2], saved[3], saved[4]},
+                                                saved_ring_call(context));
+    return {result.dq, result.dk, result.dv, Variable()};
+  }
+};
+
+class RowExchange : public torch::autograd::Function<RowExchange> {
+ public:
+  static Variable forward(AutogradContext* context, const Variable& rows, const RowExchangeCall& call) {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    context->saved_data["send_counts"] = call.send_counts;
+    context->saved_data["recv_counts"] = call.recv_counts;
+    context->saved_data["ranks"] = call.ranks;
+    context->saved_data["group"] = call.group;
+    return exchange_rows(rows, call);
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    refuse_second_derivative("exchange_rows");
+    at::AutoDispatchBelowADInplaceOrView guard;
+    const RowExchangeCall call{
+        context->saved_data["send_counts"].toIntVector(), context->saved_data["recv_counts"].toIntVector(),
+        context->saved_data["ranks"].toIntVector(), context->saved_data["group"].toStringRef(), true};
+    return {exchange_rows_backward(gradients[0], call), Variable()};
+  }
+};
+
+RingAttentionCall ring_call(at::IntArrayRef seq_tokens, at::IntArrayRef ranks, const std::string& group, double scale,
+                            bool causal, const std::string& exchange) {
+  return {seq_tokens.vec(), ranks.vec(), group, scale, causal, exchange, false};
+}
+
+at::Tensor ring_attention_op(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, at::IntArrayRef seq_tokens,
+                             at::IntArrayRef ranks, const std::string& group, double scale, bool causal,
+                             const std::string& exchange) {
+  return ring_attention_forward(q, k, v, ring_call(seq_tokens, ranks, group, scale, causal, exchange)).out;
+}
+
+at::Tensor ring_attention_autograd(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                   at::IntArrayRef seq_tokens, at::IntArrayRef ranks, const std::string& group,
+                                   double scale, bool causal, const std::string& exchange) {
+  auto call = ring_call(seq_tokens, ranks, group, scale, causal, exchange);
+  call.needs_gradient = c10::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad());
+  return RingAttention::apply(q, k, v, call);
+}
+
+at::Tensor ring_attention_meta(const at::Tensor& q, const at::Tensor& /*k*/, const at::Tensor& /*v*/,
+                               at::IntArrayRef /*seq_tokens*/, at::IntArrayRef /*ranks*/, const std::string& /*group*/,
+                               double /*scale*/, bool /*causal*/, const std::string& /*exchange*/) {
+  return at::empty(q.sizes(), q.options());
+}
+
+at::Tensor exchange_rows_op(const at::Tensor& rows, at::IntArrayRef send_counts, at::IntArrayRef recv_counts,
+                            at::IntArrayRef ranks, const std::string& group) {
+  return exchange_rows(rows, {send_counts.vec(), recv_counts.vec(), ranks.vec(), group, false});
+}
+
+at::Tensor exchange_rows_autograd(const at::Tensor& rows, at::IntArrayRef send_counts, at::IntArrayRef recv_counts,
+                                  at::IntArrayRef ranks, const std::string& group) {
+  const bool needs_gradient = c10::GradMode::is_enabled() && rows.requires_grad();
+  const RowExchangeCall call{send_counts.vec(), recv_counts.vec(), ranks.vec(), group, needs_gradient};
+  return RowExchange::apply(rows, call);
+}
+
+at::Tensor exchange_rows_meta(const at::Tensor& rows, at::IntArrayRef /*send_counts*/, at::IntArrayRef recv_counts,
+                              at::IntArrayRef /*ranks*/, const std::string& /*group*/) {
+  const auto received = std::accumulate(recv_counts.begin(), recv_counts.end(), std::int64_t{0});
+  return at::empty({received, rows.size(1)}, rows.options());
+}
+
+void configure_group(const std::string& group, double timeout_s) {
+  TORCH_CHECK_VALUE(std::isfinite(timeout_s) && timeout_s > 0, "configure_group: timeout_s: found ", timeout_s,
+                    ", expected a positive number of seconds");
+  find_transport(group)->set_timeout(std::chrono::milliseconds(static_cast<std::int64_t>(std::ceil(timeout_s * 1e3))));
+}
+
+void set_label(const std::string& group, const std::string& label) { find_transport(group)->set_label(label); }
+
+void report_failure(const std::string& group, const std::string& message) {
+  const auto transport = find_transport(group);
+  transport->record_failure(describe_rank(*transport) + ": " + message);
+}
+
+std::string failure(const std::string& group) { return find_transport(group)->failure(true).value_or(""); }
+
+/// Python looks for this text in the file before it loads it: with another torch it would not load, or worse.
+const char* const kBuiltFor = "dhp_torch built for torch " DHP_TORCH_VERSION;
+
+std::string torch_version() { return std::string(kBuiltFor).substr(std::string("dhp_torch built for torch ").size()); }
+
+}  // namespace
+
+TORCH_LIBRARY(dhp, library) {
+  library.def(
+      "ring_attention(Tensor q, Tensor k, Tensor v, int[] seq_tokens, int[] ranks, str group, float scale, "
+      "bool causal=True, str exchange=\"ring\") -> Tensor");
+  library.def("exchange_rows(Tensor rows, int[] send_counts, int[] recv_counts, int[] ranks, str group) -> Tensor");
+
+  // The longest wait on this group, and what this rank is busy with ("step 12, task 3") for messages.
+  library.def("configure_group(str group, float timeout_s) -> ()", configure_group);
+  library.def("set_label(str group, str label) -> ()", set_label);
+  // Failures of the group: tell the others of one of this rank; the first one of any rank, or "".
+  library.def("report_failure(str group, str message) -> ()", report_failure);
+  library.def("failure(str group) -> str", failure);
+  // Ends the failure watch of a group, or of all.
+  library.def("release_group(str group) -> ()", release_transport);
+  library.def("release_all_groups() -> ()", release_all_transports);
+  // Ranks as threads of this process: group NAME/RANK for each.
+  library.def("create_thread_groups(str name, int size) -> ()",
+              [](const std::string& name, std::int64_t size) { create_thread_groups(name, static_cast<int>(size)); });
+  library.def("use_kernel(str name) -> ()", use_kernel);
+  library.def("torch_version() -> str", torch_version);
+}
+
+TORCH_LIBRARY_IMPL(dhp, CompositeExplicitAutograd, library) {
+  library.impl("ring_attention", ring_attention_op);
+  library.impl("exchange_rows", exchange_rows_op);
+}
+
+TORCH_LIBRARY_IMPL(dhp, Autograd, library) {
+  library.impl("ring_attention", ring_attention_autograd);
+  library.impl("exchange_rows", exchange_rows_autograd);
+}
+
+TORCH_LIBRARY_IMPL(dhp, Meta, library) {
+  library.impl("ring_attention", ring_attention_meta);
+  library.impl("exchange_rows", exchange_rows_meta);
+}
+
+}  // namespace dhp

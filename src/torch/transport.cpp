@@ -1,0 +1,50 @@
+#include "torch/transport.h"
+
+#include <c10/util/Exception.h>
+
+#include <sstream>
+
+#include "torch/c10d_transport.h"
+#include "torch/thread_transport.h"
+
+namespace dhp {
+
+std::shared_ptr<Transport> find_transport(const std::string& group) {
+  if (auto transport = find_thread_transport(group)) return transport;
+  return find_c10d_transport(group);
+}
+
+void release_transport(const std::string& group) {
+  release_thread_transport(group);
+  release_c10d_transport(group);
+}
+
+void release_all_transports() {
+  release_all_thread_transports();
+  release_all_c10d_transports();
+}
+
+std::string describe_rank(const Transport& transport) {
+  const std::string label = transport.label();
+  return "rank " + std::to_string(transport.rank()) + (label.empty() ? "" : " (" + label + ")");
+}
+
+std::string describe_wait(const Transport& transport, const std::string& doing, Direction direction, int peer) {
+  return describe_rank(transport) + ", in " + doing +
+         (direction == Direction::kReceive ? ", waiting for data from rank " : ", sending to rank ") +
+         std::to_string(peer);
+}
+
+std::string timeout_message(const std::string& where, std::chrono::milliseconds timeout) {
+  std::ostringstream text;
+  text << where << ": nothing came for " << std::chrono::duration<double>(timeout).count()
+       << " s (dhp::configure_group sets this time-out)";
+  return text.str();
+}
+
+void throw_failure(const std::string& root_cause, const std::string& where) {
+  const bool is_own = root_cause.find(where) != std::string::npos;
+  C10_THROW_ERROR(DistError, is_own ? root_cause : root_cause + "\n  seen by " + where);
+}
+
+}  // namespace dhp
