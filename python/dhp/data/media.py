@@ -14,7 +14,6 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -110,13 +109,13 @@ def read_units(medium: Medium, start: int, stop: int, processor: Processor) -> t
     scale = processor.image if medium.kind == "image" else processor.video
     if scale is None:
         raise MediumError(str(medium.source), "is a video, but the checkpoint folder has no video processor")
-    table = _level_table(scale, fused=medium.kind == "video")
     resized = {
         number: _resize(_checked(medium, pixels), rows * patch, columns * patch) for number, pixels in frames.items()
     }
     order = _order(medium, start, stop, temporal)
     stacked = np.stack([resized[number] for number in order])  # [frames, height, width, 3]
-    return torch.from_numpy(_patchify(table, stacked, temporal, patch, int(rules.merge_size)))
+    levels = _patchify(stacked, temporal, patch, int(rules.merge_size))
+    return torch.from_numpy(_normalise(levels, scale, fused=medium.kind == "video").reshape(-1, width))
 
 
 def _order(medium: Medium, start: int, stop: int, temporal: int) -> Sequence[int]:
@@ -151,26 +150,8 @@ def _resize(pixels: Pixels, height: int, width: int) -> Pixels:
     return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
 
 
-def _level_table(scale: PixelScale, fused: bool) -> npt.NDArray[np.float32]:
-    """[3, 256]: what each level of each channel becomes, rounded as Hugging Face rounds.
-
-    Its picture processor rescales in float64 and normalises in float32; its video processor folds the rescaling into
-    mean and deviation ("fused").
-    """
-    levels = np.arange(256)
-    mean = np.asarray(scale.mean, dtype=np.float32)[:, None]
-    std = np.asarray(scale.std, dtype=np.float32)[:, None]
-    if fused:
-        inverse = np.float32(1.0 / scale.rescale)
-        return np.asarray((levels.astype(np.float32) - mean * inverse) / (std * inverse), dtype=np.float32)
-    rescaled = (levels.astype(np.float64) * scale.rescale).astype(np.float32)
-    return np.asarray((rescaled - mean) / std, dtype=np.float32)
-
-
-def _patchify(
-    table: npt.NDArray[np.float32], frames: Pixels, temporal: int, patch: int, merge: int
-) -> npt.NDArray[Any]:
-    """[frames, height, width, 3] levels -> float32 [n_patches, 3 * temporal * patch * patch]."""
+def _patchify(frames: Pixels, temporal: int, patch: int, merge: int) -> Pixels:
+    """[frames, height, width, 3] -> [n_patches, 3, temporal * patch * patch], levels still."""
     count, height, width, _ = frames.shape
     blocks = frames.reshape(
         count // temporal,
@@ -185,11 +166,24 @@ def _patchify(
     )
     # unit, block row, block column, row and column in the block | channel, frame, y, x
     ordered = blocks.transpose(0, 2, 5, 3, 6, 8, 1, 4, 7)
-    rows = ordered.reshape(-1, 3, temporal * patch * patch)  # levels, 1 byte each
-    out = np.empty(rows.shape, dtype=np.float32)
-    for channel in range(3):
-        np.take(table[channel], rows[:, channel], out=out[:, channel])
-    return out.reshape(len(rows), -1)
+    return ordered.reshape(-1, 3, temporal * patch * patch)
+
+
+def _normalise(levels: Pixels, scale: PixelScale, fused: bool) -> npt.NDArray[np.float32]:
+    """Levels [n, 3, m] -> numbers, rounded as Hugging Face rounds: its picture processor rescales in float64 and
+    normalises in float32; its video processor folds the rescaling into mean and deviation ("fused")."""
+    mean = np.asarray(scale.mean, dtype=np.float32)[:, None]
+    std = np.asarray(scale.std, dtype=np.float32)[:, None]
+    if fused:
+        inverse = np.float32(1.0 / scale.rescale)
+        out = levels.astype(np.float32)
+        mean, std = mean * inverse, std * inverse
+    else:
+        out = np.empty(levels.shape, dtype=np.float32)
+        np.multiply(levels, scale.rescale, dtype=np.float64, out=out, casting="same_kind")
+    out -= mean
+    out /= std
+    return out
 
 
 class PixelReader:
