@@ -141,7 +141,9 @@ def agree_on_dropped(share: Share, now: Prepared, data: Dataset, settings: Train
 def load_model(settings: TrainConfig, run: Run) -> tuple[Any, int]:
     """The model to train and the steps already done: from the newest checkpoint if `resume` finds one."""
     from transformers import AutoModelForImageTextToText
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # one bar a rank is noise
     folder, done = settings.model, 0
     if settings.resume:
         newest = checkpoint.latest_checkpoint(settings.output_dir)

@@ -239,11 +239,15 @@ def load_index(
 
 
 def load_or_build_index(
-    data: str | os.PathLike[str], model: str | os.PathLike[str], index: str | os.PathLike[str] | None = None
+    data: str | os.PathLike[str],
+    model: str | os.PathLike[str],
+    index: str | os.PathLike[str] | None = None,
+    *,
+    on_error: str = "fail",
 ) -> Index:
-    """The index at its usual place, or at `index`; built there where it is missing."""
+    """The index at its usual place, or at `index`; built there where it is missing (`on_error`: see build_index)."""
     path = Path(index) if index else default_path(data)
-    return load_index(path, data, model) if path.exists() else build_index(data, model, path)
+    return load_index(path, data, model) if path.exists() else build_index(data, model, path, on_error=on_error)
 
 
 def _check_fresh(

@@ -1,0 +1,71 @@
+"""Settings: defaults, overrides, and what is said of wrong ones."""
+
+from pathlib import Path
+
+import pytest
+
+from dhp._core import InputError
+from dhp.config import read_config
+from dhp.optimizer import learning_rate
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Path:
+    file = tmp_path / "run.toml"
+    file.write_text('model = "m"\ndata = "d.jsonl"\nsteps = 10\n')
+    return file
+
+
+def test_overrides_win_and_types_hold(toml: Path) -> None:
+    config = read_config(toml, ["steps=20", "learning_rate=3", "schedule=static:2", "freeze_vit=true"])
+    assert (config.steps, config.learning_rate, config.schedule, config.freeze_vit) == (20, 3.0, "static:2", True)
+    assert type(config.learning_rate) is float
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("steps=ten", r"--set: steps: found 'ten', expected int"),
+        ("steps=0", r"steps: found 0, expected at least 1"),
+        ("stepps=1", r"--set: stepps: unknown setting; did you mean one of: steps"),
+        ("steps", r'--set: found "steps", expected key=value'),
+        ("precision=fp8", r"precision: found 'fp8', expected one of fp32, bf16, fp64"),
+        ("freeze_vit=1", r"freeze_vit: found 1, expected bool"),
+        ("learning_rate=-1", r"learning_rate: found -1.0, expected at least 0"),
+    ],
+)
+def test_wrong_overrides_are_named(toml: Path, override: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_config(toml, [override])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model = ", "not valid TOML"),
+        ('model = "m"', "data: missing"),
+        ('model = 3\ndata = "d"', "model: found 3, expected str"),
+        ('model = "m"\ndata = "d"\nfreeze_vit = true\nfreeze_llm = true\nfreeze_aligner = true', "nothing to train"),
+    ],
+)
+def test_wrong_files_are_named(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_text(text)
+    with pytest.raises(InputError, match=message) as error:
+        read_config(file)
+    assert str(file) in str(error.value)
+
+
+def test_missing_file() -> None:
+    with pytest.raises(InputError, match=r"nowhere.toml: cannot be read"):
+        read_config("nowhere.toml")
+
+
+def test_learning_rate_warms_up_and_decays(toml: Path) -> None:
+    config = read_config(toml, ["learning_rate=1.0", "warmup_steps=4", "steps=14", "min_learning_rate=0.1"])
+    rates = [learning_rate(config, step) for step in range(14)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert rates[4] == 1.0
+    assert rates[9] == pytest.approx(0.55)  # half-way down the cosine
+    assert all(a >= b for a, b in zip(rates[4:], rates[5:], strict=False))
+    assert learning_rate(config, 14) == pytest.approx(0.1)
