@@ -11,7 +11,7 @@ namespace dhp {
 
 /// What a device achieves on large work; see `devices()`.
 struct Device {
-  std::string name;
+  std::string name = {};
   double linear_flop_per_s = 0.0;     ///< dense layers
   double attention_flop_per_s = 0.0;  ///< attention kernel
   double launch_s = 0.0;              ///< fixed cost of one attention step of one layer: kernel calls and messages

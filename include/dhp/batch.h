@@ -18,7 +18,7 @@ struct Sequence {
 
 /// A global batch: everything one optimizer step trains on.
 struct Batch {
-  std::vector<Sequence> sequences;
+  std::vector<Sequence> sequences = {};
 
   bool operator==(const Batch&) const = default;
 };

@@ -24,8 +24,8 @@ struct Cluster {
   int nodes = 1;
   int ranks_per_node = 1;
   double memory_bytes = 0.0;  ///< of one rank
-  Link intra_node;
-  Link inter_node;  ///< bandwidth is per rank
+  Link intra_node = {};
+  Link inter_node = {};  ///< bandwidth is per rank
 
   int ranks() const { return nodes * ranks_per_node; }
   int node_of(Rank rank) const { return rank / ranks_per_node; }

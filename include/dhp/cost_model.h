@@ -23,12 +23,12 @@ struct PassCost {
 
 /// What a model costs on a device; see docs/design.md, "Task time".
 struct CostModel {
-  std::string name;
+  std::string name = {};
   int layers = 0;
   double task_s = 0.0;   ///< fixed cost of a task
   double patch_s = 0.0;  ///< vision forward and backward per patch
-  PassCost forward;
-  PassCost backward;
+  PassCost forward = {};
+  PassCost backward = {};
   int query_heads = 0;
   int kv_heads = 0;
   double token_bytes = 0.0;  ///< activations per token

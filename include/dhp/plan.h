@@ -25,12 +25,12 @@ Schedule parse_schedule(std::string_view name, const std::string& source, const 
 /// A set of sequences run together, forward and backward, on a group of ranks.
 struct Task {
   int id = 0;
-  std::vector<Rank> ranks;              ///< distinct, in ring order; any ranks
-  std::vector<std::int64_t> sequences;  ///< ids, in packing order
+  std::vector<Rank> ranks = {};              ///< distinct, in ring order; any ranks
+  std::vector<std::int64_t> sequences = {};  ///< ids, in packing order
   int micro_batch = 0;
   Exchange exchange = Exchange::ring;
-  std::optional<double> start_s;  ///< predicted
-  std::optional<double> end_s;    ///< predicted
+  std::optional<double> start_s = {};  ///< predicted
+  std::optional<double> end_s = {};    ///< predicted
 
   int degree() const { return static_cast<int>(ranks.size()); }
   bool operator==(const Task&) const = default;
@@ -48,10 +48,10 @@ struct Prediction {
 struct Plan {
   Schedule schedule = Schedule::free;
   int ranks = 0;
-  std::vector<Task> tasks;
-  std::string planner;  ///< who made it ("paper", "static:4"); informative, not hashed
-  std::string hash;     ///< 32 hexadecimal digits, or empty
-  std::optional<Prediction> predicted;
+  std::vector<Task> tasks = {};
+  std::string planner = {};  ///< who made it ("paper", "static:4"); informative, not hashed
+  std::string hash = {};     ///< 32 hexadecimal digits, or empty
+  std::optional<Prediction> predicted = {};
 
   bool operator==(const Plan&) const = default;
 };
@@ -76,8 +76,8 @@ std::string plan_hash(const Plan& plan, const Batch& batch);
 
 /// When each task starts and ends, given how long each takes, by the rules of the plan's schedule.
 struct Timeline {
-  std::vector<double> start_s;  ///< per task, in plan order
-  std::vector<double> end_s;
+  std::vector<double> start_s = {};  ///< per task, in plan order
+  std::vector<double> end_s = {};
   std::vector<double> busy_s;  ///< per rank
   double makespan_s = 0.0;
 

@@ -26,8 +26,11 @@ struct Rules {
   bool operator==(const Rules&) const = default;
 };
 
-/// Reads the two processor files of a checkpoint folder (`size.shortest_edge`/`longest_edge`, or min_pixels and
-/// max_pixels). A missing video file leaves the defaults. Throws InputError.
+/// Reads the processor settings of a checkpoint folder: `image_processor` and `video_processor` of
+/// processor_config.json, else preprocessor_config.json and video_preprocessor_config.json
+/// (`size.shortest_edge`/`longest_edge`, or min_pixels and max_pixels). Fields that a file lacks get the defaults of
+/// the processor classes; without any video settings those of Rules stay. `cap_pixels_per_frame` must not be true.
+/// Throws InputError.
 Rules read_rules(const std::string& checkpoint_folder);
 Rules parse_rules(std::string_view image_json, const std::string& image_source,
                   std::optional<std::string_view> video_json, const std::string& video_source);
@@ -52,15 +55,15 @@ Grid image_grid(const Rules& rules, std::int64_t height, std::int64_t width,
 
 /// How a clip is sampled.
 struct Sampling {
-  std::optional<double> fps;               ///< replaces Rules::fps
-  std::optional<int> frames;               ///< exact number of frames; excludes fps
-  std::optional<std::int64_t> max_pixels;  ///< of one frame, as in qwen-vl-utils; lowers Rules::video_max_pixels
+  std::optional<double> fps = {};               ///< replaces Rules::fps
+  std::optional<int> frames = {};               ///< exact number of frames; excludes fps
+  std::optional<std::int64_t> max_pixels = {};  ///< of one frame, as in qwen-vl-utils; lowers Rules::video_max_pixels
 };
 
 struct Clip {
-  Grid grid;
-  std::vector<std::int64_t> frame_indices;  ///< frames to decode, counted from the clip's first; may repeat
-  std::vector<double> timestamps_s;         ///< one per temporal patch: mean time of its frames, from the clip's start
+  Grid grid = {};
+  std::vector<std::int64_t> frame_indices = {};  ///< frames to decode, counted from the clip's first; may repeat
+  std::vector<double> timestamps_s = {};  ///< one per temporal patch: mean time of its frames, from the clip's start
 };
 
 /// `total_frames` and `source_fps` describe the clip (after cutting start and end). Throws InputError for fewer frames

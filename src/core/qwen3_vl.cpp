@@ -61,34 +61,72 @@ ProcessorFile parse_processor(const JsonObject& root, const ProcessorFile& defau
   return file;
 }
 
-void expect_same(const JsonObject& video, const char* key, int in_video, int in_image,
-                 const std::string& image_source) {
+Rules image_rules(const JsonObject& image) {
+  const ProcessorFile file =
+      parse_processor(image, {.patch_size = 14,
+                              .temporal_patch_size = 2,
+                              .merge_size = 2,
+                              .pixels = {.min = std::int64_t{56} * 56, .max = std::int64_t{28} * 28 * 1280}});
+  Rules rules;
+  rules.patch_size = file.patch_size;
+  rules.temporal_patch_size = file.temporal_patch_size;
+  rules.merge_size = file.merge_size;
+  rules.image_min_pixels = file.pixels.min;
+  rules.image_max_pixels = file.pixels.max;
+  return rules;
+}
+
+void expect_same(const JsonObject& video, const char* key, int in_video, int in_image) {
   if (in_video == in_image) return;
-  video.fail(key, "is " + std::to_string(in_video) + ", but " + std::to_string(in_image) + " in " + image_source +
+  video.fail(key, "found " + std::to_string(in_video) + ", but the image processor has " + std::to_string(in_image) +
                       "; one vision tower has one value");
 }
 
-void parse_video_rules(std::string_view text, const std::string& source, const std::string& image_source,
-                       Rules& rules) {
-  const JsonDocument document(text, source);
-  const JsonObject root = document.root();
+void add_video_rules(Rules& rules, const JsonObject& video) {
   const ProcessorFile file =
-      parse_processor(root, {.patch_size = 16,
-                             .temporal_patch_size = 2,
-                             .merge_size = 2,
-                             .pixels = {.min = std::int64_t{128} * 32 * 32, .max = std::int64_t{768} * 32 * 32}});
-  expect_same(root, "patch_size", file.patch_size, rules.patch_size, image_source);
-  expect_same(root, "temporal_patch_size", file.temporal_patch_size, rules.temporal_patch_size, image_source);
-  expect_same(root, "merge_size", file.merge_size, rules.merge_size, image_source);
+      parse_processor(video, {.patch_size = 16,
+                              .temporal_patch_size = 2,
+                              .merge_size = 2,
+                              .pixels = {.min = std::int64_t{128} * 32 * 32, .max = std::int64_t{768} * 32 * 32}});
+  expect_same(video, "patch_size", file.patch_size, rules.patch_size);
+  expect_same(video, "temporal_patch_size", file.temporal_patch_size, rules.temporal_patch_size);
+  expect_same(video, "merge_size", file.merge_size, rules.merge_size);
   rules.video_min_pixels = file.pixels.min;
   rules.video_max_pixels = file.pixels.max;
-  if (root.has_value("fps")) rules.fps = root.positive("fps");
-  rules.min_frames = root.integer_or("min_frames", rules.min_frames, 1, kMaxFrames);
-  rules.max_frames = root.integer_or("max_frames", rules.max_frames, 1, kMaxFrames);
-  if (root.has_value("cap_pixels_per_frame") && root.boolean_or("cap_pixels_per_frame", false)) {
-    root.fail("cap_pixels_per_frame", "is true, which is not supported; set it to false and give max_pixels per clip");
+  if (video.has_value("fps")) rules.fps = video.positive("fps");
+  rules.min_frames = video.integer_or("min_frames", rules.min_frames, 1, kMaxFrames);
+  rules.max_frames = video.integer_or("max_frames", rules.max_frames, 1, kMaxFrames);
+  if (video.has_value("cap_pixels_per_frame") && video.boolean_or("cap_pixels_per_frame", false)) {
+    video.fail("cap_pixels_per_frame",
+               "found true, which is not supported; set it to false and give max_pixels a clip");
   }
 }
+
+/// A processor's settings in a checkpoint folder, as transformers looks for them: `section` of processor_config.json,
+/// else a file of its own.
+class ProcessorSettings {
+ public:
+  ProcessorSettings(const std::filesystem::path& folder, const char* section, const char* own_file) {
+    const std::filesystem::path common_file = folder / "processor_config.json";
+    if (std::filesystem::exists(common_file)) {
+      document_.emplace(read_text_file(common_file.string()), common_file.string());
+      if (const JsonObject root = document_->root(); root.has_value(section)) {
+        settings_ = root.object(section);
+        return;
+      }
+    }
+    const std::filesystem::path file = folder / own_file;
+    if (!std::filesystem::exists(file)) return;
+    document_.emplace(read_text_file(file.string()), file.string());
+    settings_ = document_->root();
+  }
+
+  const std::optional<JsonObject>& get() const { return settings_; }
+
+ private:
+  std::optional<JsonDocument> document_;
+  std::optional<JsonObject> settings_;  // a view into the document
+};
 
 /// Python's int / int, then round(): half to even.
 std::int64_t round_quotient(std::int64_t value, std::int64_t divisor) {
@@ -192,19 +230,12 @@ std::vector<double> patch_times(const std::vector<std::int64_t>& indices, double
 
 Rules parse_rules(std::string_view image_json, const std::string& image_source,
                   std::optional<std::string_view> video_json, const std::string& video_source) {
-  const JsonDocument document(image_json, image_source);
-  const ProcessorFile file =
-      parse_processor(document.root(), {.patch_size = 14,
-                                        .temporal_patch_size = 2,
-                                        .merge_size = 2,
-                                        .pixels = {.min = std::int64_t{56} * 56, .max = std::int64_t{28} * 28 * 1280}});
-  Rules rules;
-  rules.patch_size = file.patch_size;
-  rules.temporal_patch_size = file.temporal_patch_size;
-  rules.merge_size = file.merge_size;
-  rules.image_min_pixels = file.pixels.min;
-  rules.image_max_pixels = file.pixels.max;
-  if (video_json) parse_video_rules(*video_json, video_source, image_source, rules);
+  const JsonDocument image(image_json, image_source);
+  Rules rules = image_rules(image.root());
+  if (video_json) {
+    const JsonDocument video(*video_json, video_source);
+    add_video_rules(rules, video.root());
+  }
   return rules;
 }
 
@@ -213,12 +244,16 @@ Rules read_rules(const std::string& checkpoint_folder) {
   if (!std::filesystem::is_directory(folder)) {
     throw InputError(checkpoint_folder, "", "is not a folder, expected a Hugging Face checkpoint folder");
   }
-  const std::string image_file = (folder / "preprocessor_config.json").string();
-  const std::string video_file = (folder / "video_preprocessor_config.json").string();
-  const std::string image_json = read_text_file(image_file);
-  if (!std::filesystem::exists(video_file)) return parse_rules(image_json, image_file, std::nullopt, video_file);
-  const std::string video_json = read_text_file(video_file);
-  return parse_rules(image_json, image_file, video_json, video_file);
+  const ProcessorSettings image(folder, "image_processor", "preprocessor_config.json");
+  if (!image.get()) {
+    throw InputError((folder / "preprocessor_config.json").string(), "",
+                     "is missing, and there is no processor_config.json with image_processor either; expected the "
+                     "processor files of a Qwen3-VL checkpoint");
+  }
+  Rules rules = image_rules(*image.get());
+  const ProcessorSettings video(folder, "video_processor", "video_preprocessor_config.json");
+  if (video.get()) add_video_rules(rules, *video.get());
+  return rules;
 }
 
 std::int64_t visual_tokens(const Rules& rules, const Grid& grid) {
