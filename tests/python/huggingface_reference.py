@@ -76,7 +76,7 @@ def video_rows(frames: np.ndarray, config: dict[str, Any]) -> tuple[torch.Tensor
     return out["pixel_values_videos"], out["video_grid_thw"][0].tolist()
 
 
-def sampled(config: dict[str, Any], total: int, fps: float, **options: Any) -> list[int]:
+def sampled(config: dict[str, Any], total: int, fps: float, options: dict[str, Any]) -> list[int]:
     """Frame numbers that Qwen3VLVideoProcessor.sample_frames picks."""
     me = SimpleNamespace(**{key: config[key] for key in ("fps", "min_frames", "max_frames")})
     metadata = VideoMetadata(total_num_frames=total, fps=fps)

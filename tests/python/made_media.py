@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ def number_in(frame: np.ndarray) -> int:
     """The number a decoded frame carries."""
     height, width, _ = frame.shape
     edges = np.linspace(0, width, _STRIPES + 1).astype(int)
-    middle = [frame[: height // 2, a + 1 : b - 1].mean() > 127 for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    middle = [frame[: height // 2, a + 1 : b - 1].mean() > 127 for a, b in itertools.pairwise(edges)]
     return sum(1 << bit for bit, white in enumerate(middle) if white)
 
 
@@ -41,8 +43,12 @@ def write_clip(
     options: dict[str, str] | None = None,
     muxer: dict[str, str] | None = None,
     times: list[int] | None = None,
+    draw: Callable[[int, int, int], np.ndarray] = numbered,
 ) -> Path:
-    """Frames 0, 1, 2 … of `numbered`. `times` are presentation times in milliseconds, for a variable frame rate."""
+    """Frames draw(0, …), draw(1, …), … of this width and height.
+
+    times  presentation times in milliseconds, for a variable frame rate
+    """
     from fractions import Fraction
 
     with av.open(str(path), "w", options=muxer or {}) as container:
@@ -52,7 +58,7 @@ def write_clip(
         if times is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
         for number in range(frames):
-            frame = av.VideoFrame.from_ndarray(numbered(number, *size), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(draw(number, *size), format="rgb24")
             if times is not None:
                 frame.pts, frame.time_base = times[number], Fraction(1, 1000)
             container.mux(stream.encode(frame))

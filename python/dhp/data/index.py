@@ -366,7 +366,7 @@ def _positive(text: str) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
-    if (args.max_degree is None) != (args.capacity_tokens_per_rank is None) and args.max_degree is not None:
+    if args.max_degree and not args.capacity_tokens_per_rank:
         parser.error("--max-degree needs --capacity-tokens-per-rank")
     limits = Limits(args.max_tokens, args.max_degree, args.capacity_tokens_per_rank)
     try:

@@ -70,7 +70,7 @@ def read_image(path: str) -> Pixels:
             # Pillow would clip to 255 or refuse; the high byte is the picture.
             levels = np.clip(np.asarray(upright, dtype=np.int64), 0, 65535) >> 8
             return np.repeat(levels.astype(np.uint8)[:, :, None], 3, axis=2)
-        return np.asarray(upright.convert("RGB"))
+        return np.array(upright.convert("RGB"))  # a copy: torch wants to be able to write
 
 
 @contextlib.contextmanager
@@ -110,7 +110,8 @@ def read_units(medium: Medium, start: int, stop: int, processor: Processor) -> t
     if scale is None:
         raise MediumError(str(medium.source), "is a video, but the checkpoint folder has no video processor")
     resized = {
-        number: _resize(_checked(medium, pixels), rows * patch, columns * patch) for number, pixels in frames.items()
+        number: _resized(medium, _checked(medium, pixels), rows * patch, columns * patch)
+        for number, pixels in frames.items()
     }
     order = _order(medium, start, stop, temporal)
     stacked = np.stack([resized[number] for number in order])  # [frames, height, width, 3]
@@ -145,9 +146,16 @@ def _checked(medium: Medium, pixels: Pixels) -> Pixels:
     return pixels
 
 
-def _resize(pixels: Pixels, height: int, width: int) -> Pixels:
-    picture = Image.fromarray(pixels)
-    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
+def _resized(medium: Medium, pixels: Pixels, height: int, width: int) -> Pixels:
+    """Bicubic with antialiasing, by the library that Hugging Face uses for the kind: Pillow for pictures, torch (which
+    is what torchvision calls) for frames of clips. They differ by a level or two here and there."""
+    if medium.kind == "image":
+        return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    frame = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    smaller = torch.nn.functional.interpolate(frame, size=(height, width), mode="bicubic", antialias=True)
+    return np.asarray(smaller[0].permute(1, 2, 0).numpy())
 
 
 def _patchify(frames: Pixels, temporal: int, patch: int, merge: int) -> Pixels:

@@ -12,9 +12,9 @@ from typing import Any
 from PIL import Image
 
 from dhp.data.clips import read_frames
+from dhp.demo.checkpoint import make_tiny_checkpoint
 from dhp.demo.fetch import PACKAGES, fetch
 from dhp.demo.table import table
-from dhp.demo.checkpoint import make_tiny_checkpoint
 
 _STAMP = "demo.json"  # written last: says that the folder is whole, and what it was made from
 

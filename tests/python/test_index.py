@@ -1,0 +1,364 @@
+"""`dhp index`: exact counts, round trip, staleness, limits, and what the command says."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dhp.data.errors import DataError, StaleIndexError
+from dhp.data.index import (
+    Limits,
+    TooLongError,
+    build_index,
+    default_path,
+    load_index,
+    load_or_build_index,
+    main,
+    summary,
+)
+from dhp.data.media import PixelReader
+from dhp.data.text import Encoder
+from dhp.demo.checkpoint import make_tiny_checkpoint
+from made_media import write_clip
+
+SMALL = {"layers": 1, "hidden": 16, "heads": 1, "kv_heads": 1, "head_dim": 16, "vision_layers": 1, "vision_hidden": 16}
+
+
+def row(question: str, answer: str = "Yes, all of it.", **media: Any) -> dict[str, Any]:
+    return {
+        "messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}],
+        **media,
+    }
+
+
+ROWS = [
+    row("How are you?"),
+    row("<image>What is it?", images=["media/small.png"]),
+    row("<image><image>Compare.", images=["media/small.png", {"image": "media/large.png", "max_pixels": 65536}]),
+    row("<video>What moves?", videos=["media/clip.mp4"]),
+    row("<video>And here?", videos=[{"video": "media/clip.mp4", "video_start": 1.0, "video_end": 2.5, "fps": 4.0}]),
+    row("<video>A list.", videos=[["media/small.png"] * 3]),
+    row("<image>then<video>then<image>", images=["media/large.png"] * 2, videos=["media/clip.mp4"]),
+]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """data.jsonl, media/ and model/; not to be changed."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "media").mkdir()
+    for name, size in (("small", (70, 50)), ("large", (500, 330))):
+        levels = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        Image.fromarray(levels).save(folder / "media" / f"{name}.png")
+    write_clip(folder / "media" / "clip.mp4", 100)
+    make_tiny_checkpoint(folder / "model", deepstack=(0,), **SMALL)
+    write(folder / "data.jsonl", ROWS)
+    return folder
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "copy"))
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in rows), encoding="utf-8")
+    return path
+
+
+# ---- counts and files -----------------------------------------------------------------------------------------------
+
+
+def test_counts_are_what_encoding_and_reading_give(made: Path, tmp_path: Path) -> None:
+    index = build_index(made / "data.jsonl", made / "model", tmp_path / "i.jsonl")
+    encoder, reader = Encoder(made / "model"), PixelReader(made / "model")
+    assert [sample.id for sample in index.samples] == [1, 2, 3, 4, 5, 6, 7]
+    for sample in index.samples:
+        encoded = encoder.encode(sample)
+        assert sample.tokens == len(encoded.input_ids)
+        assert sample.label_tokens == encoded.label_tokens > 0
+        grids = [medium.grid for medium in sample.media]
+        assert sample.patches == sum(t * h * w for t, h, w in grids)
+        rows = [reader.read_units(medium, 0, medium.units).shape for medium in sample.media]
+        assert rows == [(t * h * w, reader.patch_width) for t, h, w in grids]
+        assert sample.patches == 4 * int((encoded.media_type > 0).sum())
+    assert index.samples[0].media == ()
+    assert index.samples[0].patches == 0
+    assert [m.kind for m in index.samples[6].media] == ["image", "video", "image"]
+
+
+def test_round_trip(made: Path, tmp_path: Path) -> None:
+    built = build_index(made / "data.jsonl", made / "model", tmp_path / "i.jsonl")
+    loaded = load_index(tmp_path / "i.jsonl", made / "data.jsonl", made / "model")
+    assert loaded.samples == built.samples
+    assert loaded.by_id[5] == built.samples[4]
+    header = json.loads((tmp_path / "i.jsonl").read_text().splitlines()[0])
+    assert header["format"] == "dhp.index/1"
+    assert header["samples"] == 7
+
+
+def test_index_moves_with_its_data(folder: Path, tmp_path: Path) -> None:
+    before = build_index(folder / "data.jsonl", folder / "model")
+    assert before.path == folder / "data.index.jsonl" == default_path(folder / "data.jsonl")
+    assert str(folder) not in before.path.read_text()
+    moved = folder.rename(tmp_path / "elsewhere")
+    after = load_index(moved / "data.index.jsonl", model=moved / "model")
+    assert after.samples[1].media[0].source == str(moved / "media" / "small.png")
+    assert PixelReader(moved / "model").read_units(after.samples[3].media[0], 0, 1).shape[0] > 0
+
+
+def test_same_bytes_from_any_number_of_workers(made: Path, tmp_path: Path) -> None:
+    texts = set()
+    for workers in (1, 3):
+        build_index(made / "data.jsonl", made / "model", tmp_path / "i.jsonl", workers=workers)
+        texts.add((tmp_path / "i.jsonl").read_text())
+    assert len(texts) == 1
+
+
+def test_load_or_build(folder: Path) -> None:
+    data, model = folder / "data.jsonl", folder / "model"
+    first = load_or_build_index(data, model)
+    stamp = first.path.stat().st_mtime_ns
+    assert load_or_build_index(data, model).samples == first.samples
+    assert first.path.stat().st_mtime_ns == stamp
+    elsewhere = load_or_build_index(data, model, folder / "sub" / "other.jsonl")
+    assert elsewhere.path.exists()
+    assert elsewhere.samples == first.samples
+
+
+# ---- stale and damaged ----------------------------------------------------------------------------------------------
+
+
+def test_changed_data_is_stale(folder: Path) -> None:
+    data, model = folder / "data.jsonl", folder / "model"
+    index = build_index(data, model)
+    write(data, [*ROWS, row("One more?")])
+    with pytest.raises(StaleIndexError, match=r"data\.index\.jsonl: is stale: the size of .*build it again"):
+        load_index(index.path, data, model)
+    write(data, [row("How art you?"), *ROWS[1:]])  # same size
+    with pytest.raises(StaleIndexError, match=r"the content of .*data\.jsonl"):
+        load_or_build_index(data, model)
+    data.unlink()
+    with pytest.raises(DataError, match=r"data\.jsonl: cannot be read"):
+        load_index(index.path)
+
+
+@pytest.mark.parametrize(
+    "name", ["preprocessor_config.json", "video_preprocessor_config.json", "tokenizer_config.json"]
+)
+def test_changed_processor_is_stale(folder: Path, name: str) -> None:
+    index = build_index(folder / "data.jsonl", folder / "model")
+    path = folder / "model" / name
+    path.write_text(path.read_text() + "\n")
+    with pytest.raises(StaleIndexError, match="another tokenizer or processor"):
+        load_index(index.path, folder / "data.jsonl", folder / "model")
+    assert len(load_index(index.path).samples) == 7  # without a model to compare with
+
+
+def test_other_weights_are_not_stale(folder: Path) -> None:
+    index = build_index(folder / "data.jsonl", folder / "model")
+    make_tiny_checkpoint(folder / "model", seed=1, deepstack=(0,), **SMALL)
+    assert load_index(index.path, folder / "data.jsonl", folder / "model").samples == index.samples
+
+
+def test_damaged_index(folder: Path) -> None:
+    index = build_index(folder / "data.jsonl", folder / "model")
+    text = index.path.read_text()
+    lines = text.splitlines(keepends=True)
+    for broken, message in [
+        ("", "is not an index"),
+        ("{", "is damaged"),
+        (lines[1], "is not an index"),
+        ("".join(lines[:-1]), "is cut off: 6 of 7 samples"),
+        (text[:-40], "is damaged"),
+        (text.replace('"tokens"', '"tokns"'), "is damaged"),
+    ]:
+        index.path.write_text(broken)
+        with pytest.raises(DataError, match=message):
+            load_index(index.path)
+
+
+# ---- bad and too long samples ---------------------------------------------------------------------------------------
+
+
+def test_limits() -> None:
+    from dhp.data.index import Sample
+
+    def sample(tokens: int) -> Sample:
+        return Sample(3, tokens, 0, 1, (), ())
+
+    assert Limits().check(sample(10**9)) is None
+    assert Limits(max_tokens=100).check(sample(100)) is None
+    problem = Limits(max_tokens=100, capacity_tokens_per_rank=40).check(sample(101))
+    assert problem is not None
+    assert problem.too_long
+    assert (problem.id, problem.tokens, problem.degree) == (3, 101, 3)
+    assert problem.message == "101 tokens, more than 100; fits at degree >= 3 (40 tokens a rank)"
+    by_degree = Limits(max_degree=4, capacity_tokens_per_rank=100)
+    assert by_degree.check(sample(400)) is None
+    problem = by_degree.check(sample(401))
+    assert problem is not None
+    assert problem.degree == 5
+    assert "more than 4 ranks hold; fits at degree >= 5" in problem.message
+
+
+def test_too_long_samples(made: Path, tmp_path: Path) -> None:
+    out = tmp_path / "i.jsonl"
+    whole = build_index(made / "data.jsonl", made / "model", out)
+    out.unlink()
+    longest = max(sample.tokens for sample in whole.samples)
+    limits = Limits(max_tokens=longest - 1, capacity_tokens_per_rank=100)
+    with pytest.raises(TooLongError, match=f"{longest} tokens, more than {longest - 1}; fits at degree"):
+        build_index(made / "data.jsonl", made / "model", out, limits=limits)
+    assert not out.exists()
+    index = build_index(made / "data.jsonl", made / "model", out, limits=limits, on_error="skip")
+    (problem,) = index.problems
+    assert problem.degree == -(-longest // 100)
+    assert {s.id for s in index.samples} | {problem.id} == set(range(1, 8))
+    assert load_index(out).problems == index.problems
+
+
+def test_every_bad_sample_is_named(folder: Path) -> None:
+    (folder / "media" / "empty.png").touch()
+    (folder / "media" / "words.mp4").write_text("words")
+    data = write(
+        folder / "bad.jsonl",
+        [
+            ROWS[0],
+            row("<image>", images=["media/none.png"]),
+            row("<image>", images=["media/empty.png"]),
+            '{"messages": [',
+            row("<video>", videos=["media/words.mp4"]),
+            row("<image>"),
+            row("a<|im_end|>"),
+            row("<video>", videos=[{"video": "media/clip.mp4", "video_start": 99}]),
+            ROWS[1],
+        ],
+    )
+    with pytest.raises(DataError) as caught:
+        build_index(data, folder / "model")
+    lines = str(caught.value).splitlines()
+    wanted = [
+        (2, "media/none.png: no such file"),
+        (3, "media/empty.png: is empty (0 bytes)"),
+        (4, "not valid JSON at column"),
+        (5, "media/words.mp4: cannot be decoded"),
+        (6, "images: 0 listed"),
+        (7, "control token <|im_end|>"),
+        (8, "no frame from video_start 99"),
+    ]
+    assert len(lines) == len(wanted)
+    for line, (number, text) in zip(lines, wanted, strict=True):
+        assert line.startswith(f"{data}:{number}: ")
+        assert text in line
+    index = build_index(data, folder / "model", on_error="skip")
+    assert [s.id for s in index.samples] == [1, 9]
+    assert [p.id for p in index.problems] == [n for n, _ in wanted]
+
+
+def test_verify_decodes_everything(folder: Path) -> None:
+    path = folder / "media" / "cut.jpg"
+    Image.open(folder / "media" / "large.png").save(path)
+    path.write_bytes(path.read_bytes()[:6000])
+    data = write(folder / "cut.jsonl", [ROWS[0], row("<image>", images=["media/cut.jpg"])])
+    assert len(build_index(data, folder / "model").samples) == 2
+    with pytest.raises(DataError, match=r"cut\.jsonl:2: .*cut\.jpg: cannot be decoded"):
+        build_index(data, folder / "model", verify=True)
+
+
+def test_nothing_to_index(folder: Path) -> None:
+    for rows in ([], ["{"]):
+        with pytest.raises(DataError, match="no sample can be used"):
+            build_index(write(folder / "none.jsonl", rows), folder / "model", on_error="skip")
+
+
+# ---- the command ----------------------------------------------------------------------------------------------------
+
+
+def test_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = str(folder / "data.jsonl")
+    assert main([data, "--model", str(folder / "model")]) == 0
+    out, err = capsys.readouterr()
+    index = load_index(folder / "data.index.jsonl")
+    assert out == f"{summary(index)}\nwrote {index.path}\n"
+    assert "7 samples, 5 pictures, 4 clips" in out
+    assert err == ""
+
+
+def test_command_in_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write(folder / "bad.jsonl", [*ROWS, "{"])
+    options = ["--model", str(folder / "model"), "--on-error", "skip", "--output-format", "json", "-o"]
+    assert main([str(data), *options, str(folder / "i.jsonl")]) == 0
+    result = json.loads(capsys.readouterr().out)
+    index = load_index(folder / "i.jsonl")
+    assert result["index"] == str(folder / "i.jsonl")
+    assert result["samples"] == 7
+    assert result["tokens"]["total"] == sum(s.tokens for s in index.samples)
+    assert result["patches"] == sum(s.patches for s in index.samples)
+    assert [p["id"] for p in result["skipped"]] == [8]
+
+
+def test_histogram_counts_every_sample(made: Path, tmp_path: Path) -> None:
+    index = build_index(made / "data.jsonl", made / "model", tmp_path / "i.jsonl")
+    counted = [line.split() for line in summary(index).splitlines() if line.startswith("   ")]
+    assert sum(int(words[3]) for words in counted) == len(index.samples)
+    for low, _, high, count, *_ in counted:
+        inside = [s for s in index.samples if int(low.replace(",", "")) <= s.tokens <= int(high.replace(",", ""))]
+        assert len(inside) == int(count)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["data.jsonl", "--model", "model", "--max-tokens", "50"], 1, "fits"),
+        (["data.jsonl", "--model", "model", "--max-degree", "2", "--capacity-tokens-per-rank", "40"], 1, "degree >= "),
+        (["data.jsonl", "--model", "model", "--max-tokens", "50", "--on-error", "skip"], 0, "skipped"),
+        (["data.jsonl", "--model", "media"], 2, "no config.json"),
+        (["data.jsonl", "--model", "llava"], 2, 'model_type "llava" is not supported; supported: qwen3_vl'),
+        (["none.jsonl", "--model", "model"], 2, "none.jsonl: cannot be read"),
+        (["lost.jsonl", "--model", "model"], 2, "lost.jsonl:1: "),
+    ],
+)
+def test_exit_codes(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    message: str,
+) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "llava").mkdir()
+    (folder / "llava" / "config.json").write_text('{"model_type": "llava"}')
+    write(folder / "lost.jsonl", [row("<image>", images=["lost.png"])])
+    if code == 1 and "--max-tokens" in arguments:
+        message = "tokens, more than 50"
+    assert main(arguments) == code
+    out, err = capsys.readouterr()
+    assert message in err
+    assert (folder / "data.index.jsonl").exists() == (code == 0)
+    assert bool(out) == (code == 0)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["d.jsonl"],
+        ["d.jsonl", "--model", "m", "--max-tokens", "0"],
+        ["d.jsonl", "--model", "m", "--max-tokens", "many"],
+        ["d.jsonl", "--model", "m", "--max-degree", "4"],
+        ["d.jsonl", "--model", "m", "--on-error", "hope"],
+    ],
+)
+def test_bad_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "dhp index: error:" in capsys.readouterr().err
