@@ -99,9 +99,9 @@ class Encoder:
     def _render(self, sample: Conversation) -> str:
         turns: list[dict[str, Any]] = []
         for message in sample.messages:
-            for part in message.parts:
-                for token in self._special if isinstance(part, str) else ():
-                    if token in part:
+            for text in (part for part in message.parts if isinstance(part, str)):
+                for token in self._special:
+                    if token in text:
                         raise DataError(
                             f"the {message.role}'s text holds the control token {token}; remove or escape it"
                         )
