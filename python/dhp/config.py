@@ -100,8 +100,8 @@ def _typed(source: str, key: str, value: Any) -> Any:
 
 
 def _parse(key: str, text: str) -> Any:
-    """A command-line value in TOML's notation, with bare words as strings."""
-    if _TYPES.get(key) is str:
+    """A command-line value in TOML's notation; strings may go without quotes."""
+    if _TYPES.get(key) is str and not text.startswith(('"', "'")):
         return text
     try:
         return tomllib.loads(f"value = {text}")["value"]

@@ -14,5 +14,5 @@ def mixed_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("mixed")
     write_mixed_data(folder)
-    make_tiny_checkpoint(folder / "model")
+    make_tiny_checkpoint(folder / "model", layers=3, hidden=64, vision_layers=3, vision_hidden=32, deepstack=(0, 2))
     return folder

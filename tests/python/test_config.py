@@ -17,9 +17,10 @@ def toml(tmp_path: Path) -> Path:
 
 
 def test_overrides_win_and_types_hold(toml: Path) -> None:
-    config = read_config(toml, ["steps=20", "learning_rate=3", "schedule=static:2", "freeze_vit=true"])
+    config = read_config(toml, ["steps=20", "learning_rate=3", "schedule=static:2", "freeze_vit=true", "cost='c'"])
     assert (config.steps, config.learning_rate, config.schedule, config.freeze_vit) == (20, 3.0, "static:2", True)
     assert type(config.learning_rate) is float
+    assert config.cost == "c"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,200 @@
+"""`dhp train` as its users run it: output, checkpoints, what happens when ranks die or files are bad."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+FIELDS = {"step", "loss", "tokens", "degrees", "plan_s", "idle_share"}
+
+
+@pytest.fixture
+def folder(mixed_data: Path, tmp_path: Path) -> Path:
+    """A copy of the data with a run.toml of 6 steps on 4 ranks."""
+    shutil.copytree(mixed_data, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.pt", "run-*"))
+    settings = {
+        "model": str(tmp_path / "model"),
+        "data": str(tmp_path / "train.jsonl"),
+        "output_dir": str(tmp_path / "out"),
+        "ranks": 4,
+        "global_batch_size": 6,
+        "steps": 6,
+        "capacity_tokens": 56,
+        "learning_rate": 1e-3,
+        "timeout_s": 60.0,
+    }
+    (tmp_path / "run.toml").write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
+    return tmp_path
+
+
+def command(folder: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "dhp.train", str(folder / "run.toml"), *arguments]
+
+
+def dhp_train(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(folder, *arguments), capture_output=True, text=True, timeout=240)
+
+
+def losses(file: Path) -> dict[int, float]:
+    return {record["step"]: record["loss"] for record in map(json.loads, file.read_text().splitlines())}
+
+
+def test_metrics_trace_checkpoint_and_silence_when_piped(folder: Path) -> None:
+    done = dhp_train(folder, "--metrics", str(folder / "m.jsonl"), "--trace", str(folder / "t.json"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "", "no step lines where nobody watches"
+    records = [json.loads(line) for line in (folder / "m.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in records] == [1, 2, 3, 4, 5, 6]
+    for record in records:
+        assert record.keys() >= FIELDS
+        assert record["samples"] == 6
+        assert 0 <= record["idle_share"] < 1
+        assert record["predicted_step_s"] >= record["lower_bound_s"] > 0
+    assert records[-1]["loss"] < records[0]["loss"]
+
+    events = json.loads((folder / "t.json").read_text())["traceEvents"]
+    tasks = [e for e in events if e.get("cat") == "task"]
+    assert {e["pid"] for e in tasks} == {0, 1, 2, 3}
+    assert len(tasks) == sum(sum(r["degrees"]) for r in records), "one bar a task and member"
+    assert all(e["dur"] > 0 for e in tasks)
+
+    from transformers import AutoModelForImageTextToText
+
+    checkpoint = folder / "out" / "step-000006"
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint)
+    saved = load_file(checkpoint / "model.safetensors")
+    start = load_file(folder / "model" / "model.safetensors")
+    assert saved.keys() == start.keys()
+    assert any(not torch.equal(saved[name], start[name]) for name in saved)
+    assert sum(p.numel() for p in model.parameters()) > 0
+    assert (checkpoint / "tokenizer.json").is_file()
+
+
+def test_step_lines_where_asked_for(folder: Path) -> None:
+    done = dhp_train(folder, "--set", "log_every=2", "--ranks", "2", "--set", "capacity_tokens=110", "--steps", "4")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("step 2/4 | loss ")
+    for part in (" tok/s | groups ", "×", " | idle ", " % | plan ", " ms"):
+        assert part in lines[0]
+
+
+def test_killed_rank_ends_the_run_and_resume_continues_it_exactly(folder: Path) -> None:
+    unbroken = dhp_train(folder, "--metrics", str(folder / "whole.jsonl"), "--set", f"output_dir={folder}/whole")
+    assert unbroken.returncode == 0, unbroken.stderr
+
+    arguments = ("--metrics", str(folder / "broken.jsonl"), "--set", "save_steps=2")
+    with subprocess.Popen(command(folder, *arguments), stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not (folder / "out" / "step-000002").exists():
+            assert time.monotonic() < deadline, "no checkpoint after two minutes"
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.01)
+        victim = rank_process(process.pid, 2)
+        victim.send_signal(signal.SIGKILL)
+        killed = time.monotonic()
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode != 0
+        assert time.monotonic() - killed < 60
+    assert "rank 2 was lost: killed by signal 9 (SIGKILL)" in stderr
+    for survivor in (0, 1, 3):
+        assert f"rank {survivor}: step " in stderr, f"rank {survivor} says where it was:\n{stderr}"
+    assert not list((folder / "out").glob(".*")), "no half-written checkpoint"
+
+    resumed = dhp_train(folder, *arguments, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    whole, broken = losses(folder / "whole.jsonl"), losses(folder / "broken.jsonl")
+    assert broken == whole, "to the last bit"
+    ends = [load_file(folder / name / "step-000006" / "model.safetensors") for name in ("whole", "out")]
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+def rank_process(launcher: int, rank: int) -> psutil.Process:
+    children = sorted(psutil.Process(launcher).children(), key=lambda child: child.pid)
+    assert len(children) == 4
+    return children[rank]
+
+
+def test_resume_without_a_checkpoint_starts_afresh_and_another_run_is_refused(folder: Path) -> None:
+    first = dhp_train(folder, "--resume", "--steps", "2", "--ranks", "1", "--set", "capacity_tokens=1000")
+    assert first.returncode == 0, first.stderr
+    other = dhp_train(folder, "--resume", "--set", "seed=5", "--ranks", "1", "--set", "capacity_tokens=1000")
+    assert other.returncode == 2
+    assert "seed: was 0, is now 5" in other.stderr
+
+
+def test_picture_that_vanishes_after_indexing_is_dropped_on_all_ranks(folder: Path) -> None:
+    """The run with a lost picture equals one in which its samples have no loss, whatever the groups."""
+    assert dhp_train(folder, "--steps", "1", "--set", f"output_dir={folder}/first").returncode == 0  # makes the index
+    (folder / "picture1.png").unlink()
+    (folder / "clip1.mp4").write_bytes(b"not a video")
+    runs = {}
+    for ranks, capacity in ((1, 10_000), (4, 56)):
+        out = folder / f"out{ranks}"
+        done = dhp_train(
+            folder, "--ranks", str(ranks), "--metrics", f"{out}.jsonl",
+            "--set", f"output_dir={out}", "--set", f"capacity_tokens={capacity}",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "picture1.png" in done.stderr
+        runs[ranks] = [json.loads(line) for line in Path(f"{out}.jsonl").read_text().splitlines()]
+    assert any(r["dropped"] for r in runs[1])
+    for one, four in zip(runs[1], runs[4], strict=True):
+        assert one["dropped"] == four["dropped"]
+        assert one["label_tokens"] == four["label_tokens"]
+        assert one["loss"] == pytest.approx(four["loss"], rel=1e-4)
+
+    fatal = dhp_train(folder, "--set", 'on_bad_media="fail"', "--set", f"output_dir={folder}/fatal")
+    assert fatal.returncode == 2
+    assert "cannot be read" in fatal.stderr
+    assert "picture1.png" in fatal.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--schedule", "static:3"], 2, "3"),
+        (["--schedule", "best"], 2, "best"),
+        (["--set", "capacity_tokens=20"], 2, "do not fit on 4 ranks: sample"),
+        (["--set", "global_batch_size=1000"], 2, "global_batch_size: found 1000, but the data has 20 samples"),
+        (["--set", "data=nowhere.jsonl"], 2, "nowhere.jsonl"),
+        (["--set", "model=nowhere"], 2, "nowhere/config.json: cannot be read"),
+        (["--set", "cluster=nowhere.json"], 2, "nowhere.json"),
+        (["--set", "schedule=static:1"], 1, "needs"),
+    ],
+)
+def test_bad_input_is_named_once(folder: Path, arguments: list[str], code: int, message: str) -> None:
+    done = dhp_train(folder, *arguments)
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("dhp: ")]
+    assert len(errors) <= 2, done.stderr  # the reason, and for infeasible batches the launcher's last word
+    assert "Traceback" not in done.stderr
+
+
+def test_unknown_family_is_refused(folder: Path) -> None:
+    (folder / "model" / "config.json").write_text('{"model_type": "llama"}')
+    done = dhp_train(folder)
+    assert done.returncode == 2
+    assert 'model_type: found "llama", supported: qwen3_vl' in done.stderr
+
+
+def test_runs_under_torchrun(folder: Path) -> None:
+    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "dhp.train", str(folder / "run.toml")]
+    done = subprocess.run(
+        [sys.executable, *launch, "--steps", "2", "--set", "capacity_tokens=110", "--metrics", str(folder / "m.jsonl")],
+        capture_output=True, text=True, timeout=240, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert losses(folder / "m.jsonl").keys() == {1, 2}
