@@ -215,6 +215,26 @@ def test_nested_processor_config(folder: Path, tmp_path: Path) -> None:
     assert ours.fingerprint != plain.fingerprint
 
 
+def test_defaults_where_the_files_are_silent(folder: Path, tmp_path: Path) -> None:
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    silent = {
+        name: {k: v for k, v in config(folder, name).items() if k in ("size", "patch_size", "merge_size")}
+        for name in ("preprocessor_config", "video_preprocessor_config")
+    }
+    silent["preprocessor_config"]["temporal_patch_size"] = 2
+    silent["preprocessor_config"]["patch_size"] = 16
+    ours = load_processor(copy_with(folder, tmp_path / "silent", **silent))
+    assert ours.video is not None
+    for scale, theirs in (
+        (ours.image, Qwen2VLImageProcessorPil),
+        (ours.video, hf.video_module().Qwen3VLVideoProcessor),
+    ):
+        assert list(scale.mean) == list(theirs.image_mean)
+        assert list(scale.std) == list(theirs.image_std)
+        assert scale.rescale == theirs.rescale_factor
+
+
 BAD_FOLDERS = [
     ({"config": None}, r"no config\.json; give a local Hugging Face checkpoint"),
     ({"config": {"model_type": "llava"}}, r'config\.json: model_type "llava" is not supported; supported: qwen3_vl'),

@@ -284,6 +284,13 @@ def test_only_what_is_needed_is_decoded(processor: Processor, clip: Path, monkey
     assert decoded == []
 
 
+def test_wrong_time_stamps_fall_back_to_counting(clip: Path) -> None:
+    info = probe_clip(str(clip))
+    (stamp,), (key,) = info.locate([100])
+    for stamps, keys in [((stamp + 1,), (key,)), ((stamp,), (-(10**9),)), ((10**12,), (10**12,))]:
+        assert number_in(read_frames(str(clip), [100], stamps, keys)[100]) == 100
+
+
 def test_start_and_end(processor: Processor, clip: Path) -> None:
     def frames(**cut: float) -> tuple[int, ...]:
         return place_medium(MediumRef("video", str(clip), nframes=2, **cut), processor).frame_indices

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -53,7 +54,19 @@ class ClipInfo:
 
 
 def probe_clip(path: str) -> ClipInfo:
-    """Counts frames and measures the first one. Raises MediumError, also for a file that was cut off."""
+    """Counts frames and measures the first one. Raises MediumError, also for a file that was cut off.
+
+    The last few files are remembered, as long as they do not change: data sets cut many clips from one file.
+    """
+    try:
+        about = os.stat(path)
+    except OSError:
+        return _probe(path, 0, 0)  # says what is wrong
+    return _probe(path, about.st_mtime_ns, about.st_size)
+
+
+@functools.lru_cache(maxsize=16)
+def _probe(path: str, _changed_ns: int, _bytes: int) -> ClipInfo:
     with _opened(path) as (container, stream):
         stated_rate = float(stream.average_rate or stream.guessed_rate or 0)
         stamps: list[int | None] = []
@@ -144,20 +157,22 @@ def _by_stamp(path: str, wanted: list[tuple[int, int, int]]) -> dict[int, Pixels
 
 def _decode_from(container: Any, stream: Any, key: int) -> Iterator[Any]:
     """Decodes from the key frame with time stamp `key`. A seek may land late (containers index decode times), so what
-    it lands on is looked at, and the seek repeated further back until it lies at or before the key frame."""
+    it lands on is looked at, and the seek repeated further back until it lies at or before the key frame. Yields
+    nothing where no seek gets there."""
     target = key
     for step in range(40):
-        container.seek(target, stream=stream, backward=True, any_frame=False)
+        try:
+            container.seek(target, stream=stream, backward=True, any_frame=False)
+        except av.error.FFmpegError:
+            return
         packets = container.demux(stream)
         first = next(packets, None)
         if first is not None and first.size and first.is_keyframe and first.pts is not None and first.pts <= key:
             break
         target -= 1 << step
     else:
-        container.seek(0)
-        packets, first = container.demux(stream), None
-    if first is not None:
-        yield from first.decode()
+        return
+    yield from first.decode()
     for packet in packets:
         yield from packet.decode()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from dhp._core import qwen3_vl
 from dhp.data.clips import probe_clip
@@ -46,7 +47,7 @@ def _clip(ref: MediumRef, processor: Processor) -> Medium:
     sampling = qwen3_vl.Sampling(fps=ref.fps, frames=ref.nframes, max_pixels=ref.max_pixels)
     medium = _sampled(ref, processor, info.height, info.width, frames, info.fps, sampling, first)
     stamps, keys = info.locate(medium.frame_indices)
-    return Medium(**{**medium.__dict__, "frame_pts": stamps, "key_pts": keys})
+    return replace(medium, frame_pts=stamps, key_pts=keys)
 
 
 def _cut(ref: MediumRef, frames: int, fps: float) -> tuple[int, int]:

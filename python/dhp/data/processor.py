@@ -20,6 +20,10 @@ from dhp.data.errors import DataError
 SUPPORTED_FAMILIES = ("qwen3_vl",)
 RULES_VERSION = 1  # raise it when the same files would give other tokens or frames: old indexes are stale then
 _BICUBIC = 3  # PIL.Image.Resampling.BICUBIC
+# What Hugging Face's classes take where a file is silent: OpenAI CLIP's for Qwen2VLImageProcessor, halves for
+# Qwen3VLVideoProcessor.
+_IMAGE_DEFAULTS = ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711])
+_VIDEO_DEFAULTS = ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])
 # Files that decide ids, grids or frames. Weights and the rest of config.json do not.
 _FINGERPRINTED = (
     "tokenizer.json",
@@ -84,8 +88,8 @@ def load_processor(folder: str | os.PathLike[str]) -> Processor:
     return Processor(
         folder=str(folder),
         rules=rules,
-        image=_scale(image, image_source),
-        video=None if video is None else _scale(video, video_source),
+        image=_scale(image, image_source, _IMAGE_DEFAULTS),
+        video=None if video is None else _scale(video, video_source, _VIDEO_DEFAULTS),
         fingerprint=_fingerprint(root),
     )
 
@@ -97,7 +101,7 @@ def _part(root: Path, nested: dict[str, Any], key: str, file: str) -> tuple[dict
     return (_load(path) if path.exists() else None), str(path)
 
 
-def _scale(config: dict[str, Any], source: str) -> PixelScale:
+def _scale(config: dict[str, Any], source: str, defaults: tuple[list[float], list[float]]) -> PixelScale:
     expected = {"do_resize": True, "do_rescale": True, "do_normalize": True, "do_convert_rgb": True}
     for key, value in expected.items():
         if config.get(key, value) != value:
@@ -107,14 +111,14 @@ def _scale(config: dict[str, Any], source: str) -> PixelScale:
     if config.get("cap_pixels_per_frame"):
         raise DataError(f"{source}: cap_pixels_per_frame is not supported; set max_pixels per video instead")
     return PixelScale(
-        mean=_triple(config, "image_mean", source),
-        std=_triple(config, "image_std", source),
+        mean=_triple(config, "image_mean", source, defaults[0]),
+        std=_triple(config, "image_std", source, defaults[1]),
         rescale=float(config.get("rescale_factor", 1 / 255)),
     )
 
 
-def _triple(config: dict[str, Any], key: str, source: str) -> tuple[float, float, float]:
-    value = config.get(key, [0.5, 0.5, 0.5])
+def _triple(config: dict[str, Any], key: str, source: str, default: list[float]) -> tuple[float, float, float]:
+    value = config.get(key, default)
     if not (isinstance(value, list) and len(value) == 3 and all(isinstance(v, (int, float)) for v in value)):
         raise DataError(f"{source}: {key}: found {json.dumps(value)}; must be three numbers")
     return (float(value[0]), float(value[1]), float(value[2]))
