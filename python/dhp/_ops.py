@@ -14,7 +14,7 @@ failed first. The group then stays failed.
 
 configure_group(group, timeout_s)   longest single wait, 600 s unless set
 set_label(group, label)             what this rank is busy with ("step 12, task 3"), for messages
-report_failure(group, message)      makes the others stop waiting: call it before leaving a training loop by an error
+report_failure(group, message)      makes the others stop waiting, with this message: name the rank and the cause
 failure(group) -> str               the first failure of any rank, or ""
 release_group(group), release_all_groups()
 create_thread_groups(name, size)    ranks as threads of this process; rank r uses group f"{name}/{r}"

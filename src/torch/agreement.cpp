@@ -66,29 +66,36 @@ std::string Signature::difference(const Words& other) const {
 
 void agree(Transport& transport, std::span<const Greeting> greetings, const std::string& doing) {
   const auto options = at::TensorOptions().dtype(at::kLong);
-  std::vector<Transfer> transfers;
-  transfers.reserve(greetings.size());
+  std::vector<Transfer> sends;
+  std::vector<Transfer> receives;
+  std::vector<const Signature*> expected;
   for (const Greeting& greeting : greetings) {
     at::Tensor buffer = at::empty({Signature::kWords}, options);
-    if (greeting.direction == Direction::kSend) {
+    if (greeting.direction == Direction::kReceive) {
+      receives.push_back({greeting.direction, greeting.peer, Role::kHeader, std::move(buffer)});
+      expected.push_back(greeting.signature);
+    } else {
       std::memcpy(buffer.mutable_data_ptr(), greeting.signature->words().data(), sizeof(Signature::Words));
+      sends.push_back({greeting.direction, greeting.peer, Role::kHeader, std::move(buffer)});
     }
-    transfers.push_back({greeting.direction, greeting.peer, Role::kHeader, std::move(buffer)});
   }
-  transport.post(transfers, doing + ", comparing the call with its neighbours'")->wait();
-  for (std::size_t i = 0; i < greetings.size(); ++i) {
-    const Greeting& greeting = greetings[i];
-    if (greeting.direction == Direction::kSend) continue;
+  // What came is looked at first: a peer that makes another call may never take what is sent to it.
+  const std::string comparing = doing + ", comparing the call with the others'";
+  const auto receiving = transport.post(receives, comparing);
+  const auto sending = transport.post(sends, comparing);
+  receiving->wait();
+  for (std::size_t i = 0; i < receives.size(); ++i) {
     Signature::Words words{};
-    std::memcpy(words.data(), transfers[i].buffer.const_data_ptr(), sizeof(words));
-    const std::string difference = greeting.signature->difference(words);
+    std::memcpy(words.data(), receives[i].buffer.const_data_ptr(), sizeof(words));
+    const std::string difference = expected[i]->difference(words);
     if (difference.empty()) continue;
-    const std::string message = describe_rank(transport) + " and rank " + std::to_string(greeting.peer) +
-                                " disagree about " + greeting.signature->operation() + ": " + difference +
-                                " (here is rank " + std::to_string(transport.rank()) + ")";
+    const std::string message = describe_rank(transport) + " and rank " + std::to_string(receives[i].peer) +
+                                " disagree about " + expected[i]->operation() + ": " + difference + " (here is rank " +
+                                std::to_string(transport.rank()) + ")";
     transport.record_failure(message);
     C10_THROW_ERROR(DistError, message);
   }
+  sending->wait();
 }
 
 }  // namespace dhp

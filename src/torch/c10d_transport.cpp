@@ -48,7 +48,9 @@ class C10dTransport final : public Transport {
         backend_(group->getBackend(c10::kCPU)),
         rank_(group->getRank()),
         size_(group->getSize()),
-        watch_(private_store(*group)) {}
+        carrier_timeout_(carrier_timeout(*backend_.lock())),
+        timeout_(std::min(kDefaultTimeout, carrier_timeout_)),
+        watch_(rank_, private_store(*group)) {}
 
   bool serves(const c10::intrusive_ptr<c10d::ProcessGroup>& group) const { return group_.lock() == group; }
 
@@ -57,7 +59,7 @@ class C10dTransport final : public Transport {
   c10::Device device() const override { return c10::kCPU; }
 
   std::unique_ptr<Ticket> post(std::span<const Transfer> transfers, const std::string& doing) override {
-    if (const auto known = watch_.failure(false)) throw_failure(*known, describe_rank(*this) + ", in " + doing);
+    if (const auto known = watch_.record().known()) throw_failure(*known, describe_rank(*this) + ", in " + doing);
     const auto backend = backend_.lock();
     TORCH_CHECK_VALUE(backend != nullptr, "the process group of this transport was destroyed");
     std::vector<C10dTicket::Leg> legs;
@@ -82,28 +84,31 @@ class C10dTransport final : public Transport {
   /// Ends a wait that the carrier ended with an error: throws the root cause, which is another rank's if it recorded
   /// one, else the loss of the peer.
   [[noreturn]] void fail_on_error(const std::string& error, const std::string& where, int peer) {
-    auto cause = watch_.failure(true);
+    auto cause = failure(true);
     if (!cause) {
       std::this_thread::sleep_for(kReasonGrace);
-      cause = watch_.failure(true);
+      cause = failure(true);
     }
     if (!cause) {
       const bool timed_out = error.find("Timed out") != std::string::npos;
-      watch_.record(timed_out
-                        ? where + ": the process group's own time-out expired: " + first_line(error)
-                        : "rank " + std::to_string(peer) + " was lost (seen by " + where + "): " + first_line(error));
-      cause = watch_.failure(false);
+      watch_.record().write(timed_out ? where + ": the process group's own time-out expired: " + first_line(error)
+                                      : "rank " + std::to_string(peer) + " was lost (seen by " + where +
+                                            "): " + first_line(error));
+      cause = watch_.record().known();
     }
     throw_failure(cause.value_or(error), where);
   }
 
-  void record_failure(const std::string& message) noexcept override { watch_.record(message); }
-  std::optional<std::string> failure(bool look) override { return watch_.failure(look); }
+  void record_failure(const std::string& message) noexcept override { watch_.record().write(message); }
+  std::optional<std::string> failure(bool look) override {
+    if (look) watch_.record().read_now();
+    return watch_.record().known();
+  }
   FailureWatch& watch() { return watch_; }
 
   void set_timeout(std::chrono::milliseconds timeout) override {
     std::lock_guard lock(mutex_);
-    timeout_ = timeout;
+    timeout_ = std::min(timeout, carrier_timeout_);
   }
   std::chrono::milliseconds timeout() const {
     std::lock_guard lock(mutex_);
@@ -125,13 +130,20 @@ class C10dTransport final : public Transport {
     return store->clone();
   }
 
+  /// Longest wait that ends before the group's own time-out, which in Gloo closes the connections to all ranks.
+  static std::chrono::milliseconds carrier_timeout(c10d::Backend& backend) {
+    const auto limit = backend.getBackendOptions()->timeout;
+    return limit - std::max(std::chrono::milliseconds(500), limit / 20);
+  }
+
   // Weak: the owner of the group decides when its connections close.
   const c10::weak_intrusive_ptr<c10d::ProcessGroup> group_;
   const c10::weak_intrusive_ptr<c10d::Backend> backend_;
   const int rank_;
   const int size_;
+  const std::chrono::milliseconds carrier_timeout_;
   mutable std::mutex mutex_;
-  std::chrono::milliseconds timeout_ = kDefaultTimeout;
+  std::chrono::milliseconds timeout_;
   std::string label_;
   FailureWatch watch_;
 };
@@ -146,6 +158,7 @@ void C10dTicket::wait() {
   const Leg* failed = nullptr;
   std::string error;
   for (const Leg& leg : legs_) {
+    transport_->watch().at(id, leg.peer);
     try {
       if (leg.work->wait()) continue;
     } catch (const std::exception& problem) {
@@ -159,7 +172,9 @@ void C10dTicket::wait() {
 
   const std::string where = describe_wait(*transport_, doing_, failed->direction, failed->peer);
   if (!error.empty()) transport_->fail_on_error(error, where, failed->peer);
-  if (outcome == FailureWatch::Outcome::kTimedOut) transport_->record_failure(timeout_message(where, timeout));
+  if (outcome == FailureWatch::Outcome::kTimedOut) {
+    transport_->watch().record().write_expired(timeout_message(where, timeout), failed->peer);
+  }
   throw_failure(transport_->failure(false).value_or("the transfer was aborted"), where);
 }
 

@@ -1,20 +1,10 @@
 #include "torch/failure_watch.h"
 
-#include <exception>
-
 namespace dhp {
-namespace {
 
 using Clock = std::chrono::steady_clock;
 
-const std::string kKey = "dhp/failure";
-constexpr auto kPeriod = std::chrono::milliseconds(200);
-// A rank that dies takes its connections with it, and those errors name it; they come first if the store waits a bit.
-constexpr auto kStoreGrace = std::chrono::seconds(2);
-
-}  // namespace
-
-FailureWatch::FailureWatch(c10::intrusive_ptr<c10d::Store> store) : store_(std::move(store)) {}
+FailureWatch::FailureWatch(int rank, c10::intrusive_ptr<c10d::Store> store) : record_(rank, std::move(store)) {}
 
 FailureWatch::~FailureWatch() {
   {
@@ -31,12 +21,17 @@ std::uint64_t FailureWatch::begin(const Works& works, std::chrono::milliseconds 
   {
     std::lock_guard lock(mutex_);
     id = next_wait_++;
-    waits_[id] = Wait{works, Clock::now() + timeout};
+    waits_[id] = Wait{works, Clock::now() + timeout, std::nullopt};
     wake = idle_;
     if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
   }
   if (wake) changed_.notify_all();
   return id;
+}
+
+void FailureWatch::at(std::uint64_t wait, int peer) {
+  std::lock_guard lock(mutex_);
+  waits_.at(wait).peer = peer;
 }
 
 FailureWatch::Outcome FailureWatch::end(std::uint64_t wait) {
@@ -48,60 +43,13 @@ FailureWatch::Outcome FailureWatch::end(std::uint64_t wait) {
   return outcome;
 }
 
-void FailureWatch::record(const std::string& message) noexcept {
-  std::string first = message;
-  try {
-    std::lock_guard store_lock(store_mutex_);
-    first = store_->compareSet(kKey, "", message);
-  } catch (const std::exception&) {
-    // Without a store the others cannot be told; this rank still stops.
-    first += " (the others could not be told: the group's store does not answer)";
-  }
-  std::lock_guard lock(mutex_);
-  if (!failure_) failure_ = first;
-}
-
-std::optional<std::string> FailureWatch::failure(bool look) {
-  {
-    std::lock_guard lock(mutex_);
-    if (failure_ || !look) return failure_;
-  }
-  look_at_store();
-  std::lock_guard lock(mutex_);
-  return failure_;
-}
-
-void FailureWatch::look_at_store() {
-  std::optional<std::string> found;
-  std::string problem;
-  try {
-    std::lock_guard store_lock(store_mutex_);
-    if (store_->check({kKey})) found = store_->get_to_str(kKey);
-  } catch (const std::exception& error) {
-    problem = error.what();
-  }
-  std::lock_guard lock(mutex_);
-  if (problem.empty()) {
-    store_lost_since_.reset();
-    if (found && !failure_) failure_ = found;
-    return;
-  }
-  const auto now = Clock::now();
-  if (!store_lost_since_) store_lost_since_ = now;
-  if (!failure_ && now - *store_lost_since_ >= kStoreGrace) {
-    failure_ =
-        "the store of the process group is gone: the process that hosts it (rank 0, or torchrun's agent) has ended: " +
-        problem.substr(0, problem.find('\n'));
-  }
-}
-
-void FailureWatch::abort_where_due() {
+void FailureWatch::abort_where_due(bool failed) {
   std::vector<Works> aborted;
   {
     std::lock_guard lock(mutex_);
     const auto now = Clock::now();
     for (auto& [id, wait] : waits_) {
-      if (failure_) {
+      if (failed) {
         wait.outcome = Outcome::kFailed;
       } else if (now >= wait.deadline) {
         wait.outcome = Outcome::kTimedOut;
@@ -117,6 +65,7 @@ void FailureWatch::abort_where_due() {
 }
 
 void FailureWatch::run() {
+  constexpr auto kPeriod = std::chrono::milliseconds(200);
   std::unique_lock lock(mutex_);
   while (!stopping_) {
     idle_ = true;
@@ -124,10 +73,10 @@ void FailureWatch::run() {
     idle_ = false;
     if (changed_.wait_for(lock, kPeriod, [&] { return stopping_; })) return;
     if (waits_.empty()) continue;
-    const bool known = failure_.has_value();
+    const auto peer = waits_.begin()->second.peer;
     lock.unlock();
-    if (!known) look_at_store();
-    abort_where_due();
+    record_.read_soon(peer);
+    abort_where_due(record_.known().has_value());
     lock.lock();
   }
 }

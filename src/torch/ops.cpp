@@ -141,8 +141,7 @@ void configure_group(const std::string& group, double timeout_s) {
 void set_label(const std::string& group, const std::string& label) { find_transport(group)->set_label(label); }
 
 void report_failure(const std::string& group, const std::string& message) {
-  const auto transport = find_transport(group);
-  transport->record_failure(describe_rank(*transport) + ": " + message);
+  find_transport(group)->record_failure(message);
 }
 
 std::string failure(const std::string& group) { return find_transport(group)->failure(true).value_or(""); }
@@ -163,7 +162,7 @@ TORCH_LIBRARY(dhp, library) {
   // The longest wait on this group, and what this rank is busy with ("step 12, task 3") for messages.
   library.def("configure_group(str group, float timeout_s) -> ()", configure_group);
   library.def("set_label(str group, str label) -> ()", set_label);
-  // Failures of the group: tell the others of one of this rank; the first one of any rank, or "".
+  // Failures of the group: tell the others of one (the message names the rank); the first one of any rank, or "".
   library.def("report_failure(str group, str message) -> ()", report_failure);
   library.def("failure(str group) -> str", failure);
   // Ends the failure watch of a group, or of all.

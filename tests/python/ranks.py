@@ -1,0 +1,148 @@
+"""Runs a function on several ranks: as processes over Gloo, or as threads of this process."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from dhp import _ops
+
+_ops.load()
+
+# torch is imported once, in the server, and not again in every rank. One thread a rank: ranks outnumber cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["torch", "torch.distributed"])
+
+
+@dataclass
+class World:
+    """What a rank knows of its run."""
+
+    rank: int
+    size: int
+    store: dist.Store
+    _groups: list[dist.ProcessGroup] = field(default_factory=list)
+
+    def new_group(self, timeout_s: float = 60.0) -> str:
+        """The name of a fresh process group over all ranks: a failure of one group leaves the others alone."""
+        group = dist.new_group(list(range(self.size)), timeout=timedelta(seconds=timeout_s))
+        self._groups.append(group)
+        return group.group_name
+
+    def meet(self, name: str) -> None:
+        """Waits for all ranks, without any process group."""
+        self.store.add(f"meet/{name}", 1)
+        while self.store.add(f"meet/{name}", 0) < self.size:
+            time.sleep(0.01)
+
+
+@dataclass
+class Outcome:
+    """How a rank ended: what it returned, or the text of its exception; exit code 0 unless a signal killed it."""
+
+    value: Any = None
+    error: str = ""
+    exit_code: int | None = None
+
+
+def _rank_main(
+    function: Callable[..., Any], rank: int, size: int, port: int, hosted: bool, pipe: Any, args: Any
+) -> None:
+    torch.set_num_threads(1)
+    timeout = timedelta(seconds=60)
+    store = dist.TCPStore("127.0.0.1", port, size, is_master=hosted and rank == 0, timeout=timeout)
+    dist.init_process_group("gloo", store=dist.PrefixStore("main", store), rank=rank, world_size=size, timeout=timeout)
+    world = World(rank, size, dist.PrefixStore("test", store))
+    try:
+        pipe.send(("value", function(world, *args)))
+    except BaseException:
+        pipe.send(("error", traceback.format_exc()))
+    if os.environ.get("DHP_TEST_END") != "abrupt":
+        torch.ops.dhp.release_all_groups()
+
+
+def run_processes(
+    function: Callable[..., Any], size: int, *args: Any, seconds: float = 150, hosted: bool = False
+) -> list[Outcome]:
+    """Runs `function(world, *args)` in `size` processes over Gloo. The store lives in this process, as with torchrun, or
+    if `hosted` in rank 0. Kills what has not ended after `seconds`."""
+    server = None
+    if hosted:
+        import socket
+
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+    else:
+        server = dist.TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
+        port = server.port
+    pipes, processes = [], []
+    for rank in range(size):
+        ours, theirs = _context.Pipe(duplex=False)
+        process = _context.Process(target=_rank_main, args=(function, rank, size, port, hosted, theirs, args))
+        process.start()
+        theirs.close()
+        pipes.append(ours)
+        processes.append(process)
+    deadline = time.monotonic() + seconds
+    outcomes = []
+    for pipe, process in zip(pipes, processes, strict=True):
+        outcome = Outcome()
+        try:
+            if pipe.poll(max(0.0, deadline - time.monotonic())):
+                kind, content = pipe.recv()
+                setattr(outcome, kind, content)
+        except EOFError:
+            pass  # it died; the exit code tells
+        process.join(max(1.0, deadline - time.monotonic()))
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            outcome.error += " (still running after the time given: killed)"
+        outcome.exit_code = process.exitcode
+        outcomes.append(outcome)
+    return outcomes
+
+
+def values(outcomes: list[Outcome]) -> list[Any]:
+    """What the ranks returned; fails with the text of those that did not."""
+    problems = [f"rank {i}: exit {o.exit_code} {o.error}" for i, o in enumerate(outcomes) if o.error or o.exit_code]
+    assert not problems, "\n".join(problems)
+    return [outcome.value for outcome in outcomes]
+
+
+def run_threads(function: Callable[..., Any], size: int, *args: Any, name: str = "test") -> list[Outcome]:
+    """Runs `function(rank, group, *args)` in `size` threads over the in-process transport."""
+    torch.ops.dhp.create_thread_groups(name, size)
+    outcomes = [Outcome(exit_code=0) for _ in range(size)]
+
+    def body(rank: int) -> None:
+        try:
+            outcomes[rank].value = function(rank, f"{name}/{rank}", *args)
+        except Exception as error:
+            outcomes[rank].error = f"{type(error).__name__}: {error}"
+            torch.ops.dhp.report_failure(f"{name}/{rank}", f"rank {rank}: {error}")
+
+    threads = [threading.Thread(target=body, args=(rank,)) for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for rank in range(size):
+        torch.ops.dhp.release_group(f"{name}/{rank}")
+    return outcomes
+
+
+def kill_self() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
