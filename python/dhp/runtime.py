@@ -56,14 +56,19 @@ class Run:
     def at(self, place: str) -> Iterator[None]:
         """Names what the rank is doing ("step 3, task 7"), so that errors say where they happened, and tells the peers
         that wait for this rank when it fails, so that none of them hangs."""
-        self.place, before = place, self.place
+        before = self.place
+        self._enter(place)
         try:
             yield
         except (RankFailed, InputError, InfeasibleBatch):
             raise
         except Exception as error:
             raise self.failure(error) from error
-        self.place = before
+        self._enter(before)
+
+    def _enter(self, place: str) -> None:
+        self.place = place
+        torch.ops.dhp.set_label(self.traffic, place)  # the run-time's own messages name it too
 
     def failure(self, error: Exception) -> RankFailed:
         """The error to raise for `error`: root cause first, then what this rank was doing. Records it for the peers."""
