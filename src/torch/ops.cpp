@@ -1,12 +1,9 @@
 #include <ATen/core/LegacyTypeDispatch.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include <cmath>
-#include <numeric>
 
 #include "torch/kernel.h"
 #include "torch/ring_attention.h"
@@ -108,12 +105,6 @@ at::Tensor ring_attention_autograd(const at::Tensor& q, const at::Tensor& k, con
   return RingAttention::apply(q, k, v, call);
 }
 
-at::Tensor ring_attention_meta(const at::Tensor& q, const at::Tensor& /*k*/, const at::Tensor& /*v*/,
-                               at::IntArrayRef /*seq_tokens*/, at::IntArrayRef /*ranks*/, const std::string& /*group*/,
-                               double /*scale*/, bool /*causal*/, const std::string& /*exchange*/) {
-  return at::empty(q.sizes(), q.options());
-}
-
 at::Tensor exchange_rows_op(const at::Tensor& rows, at::IntArrayRef send_counts, at::IntArrayRef recv_counts,
                             at::IntArrayRef ranks, const std::string& group) {
   return exchange_rows(rows, {send_counts.vec(), recv_counts.vec(), ranks.vec(), group, false});
@@ -124,12 +115,6 @@ at::Tensor exchange_rows_autograd(const at::Tensor& rows, at::IntArrayRef send_c
   const bool needs_gradient = c10::GradMode::is_enabled() && rows.requires_grad();
   const RowExchangeCall call{send_counts.vec(), recv_counts.vec(), ranks.vec(), group, needs_gradient};
   return RowExchange::apply(rows, call);
-}
-
-at::Tensor exchange_rows_meta(const at::Tensor& rows, at::IntArrayRef /*send_counts*/, at::IntArrayRef recv_counts,
-                              at::IntArrayRef /*ranks*/, const std::string& /*group*/) {
-  const auto received = std::accumulate(recv_counts.begin(), recv_counts.end(), std::int64_t{0});
-  return at::empty({received, rows.size(1)}, rows.options());
 }
 
 void configure_group(const std::string& group, double timeout_s) {
@@ -183,11 +168,6 @@ TORCH_LIBRARY_IMPL(dhp, CompositeExplicitAutograd, library) {
 TORCH_LIBRARY_IMPL(dhp, Autograd, library) {
   library.impl("ring_attention", ring_attention_autograd);
   library.impl("exchange_rows", exchange_rows_autograd);
-}
-
-TORCH_LIBRARY_IMPL(dhp, Meta, library) {
-  library.impl("ring_attention", ring_attention_meta);
-  library.impl("exchange_rows", exchange_rows_meta);
 }
 
 }  // namespace dhp

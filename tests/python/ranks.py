@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 import time
 import traceback
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
 from dhp import _ops
 
 _ops.load()
@@ -68,19 +70,16 @@ def _rank_main(
         pipe.send(("value", function(world, *args)))
     except BaseException:
         pipe.send(("error", traceback.format_exc()))
-    if os.environ.get("DHP_TEST_END") != "abrupt":
-        torch.ops.dhp.release_all_groups()
+    torch.ops.dhp.release_all_groups()
 
 
 def run_processes(
     function: Callable[..., Any], size: int, *args: Any, seconds: float = 150, hosted: bool = False
 ) -> list[Outcome]:
-    """Runs `function(world, *args)` in `size` processes over Gloo. The store lives in this process, as with torchrun, or
-    if `hosted` in rank 0. Kills what has not ended after `seconds`."""
+    """Runs `function(world, *args)` in `size` processes over Gloo. The store lives in this process, as torchrun has
+    it, or if `hosted` in rank 0. Kills what has not ended after `seconds`."""
     server = None
     if hosted:
-        import socket
-
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]

@@ -352,7 +352,7 @@ def stopped_rank(world: World, stopped: int) -> tuple[str, str, float]:
 
 @pytest.mark.parametrize("hosted", [False, True])
 def test_a_frozen_rank_expires_the_waits(hosted: bool) -> None:
-    """Also where the frozen rank hosts the store, which then answers nobody. In the end it goes on, and learns of it."""
+    """Also where the frozen rank hosts the store, which then answers nobody. In the end it goes on, and is told."""
 
     def wake() -> None:
         time.sleep(12)
