@@ -1,0 +1,121 @@
+"""What it costs to distribute attention: CPU time of `degree` ranks together against one process for the same sequence.
+
+    python bench/distribution_cost.py                     # 4,096 tokens, 8 heads of 64, degree 4, 8 and 2 KV heads
+
+Both sides run in turns in the same processes, so that both meet the same load: for the one-process side every process
+computes the whole sequence by itself. The clock is CPU time, because ranks outnumber cores: waiting costs nothing and a
+busy neighbour little. "compute" is the thread that calls the op, forward and backward, with its copies, merges and
+sends; "process" adds the threads that move the bytes. One torch thread a process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import platform
+import statistics
+import time
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from dhp import _ops
+
+
+def shard(tensor: torch.Tensor, degree: int, position: int) -> torch.Tensor:
+    chunks = tensor.chunk(2 * degree)
+    return torch.cat([chunks[position], chunks[2 * degree - 1 - position]])
+
+
+def forward_backward(inputs: list[torch.Tensor], tokens: int, ranks: list[int], group: str) -> tuple[float, float]:
+    """CPU seconds of this thread and of this process."""
+    q, k, v, dout = inputs
+    leaves = [t.detach().requires_grad_() for t in (q, k, v)]
+    start = time.thread_time(), time.process_time()
+    out = torch.ops.dhp.ring_attention(*leaves, [tokens], ranks, group, q.shape[-1] ** -0.5)
+    out.backward(dout)
+    return time.thread_time() - start[0], time.process_time() - start[1]
+
+
+def rank_main(rank: int, port: int, pipe: Any, options: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    _ops.load()
+    degree, tokens = options.degree, options.tokens
+    store = dist.TCPStore("127.0.0.1", port, degree, is_master=False)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=degree)
+    traffic = dist.new_group(list(range(degree)))
+    dtype = getattr(torch, options.dtype)
+    results: dict[int, list[dict[str, tuple[float, float]]]] = {}
+    for kv_heads in options.kv_heads:
+        generator = torch.Generator().manual_seed(0)
+        heads = [options.heads, kv_heads, kv_heads, options.heads]
+        whole = [torch.randn(tokens, h, options.head_size, generator=generator).to(dtype) for h in heads]
+        part = [shard(t, degree, rank) for t in whole]
+        results[kv_heads] = []
+        for _ in range(options.repeats + 1):
+            dist.barrier()
+            one = forward_backward(whole, tokens, [rank], "")
+            dist.barrier()
+            ring = forward_backward(part, tokens, list(range(degree)), traffic.group_name)
+            results[kv_heads].append({"one": one, "ring": ring})
+        del results[kv_heads][0]  # warms up
+    pipe.send(results)
+    dist.barrier()
+    torch.ops.dhp.release_all_groups()
+    dist.destroy_process_group()
+
+
+def run_ranks(options: argparse.Namespace) -> list[dict[int, list[dict[str, tuple[float, float]]]]]:
+    server = dist.TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
+    context = multiprocessing.get_context("spawn")
+    pipes, processes = [], []
+    for rank in range(options.degree):
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=rank_main, args=(rank, server.port, theirs, options))
+        process.start()
+        pipes.append(ours)
+        processes.append(process)
+    results = [pipe.recv() for pipe in pipes]
+    for process in processes:
+        process.join()
+    return results
+
+
+def report(options: argparse.Namespace, results: list[dict[int, list[dict[str, tuple[float, float]]]]]) -> None:
+    print(f"{platform.machine()}, {multiprocessing.cpu_count()} cores, torch {torch.__version__}, ", end="")
+    print(f"{torch.backends.cpu.get_cpu_capability()}, {options.dtype}, Gloo over loopback")
+    print(f"{options.tokens} tokens, {options.heads} heads of {options.head_size}, degree {options.degree}, ", end="")
+    print(f"forward + backward, {options.repeats} repeats: median (least to most)")
+    for kv_heads in options.kv_heads:
+        for clock, name in enumerate(("compute", "process")):
+            one, ring, ratio = [], [], []
+            for repeat in range(options.repeats):
+                runs = [result[kv_heads][repeat] for result in results]
+                one.append(statistics.mean(run["one"][clock] for run in runs))
+                ring.append(sum(run["ring"][clock] for run in runs))
+                ratio.append(ring[-1] / one[-1])
+            print(
+                f"{kv_heads} KV heads, {name} CPU: one process {statistics.median(one):.3f} s, all ranks "
+                f"{statistics.median(ring):.3f} s, ratio {statistics.median(ratio):.3f} "
+                f"({min(ratio):.3f} to {max(ratio):.3f})"
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=int, default=4096)
+    parser.add_argument("--heads", type=int, default=8)
+    parser.add_argument("--kv-heads", type=int, nargs="+", default=[8, 2])
+    parser.add_argument("--head-size", type=int, default=64)
+    parser.add_argument("--degree", type=int, default=4)
+    parser.add_argument("--dtype", default="float32", choices=["float64", "float32", "bfloat16", "float16"])
+    parser.add_argument("--repeats", type=int, default=15)
+    options = parser.parse_args()
+    if options.tokens % (2 * options.degree):
+        parser.error(f"--tokens must be a multiple of {2 * options.degree}")
+    report(options, run_ranks(options))
+
+
+if __name__ == "__main__":
+    main()
