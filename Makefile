@@ -50,15 +50,15 @@ bench: build
 
 lint:
 	@scripts/setup.sh $(VENV) "$(TORCH)" lint
-	$(VENV)/bin/ruff check python tests bench examples
-	$(VENV)/bin/ruff format --check python tests bench examples
+	$(VENV)/bin/ruff check python tests bench examples docs
+	$(VENV)/bin/ruff format --check python tests bench examples docs
 	$(VENV)/bin/mypy
 	@scripts/lint_cpp.sh $(python) $(JOBS)
 
 format:
 	@scripts/setup.sh $(VENV) "$(TORCH)" lint
-	$(VENV)/bin/ruff check --fix python tests bench examples
-	$(VENV)/bin/ruff format python tests bench examples
+	$(VENV)/bin/ruff check --fix python tests bench examples docs
+	$(VENV)/bin/ruff format python tests bench examples docs
 	git ls-files '*.cpp' '*.h' | xargs clang-format -i
 
 setup:

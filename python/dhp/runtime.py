@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -72,13 +73,15 @@ class Run:
 
     def failure(self, error: Exception) -> RankFailed:
         """The error to raise for `error`: root cause first, then what this rank was doing. Records it for the peers."""
-        own = f"rank {self.rank}: {self.place}: {str(error).strip() or type(error).__name__}"
-        known = torch.ops.dhp.failure(self.traffic)
-        if not known:
+        text = _without_advice(str(error).strip() or type(error).__name__)
+        cause = self._lost_rank() or _without_advice(torch.ops.dhp.failure(self.traffic))
+        if not cause:
+            own = f"rank {self.rank} at {self.place}: {text}"
             torch.ops.dhp.report_failure(self.traffic, own)
-        lost = self._lost_rank()
-        causes = [cause for cause in (lost, known) if cause and cause not in own]
-        return RankFailed(" | ".join([*causes, own]))
+            return RankFailed(own)
+        first, *details = [line.strip() for line in text.splitlines()]
+        seen = " ".join(details if details and first in cause else [first, *details])
+        return RankFailed(f"{cause}\n  rank {self.rank} at {self.place}: {seen}")
 
     def _lost_rank(self) -> str:
         """What the launcher knows of a rank that died: it sees the signal, the peers only a closed connection."""
@@ -121,6 +124,11 @@ class Run:
         self.barrier()
         torch.ops.dhp.release_group(self.traffic)
         dist.destroy_process_group()
+
+
+def _without_advice(text: str) -> str:
+    """An error of Gloo without its source file and its words of comfort."""
+    return re.sub(r"\[/[^\]]*\.cc:\d+\] |\. This is typically caused by a remote worker crashing\..*", "", text)
 
 
 def init(*, timeout_s: float = 600.0) -> Run:

@@ -9,7 +9,6 @@ import pytest
 def mixed_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with train.jsonl (pictures, clips, text), its media, and a tiny Qwen3-VL checkpoint in model/."""
     from dhp.demo.checkpoint import make_tiny_checkpoint
-
     from mixed_media import write_mixed_data
 
     folder = tmp_path_factory.mktemp("mixed")

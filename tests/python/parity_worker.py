@@ -1,6 +1,7 @@
 """Trains the same ten steps in one way and stores losses and gradients; run by test_parity.py in a process of its own.
 
-    parity_worker.py FOLDER NAME...     NAME is "reference-PRECISION" or "RANKS-SCHEDULE-PRECISION"
+    parity_worker.py FOLDER NAME...     NAME is "reference-PRECISION" or "RANKS-SCHEDULE-PRECISION", and may end with
+                                        "-VARIANT", a key of VARIANTS
 
 The reference is Hugging Face alone: one sample at a time through model(..., labels=...), no DHP, no packing, no groups.
 """
@@ -19,11 +20,18 @@ from dhp.launch import run_local
 from dhp.trace import Tracer
 
 STEPS = 10
+VARIANTS: dict[str, dict] = {
+    "frozen_vit": {"freeze_vit": True},
+    "frozen_vision": {"freeze_vit": True, "freeze_aligner": True},
+    "frozen_llm": {"freeze_llm": True},
+    "recompute": {"gradient_checkpointing": True},
+}
 transformers.logging.set_verbosity_error()
 
 
 def settings_for(folder: Path, name: str) -> TrainConfig:
-    ranks, schedule, precision = ("1", "paper", name.split("-")[1]) if "reference" in name else name.split("-")
+    parts = name.replace("reference", "1-paper").split("-")
+    ranks, schedule, precision = parts[:3]
     return TrainConfig(
         model=str(folder / "model"),
         data=str(folder / "train.jsonl"),
@@ -38,6 +46,7 @@ def settings_for(folder: Path, name: str) -> TrainConfig:
         learning_rate=1e-3,
         warmup_steps=2,
         seed=3,
+        **(VARIANTS[parts[3]] if len(parts) > 3 else {}),
     )
 
 
@@ -85,6 +94,7 @@ def run_reference(folder: Path, name: str) -> int:
     settings, recorder = settings_for(folder, name), Recorder()
     run = runtime.init()
     model = AutoModelForImageTextToText.from_pretrained(settings.model, dtype=train.DTYPES[settings.precision]).train()
+    train.freeze(model, settings)
     data = Dataset(settings.data, settings.model)
     adamw = optimizer.make_optimizer(model, settings, run)
     losses = []

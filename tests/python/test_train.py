@@ -108,7 +108,7 @@ def test_killed_rank_ends_the_run_and_resume_continues_it_exactly(folder: Path) 
         assert time.monotonic() - killed < 60
     assert "rank 2 was lost: killed by signal 9 (SIGKILL)" in stderr
     for survivor in (0, 1, 3):
-        assert f"rank {survivor}: step " in stderr, f"rank {survivor} says where it was:\n{stderr}"
+        assert f"rank {survivor} at step " in stderr, f"rank {survivor} says where it was:\n{stderr}"
     assert not list((folder / "out").glob(".*")), "no half-written checkpoint"
 
     resumed = dhp_train(folder, *arguments, "--resume")
