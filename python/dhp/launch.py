@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -63,6 +64,8 @@ def _fork(rank: int, ranks: int, listener: socket.socket, work: Callable[[], int
     code = 1
     try:
         code = work()
+    except Exception:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -153,7 +153,7 @@ def load_model(settings: TrainConfig, run: Run) -> tuple[Any, int]:
     model.train()
     freeze(model, settings)
     if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
+        model.activation_checkpointing_enable()
     return model, done
 
 

@@ -103,7 +103,8 @@ def run_reference(folder: Path, name: str) -> int:
         valid_tokens, total = data.label_tokens(batch), 0.0
         for sequence in batch.sequences:
             loss = model(**hugging_face_input(data, sequence.id), num_items_in_batch=valid_tokens).loss
-            loss.backward()
+            if loss.requires_grad:  # text alone teaches a frozen language model nothing
+                loss.backward()
             total += loss.item()
         losses.append(total)
         recorder.update(model, adamw, settings, step)
