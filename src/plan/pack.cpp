@@ -1,7 +1,7 @@
 #include "plan/pack.h"
 
 #include <algorithm>
-#include <limits>
+#include <tuple>
 
 namespace dhp {
 namespace {
@@ -13,14 +13,28 @@ bool holds(const Bin& bin, const Item& item, const CostModel& cost, double budge
   return task_memory_bytes(cost, load, bin.min_degree) <= budget_bytes;
 }
 
-Bin open_bin(const Item& item, std::int32_t index, double budget_bytes) {
-  Bin bin;
-  bin.load.add(item.sequence);
-  bin.min_degree = item.min_degree;
-  bin.max_degree = item.max_degree;
-  bin.slack_bytes = item.min_degree * budget_bytes - item.memory_bytes;
-  bin.members.push_back(index);
-  return bin;
+using Slack = std::pair<double, std::int32_t>;
+
+/// The entry of the bin that the item joins; the end for a new one.
+std::vector<Slack>::iterator tightest(Packing& packing, const Item& item, const CostModel& cost, double budget_bytes) {
+  // Slack is a rounded difference: let it pass bins that are full to the last bit, `holds` decides.
+  constexpr double kRounding = 1e-9;
+  const double least = item.memory_bytes * (1.0 - kRounding) - kRounding * budget_bytes;
+  auto& slacks = packing.by_slack_bytes;
+  const auto first = std::lower_bound(slacks.begin(), slacks.end(), least,
+                                      [](const Slack& slack, double bytes) { return slack.first < bytes; });
+  return std::find_if(first, slacks.end(), [&](const Slack& slack) {
+    const Bin& bin = packing.bins[static_cast<std::size_t>(slack.second)];
+    return item.max_degree >= bin.min_degree && holds(bin, item, cost, budget_bytes);
+  });
+}
+
+/// Lowers an entry and moves it to its new place.
+void lower_slack(std::vector<Slack>& slacks, std::vector<Slack>::iterator entry, double bytes) {
+  const Slack lowered(entry->first - bytes, entry->second);
+  const auto place = std::lower_bound(slacks.begin(), entry, lowered);
+  std::move_backward(place, entry, entry + 1);
+  *place = lowered;
 }
 
 }  // namespace
@@ -35,40 +49,41 @@ std::vector<Item> make_items(const Batch& batch, const Cluster& cluster, const C
     item.min_degree = min_degree(cost, cluster, sequence);
     const std::int64_t widest = std::min<std::int64_t>(sequence.tokens / min_shard_tokens, cluster.ranks());
     item.max_degree = std::max(item.min_degree, static_cast<int>(widest));
+    item.place = static_cast<std::int32_t>(items.size());
     items.push_back(item);
   }
+  std::sort(items.begin(), items.end(), [](const Item& a, const Item& b) {
+    return std::tuple(-a.memory_bytes, a.sequence.id) < std::tuple(-b.memory_bytes, b.sequence.id);
+  });
   return items;
 }
 
-std::optional<std::vector<Bin>> best_fit_decreasing(std::span<const Item> items, std::span<const std::int32_t> order,
-                                                    const CostModel& cost, double budget_bytes, int ranks) {
-  // Slack is a rounded difference: let it pass bins that are full to the last bit, `holds` decides.
-  constexpr double kRounding = 1e-9;
-  std::vector<Bin> bins;
+bool best_fit_decreasing(std::span<const Item> items, std::span<const std::int32_t> chosen, const CostModel& cost,
+                         double budget_bytes, int ranks, Packing& packing) {
+  std::vector<Bin>& bins = packing.bins;
+  bins.clear();
+  packing.bin_of.clear();
+  packing.by_slack_bytes.clear();
   int left = ranks;
-  for (const std::int32_t index : order) {
+  for (const std::int32_t index : chosen) {
     const Item& item = items[static_cast<std::size_t>(index)];
-    const double least_slack = item.memory_bytes * (1.0 - kRounding) - kRounding * budget_bytes;
-    Bin* tightest = nullptr;
-    double tightest_slack = std::numeric_limits<double>::infinity();
-    for (Bin& bin : bins) {
-      if (bin.slack_bytes >= tightest_slack || bin.slack_bytes < least_slack) continue;
-      if (item.max_degree < bin.min_degree || !holds(bin, item, cost, budget_bytes)) continue;
-      tightest = &bin;
-      tightest_slack = bin.slack_bytes;
-    }
-    if (tightest == nullptr) {
+    auto entry = tightest(packing, item, cost, budget_bytes);
+    if (entry == packing.by_slack_bytes.end()) {
       left -= item.min_degree;
-      if (left < 0) return std::nullopt;
-      bins.push_back(open_bin(item, index, budget_bytes));
-      continue;
+      if (left < 0) return false;
+      const Slack whole(item.min_degree * budget_bytes, static_cast<std::int32_t>(bins.size()));
+      entry = packing.by_slack_bytes.insert(
+          std::upper_bound(packing.by_slack_bytes.begin(), packing.by_slack_bytes.end(), whole), whole);
+      bins.push_back({{}, item.min_degree, item.max_degree});
     }
-    tightest->load.add(item.sequence);
-    tightest->slack_bytes -= item.memory_bytes;
-    tightest->max_degree = std::min(tightest->max_degree, item.max_degree);
-    tightest->members.push_back(index);
+    const std::int32_t bin = entry->second;
+    Bin& joined = bins[static_cast<std::size_t>(bin)];
+    joined.load.add(item.sequence);
+    joined.max_degree = std::min(joined.max_degree, item.max_degree);
+    packing.bin_of.push_back(bin);
+    lower_slack(packing.by_slack_bytes, entry, item.memory_bytes);
   }
-  return bins;
+  return true;
 }
 
 }  // namespace dhp

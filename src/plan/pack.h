@@ -1,8 +1,8 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "dhp/batch.h"
@@ -16,25 +16,31 @@ struct Item {
   double memory_bytes = 0.0;  ///< its activations, on however many ranks
   int min_degree = 1;         ///< by memory
   int max_degree = 1;         ///< by the shortest shard allowed; at least min_degree
+  std::int32_t place = 0;     ///< in the batch
 };
 
-/// One item a sequence, in batch order. A shard has at least `min_shard_tokens` tokens unless memory asks for more
-/// ranks; no degree exceeds the cluster. The batch must be feasible (feasible.h).
+/// One item a sequence, by falling memory, ties by id. A shard has at least `min_shard_tokens` tokens unless memory
+/// asks for more ranks; no degree exceeds the cluster. The batch must be feasible (feasible.h).
 std::vector<Item> make_items(const Batch& batch, const Cluster& cluster, const CostModel& cost, int min_shard_tokens);
 
 /// Sequences that share a group.
 struct Bin {
   Load load;
-  int min_degree = 1;                 ///< also its capacity: min_degree x budget
-  int max_degree = 1;                 ///< the least of its members'
-  double slack_bytes = 0.0;           ///< capacity left
-  std::vector<std::int32_t> members;  ///< item indices in packing order; the first opened the bin
+  int min_degree = 1;  ///< also its capacity: min_degree x budget
+  int max_degree = 1;  ///< the least of its members'
 };
 
-/// Memory-aware best-fit decreasing. `order` lists items by falling memory. An item joins the bin with the least slack
-/// that holds it (the older among equals) and whose degree it may be cut to; else it opens a bin of its min_degree.
-/// Empty as soon as the bins' degrees exceed `ranks`.
-std::optional<std::vector<Bin>> best_fit_decreasing(std::span<const Item> items, std::span<const std::int32_t> order,
-                                                    const CostModel& cost, double budget_bytes, int ranks);
+struct Packing {
+  std::vector<Bin> bins;                                        ///< in the order they were opened
+  std::vector<std::int32_t> bin_of;                             ///< of each chosen item, in the order of `chosen`
+  std::vector<std::pair<double, std::int32_t>> by_slack_bytes;  ///< capacity left and bin, ascending
+};
+
+/// Memory-aware best-fit decreasing of the items whose indices are `chosen`, ascending (so by falling memory). An item
+/// joins the bin with the least slack that holds it (the older among equals) and whose degree it may be cut to; else it
+/// opens a bin of its min_degree. False as soon as the bins' degrees exceed `ranks`; `packing`, whose storage is used
+/// again, is then unfinished.
+bool best_fit_decreasing(std::span<const Item> items, std::span<const std::int32_t> chosen, const CostModel& cost,
+                         double budget_bytes, int ranks, Packing& packing);
 
 }  // namespace dhp

@@ -1,0 +1,115 @@
+// Every planner on every shared case: valid, deterministic, infeasible exactly where it must be.
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "plan_support.h"
+
+namespace dhp {
+namespace {
+
+std::vector<std::string> case_names(const std::string& prefix) {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(test::case_file(""))) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with(prefix)) names.push_back(name);
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+/// Whether some sequence exceeds the memory of all ranks, from the numbers alone.
+bool must_be_infeasible(const Batch& batch, const Cluster& cluster, const CostModel& cost) {
+  return std::any_of(batch.sequences.begin(), batch.sequences.end(), [&](const Sequence& sequence) {
+    const double bytes = static_cast<double>(sequence.tokens) * cost.token_bytes +
+                         static_cast<double>(sequence.patches) * cost.patch_bytes;
+    return bytes > cluster.ranks() * (cluster.memory_bytes - cost.state_bytes);
+  });
+}
+
+TEST(PlanCases, ValidOrInfeasibleOnAllSharedCases) {
+  int plans = 0;
+  int infeasible = 0;
+  for (const std::string& batch_name : case_names("batch_")) {
+    const Batch batch = read_batch(test::case_file(batch_name));
+    for (const std::string& cluster_name : case_names("cluster_")) {
+      const Cluster cluster = read_cluster(test::case_file(cluster_name));
+      for (const std::string& cost_name : case_names("cost_")) {
+        const CostModel cost = read_cost_model(test::case_file(cost_name));
+        for (const char* schedule : {"paper", "static"}) {
+          SCOPED_TRACE(batch_name + ", " + cluster_name + ", " + cost_name + ", " + schedule);
+          const PlanResult result = plan_batch(batch, cluster, cost, {.schedule = schedule});
+          ASSERT_EQ(std::holds_alternative<Infeasible>(result), must_be_infeasible(batch, cluster, cost));
+          if (std::holds_alternative<Infeasible>(result)) {
+            ++infeasible;
+            continue;
+          }
+          ++plans;
+          const Plan& plan = std::get<Plan>(result);
+          test::expect_valid(plan, batch, cluster, cost);
+          EXPECT_EQ(plan.hash, plan_hash(plan, batch));
+          EXPECT_GE(plan.predicted->gap, 0.0);
+        }
+      }
+    }
+  }
+  EXPECT_GT(plans, 300);
+  EXPECT_GT(infeasible, 0);
+}
+
+TEST(PlanCases, InfeasibleExactlyWhereGoldenSaysSo) {
+  std::ifstream stream(test::case_file("golden_bounds.json"));
+  const auto golden = nlohmann::json::parse(stream);
+  int infeasible = 0;
+  for (const auto& one : golden) {
+    SCOPED_TRACE(one.dump());
+    const Batch batch = read_batch(test::case_file(one["batch"]));
+    const Cluster cluster = read_cluster(test::case_file(one["cluster"]));
+    const CostModel cost = read_cost_model(test::case_file(one["cost"]));
+    for (const char* schedule : {"paper", "static"}) {
+      const PlanResult result = plan_batch(batch, cluster, cost, {.schedule = schedule});
+      ASSERT_EQ(std::holds_alternative<Infeasible>(result), one.value("infeasible", false));
+      if (const auto* answer = std::get_if<Infeasible>(&result)) {
+        EXPECT_GT(answer->needed_ranks, cluster.ranks());
+        EXPECT_GT(answer->needed_bytes, answer->offered_bytes);
+        ++infeasible;
+      } else {
+        const Prediction predicted = *std::get<Plan>(result).predicted;
+        test::expect_relative(predicted.lower_bound_s, one["simple_lower_bound_s"], 1e-12);
+        EXPECT_GE(predicted.makespan_s, predicted.lower_bound_s);
+      }
+    }
+  }
+  EXPECT_GT(infeasible, 0);
+}
+
+TEST(PlanCases, SameBytesWhateverHappenedBefore) {
+  const Cluster cluster = read_cluster(test::case_file("cluster_910b_8x8.json"));
+  const CostModel cost = read_cost_model(test::case_file("cost_qwen3-vl-8b_8192.json"));
+  std::map<std::string, std::string> first;
+  for (int round = 0; round < 3; ++round) {
+    for (const char* schedule : {"paper", "static:16", "static"}) {
+      for (const char* name : {"batch_openvid_512.json", "batch_burst_512.json"}) {
+        const Batch batch = read_batch(test::case_file(name));
+        const std::string text = to_json(test::plan_of(plan_batch(batch, cluster, cost, {.schedule = schedule})));
+        const auto [entry, fresh] = first.try_emplace(std::string(schedule) + name, text);
+        EXPECT_EQ(entry->second, text) << schedule << ", " << name;
+        EXPECT_EQ(fresh, round == 0);
+      }
+    }
+  }
+}
+
+TEST(PlanCases, OrderOfEqualSequencesIsById) {
+  // Equal sequences in two arrival orders: `paper` by length sees the same batch, the tasks name ids in rising order.
+  const Cluster cluster = test::make_cluster(1, 4, 256);
+  const Batch batch = test::make_batch(std::vector<std::int64_t>(16, 64));
+  const Plan plan = test::plan_of(plan_batch(batch, cluster, test::make_cost(), {}));
+  for (const Task& task : plan.tasks) EXPECT_TRUE(std::is_sorted(task.sequences.begin(), task.sequences.end()));
+}
+
+}  // namespace
+}  // namespace dhp
