@@ -1,0 +1,170 @@
+#include "torch/failure_watch.h"
+
+#include <gtest/gtest.h>
+
+#include <torch/csrc/distributed/c10d/HashStore.hpp>
+
+namespace dhp {
+namespace {
+
+using std::chrono::milliseconds;
+using Clock = std::chrono::steady_clock;
+
+/// A transfer that never ends by itself.
+class EndlessWork final : public c10d::Work {
+ public:
+  bool wait(milliseconds /*timeout*/ = kNoTimeout) override {
+    std::unique_lock lock(own_mutex_);
+    ended_.wait(lock, [&] { return aborted_; });
+    return false;
+  }
+  void abort() override {
+    {
+      std::lock_guard lock(own_mutex_);
+      aborted_ = true;
+    }
+    ended_.notify_all();
+  }
+
+ private:
+  std::mutex own_mutex_;
+  std::condition_variable ended_;
+  bool aborted_ = false;
+};
+
+/// A store whose host is frozen: calls block until it is thawed.
+class FrozenStore final : public c10d::HashStore {
+ public:
+  std::vector<std::uint8_t> compareSet(const std::string& key, const std::vector<std::uint8_t>& expected,
+                                       const std::vector<std::uint8_t>& desired) override {
+    block();
+    return c10d::HashStore::compareSet(key, expected, desired);
+  }
+  bool check(const std::vector<std::string>& keys) override {
+    block();
+    return c10d::HashStore::check(keys);
+  }
+  void thaw() {
+    {
+      std::lock_guard lock(frozen_mutex_);
+      thawed_ = true;
+    }
+    changed_.notify_all();
+  }
+
+ private:
+  void block() {
+    std::unique_lock lock(frozen_mutex_);
+    changed_.wait(lock, [&] { return thawed_; });
+  }
+
+  std::mutex frozen_mutex_;
+  std::condition_variable changed_;
+  bool thawed_ = false;
+};
+
+/// A store whose host has ended.
+class LostStore final : public c10d::HashStore {
+ public:
+  bool check(const std::vector<std::string>& /*keys*/) override { throw std::runtime_error("connection reset"); }
+};
+
+FailureWatch::Outcome wait_in(FailureWatch& watch, int peer, milliseconds timeout) {
+  const auto work = c10::make_intrusive<EndlessWork>();
+  const auto id = watch.begin({work}, timeout);
+  watch.at(id, peer);
+  work->wait();
+  return watch.end(id);
+}
+
+TEST(FailureRecord, TheFirstFailureStays) {
+  const auto store = c10::make_intrusive<c10d::HashStore>();
+  FailureRecord one(0, store);
+  FailureRecord other(1, store);
+  one.read_now();
+  EXPECT_EQ(one.known(), std::nullopt);
+  one.write("rank 0: first");
+  other.write("rank 1: second");
+  EXPECT_EQ(one.known(), "rank 0: first");
+  EXPECT_EQ(other.known(), "rank 0: first");
+  FailureRecord third(2, store);
+  third.read_now();
+  EXPECT_EQ(third.known(), "rank 0: first");
+}
+
+TEST(FailureRecord, AFrozenStoreHoldsNobodyUpForLong) {
+  const auto store = c10::make_intrusive<FrozenStore>();
+  {
+    FailureRecord record(0, store);
+    const auto start = Clock::now();
+    record.read_now();
+    EXPECT_EQ(record.known(), std::nullopt);
+    record.write("rank 0: broken");
+    EXPECT_EQ(record.known()->find("rank 0: broken; the store of the process group does not answer"), 0U);
+    EXPECT_LT(Clock::now() - start, std::chrono::seconds(30));
+  }
+  store->thaw();
+}
+
+TEST(FailureWatch, AFailureEndsTheWaitsOfOthers) {
+  const auto store = c10::make_intrusive<c10d::HashStore>();
+  FailureWatch watch(0, store);
+  std::thread other([&] {
+    std::this_thread::sleep_for(milliseconds(100));
+    FailureRecord(1, store).write("rank 1: broken");
+  });
+  EXPECT_EQ(wait_in(watch, 1, std::chrono::minutes(5)), FailureWatch::Outcome::kFailed);
+  EXPECT_EQ(watch.record().known(), "rank 1: broken");
+  other.join();
+}
+
+TEST(FailureWatch, AWaitExpires) {
+  FailureWatch watch(0, c10::make_intrusive<c10d::HashStore>());
+  const auto start = Clock::now();
+  EXPECT_EQ(wait_in(watch, 1, milliseconds(300)), FailureWatch::Outcome::kTimedOut);
+  EXPECT_GE(Clock::now() - start, milliseconds(300));
+  EXPECT_EQ(watch.record().known(), std::nullopt);
+  // The watch goes on: the next wait expires too.
+  EXPECT_EQ(wait_in(watch, 1, milliseconds(100)), FailureWatch::Outcome::kTimedOut);
+}
+
+TEST(FailureWatch, ALostStoreEndsTheWaits) {
+  FailureWatch watch(0, c10::make_intrusive<LostStore>());
+  EXPECT_EQ(wait_in(watch, 1, std::chrono::minutes(5)), FailureWatch::Outcome::kFailed);
+  EXPECT_EQ(watch.record().known()->find("the store of the process group is gone"), 0U);
+  EXPECT_NE(watch.record().known()->find("connection reset"), std::string::npos);
+}
+
+// 0 waits for 1, 1 for 2, 2 for 3; 3 is busy elsewhere. Only rank 0's wait expires.
+TEST(FailureWatch, AnExpiredWaitIsTracedToTheRankThatAllWaitFor) {
+  const auto store = c10::make_intrusive<c10d::HashStore>();
+  std::vector<std::thread> others;
+  for (const int rank : {1, 2}) {
+    others.emplace_back([&store, rank] {
+      FailureWatch watch(rank, store);
+      EXPECT_EQ(wait_in(watch, rank + 1, std::chrono::minutes(5)), FailureWatch::Outcome::kFailed);
+    });
+  }
+  FailureWatch watch(0, store);
+  EXPECT_EQ(wait_in(watch, 1, milliseconds(300)), FailureWatch::Outcome::kTimedOut);
+  watch.record().write_expired("rank 0 waited", 1);
+  const std::string expected =
+      "rank 3 keeps the others waiting: rank 0 waited; rank 1 waits for rank 2; rank 2 waits for rank 3";
+  EXPECT_EQ(watch.record().known(), expected);
+  for (auto& other : others) other.join();
+}
+
+TEST(FailureWatch, ACircleOfWaitsIsNamed) {
+  const auto store = c10::make_intrusive<c10d::HashStore>();
+  std::thread other([&store] {
+    FailureWatch watch(1, store);
+    EXPECT_EQ(wait_in(watch, 0, std::chrono::minutes(5)), FailureWatch::Outcome::kFailed);
+  });
+  FailureRecord record(0, store);
+  record.write_expired("rank 0 waited", 1);
+  EXPECT_EQ(record.known(), "rank 0 waited; rank 1 waits for rank 0: they wait for each other");
+  other.join();
+}
+
+}  // namespace
+}  // namespace dhp

@@ -1,0 +1,226 @@
+#include "torch/ring_attention.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/softmax.h>
+#include <ATen/ops/zeros.h>
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <random>
+
+#include "ranks.h"
+#include "torch/kernel.h"
+
+namespace dhp {
+namespace {
+
+using test::run_ranks;
+
+struct Whole {
+  at::Tensor q, k, v, dout;    // all tokens, fp64
+  at::Tensor out, dq, dk, dv;  // what one process computes
+};
+
+struct Case {
+  std::vector<std::int64_t> seq_tokens;
+  std::vector<std::int64_t> ranks;
+  std::int64_t q_heads;
+  std::int64_t kv_heads;
+  bool causal;
+};
+
+constexpr double kScale = 0.4;
+constexpr std::int64_t kHeadSize = 8;
+
+/// Attention of one sequence by the definition, and its gradients by the chain rule.
+void attend(Whole& whole, const Case& c, std::int64_t begin, std::int64_t tokens) {
+  const auto group = c.q_heads / c.kv_heads;
+  const auto cut = [&](const at::Tensor& t) { return t.narrow(0, begin, tokens).transpose(0, 1); };
+  const auto q = cut(whole.q);
+  const auto k = cut(whole.k).repeat_interleave(group, 0);
+  const auto v = cut(whole.v).repeat_interleave(group, 0);
+  const auto dout = cut(whole.dout);
+  auto scores = at::matmul(q, k.transpose(1, 2)) * kScale;
+  if (c.causal) {
+    const auto later = at::ones({tokens, tokens}, at::kBool).triu(1);
+    scores = scores.masked_fill(later, -std::numeric_limits<double>::infinity());
+  }
+  const auto p = at::softmax(scores, -1);
+  const auto dp = at::matmul(dout, v.transpose(1, 2));
+  const auto ds = p * (dp - (p * dp).sum(-1, true)) * kScale;
+  const auto per_kv_head = [&](const at::Tensor& t) {
+    return t.reshape({c.kv_heads, group, tokens, kHeadSize}).sum(1).transpose(0, 1);
+  };
+  whole.out.narrow(0, begin, tokens).copy_(at::matmul(p, v).transpose(0, 1));
+  whole.dq.narrow(0, begin, tokens).copy_(at::matmul(ds, k).transpose(0, 1));
+  whole.dk.narrow(0, begin, tokens).copy_(per_kv_head(at::matmul(ds.transpose(1, 2), q)));
+  whole.dv.narrow(0, begin, tokens).copy_(per_kv_head(at::matmul(p.transpose(1, 2), dout)));
+}
+
+Whole compute(const Case& c) {
+  std::int64_t tokens = 0;
+  for (const auto length : c.seq_tokens) tokens += length;
+  const auto random = [&](std::int64_t heads) { return at::randn({tokens, heads, kHeadSize}, at::kDouble); };
+  Whole whole{random(c.q_heads), random(c.kv_heads), random(c.kv_heads), random(c.q_heads), {}, {}, {}, {}};
+  whole.out = at::zeros_like(whole.q);
+  whole.dq = at::zeros_like(whole.q);
+  whole.dk = at::zeros_like(whole.k);
+  whole.dv = at::zeros_like(whole.v);
+  std::int64_t begin = 0;
+  for (const auto length : c.seq_tokens) {
+    attend(whole, c, begin, length);
+    begin += length;
+  }
+  return whole;
+}
+
+/// Rows of a position: chunks r and 2d-1-r of each sequence.
+at::Tensor local_rows(const Case& c, std::int64_t position) {
+  const auto degree = static_cast<std::int64_t>(c.ranks.size());
+  std::vector<at::Tensor> rows;
+  std::int64_t begin = 0;
+  for (const auto length : c.seq_tokens) {
+    const auto chunk = degree > 1 ? length / (2 * degree) : length;
+    rows.push_back(at::arange(begin + position * chunk, begin + (position + 1) * chunk, at::kLong));
+    if (degree > 1) {
+      const auto mirrored = 2 * degree - 1 - position;
+      rows.push_back(at::arange(begin + mirrored * chunk, begin + (mirrored + 1) * chunk, at::kLong));
+    }
+    begin += length;
+  }
+  return at::cat(rows);
+}
+
+double worst(const at::Tensor& found, const at::Tensor& expected) {
+  return (found - expected).abs().max().item<double>();
+}
+
+/// Worst error of a rank's output and gradients.
+double run_rank(const Case& c, const Whole& whole, int rank, const std::string& group) {
+  std::int64_t position = 0;
+  while (c.ranks[static_cast<std::size_t>(position)] != rank) ++position;
+  const auto mine = local_rows(c, position);
+  const auto cut = [&](const at::Tensor& t) { return t.index_select(0, mine); };
+  const RingAttentionCall call{c.seq_tokens, c.ranks, group, kScale, c.causal, "ring", true};
+  const auto forward = ring_attention_forward(cut(whole.q), cut(whole.k), cut(whole.v), call);
+  const auto backward = ring_attention_backward(cut(whole.dout), forward, call);
+  return std::max({worst(forward.out, cut(whole.out)), worst(backward.dq, cut(whole.dq)),
+                   worst(backward.dk, cut(whole.dk)), worst(backward.dv, cut(whole.dv))});
+}
+
+class RingAttentionKernels : public testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override { use_kernel(GetParam()); }
+  void TearDown() override { use_kernel("auto"); }
+};
+
+// All degrees, MHA, GQA and MQA, 1 to 3 sequences, rings in any order, and the other ranks in a second ring meanwhile.
+TEST_P(RingAttentionKernels, EqualsTheDefinition) {
+  constexpr int kSize = 7;
+  const auto seed = std::random_device{}();
+  std::mt19937 random(seed);
+  at::manual_seed(seed);
+  const auto pick = [&](std::int64_t least, std::int64_t most) {
+    return least + static_cast<std::int64_t>(random() % static_cast<unsigned>(most - least + 1));
+  };
+  for (int degree = 1; degree <= kSize; ++degree) {
+    std::vector<std::int64_t> order(kSize);
+    for (int i = 0; i < kSize; ++i) order[static_cast<std::size_t>(i)] = i;
+    std::shuffle(order.begin(), order.end(), random);
+    std::vector<Case> cases;
+    std::vector<Whole> wholes;
+    for (auto ranks : {std::vector<std::int64_t>(order.begin(), order.begin() + degree),
+                       std::vector<std::int64_t>(order.begin() + degree, order.end())}) {
+      if (ranks.empty()) continue;
+      const auto size = static_cast<std::int64_t>(ranks.size());
+      const auto unit = size > 1 ? 2 * size : 1;
+      const auto kv_heads = pick(1, 2);
+      Case c{{}, ranks, kv_heads * pick(1, 3), kv_heads, pick(0, 3) > 0};
+      for (auto sequences = pick(1, 3); sequences > 0; --sequences) c.seq_tokens.push_back(unit * pick(1, 5));
+      wholes.push_back(compute(c));
+      cases.push_back(std::move(c));
+    }
+    const auto errors = run_ranks("ring", kSize, [&](int rank) {
+      for (std::size_t i = 0; i < cases.size(); ++i) {
+        const auto& ranks = cases[i].ranks;
+        if (std::find(ranks.begin(), ranks.end(), rank) == ranks.end()) continue;
+        EXPECT_LT(run_rank(cases[i], wholes[i], rank, "ring/" + std::to_string(rank)), 1e-12) << "seed " << seed;
+      }
+    });
+    for (const auto& error : errors) EXPECT_EQ(error, "") << "seed " << seed;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Kernels, RingAttentionKernels, testing::Values("cpu_flash", "reference"));
+
+TEST(Kernels, AgreeOnEveryKindOfBlock) {
+  at::manual_seed(1);
+  const auto q = at::randn({40, 6, 16}, at::kDouble);
+  const auto k = at::randn({30, 2, 16}, at::kDouble);
+  const auto v = at::randn({30, 2, 16}, at::kDouble);
+  const auto dout = at::randn({40, 6, 16}, at::kDouble);
+  for (const bool causal : {false, true}) {
+    const std::vector<Segment> segments = causal ? std::vector<Segment>{{0, 10, 20, 10}, {30, 1, 0, 1}}
+                                                 : std::vector<Segment>{{5, 20, 0, 7}, {25, 1, 7, 23}, {26, 14, 29, 1}};
+    const BlockInputs block{q, k, v, segments, causal, 0.3};
+    const auto expected = reference_kernel().forward(block);
+    const auto found = cpu_flash_kernel().forward(block);
+    ASSERT_EQ(found.size(), segments.size());
+    auto out = at::zeros_like(q);
+    auto lse = at::zeros({40, 6}, at::kDouble);
+    for (std::size_t i = 0; i < segments.size(); ++i) {
+      EXPECT_LT(worst(found[i].out, expected[i].out), 1e-13);
+      EXPECT_LT(worst(found[i].lse, expected[i].lse), 1e-13);
+      EXPECT_TRUE(found[i].out.is_contiguous() && found[i].lse.is_contiguous()) << "a copy in every step";
+      out.narrow(0, segments[i].q_begin, segments[i].q_rows).copy_(expected[i].out);
+      lse.narrow(0, segments[i].q_begin, segments[i].q_rows).copy_(expected[i].lse);
+    }
+    const auto expected_gradient = reference_kernel().backward(block, dout, out, lse);
+    const auto found_gradient = cpu_flash_kernel().backward(block, dout, out, lse);
+    for (std::size_t i = 0; i < segments.size(); ++i) {
+      EXPECT_LT(worst(found_gradient[i].dq, expected_gradient[i].dq), 1e-12);
+      EXPECT_LT(worst(found_gradient[i].dk, expected_gradient[i].dk), 1e-12);
+      EXPECT_LT(worst(found_gradient[i].dv, expected_gradient[i].dv), 1e-12);
+    }
+  }
+}
+
+TEST(Kernels, AnUnknownNameIsRefused) { EXPECT_THROW(use_kernel("quick"), std::exception); }
+
+TEST(RingAttention, AWrongCallEndsEveryRankAndNamesTheOne) {
+  const auto errors = run_ranks("wrong", 4, [&](int rank) {
+    const auto q = at::randn({rank == 2 ? 5 : 4, 2, 8});
+    const auto k = at::randn({4, 2, 8});
+    ring_attention_forward(q, k, k, {{16}, {0, 1, 2, 3}, "wrong/" + std::to_string(rank), 1.0, true, "ring", false});
+  });
+  EXPECT_EQ(errors[2].find("ring_attention: q: found 5 rows, expected 4"), 0U) << errors[2];
+  for (const std::size_t rank : {0U, 1U, 3U}) {
+    EXPECT_EQ(errors[rank].find("rank 2: ring_attention: q: found 5 rows"), 0U) << errors[rank];
+  }
+}
+
+TEST(RingAttention, ADisagreementNamesBoth) {
+  const auto errors = run_ranks("differ", 3, [&](int rank) {
+    const auto q = at::randn({4, 2, 8});
+    ring_attention_forward(q, q, q, {{12}, {0, 1, 2}, "differ/" + std::to_string(rank), 1.0, rank != 1, "ring", false});
+  });
+  for (const auto& error : errors) {
+    EXPECT_NE(error.find("disagree about ring_attention forward: causal: "), std::string::npos) << error;
+    EXPECT_NE(error.find("rank 1 "), std::string::npos) << error;
+  }
+}
+
+TEST(Operators, AreRegistered) {
+  for (const char* name : {"dhp::ring_attention", "dhp::exchange_rows", "dhp::report_failure", "dhp::torch_version"}) {
+    EXPECT_TRUE(c10::Dispatcher::singleton().findSchema({name, ""}).has_value()) << name;
+  }
+}
+
+}  // namespace
+}  // namespace dhp
