@@ -242,8 +242,9 @@ class StepClock:
 
     def record(self, now: Prepared, valid_tokens: int, dropped: list[int], norm: float, rate: float) -> StepRecord:
         tasks, predicted = now.plan.tasks, now.plan.predicted
+        assert predicted is not None, "planners annotate their plans"
         emulated = replay(now.plan, self.task_cpu_s.tolist())
-        planned = replay(now.plan, [task.end_s - task.start_s for task in tasks])
+        planned = replay(now.plan, [(task.end_s or 0.0) - (task.start_s or 0.0) for task in tasks])
         tokens = sum(sequence.tokens for sequence in now.batch.sequences)
         seconds = time.perf_counter() - self._started
         return StepRecord(

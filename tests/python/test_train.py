@@ -79,6 +79,28 @@ def test_metrics_trace_checkpoint_and_silence_when_piped(folder: Path) -> None:
     assert (checkpoint / "tokenizer.json").is_file()
 
 
+def test_bf16_stays_near_fp32_on_any_number_of_ranks(folder: Path) -> None:
+    runs = []
+    for ranks, capacity, precision in ((1, 1000, "fp32"), (1, 1000, "bf16"), (3, 75, "bf16")):
+        metrics = folder / f"{ranks}-{precision}.jsonl"
+        arguments = (
+            "--ranks",
+            str(ranks),
+            "--steps",
+            "3",
+            "--metrics",
+            str(metrics),
+            "--set",
+            f"precision={precision}",
+        )
+        done = dhp_train(folder, *arguments, "--set", f"capacity_tokens={capacity}")
+        assert done.returncode == 0, done.stderr
+        runs.append(list(losses(metrics).values()))
+    assert runs[1] == pytest.approx(runs[0], rel=1e-2)
+    assert runs[2] == pytest.approx(runs[0], rel=1e-2)
+    assert runs[1] != runs[0]
+
+
 def test_step_lines_where_asked_for(folder: Path) -> None:
     done = dhp_train(folder, "--set", "log_every=2", "--ranks", "2", "--set", "capacity_tokens=110", "--steps", "4")
     assert done.returncode == 0, done.stderr

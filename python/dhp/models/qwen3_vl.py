@@ -45,6 +45,9 @@ def group_attention(
         )
     if dropout:
         raise RuntimeError(f"attention_dropout is {dropout}: ring attention has no dropout, set it to 0")
+    if torch.is_autocast_enabled(query.device.type):  # as autocast does for PyTorch's own attention
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     out = torch.ops.dhp.ring_attention(q, k, v, dhp.seq_tokens, dhp.ranks, dhp.traffic, scaling, True, dhp.exchange)
     return out.unsqueeze(0), None
