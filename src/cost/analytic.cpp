@@ -61,8 +61,9 @@ Shape::Vision parse_vision(const JsonObject& entry) {
   vision.out_hidden = entry.integer("out_hidden_size", 1, kMaxDimension);
   constexpr int kMaxPatch = 1024;
   const std::int64_t patch = entry.integer("patch_size", 1, kMaxPatch);
-  vision.patch_values = entry.integer_or("in_channels", 3, 1, kMaxPatch) *
-                        entry.integer("temporal_patch_size", 1, kMaxPatch) * patch * patch;
+  const std::int64_t frames = entry.integer("temporal_patch_size", 1, kMaxPatch);
+  const std::int64_t channels = entry.integer_or("in_channels", 3, 1, kMaxPatch);
+  vision.patch_values = channels * frames * patch * patch;
   const std::int64_t merge = entry.integer("spatial_merge_size", 1, kMaxPatch);
   vision.merge = merge * merge;
   vision.positions = entry.integer("num_position_embeddings", 0, kMaxDimension);

@@ -82,7 +82,7 @@ TEST(AnalyticCost, TinyModelByHand) {
   EXPECT_EQ(counts.embeddings, 400);
   const std::int64_t block = (4 * 12 + 12) + (4 * 4 + 4) + (4 * 6 + 6) + (6 * 4 + 4) + 2 * 8;
   const std::int64_t merger = (16 * 16 + 16) + (16 * 8 + 8);
-  EXPECT_EQ(counts.vision, (24 * 4 + 4) + 9 * 4 + block + (merger + 2 * 4) + (merger + 2 * 16));
+  EXPECT_EQ(counts.vision, 100 + 36 + block + 2 * merger + 8 + 32);  // patches, positions, blocks, mergers, norms
 
   const CostModel cost = analytic_cost(kTiny, "tiny", {.device = "local-cpu", .ranks = 4});
   const Device& cpu = devices().front();

@@ -32,8 +32,9 @@ void check_against_brute_force(std::int64_t tokens, int degree) {
   SCOPED_TRACE("tokens " + std::to_string(tokens) + ", degree " + std::to_string(degree));
   const std::int64_t padded = padded_tokens(tokens, degree);
   // The least multiple of 2 * degree that holds them, by counting up.
+  const std::int64_t multiple = std::int64_t{2} * degree;
   std::int64_t expected = tokens;
-  while (degree > 1 && expected % (2 * degree) != 0) ++expected;
+  while (degree > 1 && expected % multiple != 0) ++expected;
   ASSERT_EQ(padded, expected);
   ASSERT_EQ(shard_tokens(tokens, degree) * degree, padded);
   std::vector<int> owners(static_cast<std::size_t>(padded), -1);
@@ -60,7 +61,8 @@ void check_against_brute_force(std::int64_t tokens, int degree) {
 
 TEST(Shard, EveryTokenHasOneOwnerAndWorkIsEven) {
   for (int degree = 1; degree <= 17; ++degree) {
-    for (std::int64_t tokens = 0; tokens <= 2 * degree + 3; ++tokens) check_against_brute_force(tokens, degree);
+    for (std::int64_t tokens = 0; tokens <= std::int64_t{2} * degree + 3; ++tokens)
+      check_against_brute_force(tokens, degree);
     const std::uint64_t seed = 4711U + static_cast<std::uint64_t>(degree);
     SCOPED_TRACE("seed " + std::to_string(seed));
     test::Random random(seed);
