@@ -59,12 +59,16 @@ int run(int argc, char** argv) {
   add_check_command(app, exit_code);
   add_explain_command(app, exit_code);
   add_cost_command(app, exit_code);
-  app.footer(externals_text);
+  if (const std::string more = externals_text(); !more.empty()) app.footer(more);
 
   const std::vector<std::string> words(argv + 1, argv + argc);
   if (words.empty()) {
     std::cerr << app.help();
     return kBadInput;
+  }
+  if (words.front() == "help") {
+    std::cout << app.help();
+    return kOk;
   }
   if (!words.front().starts_with('-') && !is_built_in(app, words.front())) {
     const std::filesystem::path program = find_external(words.front());

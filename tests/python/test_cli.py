@@ -1,0 +1,406 @@
+"""The command line: exit codes, messages and JSON of `dhp plan|check|explain|cost` and of external commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CASES = ROOT / "data" / "cases"
+CONFIGS = ROOT / "tests" / "golden" / "configs"
+DHP = os.environ.get("DHP_BINARY") or str(Path(sys.executable).parent / "dhp")
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+def dhp(*arguments: str | Path, binary: str | Path = DHP, path: str | None = None) -> Result:
+    env = dict(os.environ) if path is None else dict(os.environ, PATH=path)
+    words = [str(binary), *map(str, arguments)]
+    done = subprocess.run(words, capture_output=True, text=True, env=env, timeout=60, check=False)
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+GOOD_BATCH = {"format": "dhp.batch/1", "sequences": [{"id": i, "tokens": 500 + 300 * i} for i in range(12)]}
+GOOD_CLUSTER = json.loads((CASES / "cluster_910b_1x6.json").read_text())
+GOOD_COST = json.loads((CASES / "cost_qwen3-vl-8b_8192.json").read_text())
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    """Good batch, cluster and cost files, and a plan by `paper`."""
+    paths = {}
+    for name, content in (("batch", GOOD_BATCH), ("cluster", GOOD_CLUSTER), ("cost", GOOD_COST)):
+        paths[name] = tmp_path / f"{name}.json"
+        paths[name].write_text(json.dumps(content))
+    paths["plan"] = tmp_path / "plan.json"
+    assert dhp("plan", *inputs(paths), "-o", paths["plan"]).code == 0
+    return paths
+
+
+def inputs(files: dict[str, Path]) -> list[str | Path]:
+    return [word for name in ("batch", "cluster", "cost") for word in (f"--{name}", files[name])]
+
+
+def changed(document: dict[str, Any], place: tuple[str | int, ...], value: Any) -> dict[str, Any]:
+    """A copy with one value replaced."""
+    document = json.loads(json.dumps(document))
+    inner: Any = document
+    for step in place[:-1]:
+        inner = inner[step]
+    inner[place[-1]] = value
+    return document
+
+
+# --- plan
+
+
+def test_plan_prints_a_summary_in_text(files: dict[str, Path]) -> None:
+    result = dhp("plan", *inputs(files))
+    assert result.code == 0
+    assert result.err == ""
+    assert result.out.startswith("paper: ")
+    for word in ("groups ", "makespan ", "bound ", "gap ", "idle ", "×"):
+        assert word in result.out
+
+
+@pytest.mark.parametrize("schedule", ["paper", "static", "static:1", "static:2", "static:6"])
+def test_plan_prints_the_plan_in_json(files: dict[str, Path], schedule: str) -> None:
+    result = dhp("plan", *inputs(files), "--schedule", schedule, "--output-format", "json")
+    assert result.code == 0, result.err
+    plan = result.json()
+    assert plan["format"] == "dhp.plan/1"
+    assert plan["schedule"] == ("lockstep" if schedule == "paper" else "free")
+    assert plan["ranks"] == 6
+    assert sorted(i for task in plan["tasks"] for i in task["sequences"]) == list(range(12))
+    if ":" in schedule:
+        assert {len(task["ranks"]) for task in plan["tasks"]} == {int(schedule.split(":")[1])}
+        assert plan["planner"] == schedule
+
+
+def test_plan_file_and_standard_output_hold_the_same_plan(files: dict[str, Path]) -> None:
+    assert dhp("plan", *inputs(files), "--output-format", "json").out == files["plan"].read_text()
+    summary = dhp("plan", *inputs(files), "--output-format", "json", "-o", files["plan"]).json()
+    plan = json.loads(files["plan"].read_text())
+    assert summary["hash"] == plan["hash"]
+    assert summary["makespan_s"] == plan["predicted"]["makespan_s"]
+    assert summary["tasks"] == len(plan["tasks"])
+    assert sum(summary["degrees"].values()) == len(plan["tasks"])
+
+
+def test_plan_reads_csv(files: dict[str, Path], tmp_path: Path) -> None:
+    rows = ["id,tokens,patches"] + [f"{s['id']},{s['tokens']},0" for s in GOOD_BATCH["sequences"]]
+    files["batch"] = tmp_path / "batch.csv"
+    files["batch"].write_text("\n".join(rows) + "\n")
+    assert dhp("plan", *inputs(files), "--output-format", "json").out == files["plan"].read_text()
+
+
+def test_plan_of_an_empty_batch_is_empty(files: dict[str, Path]) -> None:
+    files["batch"].write_text(json.dumps({"format": "dhp.batch/1", "sequences": []}))
+    result = dhp("plan", *inputs(files), "--output-format", "json")
+    assert result.code == 0
+    assert result.json()["tasks"] == []
+    assert dhp("plan", *inputs(files)).code == 0
+
+
+def test_output_is_written_whole_or_not_at_all(files: dict[str, Path], tmp_path: Path) -> None:
+    before = files["plan"].read_text()
+    missing = tmp_path / "no such folder" / "plan.json"
+    result = dhp("plan", *inputs(files), "-o", missing)
+    assert result.code == 2
+    assert result.err.startswith(f"dhp: error: {missing}: cannot be written: ")
+    files["batch"].write_text("[")
+    assert dhp("plan", *inputs(files), "-o", files["plan"]).code == 2
+    assert files["plan"].read_text() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"batch.json", "cluster.json", "cost.json", "plan.json"}
+
+
+def test_min_shard_tokens_limits_the_degree(files: dict[str, Path]) -> None:
+    files["batch"].write_text(json.dumps({"format": "dhp.batch/1", "sequences": [{"id": 0, "tokens": 600}]}))
+
+    def degree(min_shard_tokens: int) -> int:
+        words = ["--min-shard-tokens", str(min_shard_tokens), "--output-format", "json"]
+        return len(dhp("plan", *inputs(files), *words).json()["tasks"][0]["ranks"])
+
+    assert degree(601) == 1
+    assert degree(300) <= 2
+    assert dhp("plan", *inputs(files), "--min-shard-tokens", "0").code == 2
+
+
+# --- infeasible: an answer
+
+
+@pytest.mark.parametrize("schedule", ["paper", "static"])
+def test_infeasible_names_sequence_need_and_offer(files: dict[str, Path], schedule: str) -> None:
+    files["batch"].write_text(json.dumps(changed(GOOD_BATCH, ("sequences", 7, "tokens"), 131072)))
+    text = dhp("plan", *inputs(files), "--schedule", schedule)
+    assert text.code == 1
+    reason = "sequence 7 needs 476.9 GiB; 6 ranks offer 178.9 GiB (the smallest degree that holds it is 16)"
+    assert text.out == f"infeasible: {reason}\n"
+    answer = dhp("plan", *inputs(files), "--schedule", schedule, "--output-format", "json")
+    assert answer.code == 1
+    infeasible = answer.json()["infeasible"]
+    assert infeasible["reason"] == reason
+    assert infeasible["sequence"] == 7
+    assert infeasible["needed_ranks"] == 16
+    assert infeasible["needed_bytes"] > infeasible["offered_bytes"]
+
+
+def test_infeasible_writes_no_plan(files: dict[str, Path], tmp_path: Path) -> None:
+    files["cost"].write_text(json.dumps(changed(GOOD_COST, ("state_bytes",), 1e12)))
+    result = dhp("plan", *inputs(files), "-o", tmp_path / "new.json")
+    assert result.code == 1
+    assert "leaves nothing for activations" in result.out
+    assert not (tmp_path / "new.json").exists()
+
+
+# --- bad input
+
+SEQUENCE = ("sequences", 3)
+BAD_DOCUMENTS = [
+    ("batch", changed(GOOD_BATCH, (*SEQUENCE, "tokens"), -5), "sequences[3].tokens: found -5"),
+    ("batch", changed(GOOD_BATCH, (*SEQUENCE, "tokens"), 0), "sequences[3].tokens: found 0"),
+    ("batch", changed(GOOD_BATCH, (*SEQUENCE, "tokens"), 10**30), "sequences[3].tokens: "),
+    ("batch", changed(GOOD_BATCH, (*SEQUENCE, "tokens"), 2**41), "sequences[3].tokens: "),
+    ("batch", changed(GOOD_BATCH, (*SEQUENCE, "tokens"), 1.5), "sequences[3].tokens: "),
+    ("batch", changed(GOOD_BATCH, (*SEQUENCE, "tokens"), "many"), "sequences[3].tokens: "),
+    ("batch", changed(GOOD_BATCH, (*SEQUENCE, "patches"), -1), "sequences[3].patches: found -1"),
+    ("batch", changed(GOOD_BATCH, (*SEQUENCE, "id"), 2), "sequences[3].id: "),
+    ("batch", changed(GOOD_BATCH, ("sequences",), {}), "sequences: "),
+    ("batch", changed(GOOD_BATCH, ("format",), "dhp.plan/1"), "format: "),
+    ("batch", [], ""),
+    ("cluster", changed(GOOD_CLUSTER, ("nodes",), 0), "nodes: found 0"),
+    ("cluster", changed(GOOD_CLUSTER, ("ranks_per_node",), 0), "ranks_per_node: found 0"),
+    ("cluster", changed(GOOD_CLUSTER, ("intra_node", "bandwidth_bytes_per_s"), 0), "intra_node.bandwidth_bytes_per_s"),
+    ("cost", changed(GOOD_COST, ("forward",), 3), "forward: "),
+    ("cost", changed(GOOD_COST, ("backward", "token_s"), None), "backward.token_s: "),
+]
+
+
+@pytest.mark.parametrize(("name", "document", "place"), BAD_DOCUMENTS)
+def test_bad_documents_are_named(files: dict[str, Path], name: str, document: Any, place: str) -> None:
+    files[name].write_text(json.dumps(document))
+    result = dhp("plan", *inputs(files))
+    assert result.code == 2
+    assert result.out == ""
+    assert result.err.startswith(f"dhp: error: {files[name]}: {place}")
+    assert result.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["batch", "cluster", "cost", "plan"])
+def test_truncated_json(files: dict[str, Path], name: str) -> None:
+    text = files[name].read_text()
+    files[name].write_text(text[: len(text) // 2])
+    result = dhp("check", *inputs(files), files["plan"])
+    assert result.code == 2
+    assert result.err.startswith(f"dhp: error: {files[name]}: ")
+
+
+@pytest.mark.parametrize("name", ["batch", "cluster", "cost", "plan"])
+def test_missing_file_and_folder(files: dict[str, Path], name: str, tmp_path: Path) -> None:
+    for path in (tmp_path / "nothing.json", tmp_path):
+        files[name] = path
+        result = dhp("check", *inputs(files), files["plan"])
+        assert result.code == 2
+        assert result.err.startswith(f"dhp: error: {path}: ")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        ("static:4", 'found "static:4", but 4 does not divide the 6 ranks; choose one of 1, 2, 3, 6'),
+        ("static:0", 'found "static:0", expected a whole number of at least 1 after static:'),
+        ("static:two", 'found "static:two", expected a whole number of at least 1 after static:'),
+        ("best", 'found "best", expected paper, static or static:CP'),
+    ],
+)
+def test_bad_schedule(files: dict[str, Path], schedule: str, message: str) -> None:
+    result = dhp("plan", *inputs(files), "--schedule", schedule)
+    assert result.code == 2
+    assert result.err == f"dhp: error: --schedule: {message}\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["plan"],
+        ["plan", "--batch"],
+        ["plan", "--no-such-option"],
+        ["check", "--batch", "b", "--cluster", "c", "--cost", "k"],
+        ["plan", "--batch", "b", "--cluster", "c", "--cost", "k", "--output-format", "yaml"],
+        ["plan", "--batch", "b", "--cluster", "c", "--cost", "k", "--min-shard-tokens", "few"],
+        ["cost", "--config", "c", "--device", "abacus"],
+        ["--no-such-option"],
+    ],
+)
+def test_wrong_options(words: list[str]) -> None:
+    result = dhp(*words)
+    assert result.code == 2
+    assert result.out == ""
+    assert result.err.startswith("dhp: error: ")
+
+
+# --- check and explain
+
+
+def test_check_accepts_what_plan_makes(files: dict[str, Path]) -> None:
+    text = dhp("check", *inputs(files), files["plan"])
+    assert (text.code, text.err) == (0, "")
+    assert text.out.startswith("valid: ")
+    assert dhp("check", *inputs(files), files["plan"], "--output-format", "json").json() == {
+        "valid": True,
+        "violations": [],
+    }
+
+
+def test_check_names_every_violation(files: dict[str, Path]) -> None:
+    plan = json.loads(files["plan"].read_text())
+    lost = plan["tasks"][0]["sequences"].pop()
+    plan["tasks"][-1]["ranks"][0] = 99
+    del plan["hash"], plan["predicted"]
+    files["plan"].write_text(json.dumps(plan))
+    text = dhp("check", *inputs(files), files["plan"])
+    assert text.code == 1
+    lines = text.out.splitlines()
+    assert all(line.startswith("violation: ") for line in lines)
+    assert any(f"sequence {lost}" in line for line in lines)
+    assert any("99" in line for line in lines)
+    answer = dhp("check", *inputs(files), files["plan"], "--output-format", "json")
+    assert answer.code == 1
+    assert answer.json() == {"valid": False, "violations": [line.removeprefix("violation: ") for line in lines]}
+
+
+def test_a_plan_for_another_batch_is_not_valid(files: dict[str, Path]) -> None:
+    files["batch"].write_text(json.dumps(changed(GOOD_BATCH, ("sequences", 0, "tokens"), 501)))
+    assert dhp("check", *inputs(files), files["plan"]).code == 1
+    files["batch"].write_text(json.dumps(changed(GOOD_BATCH, ("sequences", 0, "id"), 77)))
+    result = dhp("check", *inputs(files), files["plan"])
+    assert result.code == 1
+    assert "77" in result.out
+    explained = dhp("explain", *inputs(files), files["plan"])
+    assert explained.code == 1
+    assert "is not a valid plan for this batch" in explained.err
+    assert explained.out == ""
+
+
+def test_explain(files: dict[str, Path]) -> None:
+    text = dhp("explain", *inputs(files), files["plan"])
+    assert text.code == 0, text.err
+    assert text.out.startswith("step ")
+    for word in ("bound ", "gap ", "limited by ", "groups ", "idle ", "waits"):
+        assert word in text.out
+    answer = dhp("explain", *inputs(files), files["plan"], "--output-format", "json").json()
+    predicted = json.loads(files["plan"].read_text())["predicted"]
+    assert answer["makespan_s"] == pytest.approx(predicted["makespan_s"], rel=1e-12)
+    assert answer["gap"] == pytest.approx(predicted["gap"], rel=1e-9)
+    assert 0.0 <= answer["idle_share"] < 1.0
+    waits = [wait["seconds"] for wait in answer["longest_waits"]]
+    assert len(waits) <= 3
+    assert waits == sorted(waits, reverse=True)
+
+
+# --- cost
+
+
+def test_cost(files: dict[str, Path], tmp_path: Path) -> None:
+    config = CONFIGS / "qwen3-vl-2b.json"
+    out = tmp_path / "k.json"
+    text = dhp("cost", "--config", config, "--device", "ascend-910b", "--ranks", "6", "-o", out)
+    assert text.code == 0, text.err
+    assert "state " in text.out
+    cost = json.loads(out.read_text())
+    assert cost["format"] == "dhp.cost/1"
+    assert dhp(
+        "cost", "--config", config, "--device", "ascend-910b", "--ranks", "6", "--output-format", "json"
+    ).out == (out.read_text())
+    one = dhp("cost", "--config", config, "--device", "ascend-910b", "--output-format", "json").json()
+    assert one["state_bytes"] > cost["state_bytes"]
+    frozen = dhp(
+        "cost", "--config", config, "--device", "ascend-910b", "--freeze-vit", "--output-format", "json"
+    ).json()
+    assert frozen["patch_s"] < one["patch_s"]
+    files["cost"] = out
+    assert dhp("plan", *inputs(files)).code == 0
+
+
+def test_cost_of_an_unknown_family(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"model_type": "llama"}))
+    result = dhp("cost", "--config", config)
+    assert result.code == 2
+    assert result.err.startswith(f"dhp: error: {config}: model_type: found ")
+    assert dhp("cost", "--config", tmp_path / "none.json").code == 2
+    assert dhp("cost", "--config", config, "--ranks", "0").code == 2
+
+
+# --- the program itself
+
+
+def test_help_and_version() -> None:
+    for words in (["--help"], ["help"]):
+        result = dhp(*words)
+        assert result.code == 0
+        for command in ("plan", "check", "explain", "cost"):
+            assert f"\n  {command} " in result.out
+    assert dhp("plan", "--help").code == 0
+    assert dhp("--version").out.startswith("dhp ")
+    nothing = dhp()
+    assert nothing.code == 2
+    assert nothing.out == ""
+    assert "Usage" in nothing.err
+
+
+def test_unknown_command_lists_the_known_ones() -> None:
+    result = dhp("plam")
+    assert result.code == 2
+    assert '"plam" is not a command' in result.err
+    assert "plan, check, explain, cost" in result.err
+    assert dhp("../plan").code == 2
+
+
+def write_script(path: Path, text: str) -> None:
+    path.write_text(f'#!/bin/sh\necho {text} "$@"\nexit 7\n')
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+def test_external_commands(tmp_path: Path) -> None:
+    beside, on_path = tmp_path / "bin", tmp_path / "path"
+    beside.mkdir()
+    on_path.mkdir()
+    binary = beside / "dhp"
+    shutil.copy2(DHP, binary)
+    path = f"{on_path}:{os.environ['PATH']}"
+
+    write_script(on_path / "dhp-greet", "from PATH")
+    result = dhp("greet", "--loud", "a b", binary=binary, path=path)
+    assert (result.code, result.out) == (7, "from PATH --loud a b\n")
+
+    write_script(beside / "dhp-greet", "from beside")
+    assert dhp("greet", binary=binary, path=path).out == "from beside\n"
+
+    write_script(on_path / "dhp-plan", "shadow")
+    assert "Usage" in dhp("plan", "--help", binary=binary, path=path).out
+
+    (on_path / "dhp-notes").write_text("not a program")
+    assert dhp("notes", binary=binary, path=path).code == 2
+
+    assert "\n  train " not in dhp("--help", binary=binary).out
+    write_script(beside / "dhp-train", "training")
+    assert "\n  train " in dhp("--help", binary=binary).out
+    assert "greet" in dhp("plam", binary=binary).err
