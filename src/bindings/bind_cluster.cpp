@@ -152,7 +152,9 @@ void bind_cost_functions(nb::module_& module) {
              "The smallest degree at which the sequence alone fits; 0 if no degree does. May exceed the cluster.");
   module.def("simple_lower_bound_s", &simple_lower_bound_s, "batch"_a, "cluster"_a, "cost"_a,
              "No plan is quicker than this many seconds. 0 for an empty batch.");
+}
 
+void bind_analytic_cost(nb::module_& module) {
   nb::class_<Device>(module, "Device", "What a device achieves on large work.")
       .def_ro("name", &Device::name)
       .def_ro("linear_flop_per_s", &Device::linear_flop_per_s, "dense layers")
@@ -163,6 +165,15 @@ void bind_cost_functions(nb::module_& module) {
       .def_ro("bytes_per_value", &Device::bytes_per_value, "of activations in training (bf16 2, fp32 4)")
       .def("__repr__", [](const Device& device) { return "<Device " + device.name + ">"; });
   module.def("devices", &devices, "The device presets of analytic_cost.");
+  nb::class_<ParameterCounts>(module, "ParameterCounts", "Parameters of a model by part.")
+      .def_ro("language_body", &ParameterCounts::language_body, "layers and last norm")
+      .def_ro("embeddings", &ParameterCounts::embeddings, "input embedding, and output head where the two are not tied")
+      .def_ro("vision", &ParameterCounts::vision, "tower and all mergers")
+      .def("total", &ParameterCounts::total)
+      .def("__repr__",
+           [](const ParameterCounts& counts) { return "<ParameterCounts " + std::to_string(counts.total()) + ">"; });
+  module.def("count_parameters", &count_parameters, "config_json"_a, "source"_a,
+             "Parameters of the model of a Hugging Face config.json (its text). Raises InputError.");
   module.def(
       "analytic_cost",
       [](std::string_view config_json, const std::string& source, std::string device, int ranks, bool freeze_vit) {
@@ -180,6 +191,7 @@ void bind_cluster(nb::module_& module) {
   bind_cluster_types(module);
   bind_cost_types(module);
   bind_cost_functions(module);
+  bind_analytic_cost(module);
 }
 
 }  // namespace dhp::bindings

@@ -46,9 +46,10 @@ void bind_rules(nb::module_& module) {
         return "<Rules of patch " + std::to_string(rules.patch_size) + ", merge " + std::to_string(rules.merge_size) +
                ">";
       });
-  module.def("read_rules", &read_rules, "checkpoint_folder"_a,
-             "Reads preprocessor_config.json and, where there is one, video_preprocessor_config.json. Raises "
-             "InputError.");
+  module.def(
+      "read_rules", &read_rules, "checkpoint_folder"_a,
+      "Reads the processor settings of a checkpoint folder: processor_config.json, else preprocessor_config.json "
+      "and video_preprocessor_config.json. Raises InputError.");
   module.def("parse_rules", &parse_rules, "image_json"_a, "image_source"_a, "video_json"_a.none() = nb::none(),
              "video_source"_a = "", "Parses the texts of the two processor files. Raises InputError.");
 }

@@ -1,0 +1,261 @@
+"""dhp._core: the C++ headers in Python, name by name."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from pathlib import Path
+
+import pytest
+
+from dhp import _core as core
+
+ROOT = Path(__file__).parents[2]
+CASES = ROOT / "data" / "cases"
+
+LINK = core.Link(bandwidth_bytes_per_s=1e10, latency_s=1e-5)
+CLUSTER = core.Cluster(nodes=2, ranks_per_node=3, memory_bytes=4e9, intra_node=LINK, inter_node=LINK)
+COST = core.CostModel(
+    name="round",
+    layers=4,
+    task_s=0.01,
+    patch_s=1e-5,
+    forward=core.PassCost(token_s=1e-4, pair_s=1e-9, step_s=1e-3, ring_bytes_per_token=1e4),
+    backward=core.PassCost(token_s=2e-4, pair_s=2e-9, step_s=2e-3, ring_bytes_per_token=2e4),
+    token_bytes=1e6,
+    patch_bytes=1e5,
+    state_bytes=1e9,
+)
+
+
+def batch_of(*tokens: int) -> core.Batch:
+    return core.Batch([core.Sequence(id=i, tokens=length) for i, length in enumerate(tokens)])
+
+
+def test_every_name_of_the_headers_is_there() -> None:
+    """Structs, enums and free functions of the public headers; what Python expresses otherwise is listed."""
+    otherwise = {
+        "to_string", "parse_schedule", "parse_exchange",  # enum names
+        "Load", "load_of", "GroupShape", "shape_of", "consecutive_shape",  # lists of sequences and of ranks
+        "CostOptions", "PlanOptions",  # keywords
+        "PlanResult",  # Plan | Infeasible
+        "Rank",  # int
+        "kMaxRanks",
+    }  # fmt: skip
+    for header in sorted((ROOT / "include" / "dhp").glob("*.h")):
+        text = re.sub(r"///?.*", "", header.read_text())
+        names = set(re.findall(r"^(?:struct|enum class|class) (\w+)", text, re.M))
+        names |= set(re.findall(r"^[\w:<>,& ]+?[ &>](\w+)\(", text, re.M))
+        names |= set(re.findall(r"constexpr [\w:]+ (k\w+)", text))
+        place = core.qwen3_vl if header.stem == "qwen3_vl" else core
+        for name in names - otherwise:
+            assert hasattr(place, name), f"{header.name}: {name}"
+
+
+def test_files_go_round() -> None:
+    batch = core.read_batch(str(CASES / "batch_openvid_512.json"))
+    assert len(batch) == len(batch.sequences) == 512
+    assert core.parse_batch_json(core.to_json(batch), "copy") == batch
+    rows = "".join(f"{s.id},{s.tokens},{s.patches}\n" for s in batch.sequences)
+    assert core.parse_batch_csv("id,tokens,patches\n" + rows, "copy") == batch
+
+    cluster = core.read_cluster(str(CASES / "cluster_910b_8x8.json"))
+    assert (cluster.ranks(), cluster.node_of(63)) == (64, 7)
+    assert core.parse_cluster(core.to_json(cluster), "copy") == cluster
+
+    cost = core.read_cost_model(str(CASES / "cost_qwen3-vl-8b_8192.json"))
+    assert core.parse_cost_model(core.to_json(cost), "copy") == cost
+    assert cost.forward != cost.backward
+
+
+def test_input_error_is_a_value_error_that_names_the_place() -> None:
+    assert issubclass(core.InputError, ValueError)
+    with pytest.raises(core.InputError, match=r"^b: sequences\[0\]\.tokens: found -5"):
+        core.parse_batch_json('{"format": "dhp.batch/1", "sequences": [{"id": 0, "tokens": -5}]}', "b")
+    with pytest.raises(core.InputError, match="does not divide the 6 ranks"):
+        core.plan_batch(batch_of(5), CLUSTER, COST, schedule="static:4")
+    with pytest.raises(core.InputError):
+        core.validate(batch_of(5, 0), "mine")
+    with pytest.raises(TypeError):
+        core.Sequence(id=0, tokens=1.5)  # type: ignore[arg-type]
+
+
+def test_plan_check_replay_explain() -> None:
+    batch = batch_of(3000, 200, 1500, 70, 900, 9000)
+    for schedule in ("paper", "static", "static:3"):
+        plan = core.plan_batch(batch, CLUSTER, COST, schedule=schedule)
+        assert isinstance(plan, core.Plan)
+        assert core.check_plan(plan, batch, CLUSTER, COST) == []
+        assert plan.hash == core.plan_hash(plan, batch)
+        assert plan.predicted is not None
+        assert core.parse_plan(core.to_json(plan), "copy") == plan
+
+        seconds = core.predict_task_seconds(plan, batch, CLUSTER, COST)
+        timeline = core.replay(plan, seconds)
+        assert timeline.makespan_s == pytest.approx(plan.predicted.makespan_s, rel=1e-12)
+        assert timeline.start_s == [task.start_s for task in plan.tasks]
+        assert len(timeline.busy_s) == 6
+        busy = sum(timeline.busy_s)
+        assert timeline.idle_share() == pytest.approx(1.0 - busy / (6 * timeline.makespan_s), abs=1e-12)
+
+        explanation = core.explain_plan(plan, batch, CLUSTER, COST)
+        assert explanation.makespan_s == timeline.makespan_s
+        assert sum(tasks for _, tasks in explanation.degrees) == len(plan.tasks)
+        assert plan.predicted.lower_bound_s == core.simple_lower_bound_s(batch, CLUSTER, COST)
+
+
+def test_task_seconds_and_memory_follow_the_formulas() -> None:
+    sequences = [core.Sequence(0, 3000, 400), core.Sequence(1, 1000)]
+    linear, pairs = 3e-4 * 4000, 3e-9 * (3000**2 + 1000**2) / 2
+    alone = 0.01 + 1e-5 * 400 + linear + pairs + 3e-3
+    assert core.task_seconds(COST, CLUSTER, sequences, [4], core.Exchange.ring) == pytest.approx(alone, rel=1e-12)
+    assert core.task_seconds(COST, CLUSTER, sequences, [4, 0]) < alone
+    assert core.task_memory_bytes(COST, sequences, 2) == (4000 * 1e6 + 400 * 1e5) / 2
+    assert core.activation_budget_bytes(COST, CLUSTER) == 3e9
+    assert core.min_degree(COST, CLUSTER, core.Sequence(0, 3000)) == 1
+    assert core.min_degree(COST, CLUSTER, core.Sequence(0, 3001)) == 2
+
+
+def test_infeasible_is_an_answer() -> None:
+    answer = core.plan_batch(batch_of(10, 50_000), CLUSTER, COST)
+    assert isinstance(answer, core.Infeasible)
+    assert answer.sequence == 1
+    assert answer.needed_ranks == 17
+    assert answer.needed_bytes == 5e10
+    assert answer.offered_bytes == 6 * 3e9
+    assert "sequence 1 needs" in answer.reason
+    no_room = core.plan_batch(batch_of(10), core.Cluster(1, 1, 1e9, LINK, LINK), COST)
+    assert isinstance(no_room, core.Infeasible)
+    assert no_room.sequence is None
+
+
+def test_a_plan_can_be_made_by_hand() -> None:
+    batch = batch_of(300, 200)
+    tasks = [core.Task(id=0, ranks=[2, 0], sequences=[1]), core.Task(id=1, ranks=[1], sequences=[0])]
+    plan = core.Plan(schedule=core.Schedule.free, ranks=6, tasks=tasks)
+    assert (tasks[0].degree(), tasks[0].micro_batch, tasks[0].exchange) == (2, 0, core.Exchange.ring)
+    assert core.check_plan(plan, batch, CLUSTER, COST) == []
+    assert plan.predicted is None
+    core.annotate(plan, batch, CLUSTER, COST)
+    assert plan.predicted is not None
+    assert plan.tasks[0].end_s == pytest.approx(
+        core.task_seconds(COST, CLUSTER, [batch.sequences[1]], [2, 0]), rel=1e-12
+    )
+
+    tasks[1].sequences = [0, 1]
+    plan.tasks = tasks
+    plan.predicted = None
+    plan.hash = ""
+    assert any("sequence 1" in violation for violation in core.check_plan(plan, batch, CLUSTER, COST))
+    with pytest.raises(ValueError):
+        core.replay(plan, [1.0])
+
+
+def test_planners_are_listed() -> None:
+    listed = core.planners()
+    assert [info.name for info in listed] == ["paper", "static", "static:CP"]
+    assert all(info.help for info in listed)
+
+
+def test_planning_releases_the_interpreter_and_is_deterministic() -> None:
+    batch = core.read_batch(str(CASES / "batch_openvid_512.json"))
+    cluster = core.read_cluster(str(CASES / "cluster_910b_8x8.json"))
+    cost = core.read_cost_model(str(CASES / "cost_qwen3-vl-8b_8192.json"))
+    hashes: list[str] = []
+
+    def plan() -> None:
+        for _ in range(5):
+            result = core.plan_batch(batch, cluster, cost)
+            assert isinstance(result, core.Plan)
+            hashes.append(result.hash)
+
+    threads = [threading.Thread(target=plan) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(hashes) == 20
+    assert len(set(hashes)) == 1
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3, 5])
+def test_shards_cover_the_padded_sequence(degree: int) -> None:
+    tokens = 23
+    padded = core.padded_tokens(tokens, degree)
+    assert padded % (2 * degree if degree > 1 else 1) == 0
+    assert 0 <= padded - tokens < 2 * degree
+    seen = []
+    for position in range(degree):
+        ranges = core.shard_ranges(tokens, degree, position)
+        held = [token for one in ranges for token in range(one.begin, one.end)]
+        assert len(held) == sum(len(one) for one in ranges) == core.shard_tokens(tokens, degree)
+        for index, token in enumerate(held):
+            assert core.owner_of(tokens, degree, token) == position
+            assert core.local_index_of(tokens, degree, token) == index
+        seen += held
+    assert sorted(seen) == list(range(padded))
+    with pytest.raises(ValueError):
+        core.shard_ranges(tokens, degree, degree)
+
+
+def test_qwen3_vl_rules(tmp_path: Path) -> None:
+    rules = core.qwen3_vl.Rules()
+    grid = core.qwen3_vl.image_grid(rules, 480, 640)
+    assert grid == core.qwen3_vl.Grid(frames=1, height=30, width=40)
+    assert grid.patches() == 1200
+    assert core.qwen3_vl.visual_tokens(rules, grid) == 300
+    assert core.qwen3_vl.image_grid(rules, 480, 640, max_pixels=100_000).patches() < 1200
+    with pytest.raises(core.InputError, match=r"^image: "):
+        core.qwen3_vl.image_grid(rules, 0, 640)
+
+    clip = core.qwen3_vl.sample_clip(rules, 240, 320, 100, 25.0)
+    assert len(clip.frame_indices) == 8
+    assert len(clip.timestamps_s) == clip.grid.frames == 4
+    exact = core.qwen3_vl.sample_clip(rules, 240, 320, 100, 25.0, core.qwen3_vl.Sampling(frames=6))
+    assert len(exact.frame_indices) == 6
+
+    text = json.dumps({"patch_size": 14, "size": {"shortest_edge": 3136, "longest_edge": 100352}})
+    parsed = core.qwen3_vl.parse_rules(text, "preprocessor_config.json")
+    assert (parsed.patch_size, parsed.image_max_pixels, parsed.fps) == (14, 100352, 2.0)
+    (tmp_path / "preprocessor_config.json").write_text(text)
+    assert core.qwen3_vl.read_rules(str(tmp_path)) == parsed
+    with pytest.raises(core.InputError):
+        core.qwen3_vl.read_rules(str(tmp_path / "nowhere"))
+
+
+def test_analytic_cost_and_devices() -> None:
+    assert [device.name for device in core.devices()] == ["local-cpu", "ascend-910b", "h100"]
+    text = (ROOT / "tests" / "golden" / "configs" / "qwen3-vl-2b.json").read_text()
+    one = core.analytic_cost(text, "config.json", device="ascend-910b")
+    many = core.analytic_cost(text, "config.json", device="ascend-910b", ranks=8, freeze_vit=True)
+    assert many.state_bytes < one.state_bytes
+    assert many.patch_s < one.patch_s
+    counts = core.count_parameters(text, "config.json")
+    assert counts.total() == counts.language_body + counts.embeddings + counts.vision
+    assert 1.9e9 < counts.total() < 2.3e9
+    with pytest.raises(core.InputError, match=r"^config\.json: model_type: "):
+        core.analytic_cost('{"model_type": "llama"}', "config.json")
+    with pytest.raises(core.InputError):
+        core.analytic_cost(text, "config.json", device="abacus")
+
+
+def test_reprs_say_what_is_inside() -> None:
+    assert repr(core.Sequence(3, 40)) == "Sequence(id=3, tokens=40, patches=0)"
+    assert (
+        repr(core.Task(1, [0, 2], [5]))
+        == "Task(id=1, ranks=[0, 2], sequences=[5], micro_batch=0, exchange=Exchange.ring)"
+    )
+    assert repr(batch_of(1, 2)) == "<Batch of 2 sequences, 3 tokens>"
+    assert "2 nodes x 3 ranks" in repr(CLUSTER)
+    assert "round" in repr(COST)
+    assert "paper" in repr(core.plan_batch(batch_of(5), CLUSTER, COST))
+
+
+def test_stubs_are_installed_with_the_module() -> None:
+    folder = Path(core.__file__).parent
+    assert (folder / "py.typed").exists()
+    stub = (folder / "_core" / "__init__.pyi").read_text()
+    assert "def plan_batch(" in stub
+    assert "\nfrom . import qwen3_vl" in stub
+    assert "def image_grid(" in (folder / "_core" / "qwen3_vl.pyi").read_text()
