@@ -1,6 +1,6 @@
 """Draws docs/batch_to_groups.svg: a batch of the demo, and the plan that DHP makes of it.
 
-    make demo && build/venv/bin/python docs/make_picture.py
+make demo && build/venv/bin/python docs/make_picture.py
 """
 
 from pathlib import Path

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dhp._core import InputError
 
+from dhp._core import InputError
 from dhp.data.errors import DataError, MediumError
 from dhp.data.samples import Message, parse_sample, read_samples
 

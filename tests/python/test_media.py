@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dhp._core import InputError
 from PIL import Image
 
 import huggingface_reference as hf
+from dhp._core import InputError
 from dhp.data import clips
 from dhp.data.clips import probe_clip, read_frames
 from dhp.data.errors import DataError, MediumError
