@@ -63,13 +63,15 @@ class Reporter:
             self._file = open(metrics, "a", encoding="utf-8")  # noqa: SIM115 (open for the whole run)
 
     def say(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        """A line for a person who watches."""
+        if self._every:
+            print(text, file=self._stream, flush=True)
 
     def step(self, record: StepRecord) -> None:
         if self._file:
             self._file.write(json.dumps(asdict(record)) + "\n")
             self._file.flush()
-        if self._every and (record.step % self._every == 0 or record.step == self._steps):
+        if self._every and record.step % self._every == 0:
             self.say(self.line(record))
 
     def line(self, r: StepRecord) -> str:

@@ -65,6 +65,8 @@ def train(settings: TrainConfig, run: Run, reporter: Reporter | None, tracer: Tr
     adamw = optimizer.make_optimizer(model, settings, run)
     if first_step:
         checkpoint.load_optimizer(settings, first_step, adamw)
+    if reporter:
+        reporter.say(headline(settings, model, data, run, first_step))
 
     for now in prepare_ahead(range(first_step, settings.steps), data, cluster, cost, settings, run):
         step, clock = now.step, StepClock(now.plan)
@@ -87,8 +89,22 @@ def train(settings: TrainConfig, run: Run, reporter: Reporter | None, tracer: Tr
             reporter.step(clock.record(now, valid_tokens, dropped, norm, rate))
         if (settings.save_steps and (step + 1) % settings.save_steps == 0) or step + 1 == settings.steps:
             with run.at(f"step {step + 1}, saving"), tracer.span("save", "save"):
-                checkpoint.save_checkpoint(step + 1, model, adamw, settings, run)
+                saved = checkpoint.save_checkpoint(step + 1, model, adamw, settings, run)
+            if reporter:
+                reporter.say(f"saved {saved}")
     tracer.write()
+
+
+def headline(settings: TrainConfig, model: Any, data: Dataset, run: Run, first_step: int) -> str:
+    lengths = [sample.tokens for sample in data.samples]
+    parameters = sum(p.numel() for p in model.parameters())
+    parts = [
+        f"{settings.model}: {parameters / 1e6:,.1f} M parameters",
+        f"{len(lengths)} samples of {min(lengths):,} to {max(lengths):,} tokens",
+        f"{run.world_size} ranks" + (f" of {settings.capacity_tokens:,} tokens" if settings.capacity_tokens else ""),
+        f"schedule {settings.schedule}",
+    ]
+    return " | ".join([*parts, f"from step {first_step}"] if first_step else parts)
 
 
 def prepare_ahead(

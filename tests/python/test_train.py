@@ -105,10 +105,11 @@ def test_step_lines_where_asked_for(folder: Path) -> None:
     done = dhp_train(folder, "--set", "log_every=2", "--ranks", "2", "--set", "capacity_tokens=110", "--steps", "4")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert len(lines) == 2
-    assert lines[0].startswith("step 2/4 | loss ")
+    assert [line.split()[0] for line in lines[1:]] == ["step", "step", "saved"]
+    assert "20 samples of 27 to 214 tokens | 2 ranks of 110 tokens | schedule paper" in lines[0]
+    assert lines[1].startswith("step 2/4 | loss ")
     for part in (" tok/s | groups ", "×", " | idle ", " % | plan ", " ms"):
-        assert part in lines[0]
+        assert part in lines[1]
 
 
 def test_killed_rank_ends_the_run_and_resume_continues_it_exactly(folder: Path) -> None:
