@@ -14,7 +14,7 @@ MODEL, DATA = "build/demo/model", "build/demo/train.jsonl"
 
 with dhp.init() as run:
     model = AutoModelForImageTextToText.from_pretrained(MODEL, dtype=torch.float32)
-    adapter = dhp.attach(model, run)
+    adapter = dhp.attach(model)
     data = dhp.Dataset(DATA, MODEL)
     cluster = dhp.local_cluster(run.world_size, capacity_tokens=2048)
     cost = dhp.local_cost(MODEL, run.world_size, capacity_tokens=2048)
@@ -23,11 +23,11 @@ with dhp.init() as run:
         batch = data.batch(step, size=8)
         plan = dhp.plan(batch, cluster, cost, run=run)
         loss_sum = torch.zeros(())
-        for task in dhp.tasks(plan, run):
+        for task in dhp.tasks(plan):
             loss = adapter.loss(data.read(task, run.rank), task.ranks, data.label_tokens(batch))
             loss.backward()
             loss_sum += loss.detach()
-        dhp.reduce_gradients(model, run)
+        dhp.reduce_gradients(model)
         optimizer.step()
         optimizer.zero_grad()
         run.sum(loss_sum)

@@ -3,15 +3,15 @@
 A training loop of your own (examples/own_loop.py is this, runnable):
 
     with dhp.init() as run:                                    # one process a rank: torchrun, SLURM, or alone
-        adapter = dhp.attach(model, run)                       # a Hugging Face model
+        adapter = dhp.attach(model)                            # a Hugging Face model
         data = dhp.Dataset("train.jsonl", "checkpoint")        # ms-swift JSONL
         for step in range(steps):
             batch = data.batch(step, size=64)
             plan = dhp.plan(batch, cluster, cost, run=run)     # who shares what; the same on every rank
-            for task in dhp.tasks(plan, run):                  # this rank's, in plan order
+            for task in dhp.tasks(plan):                       # this rank's, in plan order
                 loss = adapter.loss(data.read(task, run.rank), task.ranks, data.label_tokens(batch))
                 loss.backward()
-            dhp.reduce_gradients(model, run)                   # exactly the gradients of one process
+            dhp.reduce_gradients(model)                        # exactly the gradients of one process
             optimizer.step()
             optimizer.zero_grad()
 """

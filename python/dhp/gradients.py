@@ -6,19 +6,21 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
-from dhp.runtime import Run
+from dhp.runtime import Run, current_run
 
 BUCKET_BYTES = 32 << 20
 
 
-def reduce_gradients(parameters: torch.nn.Module | Iterable[torch.nn.Parameter], run: Run) -> None:
-    """Sums `.grad` of every parameter over all ranks, in place. Every rank calls it once, after its last task.
+def reduce_gradients(parameters: torch.nn.Module | Iterable[torch.nn.Parameter], run: Run | None = None) -> None:
+    """Sums `.grad` of every parameter over all ranks, in place. Every rank calls it once, after its last task. `run` is
+    the current one unless given.
 
     A gradient that is missing on some ranks counts as zero there. One that is missing on *all* ranks stays None: a
     zero gradient would still let AdamW decay the weight.
     """
     if isinstance(parameters, torch.nn.Module):
         parameters = parameters.parameters()
+    run = run or current_run()
     wanted = [p for p in parameters if p.requires_grad]
     if run.world_size == 1 or not wanted:
         return

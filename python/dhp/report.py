@@ -49,11 +49,20 @@ def groups_text(degrees: list[int]) -> str:
 
 class Reporter:
     """Prints and stores records; rank 0 has one. Where the output is no terminal, step lines are left out unless
-    `log_every` asks for them."""
+    `log_every` asks for them; output_format "json" prints the records instead."""
 
-    def __init__(self, steps: int, metrics: str | Path | None, log_every: int = 0, stream: TextIO = sys.stdout) -> None:
+    def __init__(
+        self,
+        steps: int,
+        metrics: str | Path | None,
+        *,
+        log_every: int = 0,
+        output_format: str = "text",
+        stream: TextIO = sys.stdout,
+    ) -> None:
         self._steps = steps
         self._stream = stream
+        self._json = output_format == "json"
         terminal = stream.isatty()
         self._every = log_every or (1 if terminal else 0)
         self._colour = terminal and "NO_COLOR" not in os.environ
@@ -64,14 +73,16 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """A line for a person who watches."""
-        if self._every:
+        if self._every and not self._json:
             print(text, file=self._stream, flush=True)
 
     def step(self, record: StepRecord) -> None:
         if self._file:
             self._file.write(json.dumps(asdict(record)) + "\n")
             self._file.flush()
-        if self._every and record.step % self._every == 0:
+        if self._json:
+            print(json.dumps(asdict(record)), file=self._stream, flush=True)
+        elif self._every and record.step % self._every == 0:
             self.say(self.line(record))
 
     def line(self, r: StepRecord) -> str:

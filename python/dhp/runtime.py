@@ -121,7 +121,9 @@ class Run:
 
     def close(self) -> None:
         """Ends the run: waits for all ranks, then releases the groups."""
+        global _current
         self.barrier()
+        _current = None
         torch.ops.dhp.release_group(self.traffic)
         dist.destroy_process_group()
 
@@ -129,6 +131,16 @@ class Run:
 def _without_advice(text: str) -> str:
     """An error of Gloo without its source file and its words of comfort."""
     return re.sub(r"\[/[^\]]*\.cc:\d+\] |\. This is typically caused by a remote worker crashing\..*", "", text)
+
+
+_current: Run | None = None
+
+
+def current_run() -> Run:
+    """The run that `init` joined last. Raises RuntimeError before."""
+    if _current is None:
+        raise RuntimeError("there is no run yet: call dhp.init() first")
+    return _current
 
 
 def init(*, timeout_s: float = 600.0) -> Run:
@@ -140,6 +152,7 @@ def init(*, timeout_s: float = 600.0) -> Run:
 
     Raises RuntimeError when the run-time library does not fit the installed torch, or a rank cannot be reached.
     """
+    global _current
     _ops.load()
     timeout = timedelta(seconds=timeout_s)
     if "RANK" in os.environ:
@@ -153,6 +166,7 @@ def init(*, timeout_s: float = 600.0) -> Run:
     torch.ops.dhp.configure_group(traffic.group_name, timeout_s)
     run = Run(rank, world_size, traffic.group_name, timeout_s, store, _groups=[traffic])
     dist.barrier(group=traffic)  # all pairs connect here, not in the middle of a task
+    _current = run
     return run
 
 
@@ -175,8 +189,8 @@ def plan(batch: Batch, cluster: Cluster, cost: CostModel, *, schedule: str = "pa
     """Decides which ranks share which sequences of the batch: `plan_batch`, then `check_plan`.
 
     With `run`, makes sure that all ranks have planned the same (one small collective), and that the plan is for as many
-    ranks as the run has. Raises InfeasibleBatch with the reason when no plan holds the batch, InputError for bad input,
-    RankFailed when plans differ.
+    ranks as the run has; `agree_on` does that for a plan from elsewhere. Raises InfeasibleBatch with the reason when no
+    plan holds the batch, InputError for bad input, RankFailed when plans differ.
     """
     result = plan_batch(batch, cluster, cost, schedule=schedule)
     if isinstance(result, Infeasible):
@@ -202,8 +216,10 @@ def agree_on(plan: Plan, run: Run) -> None:
         )
 
 
-def tasks(plan: Plan, run: Run) -> Iterator[Task]:
-    """The tasks of this rank, in plan order: the only order in which its transfers may be posted."""
+def tasks(plan: Plan, run: Run | None = None) -> Iterator[Task]:
+    """The tasks of this rank, in plan order: the only order in which its transfers may be posted. `run` is the current
+    one unless given."""
+    rank = (run or current_run()).rank
     for task in plan.tasks:
-        if run.rank in task.ranks:
+        if rank in task.ranks:
             yield task

@@ -287,14 +287,18 @@ class StepClock:
         )
 
 
-def work(settings: TrainConfig, metrics: str, trace: str) -> int:
+def work(settings: TrainConfig, options: argparse.Namespace) -> int:
     """One rank, from joining to leaving; returns its exit code."""
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     run = runtime.init(timeout_s=settings.timeout_s)
     try:
-        reporter = Reporter(settings.steps, metrics, settings.log_every) if run.rank == 0 else None
+        reporter = None
+        if run.rank == 0:
+            reporter = Reporter(
+                settings.steps, options.metrics, log_every=settings.log_every, output_format=options.output_format
+            )
         with run.at("start"):
-            train(settings, run, reporter, Tracer(trace, run))
+            train(settings, run, reporter, Tracer(options.trace, run))
         run.close()
         return 0
     except InputError as error:
@@ -328,6 +332,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, help="optimizer steps in all")
     parser.add_argument("--metrics", default="", metavar="FILE.jsonl", help="append one JSON object a step")
     parser.add_argument("--trace", default="", metavar="FILE.json", help="write a Chrome/Perfetto trace of all ranks")
+    parser.add_argument("--output-format", choices=("text", "json"), default="text", help="json: the metrics on stdout")
     parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in output_dir")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting")
     options = parser.parse_args(arguments)
@@ -340,11 +345,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"dhp: error: {error}", file=sys.stderr)
         return 2
     if "RANK" in os.environ or settings.ranks == 1:
-        return work(settings, options.metrics, options.trace)
+        return work(settings, options)
     # In a process of its own: one that has read media or tokenized has threads, and must not fork.
-    return run_local(1, lambda: check_data(settings)) or run_local(
-        settings.ranks, lambda: work(settings, options.metrics, options.trace)
-    )
+    return run_local(1, lambda: check_data(settings)) or run_local(settings.ranks, lambda: work(settings, options))
 
 
 if __name__ == "__main__":

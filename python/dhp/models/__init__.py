@@ -17,7 +17,7 @@ import torch
 from dhp._core import InputError
 from dhp.data.text import Encoded
 from dhp.layout import TaskLayout
-from dhp.runtime import Run
+from dhp.runtime import Run, current_run
 
 
 @dataclass
@@ -67,12 +67,12 @@ def family_of(folder: str | Path) -> str:
     return str(model_type)
 
 
-def attach(model: torch.nn.Module, run: Run) -> Adapter:
+def attach(model: torch.nn.Module, run: Run | None = None) -> Adapter:
     """Makes a Hugging Face model run on shards: returns its adapter.
 
     The text model's attention becomes ring attention over the group of the task at hand; vision attention, which stays
     inside a frame, is left as it is. From then on call the model through the adapter; `dhp.models.detach(model)` gives
-    the model its own attention back, for generation or evaluation.
+    the model its own attention back, for generation or evaluation. `run` is the current one unless given.
 
     Raises InputError for a family without an adapter.
     """
@@ -80,7 +80,7 @@ def attach(model: torch.nn.Module, run: Run) -> Adapter:
     if model_type == "qwen3_vl":
         from dhp.models.qwen3_vl import Qwen3VLAdapter
 
-        return Qwen3VLAdapter(model, run)
+        return Qwen3VLAdapter(model, run or current_run())
     raise InputError(f'model: model_type: found "{model_type}", supported: {", ".join(FAMILIES)}')
 
 
