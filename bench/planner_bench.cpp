@@ -24,7 +24,7 @@ struct Case {
 void plan(benchmark::State& state, const Case& one) {
   const dhp::PlanOptions options{.schedule = one.schedule};
   double gap = 0.0;
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     dhp::PlanResult result = dhp::plan_batch(one.batch, one.cluster, one.cost, options);
     benchmark::DoNotOptimize(result);
     if (const auto* made = std::get_if<dhp::Plan>(&result)) gap = made->predicted->gap;

@@ -13,7 +13,8 @@ namespace dhp {
 struct PlanOptions {
   /// "paper", "static" (best degree) or "static:CP".
   std::string schedule = "paper";
-  /// No sequence is cut into shards of fewer tokens, unless its memory asks for it.
+  /// No sequence is cut into shards of fewer tokens, unless its memory asks for it. `static` does not look at it: there
+  /// one degree serves all.
   int min_shard_tokens = 64;
 };
 

@@ -32,10 +32,11 @@ std::string count(std::size_t number, const std::string& what) {
 
 std::string groups_text(const std::vector<std::pair<int, int>>& degrees) {
   std::string text;
-  for (auto it = degrees.rbegin(); it != degrees.rend(); ++it) {
+  const std::vector<std::pair<int, int>> widest_first(degrees.rbegin(), degrees.rend());
+  for (const auto& [degree, groups] : widest_first) {
     if (!text.empty()) text += ' ';
-    text += std::to_string(it->first);
-    text += "×" + std::to_string(it->second);
+    text += std::to_string(degree);
+    text += "×" + std::to_string(groups);
   }
   return text.empty() ? "none" : text;
 }
