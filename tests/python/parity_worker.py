@@ -70,6 +70,9 @@ class Losses:
     def step(self, record) -> None:
         self.records.append(record)
 
+    def say(self, text: str) -> None:
+        pass
+
 
 def run_dhp(folder: Path, name: str) -> int:
     torch.set_num_threads(1)
