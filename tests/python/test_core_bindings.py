@@ -46,7 +46,7 @@ def test_every_name_of_the_headers_is_there() -> None:
     for header in sorted((ROOT / "include" / "dhp").glob("*.h")):
         text = re.sub(r"///?.*", "", header.read_text())
         names = set(re.findall(r"^(?:struct|enum class|class) (\w+)", text, re.M))
-        names |= set(re.findall(r"^[\w:<>,& ]+?[ &>](\w+)\(", text, re.M))
+        names |= set(re.findall(r"^\w[\w:<>,& ]*?[ &>](\w+)\(", text, re.M))
         names |= set(re.findall(r"constexpr [\w:]+ (k\w+)", text))
         place = core.qwen3_vl if header.stem == "qwen3_vl" else core
         for name in names - otherwise:
