@@ -101,6 +101,11 @@ TEST(PlanPlace, SpendsIdleRanksOnHoles) {
   EXPECT_EQ(place(degrees, cluster), (std::vector<Rank>{0, 4}));
 }
 
+TEST(PlanPlace, SpendsTheLastIdleRanks) {
+  // 4 ranks from rank 0 leave two in node 1, exactly as many as may stay idle; the group of three begins node 2.
+  EXPECT_EQ(place({4, 3}, cluster_of(3, 3)), (std::vector<Rank>{0, 6}));
+}
+
 TEST(PlanPlace, CheapestGroupStraddles) {
   // Three groups of two on nodes of three: one must straddle.
   const std::vector<int> degrees = {2, 2, 2};
