@@ -33,7 +33,7 @@ std::string explain_expired(c10d::Store& store, const std::string& message, int 
       return "rank " + std::to_string(last) + " keeps the others waiting: " + message + chain;
     }
     const int next = std::stoi(store.get_to_str(waiting_key(last)));
-    chain += "; rank " + std::to_string(last) + " waits for rank " + std::to_string(next);
+    chain.append("; rank ").append(std::to_string(last)).append(" waits for rank ").append(std::to_string(next));
     last = next;
   }
   return message + chain + ": they wait for each other";

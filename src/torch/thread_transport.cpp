@@ -206,6 +206,7 @@ std::vector<std::shared_ptr<Transport>> make_thread_transports(int size) {
   TORCH_CHECK_VALUE(size > 0, "a thread group needs at least 1 rank, got ", size);
   auto hub = std::make_shared<Hub>(size);
   std::vector<std::shared_ptr<Transport>> transports;
+  transports.reserve(static_cast<std::size_t>(size));
   for (int rank = 0; rank < size; ++rank) transports.push_back(std::make_shared<ThreadTransport>(hub, rank));
   return transports;
 }

@@ -176,9 +176,16 @@ def cases() -> list[tuple[str, dict[str, Any], str, bool]]:
     return wrong + [(operation, changes, what, True) for operation, changes, what in DISAGREEMENTS]
 
 
+def cases_over_gloo() -> list[int]:
+    """All disagreements, which Gloo would answer with a SIGABRT, and a part of the wrong calls: all of them run over
+    threads."""
+    return [i for i, (_, _, _, disagreement) in enumerate(cases()) if disagreement or i % 5 == 0]
+
+
 def one_rank_errs(world: World) -> list[tuple[str, str, float]]:
     results = []
-    for index, (operation, changes, _, _) in enumerate(cases()):
+    for index in cases_over_gloo():
+        operation, changes, _, _ = cases()[index]
         group = world.new_group()
         mine = changes if world.rank == index % SIZE else {}
         results.append(attempt(lambda o=operation, g=group, c=mine: call(o, g, world.rank, c)))
@@ -212,8 +219,8 @@ def check_case(index: int, ranks: list[tuple[str, str, float]]) -> None:
 
 def test_wrong_calls_over_gloo() -> None:
     per_rank = values(run_processes(one_rank_errs, SIZE))
-    for index in range(len(cases())):
-        check_case(index, [results[index] for results in per_rank])
+    for i, index in enumerate(cases_over_gloo()):
+        check_case(index, [results[i] for results in per_rank])
 
 
 @pytest.mark.parametrize("index", range(len(cases())))
@@ -355,7 +362,7 @@ def test_a_frozen_rank_expires_the_waits(hosted: bool) -> None:
     """Also where the frozen rank hosts the store, which then answers nobody. In the end it goes on, and is told."""
 
     def wake() -> None:
-        time.sleep(12)
+        time.sleep(9)
         for child in multiprocessing.active_children():
             os.kill(child.pid, signal.SIGCONT)
 

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <ATen/ops/randn.h>
+
 #include <exception>
 #include <functional>
 #include <memory>
@@ -14,6 +16,8 @@ namespace dhp::test {
 /// Runs `body(rank)` for every rank in a thread of its own, over thread groups "NAME/rank"; gives the message of the
 /// exception that ended each rank, or "".
 inline std::vector<std::string> run_ranks(const std::string& name, int size, const std::function<void(int)>& body) {
+  // libtorch makes its random generator on first use, guarded in code that ThreadSanitizer does not see.
+  at::randn({1});
   create_thread_groups(name, size);
   std::vector<std::string> errors(static_cast<std::size_t>(size));
   std::vector<std::thread> threads;

@@ -135,8 +135,8 @@ TEST_P(RingAttentionKernels, EqualsTheDefinition) {
     std::shuffle(order.begin(), order.end(), random);
     std::vector<Case> cases;
     std::vector<Whole> wholes;
-    for (auto ranks : {std::vector<std::int64_t>(order.begin(), order.begin() + degree),
-                       std::vector<std::int64_t>(order.begin() + degree, order.end())}) {
+    for (const auto& ranks : {std::vector<std::int64_t>(order.begin(), order.begin() + degree),
+                              std::vector<std::int64_t>(order.begin() + degree, order.end())}) {
       if (ranks.empty()) continue;
       const auto size = static_cast<std::int64_t>(ranks.size());
       const auto unit = size > 1 ? 2 * size : 1;
