@@ -12,8 +12,8 @@ struct Wait {
   Rank rank = 0;
   double seconds = 0.0;
   double from_s = 0.0;
-  int task = -1;         ///< the task waited for; -1: the end of the step
-  std::string cause;     ///< "waits for rank 3, busy with task 7"
+  int task = -1;      ///< the task waited for; -1: the end of the step
+  std::string cause;  ///< "waits for rank 3, busy with task 7"
 };
 
 struct Explanation {
