@@ -12,7 +12,8 @@ import torch
 from ranks import World, run_processes, run_threads, values
 
 WORLD = 7
-TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}
+# For the 16-bit types: 16 and 8 units of rounding, since the kernel also rounds the softmax and every block.
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 6e-2, torch.float16: 8e-3}
 
 
 @dataclass
@@ -94,8 +95,10 @@ def local_rows(case: Case, position: int) -> torch.Tensor:
 
 
 def run_case(case: Case, rank: int, group: str) -> float:
-    """This rank's part; the worst error of output and gradients, relative to the largest entry of the whole tensor or,
-    where that is near zero (a sequence of one token has no gradient of q), to 0.05."""
+    """This rank's part; the worst error of output and gradients, relative to the largest entry of the whole tensor.
+    In a sequence of one token, or where the softmax is nearly one-hot, the gradients of q and k are (nearly) zero
+    because terms of about 1 cancel: rounding is relative to those, hence the least size."""
+    smallest = 1.0 if max(case.seq_tokens) == 1 or case.dtype != torch.float64 else 1e-2
     mine = local_rows(case, case.ranks.index(rank))
     q, k, v, dout = (t[mine].to(case.dtype) for t in case.tensors())
     leaves = [t.requires_grad_() for t in (q, k, v)]
@@ -105,7 +108,7 @@ def run_case(case: Case, rank: int, group: str) -> float:
     gradients = torch.autograd.grad(out, leaves, dout)
     worst = 0.0
     for found, expected in zip([out.detach(), *gradients], reference(case), strict=True):
-        error = (found.double() - expected[mine]).abs().max() / expected.abs().max().clamp_min(0.05)
+        error = (found.double() - expected[mine]).abs().max() / expected.abs().max().clamp_min(smallest)
         worst = max(worst, float(error))
     return worst
 
