@@ -30,7 +30,8 @@ std::string explain_expired(c10d::Store& store, const std::string& message, int 
   int last = peer;
   while (seen.insert(last).second) {
     if (!store.check({waiting_key(last)})) {
-      return std::string("rank ").append(std::to_string(last)).append(" keeps the others waiting: ") + message + chain;
+      std::string text = "rank " + std::to_string(last) + " keeps the others waiting: ";
+      return text.append(message).append(chain);
     }
     const int next = std::stoi(store.get_to_str(waiting_key(last)));
     chain.append("; rank ").append(std::to_string(last)).append(" waits for rank ").append(std::to_string(next));
