@@ -334,7 +334,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--trace", default="", metavar="FILE.json", help="write a Chrome/Perfetto trace of all ranks")
     parser.add_argument("--output-format", choices=("text", "json"), default="text", help="json: the metrics on stdout")
     parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in output_dir")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting")
+    parser.add_argument(
+        "--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="override settings; after CONFIG"
+    )
     options = parser.parse_args(arguments)
     overrides = [f"{key}={getattr(options, key)}" for key in ("ranks", "schedule", "steps") if getattr(options, key)]
     overrides += ["resume=true"] * options.resume

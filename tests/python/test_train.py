@@ -102,7 +102,7 @@ def test_bf16_stays_near_fp32_on_any_number_of_ranks(folder: Path) -> None:
 
 
 def test_step_lines_where_asked_for(folder: Path) -> None:
-    done = dhp_train(folder, "--set", "log_every=2", "--ranks", "2", "--set", "capacity_tokens=110", "--steps", "4")
+    done = dhp_train(folder, "--set", "log_every=2", "capacity_tokens=110", "--ranks", "2", "--steps", "4")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines[1:]] == ["step", "step", "saved"]
