@@ -17,10 +17,11 @@ missing_packages() {
   "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
   header=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')/Python.h
   [ -f "$header" ] || echo python3-dev
-  if [ "$purpose" = lint ]; then
-    command -v clang-format >/dev/null || echo clang-format
-    command -v clang-tidy >/dev/null || echo clang-tidy
-  fi
+}
+
+missing_lint_tools() {
+  command -v clang-format >/dev/null || echo clang-format
+  command -v clang-tidy >/dev/null || echo clang-tidy
 }
 
 install_packages() {
@@ -44,17 +45,17 @@ install_packages() {
 for tool in c++ cmake "$python"; do
   command -v "$tool" >/dev/null || { echo "setup: $tool is missing; please install g++, cmake and python3" >&2; exit 1; }
 done
-packages=$(missing_packages | tr '\n' ' ')
+stamp=$venv/ready
+wanted=$({ "$python" -VV; echo "$torch"; cat requirements.txt; } | cksum)
+ready=no
+[ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && ready=yes
+packages=$({ [ $ready = yes ] || missing_packages; [ "$purpose" != lint ] || missing_lint_tools; } | tr '\n' ' ')
 if [ -n "${packages// /}" ]; then
   echo "setup: installing $packages"
   install_packages "$packages"
 fi
+[ $ready = no ] || exit 0
 
-stamp=$venv/ready
-wanted=$({ "$python" -VV; echo "$torch"; cat requirements.txt; } | cksum)
-if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
-  exit 0
-fi
 echo "setup: virtual environment in $venv"
 rm -rf "$venv"
 "$python" -m venv "$venv"
