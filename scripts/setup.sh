@@ -7,6 +7,7 @@ set -euo pipefail
 venv=$1 torch=$2 purpose=${3:-}
 python=${PYTHON:-python3}
 cd "$(dirname "$0")/.."
+PATH=${PATH//"$(realpath -m "$venv")/bin:"/}  # the interpreter that the environment is made of, not its own
 
 missing_packages() {
   local header
