@@ -9,13 +9,14 @@ import json
 import os
 import re
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dhp._core import InputError
-from dhp.config import TrainConfig, as_dict
+from dhp.config import TrainConfig
 from dhp.runtime import Run
 
 STATE = "trainer_state.json"
@@ -37,7 +38,7 @@ def save_checkpoint(step: int, model: Any, optimizer: torch.optim.Optimizer, con
         _copy_processor_files(Path(config.model), temporary)
         model.save_pretrained(temporary)
         torch.save(optimizer.state_dict(), temporary / OPTIMIZER)
-        (temporary / STATE).write_text(json.dumps({"step": step, "config": as_dict(config)}, indent=1))
+        (temporary / STATE).write_text(json.dumps({"step": step, "config": asdict(config)}, indent=1))
         _sync(temporary)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(temporary, target)

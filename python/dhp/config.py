@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tomllib
 import typing
 from dataclasses import dataclass
@@ -135,8 +134,4 @@ def _validate(source: str, config: TrainConfig) -> None:
         raise InputError(f"{source}: freeze_vit, freeze_aligner and freeze_llm together leave nothing to train")
 
 
-def as_dict(config: TrainConfig) -> dict[str, Any]:
-    return dataclasses.asdict(config)
-
-
-__all__ = ["PRECISIONS", "TrainConfig", "as_dict", "read_config"]
+__all__ = ["PRECISIONS", "TrainConfig", "read_config"]

@@ -15,11 +15,9 @@ from dhp._core import Batch, InputError, Plan, Task
 from dhp._core import Sequence as BatchSequence
 from dhp.data.index import Index, Sample, load_or_build_index
 from dhp.data.media import Medium, MediumError, PixelReader
-from dhp.data.text import Encoded, Encoder
+from dhp.data.text import IGNORED, Encoded, Encoder
 from dhp.layout import TaskLayout
 from dhp.models import TaskInput
-
-IGNORE = -100
 
 
 @dataclass
@@ -42,7 +40,7 @@ class Share:
                 encoded = self.inputs[task.id].encoded
                 for i, sequence in enumerate(task.sequences):
                     if sequence in dropped:
-                        encoded[i] = replace(encoded[i], labels=np.full_like(encoded[i].labels, IGNORE))
+                        encoded[i] = replace(encoded[i], labels=np.full_like(encoded[i].labels, IGNORED))
 
 
 class Dataset:

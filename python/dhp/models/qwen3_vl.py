@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from transformers import AttentionInterface
 
+from dhp.data.text import IGNORED
 from dhp.layout import TaskLayout
 from dhp.models import TaskInput
 from dhp.runtime import Run
-
-IGNORE = -100  # label of a token without loss
 
 
 @dataclass(frozen=True)
@@ -107,10 +106,10 @@ class Qwen3VLAdapter:
             real = torch.from_numpy(np.where(local < len(encoded.input_ids), local, 0))
             pad = torch.from_numpy(local >= len(encoded.input_ids))
             whole_ids = torch.as_tensor(encoded.input_ids)
-            shifted = torch.cat([torch.as_tensor(encoded.labels)[1:], torch.tensor([IGNORE])])
+            shifted = torch.cat([torch.as_tensor(encoded.labels)[1:], torch.tensor([IGNORED])])
             ids.append(whole_ids[real])
             positions.append(self._positions(whole_ids, torch.as_tensor(encoded.media_type), grids)[:, :, real])
-            labels.append(shifted[real].masked_fill(pad, IGNORE))
+            labels.append(shifted[real].masked_fill(pad, IGNORED))
         return torch.cat(ids), torch.cat(positions, dim=-1), torch.cat(labels)
 
     def _positions(
@@ -151,7 +150,7 @@ class Qwen3VLAdapter:
 
     def _loss_sum(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Sum of token losses. Logits only where there is a label: the head is the widest matrix of the model."""
-        labelled = labels != IGNORE
+        labelled = labels != IGNORED
         logits = self.model.lm_head(hidden[labelled]).float()  # fp32 as in transformers' loss, also for fp64 models
         loss = torch.nn.functional.cross_entropy(logits, labels[labelled], reduction="sum")
         # Keeps ranks without a label connected: their backward is part of their peers' backward.
