@@ -2,6 +2,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace dhp {
 
@@ -26,12 +27,21 @@ struct Cluster {
   double memory_bytes = 0.0;  ///< of one rank
   Link intra_node = {};
   Link inter_node = {};  ///< bandwidth is per rank
+  /// Speed of each rank as a share of what the cost model describes: 1 nominal, 0.8 takes 1/0.8 of the time to compute,
+  /// 0 is out of service. Either empty (all 1) or one value in [0, 1] a rank.
+  std::vector<double> rank_speed = {};
 
   int ranks() const { return nodes * ranks_per_node; }
   int node_of(Rank rank) const { return rank / ranks_per_node; }
+  double speed_of(Rank rank) const { return rank_speed.empty() ? 1.0 : rank_speed[static_cast<std::size_t>(rank)]; }
+  /// Ranks in service, ascending.
+  std::vector<Rank> live_ranks() const;
 
   bool operator==(const Cluster&) const = default;
 };
+
+/// Throws InputError (from `source`) for sizes out of range, speeds outside [0, 1] or as many as there are no ranks.
+void validate(const Cluster& cluster, const std::string& source);
 
 /// Reads `dhp.cluster/1` JSON. Throws InputError.
 Cluster read_cluster(const std::string& file);

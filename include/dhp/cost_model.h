@@ -66,12 +66,14 @@ struct GroupShape {
   int nodes = 1;  ///< nodes touched
   int most_on_node = 1;
   int fewest_on_node = 1;
+  double speed = 1.0;  ///< of its slowest rank: shards are equal, so the group is no quicker
 };
 GroupShape shape_of(const Cluster& cluster, std::span<const Rank> ranks);
 /// The shape of `degree` consecutive ranks beginning with rank `first`.
 GroupShape consecutive_shape(const Cluster& cluster, Rank first, int degree);
 
-/// Seconds a task takes, forward and backward. For all_to_all the head counts must be known (else InputError).
+/// Seconds a task takes, forward and backward: all that computes is divided by the shape's speed, transfers are not.
+/// Infinite where a rank is out of service. For all_to_all the head counts must be known (else InputError).
 double task_seconds(const CostModel& cost, const Cluster& cluster, const Load& load, const GroupShape& shape,
                     Exchange exchange);
 

@@ -9,13 +9,40 @@
 
 namespace dhp {
 
-/// Options that change what is planned. Effort is counted work, never time.
+/// Which ranks may form a group.
+enum class Placement {
+  any,          ///< any ranks
+  consecutive,  ///< rank, rank + 1, … (ranks out of service are skipped)
+};
+
+/// Options that change what is planned. All of them hold for every planner; what the batch asks for beyond them makes
+/// it Infeasible.
 struct PlanOptions {
-  /// "paper", "static" (best degree) or "static:CP".
-  std::string schedule = "paper";
-  /// No sequence is cut into shards of fewer tokens, unless its memory asks for it. `static` does not look at it: there
-  /// one degree serves all.
+  std::string schedule = "paper";  ///< a name of planners()
+
+  // Which degrees
+  int max_degree = 0;                    ///< widest group; 0: all ranks
+  std::vector<int> degrees_divide = {};  ///< every degree divides each of these (head counts of the model)
+  std::int64_t max_tokens_per_rank = 0;  ///< tokens a rank may hold in a task, whatever memory allows; 0: no cap
+  /// No sequence is cut into shards of fewer tokens, unless memory asks for it. Planners with one degree for all do not
+  /// look at it.
   int min_shard_tokens = 64;
+
+  // Which ranks
+  int max_peers = 0;         ///< distinct ranks that a rank shares tasks with over the whole plan; 0: no limit
+  bool within_node = false;  ///< no group spans nodes
+  Placement placement = Placement::any;
+  /// How shards may travel; the quickest for a group is taken. Empty: what the planner's source does: ring for paper
+  /// and static, any of ring, direct and hierarchical for free and lockstep.
+  std::vector<Exchange> exchanges = {};
+
+  // How hard to try
+  std::int64_t effort =
+      0;  ///< candidates looked at by free and lockstep, see kEffortFast; counted, never timed; 0: the default
+
+  // lockstep only
+  int pipeline_stages = 1;     ///< p > 1 adds (p - 1) times the slowest micro-batch to what is minimised
+  bool no_idle_ranks = false;  ///< every rank in service has a task in every micro-batch
 };
 
 /// The batch is well formed, but no plan of this kind holds it. An answer, not an error.
@@ -26,6 +53,11 @@ struct Infeasible {
   double offered_bytes = 0.0;
   int needed_ranks = 0;  ///< smallest degree that would hold the sequence, 0 when no number of ranks would
 };
+
+/// Everything in which a plan breaks the options, one sentence a violation. Like check_plan it shares no code with the
+/// planners. Looks at degrees, tokens a rank, shards, peers, nodes, placement, exchanges and idle ranks.
+std::vector<std::string> check_options(const Plan& plan, const Batch& batch, const Cluster& cluster,
+                                       const CostModel& cost, const PlanOptions& options);
 
 using PlanResult = std::variant<Plan, Infeasible>;
 

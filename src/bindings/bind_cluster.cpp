@@ -42,7 +42,7 @@ void bind_cluster_types(nb::module_& module) {
           "__init__",
           [](Cluster* self, int nodes, int ranks_per_node, double memory_bytes, const Link& intra_node,
              const Link& inter_node) {
-            new (self) Cluster{nodes, ranks_per_node, memory_bytes, intra_node, inter_node};
+            new (self) Cluster{nodes, ranks_per_node, memory_bytes, intra_node, inter_node, {}};
           },
           "nodes"_a, "ranks_per_node"_a, "memory_bytes"_a, "intra_node"_a, "inter_node"_a)
       .def_rw("nodes", &Cluster::nodes)

@@ -37,7 +37,7 @@ void bind_plan_batch(nb::module_& module) {
       [](const Batch& batch, const Cluster& cluster, const CostModel& cost, const std::string& schedule,
          int min_shard_tokens) {
         const nb::gil_scoped_release release;
-        return plan_batch(batch, cluster, cost, {schedule, min_shard_tokens});
+        return plan_batch(batch, cluster, cost, {.schedule = schedule, .min_shard_tokens = min_shard_tokens});
       },
       "batch"_a, "cluster"_a, "cost"_a, nb::kw_only(), "schedule"_a = PlanOptions{}.schedule,
       "min_shard_tokens"_a = PlanOptions{}.min_shard_tokens,

@@ -209,6 +209,18 @@ std::vector<int> JsonObject::integers(const char* key, int min, int max) const {
   return result;
 }
 
+std::vector<double> JsonObject::numbers(const char* key) const {
+  std::vector<double> result;
+  for (const Json& value : array(key, "an array of numbers")) {
+    if (!value.is_number()) {
+      fail(std::string(key) + "[" + std::to_string(result.size()) + "]",
+           "found " + describe(value) + ", expected a number");
+    }
+    result.push_back(value.get<double>());
+  }
+  return result;
+}
+
 void JsonObject::expect_format(std::string_view format) const {
   const std::string expected = "\"" + std::string(format) + "\"";
   const Json& value = field("format", expected);

@@ -48,6 +48,7 @@ class JsonObject {
   std::vector<JsonObject> objects(const char* key) const;
   std::vector<std::int64_t> wholes(const char* key, std::int64_t min, std::int64_t max) const;
   std::vector<int> integers(const char* key, int min, int max) const;
+  std::vector<double> numbers(const char* key) const;
 
   /// Throws unless the field `format` is exactly `format`.
   void expect_format(std::string_view format) const;

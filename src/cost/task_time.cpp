@@ -1,9 +1,10 @@
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <stdexcept>
 
-#include "dhp/cost_model.h"
+#include "cost/transfer.h"
 #include "dhp/error.h"
 
 namespace dhp {
@@ -51,29 +52,33 @@ double hierarchical_transfer_s(const Cluster& cluster, const GroupShape& shape, 
   return std::max({fullest, emptiest, across});
 }
 
-/// X of docs/design.md: seconds of all degree - 1 transfers of one pass, `bytes` each.
-double exchange_s(const CostModel& cost, const Cluster& cluster, const GroupShape& shape, Exchange exchange,
-                  double bytes) {
-  const double fixed = (shape.degree - 1) * (cost.layers * latency_s(cluster, shape));
+/// Seconds of the transfers of one pass, `bytes` each, latencies apart.
+double bytes_s(const Cluster& cluster, const GroupShape& shape, Exchange exchange, double bytes) {
   switch (exchange) {
     case Exchange::ring:
-      return fixed + ring_transfer_s(cluster, shape, bytes);
+      return ring_transfer_s(cluster, shape, bytes);
     case Exchange::direct:
-      return fixed + direct_transfer_s(cluster, shape, bytes);
+      return direct_transfer_s(cluster, shape, bytes);
     case Exchange::hierarchical:
-      return fixed + hierarchical_transfer_s(cluster, shape, bytes);
+      return hierarchical_transfer_s(cluster, shape, bytes);
     case Exchange::all_to_all:
       break;
   }
-  throw std::logic_error("exchange_s: not a ring-like exchange");
+  throw std::logic_error("bytes_s: not a ring-like exchange");
+}
+
+/// X of docs/design.md: seconds of all degree - 1 transfers of one pass, `bytes` each.
+double exchange_s(const CostModel& cost, const Cluster& cluster, const GroupShape& shape, Exchange exchange,
+                  double bytes) {
+  return transfer_latency_s(cost, cluster, shape) + bytes_s(cluster, shape, exchange, bytes);
 }
 
 /// Attention of one pass with the shards of the group travelling behind it.
 double ring_attention_s(const CostModel& cost, const Cluster& cluster, const PassCost& pass, const Load& load,
                         const GroupShape& shape, Exchange exchange) {
   const double degree = shape.degree;
-  const double fixed = pass.step_s + load.sequences * pass.sequence_step_s;
-  const double attention = pass.pair_s * load.tokens_squared / (2 * degree);
+  const double fixed = (pass.step_s + load.sequences * pass.sequence_step_s) / shape.speed;
+  const double attention = pass.pair_s * load.tokens_squared / (2 * degree) / shape.speed;
   if (shape.degree == 1) return attention + fixed;
   const double transfer = exchange_s(cost, cluster, shape, exchange, pass.ring_bytes_per_token * load.tokens / degree);
   const double hidden = (degree - 1) * (attention / degree + fixed);
@@ -85,7 +90,7 @@ double all_to_all_attention_s(const CostModel& cost, const Cluster& cluster, con
                               const GroupShape& shape) {
   const double degree = shape.degree;
   const double fixed = pass.step_s + load.sequences * pass.sequence_step_s;
-  const double attention = pass.pair_s * load.tokens_squared / (2 * degree) + fixed;
+  const double attention = (pass.pair_s * load.tokens_squared / (2 * degree) + fixed) / shape.speed;
   if (shape.degree == 1) return attention;
   const double bytes = pass.all_to_all_bytes_per_token * load.tokens / degree * (degree - 1) / degree;
   const double bandwidth =
@@ -107,6 +112,14 @@ void check_all_to_all(const CostModel& cost) {
 
 }  // namespace
 
+double transfer_latency_s(const CostModel& cost, const Cluster& cluster, const GroupShape& shape) {
+  return (shape.degree - 1) * (cost.layers * latency_s(cluster, shape));
+}
+
+double transfer_seconds_per_byte(const Cluster& cluster, const GroupShape& shape, Exchange exchange) {
+  return bytes_s(cluster, shape, exchange, 1.0);
+}
+
 void Load::add(const Sequence& sequence) {
   const auto length = static_cast<double>(sequence.tokens);
   sequences += 1;
@@ -124,16 +137,19 @@ Load load_of(std::span<const Sequence> sequences) {
 GroupShape shape_of(const Cluster& cluster, std::span<const Rank> ranks) {
   if (ranks.empty()) throw std::invalid_argument("shape_of: a group has at least one rank");
   std::map<int, int> members;  // node -> ranks of the group on it
+  double speed = 1.0;
   for (const Rank rank : ranks) {
     if (rank < 0 || rank >= cluster.ranks()) {
       throw std::invalid_argument("shape_of: rank " + std::to_string(rank) + " is outside the cluster");
     }
     ++members[cluster.node_of(rank)];
+    speed = std::min(speed, cluster.speed_of(rank));
   }
   GroupShape shape{.degree = static_cast<int>(ranks.size()),
                    .nodes = static_cast<int>(members.size()),
                    .most_on_node = 0,
-                   .fewest_on_node = static_cast<int>(ranks.size())};
+                   .fewest_on_node = static_cast<int>(ranks.size()),
+                   .speed = speed};
   for (const auto& [node, count] : members) {
     shape.most_on_node = std::max(shape.most_on_node, count);
     shape.fewest_on_node = std::min(shape.fewest_on_node, count);
@@ -149,22 +165,29 @@ GroupShape consecutive_shape(const Cluster& cluster, Rank first, int degree) {
   const int per_node = cluster.ranks_per_node;
   const int last = first + degree - 1;
   const int nodes = cluster.node_of(last) - cluster.node_of(first) + 1;
-  if (nodes == 1) return {.degree = degree, .nodes = 1, .most_on_node = degree, .fewest_on_node = degree};
+  double speed = 1.0;
+  if (!cluster.rank_speed.empty()) {
+    const auto begin = cluster.rank_speed.begin() + first;
+    speed = *std::min_element(begin, begin + degree);
+  }
+  if (nodes == 1) return {degree, 1, degree, degree, speed};
   const int head = per_node - first % per_node;  // on the first node
   const int tail = last % per_node + 1;          // on the last node
   // Nodes between the first and the last are full.
   return {.degree = degree,
           .nodes = nodes,
           .most_on_node = nodes > 2 ? per_node : std::max(head, tail),
-          .fewest_on_node = std::min(head, tail)};
+          .fewest_on_node = std::min(head, tail),
+          .speed = speed};
 }
 
 double task_seconds(const CostModel& cost, const Cluster& cluster, const Load& load, const GroupShape& shape,
                     Exchange exchange) {
   if (exchange == Exchange::all_to_all) check_all_to_all(cost);
-  double seconds = cost.task_s + load.patches * cost.patch_s / shape.degree;
+  if (!(shape.speed > 0.0)) return std::numeric_limits<double>::infinity();
+  double seconds = (cost.task_s + load.patches * cost.patch_s / shape.degree) / shape.speed;
   for (const PassCost* pass : {&cost.forward, &cost.backward}) {
-    seconds += pass->token_s * load.tokens / shape.degree;
+    seconds += pass->token_s * load.tokens / shape.degree / shape.speed;
     seconds += exchange == Exchange::all_to_all ? all_to_all_attention_s(cost, cluster, *pass, load, shape)
                                                 : ring_attention_s(cost, cluster, *pass, load, shape, exchange);
   }

@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "plan/allocate.h"
-#include "plan/feasible.h"
 #include "plan/pack.h"
 #include "plan/place.h"
 #include "plan/planners.h"
@@ -208,9 +207,9 @@ class PaperPlanner {
 
 }  // namespace
 
-PlanResult plan_paper(const Batch& batch, const Cluster& cluster, const CostModel& cost, const PlanOptions& options) {
-  if (auto infeasible = find_infeasible(batch, cluster, cost, cluster.ranks())) return std::move(*infeasible);
-  return PaperPlanner(batch, cluster, cost, options.min_shard_tokens).plan();
+PlanResult plan_paper(const Batch& batch, const Limits& limits, const PlanOptions& options,
+                      std::optional<int> /*argument*/) {
+  return PaperPlanner(batch, limits.cluster(), limits.cost(), options.min_shard_tokens).plan();
 }
 
 }  // namespace dhp

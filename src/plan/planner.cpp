@@ -1,5 +1,6 @@
 #include "dhp/planner.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include "dhp/error.h"
@@ -8,7 +9,46 @@
 namespace dhp {
 namespace {
 
-constexpr std::string_view kStaticPrefix = "static:";
+using enum Exchange;
+
+using PlanFunction = PlanResult (*)(const Batch& batch, const Limits& limits, const PlanOptions& options,
+                                    std::optional<int> argument);
+
+/// What the number after the colon of a name may be.
+enum class Argument { none, divides_ranks };
+
+struct Planner {
+  const char* name;
+  Argument argument;  ///< may be left out
+  const char* argument_name;
+  Schedule schedule;
+  std::vector<Exchange> exchanges;  ///< where the options name none
+  PlanFunction plan;
+  const char* help;
+  const char* argument_help;
+};
+
+const std::vector<Planner>& table() {
+  static const std::vector<Planner> kTable = {
+      {"paper",
+       Argument::none,
+       "",
+       Schedule::lockstep,
+       {ring},
+       plan_paper,
+       "the paper's: sequences packed into bins by memory, every bin its own degree, in lockstep",
+       ""},
+      {"static",
+       Argument::divides_ranks,
+       "CP",
+       Schedule::free,
+       {ring},
+       plan_static,
+       "what frameworks run: one degree for all; the best degree and pack size by prediction",
+       "the same at the degree CP, which must divide the ranks"},
+  };
+  return kTable;
+}
 
 std::string join(const std::vector<int>& numbers) {
   std::string text;
@@ -19,35 +59,57 @@ std::string join(const std::vector<int>& numbers) {
   return text;
 }
 
-/// The CP of "static:CP".
-int parse_degree(const std::string& schedule, int ranks) {
-  const std::string_view digits = std::string_view(schedule).substr(kStaticPrefix.size());
+std::string known_names() {
+  std::string text;
+  for (const PlannerInfo& planner : planners()) text += (text.empty() ? "" : ", ") + planner.name;
+  return text;
+}
+
+[[noreturn]] void fail(const char* option, const std::string& problem) { throw InputError(option, "", problem); }
+
+const Planner& find_planner(const std::string& schedule) {
+  const std::string name = schedule.substr(0, schedule.find(':'));
+  for (const Planner& planner : table()) {
+    const bool takes_argument = planner.argument != Argument::none;
+    if (name == planner.name && (takes_argument || name == schedule)) return planner;
+  }
+  fail("--schedule", "found \"" + schedule + "\", expected one of " + known_names());
+}
+
+/// The number after the colon, if there is one.
+std::optional<int> parse_argument(const Planner& planner, const std::string& schedule, int ranks) {
+  const std::size_t colon = schedule.find(':');
+  if (colon == std::string::npos) return std::nullopt;
+  const std::string_view digits = std::string_view(schedule).substr(colon + 1);
   int degree = 0;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), degree);
   if (error != std::errc{} || end != digits.data() + digits.size() || degree < 1) {
-    throw InputError("--schedule", "",
-                     "found \"" + schedule + "\", expected a whole number of at least 1 after static:");
+    fail("--schedule", "found \"" + schedule + "\", expected a whole number of at least 1 after " + planner.name + ":");
   }
-  if (ranks % degree != 0) {
-    throw InputError("--schedule", "",
-                     "found \"" + schedule + "\", but " + std::to_string(degree) + " does not divide the " +
-                         std::to_string(ranks) + " ranks; choose one of " + join(divisors(ranks)));
+  if (planner.argument == Argument::divides_ranks && ranks % degree != 0) {
+    fail("--schedule", "found \"" + schedule + "\", but " + std::to_string(degree) + " does not divide the " +
+                           std::to_string(ranks) + " ranks; choose one of " + join(divisors(ranks)));
   }
   return degree;
 }
 
-void check_arguments(const Cluster& cluster, const PlanOptions& options) {
-  if (cluster.nodes < 1 || cluster.ranks_per_node < 1) {
-    throw InputError("cluster", cluster.nodes < 1 ? "nodes" : "ranks_per_node",
-                     "found " + std::to_string(cluster.nodes < 1 ? cluster.nodes : cluster.ranks_per_node) +
-                         ", expected at least 1");
-  }
-  if (cluster.nodes > kMaxRanks / cluster.ranks_per_node) {
-    throw InputError("cluster", "nodes", "found more than " + std::to_string(kMaxRanks) + " ranks");
-  }
-  if (options.min_shard_tokens < 1) {
-    throw InputError("--min-shard-tokens", "",
-                     "found " + std::to_string(options.min_shard_tokens) + ", expected at least 1");
+void check_options_make_sense(const PlanOptions& options) {
+  const auto at_least = [](const char* option, std::int64_t value, std::int64_t least) {
+    if (value < least) {
+      fail(option, "found " + std::to_string(value) + ", expected at least " + std::to_string(least));
+    }
+  };
+  at_least("--min-shard-tokens", options.min_shard_tokens, 1);
+  at_least("--max-degree", options.max_degree, 0);
+  at_least("--max-tokens-per-rank", options.max_tokens_per_rank, 0);
+  at_least("--max-peers", options.max_peers, 0);
+  at_least("--effort", options.effort, 0);
+  at_least("--pipeline-stages", options.pipeline_stages, 1);
+  for (const int heads : options.degrees_divide) at_least("--degrees-divide", heads, 1);
+  for (const Exchange exchange : options.exchanges) {
+    if (exchange == all_to_all) {
+      fail("--exchanges", "found all_to_all, which only the planner ulysses uses; expected ring, direct, hierarchical");
+    }
   }
 }
 
@@ -62,36 +124,32 @@ std::vector<int> divisors(int number) {
 }
 
 const std::vector<PlannerInfo>& planners() {
-  static const std::vector<PlannerInfo> kPlanners = {
-      {"paper", "the paper's: sequences packed into bins by memory, every bin its own degree, in lockstep"},
-      {"static", "what frameworks run: one degree for all; the best degree and pack size by prediction"},
-      {"static:CP", "the same at the degree CP, which must divide the ranks"},
-  };
+  static const std::vector<PlannerInfo> kPlanners = [] {
+    std::vector<PlannerInfo> infos;
+    for (const Planner& planner : table()) {
+      infos.push_back({planner.name, planner.help});
+      if (planner.argument == Argument::none) continue;
+      infos.push_back({std::string(planner.name) + ":" + planner.argument_name, planner.argument_help});
+    }
+    return infos;
+  }();
   return kPlanners;
 }
 
 PlanResult plan_batch(const Batch& batch, const Cluster& cluster, const CostModel& cost, const PlanOptions& options) {
-  check_arguments(cluster, options);
+  validate(cluster, "cluster");
+  check_options_make_sense(options);
   validate(batch, "batch");
-  const std::string& schedule = options.schedule;
-  const bool is_static = schedule == "static" || schedule.starts_with(kStaticPrefix);
-  if (schedule != "paper" && !is_static) {
-    throw InputError("--schedule", "", "found \"" + schedule + "\", expected paper, static or static:CP");
-  }
-  std::optional<int> degree;
-  if (schedule.starts_with(kStaticPrefix)) degree = parse_degree(schedule, cluster.ranks());
+  const Planner& planner = find_planner(options.schedule);
+  const std::optional<int> argument = parse_argument(planner, options.schedule, cluster.ranks());
+  const Limits limits(cluster, cost, options, planner.exchanges);
+  if (auto infeasible = limits.find_infeasible(batch)) return std::move(*infeasible);
 
-  PlanResult result = Plan{};
-  if (batch.sequences.empty()) {
-    std::get<Plan>(result).schedule = is_static ? Schedule::free : Schedule::lockstep;
-  } else if (is_static) {
-    result = plan_static(batch, cluster, cost, degree);
-  } else {
-    result = plan_paper(batch, cluster, cost, options);
-  }
+  PlanResult result = Plan{.schedule = planner.schedule};
+  if (!batch.sequences.empty()) result = planner.plan(batch, limits, options, argument);
   if (Plan* plan = std::get_if<Plan>(&result)) {
     plan->ranks = cluster.ranks();
-    if (plan->planner.empty()) plan->planner = schedule;
+    if (plan->planner.empty()) plan->planner = options.schedule;
     annotate(*plan, batch, cluster, cost);
   }
   return result;

@@ -1,19 +1,24 @@
 #pragma once
 
 #include <optional>
+#include <vector>
 
 #include "dhp/planner.h"
+#include "plan/limits.h"
 
 namespace dhp {
 
-// The planners behind plan_batch(). The batch is valid and not empty, the options are checked. Plans come without
-// annotation: plan_batch() adds it.
+// The planners behind plan_batch(). The batch is valid and not empty, the options are checked, and every sequence fits
+// some degree that the limits allow (Limits::find_infeasible). Plans come without annotation and number of ranks:
+// plan_batch() adds them. `argument` is the number after the colon of the planner's name.
 
 /// Memory-aware best-fit decreasing bins, exact degrees, lockstep. Ref: Niu et al., arXiv 2602.21788.
-PlanResult plan_paper(const Batch& batch, const Cluster& cluster, const CostModel& cost, const PlanOptions& options);
+PlanResult plan_paper(const Batch& batch, const Limits& limits, const PlanOptions& options,
+                      std::optional<int> argument);
 
-/// One context-parallel degree for all, as frameworks run; without `degree` the best divisor of the ranks.
-PlanResult plan_static(const Batch& batch, const Cluster& cluster, const CostModel& cost, std::optional<int> degree);
+/// One context-parallel degree for all, as frameworks run; without `argument` the best divisor of the ranks.
+PlanResult plan_static(const Batch& batch, const Limits& limits, const PlanOptions& options,
+                       std::optional<int> argument);
 
 /// All divisors of a positive number, ascending.
 std::vector<int> divisors(int number);

@@ -3,7 +3,6 @@
 #include <limits>
 #include <numeric>
 
-#include "plan/feasible.h"
 #include "plan/planners.h"
 
 namespace dhp {
@@ -74,15 +73,19 @@ Plan to_plan(const Candidate& candidate, const Batch& batch, int ranks) {
 
 }  // namespace
 
-PlanResult plan_static(const Batch& batch, const Cluster& cluster, const CostModel& cost, std::optional<int> degree) {
-  const int widest = degree.value_or(cluster.ranks());
-  if (auto infeasible = find_infeasible(batch, cluster, cost, widest)) return std::move(*infeasible);
+PlanResult plan_static(const Batch& batch, const Limits& limits, const PlanOptions& /*options*/,
+                       std::optional<int> argument) {
+  const Cluster& cluster = limits.cluster();
+  const CostModel& cost = limits.cost();
+  if (argument) {
+    if (auto infeasible = limits.find_infeasible(batch, *argument)) return std::move(*infeasible);
+  }
   int narrowest = 1;
   for (const Sequence& sequence : batch.sequences) narrowest = std::max(narrowest, min_degree(cost, cluster, sequence));
 
   const double budget_bytes = activation_budget_bytes(cost, cluster);
   Candidate best;
-  for (const int each : degree ? std::vector{*degree} : divisors(cluster.ranks())) {
+  for (const int each : argument ? std::vector{*argument} : divisors(cluster.ranks())) {
     if (each < narrowest) continue;
     for (const double share : kPackShares) {
       Candidate candidate{each, pack_next_fit(batch, cost, share * budget_bytes, each)};

@@ -192,7 +192,7 @@ TEST(BadInput, ValidateChecksBatchesMadeInMemory) {
   EXPECT_EQ(message({.sequences = {{5, 1, 0}, {3, 1, 0}, {4, 1, 0}, {3, 1, 0}, {5, 1, 0}}})
                 .rfind("batch: sequences[3].id: found 3, which sequences[1] has already", 0),
             0U);
-  EXPECT_NO_THROW(validate({}, "batch"));
+  EXPECT_NO_THROW(validate(Batch{}, "batch"));
   EXPECT_NO_THROW(validate({.sequences = {{-3, kMaxTokens, kMaxTokens}}}, "batch"));
 }
 

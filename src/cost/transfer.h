@@ -1,0 +1,15 @@
+#pragma once
+
+#include "dhp/cost_model.h"
+
+namespace dhp {
+
+// The transfers of one pass of a group, X = transfer_latency_s + bytes of a shard * transfer_seconds_per_byte. The
+// latency is the same for ring, direct and hierarchical, so which of them is quickest does not depend on the load.
+
+double transfer_latency_s(const CostModel& cost, const Cluster& cluster, const GroupShape& shape);
+
+/// Not for all_to_all.
+double transfer_seconds_per_byte(const Cluster& cluster, const GroupShape& shape, Exchange exchange);
+
+}  // namespace dhp
