@@ -30,6 +30,14 @@ struct Planner {
 
 const std::vector<Planner>& table() {
   static const std::vector<Planner> kTable = {
+      {"free",
+       Argument::none,
+       "",
+       Schedule::free,
+       {ring, direct, hierarchical},
+       plan_free,
+       "no barrier: the whole batch as one schedule, groups of any ranks, degrees, places and packs chosen together",
+       ""},
       {"paper",
        Argument::none,
        "",
