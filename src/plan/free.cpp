@@ -99,8 +99,8 @@ class FreePlanner {
   /// Cells are alike: what serves one best is tried first on the others. What is left of the ticks goes to the cell
   /// that ends last.
   void search_cells(std::int64_t ticks) {
-    constexpr std::int64_t kShare = 4;         // of the ticks for the first look
-    constexpr std::int64_t kRepairShare = 16;  // of what the first plans took, at least, for the worst of them
+    constexpr std::int64_t kShare = 4;    // of the ticks for the first look
+    constexpr double kStandsOut = 1.005;  // times the first cell: worth a quarter more than the ticks granted
     searches_[0].search(ticks / kShare);
     const int kind = searches_[0].best_kind();
     std::int64_t used = searches_[0].ticks();
@@ -110,12 +110,13 @@ class FreePlanner {
       search.try_kind(kind, enough_s);
       used += search.ticks();
     }
-    ticks = std::max(ticks, used + used / kRepairShare);
-    while (used < ticks) {
+    const std::int64_t first_used = used;
+    while (true) {
       CellSearch& last =
           *std::max_element(searches_.begin(), searches_.end(),
                             [](const CellSearch& a, const CellSearch& b) { return a.makespan_s() < b.makespan_s(); });
-      if (last.finished()) return;
+      const bool stands_out = last.makespan_s() > kStandsOut * enough_s;
+      if (last.finished() || used >= (stands_out ? std::max(ticks, first_used * 5 / 4) : ticks)) return;
       const std::int64_t before = last.ticks();
       last.search(1);
       used += last.ticks() - before;

@@ -8,6 +8,7 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kReached = 1e-6;     // of the bound: as good as it gets
+constexpr double kFarOff = 1.02;      // times the target: something stands out that can be relieved
 constexpr double kWorthwhile = 2e-4;  // of the makespan: smaller gains are not looked for
 constexpr int kLevelSteps = 200;
 constexpr std::int64_t kTicksOfSeed = 2;  // an item
@@ -147,6 +148,7 @@ void CellSearch::try_candidate(const FreeCandidate& candidate, double enough_s) 
   enough_s_ = enough_s;
   best_is_built_ = true;
   last_item_ = find_last_item();
+  reliefs_tried_ = 0;
 }
 
 /// The item to relieve the rank that ends last of: the longest that it runs alone behind its groups, else its last
@@ -177,11 +179,11 @@ void CellSearch::set_degree(FreeCandidate& candidate, std::int32_t index, int de
   current = degree;
 }
 
-/// More ranks for what ends last: a few more, twice as many, a node, all.
-void CellSearch::relieve_last(FreeCandidate& candidate) {
+/// More ranks for what ends last: all of them, twice as many, a node, one more.
+void CellSearch::relieve_last(FreeCandidate& candidate, std::uint64_t way) const {
   const int degree = candidate.degrees[at(last_item_)];
-  const int wider[] = {degree + 1, 2 * degree, cell_.largest_pool(), cell_.ranks()};
-  set_degree(candidate, last_item_, wider[random(std::size(wider))]);
+  const int wider[kReliefs] = {cell_.ranks(), 2 * degree, cell_.largest_pool(), degree + 1};
+  set_degree(candidate, last_item_, wider[way]);
 }
 
 /// The output function of SplitMix64 on a counter (Steele, Lea, Flood, 2014): the same numbers everywhere.
@@ -207,7 +209,7 @@ FreeCandidate CellSearch::changed() {
   for (std::uint64_t left = 1 + random(kMostChanges); left > 0; --left) {
     const std::uint64_t choice = random(8);
     if (choice == 0 && last_item_ >= 0) {
-      relieve_last(candidate);
+      relieve_last(candidate, random(kReliefs));
     } else if (candidate.order.empty()) {
       continue;
     } else if (choice < 5) {
@@ -221,14 +223,18 @@ FreeCandidate CellSearch::changed() {
 
 void CellSearch::search(std::int64_t ticks) {
   const std::int64_t end = this->ticks() + ticks;
-  if (!seeded_) make_seeds();
   while (!finished_ && (this->ticks() < end || best_.degrees.empty())) {
-    if (next_seed_ < seeds_.size()) {
-      try_candidate(seeds_[next_seed_++], 0.0);
-    } else {
-      try_candidate(changed(), 0.0);
+    const bool far_off = last_item_ >= 0 && best_s_ > best_.target_s * kFarOff;
+    if (far_off && reliefs_tried_ < kReliefs) {
+      FreeCandidate candidate = best_;
+      relieve_last(candidate, reliefs_tried_++);
+      try_candidate(candidate, 0.0);
+      continue;
     }
-    finished_ = best_s_ <= bound_s_ * (1.0 + kReached) || best_s_ <= seeds_.front().target_s * (1.0 + kWorthwhile);
+    if (!seeded_) make_seeds();
+    try_candidate(next_seed_ < seeds_.size() ? seeds_[next_seed_++] : changed(), 0.0);
+    const double hoped_s = std::max(bound_s_ * (1.0 + kReached), seeds_.front().target_s * (1.0 + kWorthwhile));
+    finished_ = best_s_ <= hoped_s;
   }
 }
 

@@ -43,6 +43,7 @@ class CellSearch {
   void append_to(std::vector<Task>& tasks, const Batch& batch);
 
  private:
+  static constexpr std::uint64_t kReliefs = 4;
   static std::size_t at(std::int64_t value) { return static_cast<std::size_t>(value); }
 
   void make_seeds();
@@ -55,7 +56,7 @@ class CellSearch {
   double build(const FreeCandidate& candidate, double limit_s, double enough_s);
   FreeCandidate changed();
   void change_degree(FreeCandidate& candidate);
-  void relieve_last(FreeCandidate& candidate);
+  void relieve_last(FreeCandidate& candidate, std::uint64_t way) const;
   void set_degree(FreeCandidate& candidate, std::int32_t index, int degree) const;
   std::int32_t find_last_item() const;
   std::uint64_t random(std::uint64_t below);
@@ -77,7 +78,8 @@ class CellSearch {
   GroupPlacer placer_;
   AloneFiller filler_;
   std::vector<std::int32_t> alone_;
-  std::int32_t last_item_ = -1;  // of the best candidate
+  std::uint64_t reliefs_tried_ = 0;  // of the best candidate
+  std::int32_t last_item_ = -1;      // of the best candidate
   std::int64_t ticks_ = 0;
 };
 
