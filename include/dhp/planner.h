@@ -15,8 +15,11 @@ enum class Placement {
   consecutive,  ///< rank, rank + 1, … (ranks out of service are skipped)
 };
 
+/// The least effort that is worth having: `--effort fast`.
+inline constexpr std::int64_t kEffortFast = 1;
+
 /// Options that change what is planned. All of them hold for every planner; what the batch asks for beyond them makes
-/// it Infeasible.
+/// it Infeasible. Names, ranges and help: dhp/plan_options.h.
 struct PlanOptions {
   std::string schedule = "paper";  ///< a name of planners()
 
@@ -37,8 +40,7 @@ struct PlanOptions {
   std::vector<Exchange> exchanges = {};
 
   // How hard to try
-  std::int64_t effort =
-      0;  ///< candidates looked at by free and lockstep, see kEffortFast; counted, never timed; 0: the default
+  std::int64_t effort = 0;  ///< candidates that free and lockstep look at: counted, never timed; 0: their default
 
   // lockstep only
   int pipeline_stages = 1;     ///< p > 1 adds (p - 1) times the slowest micro-batch to what is minimised
