@@ -21,7 +21,7 @@ inline constexpr std::int64_t kEffortFast = 60;
 inline constexpr std::int64_t kEffortDefault = 1500;
 
 /// Options that change what is planned. All of them hold for every planner; what the batch asks for beyond them makes
-/// it Infeasible.
+/// it Infeasible. Names, ranges and help: dhp/plan_options.h.
 struct PlanOptions {
   std::string schedule = "paper";  ///< a name of planners()
 

@@ -6,6 +6,7 @@
 #include "dhp/batch.h"
 #include "dhp/cluster.h"
 #include "dhp/cost_model.h"
+#include "dhp/planner.h"
 
 namespace dhp::cli {
 
@@ -22,5 +23,8 @@ struct Inputs {
   /// Throws InputError.
   void read();
 };
+
+/// Adds a flag for every field of PlanOptions but the schedule. `options` must outlive the command.
+void add_plan_options(CLI::App& command, PlanOptions& options);
 
 }  // namespace dhp::cli

@@ -63,9 +63,7 @@ void add_plan_command(CLI::App& app, int& exit_code) {
   CLI::App& sub = *app.add_subcommand("plan", "Decide which ranks share which sequences of a batch");
   command->inputs.add_options(sub);
   sub.add_option("--schedule", command->options.schedule, schedule_help())->capture_default_str();
-  sub.add_option("--min-shard-tokens", command->options.min_shard_tokens,
-                 "fewest tokens of a sequence on one rank, unless memory asks for more ranks (not static)")
-      ->capture_default_str();
+  add_plan_options(sub, command->options);
   sub.add_option("-o,--output", command->out_file, "file for the plan (dhp.plan/1 JSON)");
   add_output_format(sub, command->json);
   sub.footer("Exit codes: 0 planned, 1 infeasible (with the reason), 2 bad input.");

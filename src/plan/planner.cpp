@@ -4,6 +4,7 @@
 #include <charconv>
 
 #include "dhp/error.h"
+#include "dhp/plan_options.h"
 #include "plan/planners.h"
 
 namespace dhp {
@@ -101,26 +102,6 @@ std::optional<int> parse_argument(const Planner& planner, const std::string& sch
   return degree;
 }
 
-void check_options_make_sense(const PlanOptions& options) {
-  const auto at_least = [](const char* option, std::int64_t value, std::int64_t least) {
-    if (value < least) {
-      fail(option, "found " + std::to_string(value) + ", expected at least " + std::to_string(least));
-    }
-  };
-  at_least("--min-shard-tokens", options.min_shard_tokens, 1);
-  at_least("--max-degree", options.max_degree, 0);
-  at_least("--max-tokens-per-rank", options.max_tokens_per_rank, 0);
-  at_least("--max-peers", options.max_peers, 0);
-  at_least("--effort", options.effort, 0);
-  at_least("--pipeline-stages", options.pipeline_stages, 1);
-  for (const int heads : options.degrees_divide) at_least("--degrees-divide", heads, 1);
-  for (const Exchange exchange : options.exchanges) {
-    if (exchange == all_to_all) {
-      fail("--exchanges", "found all_to_all, which only the planner ulysses uses; expected ring, direct, hierarchical");
-    }
-  }
-}
-
 }  // namespace
 
 std::vector<int> divisors(int number) {
@@ -146,7 +127,7 @@ const std::vector<PlannerInfo>& planners() {
 
 PlanResult plan_batch(const Batch& batch, const Cluster& cluster, const CostModel& cost, const PlanOptions& options) {
   validate(cluster, "cluster");
-  check_options_make_sense(options);
+  validate(options);
   validate(batch, "batch");
   const Planner& planner = find_planner(options.schedule);
   const std::optional<int> argument = parse_argument(planner, options.schedule, cluster.ranks());

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "dhp/planner.h"
+
+namespace dhp {
+
+/// One field of PlanOptions as command lines, settings files and Python keywords show it. All three are made of one
+/// table, so that they take the same names, texts and ranges, and complain in the same words.
+///
+///     PlanOptions options;
+///     set_option(options, "degrees_divide", "32,8", "--degrees-divide");
+///     set_option(options, "max_degree", "-1", "--max-degree");
+///     // InputError: --max-degree: found -1, expected at least 0
+struct OptionInfo {
+  enum class Kind {
+    whole,   ///< a whole number
+    level,   ///< a whole number, or the name of one
+    flag,    ///< true or false
+    word,    ///< one of some names
+    wholes,  ///< whole numbers with commas between them; may be empty
+    words,   ///< names with commas between them; may be empty
+  };
+
+  std::string name;  ///< of the field: "max_degree"; on the command line --max-degree
+  Kind kind = Kind::whole;
+  std::string placeholder;  ///< "N"; empty for a flag
+  std::string help;
+  std::string default_text;  ///< option_text() of PlanOptions{}
+};
+
+/// All fields of PlanOptions, in the order of the struct.
+const std::vector<OptionInfo>& plan_options();
+
+/// Sets a field to what the text says. Throws InputError (from `source`) for an unknown name, a text of another kind,
+/// or a value out of range. Whether a schedule exists is plan_batch's business: only it knows the cluster.
+void set_option(PlanOptions& options, const std::string& name, const std::string& text, const std::string& source);
+
+/// A field as set_option() reads it.
+std::string option_text(const PlanOptions& options, const std::string& name);
+
+/// Throws InputError naming the field that is out of range, as on the command line. plan_batch() asks this first.
+void validate(const PlanOptions& options);
+
+}  // namespace dhp
