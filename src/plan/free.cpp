@@ -100,7 +100,7 @@ class FreePlanner {
   /// that ends last.
   void search_cells(std::int64_t ticks) {
     constexpr std::int64_t kShare = 4;    // of the ticks for the first look
-    constexpr double kStandsOut = 1.005;  // times the first cell: worth a quarter more than the ticks granted
+    constexpr double kStandsOut = 1.005;  // times the first cell: worth half more than the ticks granted
     searches_[0].search(ticks / kShare);
     const int kind = searches_[0].best_kind();
     std::int64_t used = searches_[0].ticks();
@@ -116,7 +116,7 @@ class FreePlanner {
           *std::max_element(searches_.begin(), searches_.end(),
                             [](const CellSearch& a, const CellSearch& b) { return a.makespan_s() < b.makespan_s(); });
       const bool stands_out = last.makespan_s() > kStandsOut * enough_s;
-      if (last.finished() || used >= (stands_out ? std::max(ticks, first_used * 5 / 4) : ticks)) return;
+      if (last.finished() || used >= (stands_out ? std::max(ticks, first_used * 3 / 2) : ticks)) return;
       const std::int64_t before = last.ticks();
       last.search(1);
       used += last.ticks() - before;

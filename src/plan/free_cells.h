@@ -19,7 +19,7 @@ struct CellRange {
 /// keep busy. One cell holds everything up to 1.5 kCellRanks.
 std::vector<CellRange> cut_cells(const Limits& limits, int widest_degree, double wide_ranks);
 
-inline constexpr int kCellRanks = 64;
+inline constexpr int kCellRanks = 128;
 
 /// Deals items (by falling alone_s) to cells so that all have about the same work for their speed: the cell of each
 /// item. `work_s` is the rank time of each item, `degrees` what each asks of its cell's widest degree.

@@ -6,11 +6,12 @@
 namespace dhp {
 namespace {
 
-constexpr int kMostLooks = 8;          // at items that fit a hole's time but not the memory of its pack
-constexpr double kGoodEnough = 0.35;   // of the distance between two ends: a swap that wins so much is taken at once
-constexpr std::size_t kMostMoves = 6;  // kept for when no swap is good enough
-constexpr double kLevel = 1e-4;        // of the mean end: as level as it need be
-constexpr double kNothing = 1e-9;      // of the mean end: no gain
+constexpr int kMostLooks = 8;           // at items that fit a hole's time but not the memory of its pack
+constexpr double kGoodEnough = 0.35;    // of the distance between two ends: a swap that wins so much is taken at once
+constexpr std::size_t kMostRanks = 32;  // that a rank may exchange with, the earliest first
+constexpr std::size_t kMostMoves = 6;   // kept for when no swap is good enough
+constexpr double kLevel = 1e-4;         // of the mean end: as level as it need be
+constexpr double kNothing = 1e-9;       // of the mean end: no gain
 
 }  // namespace
 
@@ -200,7 +201,8 @@ bool AloneFiller::improve(int last) {
   ticks_ += cell_.ranks();
   moves_.clear();
   const double last_s = end_s_[at(last)];
-  for (std::size_t i = 0; i + 1 < by_end_.size(); ++i) {
+  const std::size_t looks = std::min(by_end_.size() - 1, kMostRanks);
+  for (std::size_t i = 0; i < looks; ++i) {
     const int rank = by_end_[i];
     const double space = last_s - end_s_[at(rank)];
     if (space <= kNothing * mean_end_s_) break;
