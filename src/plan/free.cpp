@@ -14,30 +14,6 @@ namespace {
 
 constexpr std::int64_t kTicksPerEffort = 1000;
 
-/// By falling work, ties by id: the plan does not depend on the order of the batch.
-std::vector<FreeItem> make_items(const Batch& batch, const FreeModel& model) {
-  struct Key {
-    double alone_s;
-    std::int64_t id;
-    std::int32_t place;
-  };
-  std::vector<FreeItem> items;
-  std::vector<Key> keys;
-  items.reserve(batch.sequences.size());
-  keys.reserve(batch.sequences.size());
-  for (const Sequence& sequence : batch.sequences) {
-    const auto place = static_cast<std::int32_t>(items.size());
-    items.push_back(model.item(sequence, place));
-    keys.push_back({items.back().alone_s, sequence.id, place});
-  }
-  std::sort(keys.begin(), keys.end(),
-            [](const Key& a, const Key& b) { return a.alone_s != b.alone_s ? a.alone_s > b.alone_s : a.id < b.id; });
-  std::vector<FreeItem> sorted;
-  sorted.reserve(items.size());
-  for (const Key& key : keys) sorted.push_back(items[static_cast<std::size_t>(key.place)]);
-  return sorted;
-}
-
 class FreePlanner {
  public:
   FreePlanner(const Batch& batch, const Limits& limits)
@@ -60,7 +36,7 @@ class FreePlanner {
 
  private:
   void make_cells() {
-    std::vector<FreeItem> items = make_items(batch_, model_);
+    std::vector<FreeItem> items = sorted_items(batch_, model_);
     const Limits& limits = model_.limits();
     const FreeCell whole(model_, 0, std::min(limits.ranks(), limits.ranks()));
     std::vector<int> degrees;

@@ -1,11 +1,13 @@
 #include "plan/free_fill.h"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 
 namespace dhp {
 namespace {
 
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr int kMostLooks = 8;           // at items that fit a hole's time but not the memory of its pack
 constexpr double kGoodEnough = 0.35;    // of the distance between two ends: a swap that wins so much is taken at once
 constexpr std::size_t kMostRanks = 32;  // that a rank may exchange with, the earliest first
@@ -15,31 +17,32 @@ constexpr double kNothing = 1e-9;       // of the mean end: no gain
 
 }  // namespace
 
-AloneFiller::AloneFiller(const FreeCell& cell, std::span<const FreeItem> items)
-    : cell_(cell), model_(cell.model()), items_(items) {
-  tails_.resize(at(cell.ranks()));
-  end_s_.resize(at(cell.ranks()));
+AloneFiller::AloneFiller(const FreeModel& model, const Lanes& ranks, std::span<const FreeItem> items, bool one_pack)
+    : model_(model), ranks_(ranks), items_(items), one_pack_(one_pack) {
+  tails_.resize(at(ranks.count()));
+  end_s_.resize(at(ranks.count()));
 }
 
-double AloneFiller::fill(std::span<const std::int32_t> alone, const GroupPlacer& groups) {
+double AloneFiller::fill(std::span<const std::int32_t> alone, std::span<const double> ready_s,
+                         std::span<const Hole> holes) {
   in_holes_.packs.clear();
   in_holes_.items.clear();
   next_.resize(alone.size() + 1);
   std::iota(next_.begin(), next_.end(), 0);
-  for (int rank = 0; rank < cell_.ranks(); ++rank) {
+  for (int rank = 0; rank < ranks_.count(); ++rank) {
     Tail& tail = tails_[at(rank)];
-    tail.ready_s = end_s_[at(rank)] = groups.ready_s()[at(rank)];
+    tail.ready_s = end_s_[at(rank)] = ready_s[at(rank)];
     tail.sum_s = 0.0;
     tail.items.clear();
     tail.packs.clear();
   }
-  holes_ = groups.holes();
-  ticks_ += 10 * std::ssize(alone) + 10 * std::ssize(holes_) + 10 * cell_.ranks();
+  holes_.assign(holes.begin(), holes.end());
+  ticks_ += 10 * std::ssize(alone) + 10 * std::ssize(holes_) + 10 * ranks_.count();
   if (!alone.empty()) fill_holes(alone, holes_);
-  fill_tails(alone);
+  if (!fill_tails(alone)) return kInfinity;
   mean_end_s_ = 0.0;
-  for (int rank = 0; rank < cell_.ranks(); ++rank) mean_end_s_ += end_s_[at(rank)] * cell_.speed(rank);
-  mean_end_s_ /= cell_.total_speed();
+  for (int rank = 0; rank < ranks_.count(); ++rank) mean_end_s_ += end_s_[at(rank)] * speed(rank);
+  mean_end_s_ /= ranks_.total_speed;
   return mean_end_s_;
 }
 
@@ -60,7 +63,7 @@ void AloneFiller::fill_holes(std::span<const std::int32_t> alone, std::vector<Ho
   });
   const double shortest = items_[at(alone.back())].alone_s + model_.pack_s();
   for (const Hole& hole : holes) {
-    if (hole.seconds * cell_.speed(hole.rank) >= shortest) fill_hole(alone, hole);
+    if (hole.seconds * speed(hole.rank) >= shortest) fill_hole(alone, hole);
   }
 }
 
@@ -82,7 +85,7 @@ int AloneFiller::first_that_fits(std::span<const std::int32_t> alone, double roo
 /// Longest fitting item first; further ones join its pack, or open one of their own.
 void AloneFiller::fill_hole(std::span<const std::int32_t> alone, const Hole& hole) {
   const int count = static_cast<int>(alone.size());
-  double left_s = hole.seconds * cell_.speed(hole.rank);
+  double left_s = hole.seconds * speed(hole.rank);
   Room room;
   Room* pack = nullptr;
   while (true) {
@@ -116,18 +119,19 @@ AloneFiller::Room* AloneFiller::fullest_that_holds(std::vector<Room>& packs, con
 }
 
 /// Longest item first, to the rank that is free first.
-void AloneFiller::fill_tails(std::span<const std::int32_t> alone) {
+bool AloneFiller::fill_tails(std::span<const std::int32_t> alone) {
   const auto later = [&](int a, int b) {
     return end_s_[at(a)] != end_s_[at(b)] ? end_s_[at(a)] > end_s_[at(b)] : a > b;
   };
-  heap_.resize(at(cell_.ranks()));
+  heap_.resize(at(ranks_.count()));
   std::iota(heap_.begin(), heap_.end(), 0);
   std::make_heap(heap_.begin(), heap_.end(), later);
   const int count = static_cast<int>(alone.size());
   for (int position = unplaced_from(0); position < count; position = unplaced_from(position + 1)) {
     const std::int32_t index = alone[at(position)];
     const FreeItem& item = items_[at(index)];
-    const int rank = cell_.uniform() ? heap_.front() : earliest(item);
+    const int rank = choose_rank(item);
+    if (rank < 0) return false;
     Tail& tail = tails_[at(rank)];
     double seconds = item.alone_s;
     Room* pack = fullest_that_holds(tail.packs, item);
@@ -140,30 +144,42 @@ void AloneFiller::fill_tails(std::span<const std::int32_t> alone) {
     pack->patches += item.patches;
     tail.items.push_back(index);
     tail.sum_s += item.alone_s;
-    const double end = end_s_[at(rank)] + seconds / cell_.speed(rank);
-    if (cell_.uniform()) {
-      raise_end(rank, end);
-    } else {
-      end_s_[at(rank)] = end;
-    }
+    raise_end(rank, end_s_[at(rank)] + seconds / speed(rank));
   }
+  return true;
+}
+
+/// The first that is free, or would end first; of those that can take the item where a rank runs one task only. -1:
+/// none.
+int AloneFiller::choose_rank(const FreeItem& item) {
+  const auto takes = [&](int rank) {
+    const std::vector<Room>& packs = tails_[at(rank)].packs;
+    return !one_pack_ || packs.empty() || model_.holds(packs[0].tokens + item.tokens, packs[0].patches + item.patches);
+  };
+  if (!ranks_.uniform && !one_pack_) return earliest(item);
+  if (takes(heap_.front())) return heap_.front();
+  int best = -1;
+  for (int rank = 0; rank < ranks_.count(); ++rank) {
+    if (takes(rank) && (best < 0 || end_s_[at(rank)] < end_s_[at(best)])) best = rank;
+  }
+  return best;
 }
 
 /// Where the item would end first.
 int AloneFiller::earliest(const FreeItem& item) const {
   int best = 0;
-  const auto end_with = [&](int rank) { return end_s_[at(rank)] + item.alone_s / cell_.speed(rank); };
-  for (int rank = 1; rank < cell_.ranks(); ++rank) {
+  const auto end_with = [&](int rank) { return end_s_[at(rank)] + item.alone_s / speed(rank); };
+  for (int rank = 1; rank < ranks_.count(); ++rank) {
     if (end_with(rank) < end_with(best)) best = rank;
   }
   return best;
 }
 
-/// The top of the heap ends later now.
+/// The rank, as a rule the top of the heap, ends later now.
 void AloneFiller::raise_end(int rank, double end_s) {
   end_s_[at(rank)] = end_s;
   const std::size_t size = heap_.size();
-  std::size_t hole = 0;
+  auto hole = static_cast<std::size_t>(std::find(heap_.begin(), heap_.end(), rank) - heap_.begin());
   const auto earlier = [&](int a, int b) {
     return end_s_[at(a)] != end_s_[at(b)] ? end_s_[at(a)] < end_s_[at(b)] : a < b;
   };
@@ -179,7 +195,7 @@ void AloneFiller::raise_end(int rank, double end_s) {
 }
 
 void AloneFiller::sort_ranks_by_end() {
-  by_end_.resize(at(cell_.ranks()));
+  by_end_.resize(at(ranks_.count()));
   std::iota(by_end_.begin(), by_end_.end(), 0);
   std::sort(by_end_.begin(), by_end_.end(),
             [&](int a, int b) { return end_s_[at(a)] != end_s_[at(b)] ? end_s_[at(a)] < end_s_[at(b)] : a < b; });
@@ -198,7 +214,7 @@ double AloneFiller::level(int steps, double enough_s) {
 /// One move that makes the last end earlier; false if none is found.
 bool AloneFiller::improve(int last) {
   if (tails_[at(last)].items.empty()) return false;
-  ticks_ += cell_.ranks();
+  ticks_ += ranks_.count();
   moves_.clear();
   const double last_s = end_s_[at(last)];
   const std::size_t looks = std::min(by_end_.size() - 1, kMostRanks);
@@ -223,8 +239,8 @@ void AloneFiller::find_moves(int last, int rank) {
   ticks_ += 4 * std::ssize(give) + std::ssize(take);
   const double last_s = end_s_[at(last)];
   const double rank_s = end_s_[at(rank)];
-  const double last_speed = cell_.speed(last);
-  const double rank_speed = cell_.speed(rank);
+  const double last_speed = speed(last);
+  const double rank_speed = speed(rank);
   // What should move for both to end at once.
   const double ideal = (last_s - rank_s) / (1.0 / last_speed + 1.0 / rank_speed);
   const auto offer = [&](std::int32_t given, std::int32_t taken) {
@@ -274,7 +290,8 @@ double AloneFiller::end_after(int rank, std::int32_t without, std::int32_t with)
     pack(index);
   }
   if (pending) pack(with);
-  return tail.ready_s + (sum + model_.pack_s() * static_cast<double>(rooms_.size())) / cell_.speed(rank);
+  if (one_pack_ && rooms_.size() > 1) return kInfinity;
+  return tail.ready_s + (sum + model_.pack_s() * static_cast<double>(rooms_.size())) / speed(rank);
 }
 
 bool AloneFiller::apply(int last, const Move& move) {
@@ -318,7 +335,7 @@ FreePacks AloneFiller::packs() const {
   FreePacks all = in_holes_;
   std::vector<Room> rooms;
   std::vector<std::size_t> room_of;
-  for (int rank = 0; rank < cell_.ranks(); ++rank) {
+  for (int rank = 0; rank < ranks_.count(); ++rank) {
     const Tail& tail = tails_[at(rank)];
     rooms.clear();
     room_of.clear();

@@ -24,12 +24,12 @@ struct FreePacks {
 /// at the same time.
 class AloneFiller {
  public:
-  /// `items` by falling alone_s; must outlive the filler.
-  AloneFiller(const FreeCell& cell, std::span<const FreeItem> items);
+  /// `items` by falling alone_s. All three must outlive the filler. `one_pack`: a rank runs one task only.
+  AloneFiller(const FreeModel& model, const Lanes& ranks, std::span<const FreeItem> items, bool one_pack);
 
-  /// `alone` ascending (so by falling alone_s). Returns the mean end of the ranks, weighted by speed: no levelling can
-  /// end all of them earlier.
-  double fill(std::span<const std::int32_t> alone, const GroupPlacer& groups);
+  /// `alone` ascending (so by falling alone_s); `ready_s` by rank. Returns the mean end of the ranks, weighted by
+  /// speed: no levelling can end all of them earlier. Infinity where one task a rank cannot hold all.
+  double fill(std::span<const std::int32_t> alone, std::span<const double> ready_s, std::span<const Hole> holes);
 
   /// Moves and swaps items between the rank that ends last and others while that helps, at most `steps` times, until
   /// all end by `enough_s`. Returns the last end.
@@ -66,9 +66,11 @@ class AloneFiller {
   void fill_hole(std::span<const std::int32_t> alone, const Hole& hole);
   int first_that_fits(std::span<const std::int32_t> alone, double room_s, const Room* pack);
   int unplaced_from(int position);
-  void fill_tails(std::span<const std::int32_t> alone);
+  bool fill_tails(std::span<const std::int32_t> alone);
+  int choose_rank(const FreeItem& item);
   int earliest(const FreeItem& item) const;
   void raise_end(int rank, double end_s);
+  double speed(int rank) const { return ranks_.speed[at(rank)]; }
   Room* fullest_that_holds(std::vector<Room>& packs, const FreeItem& item) const;
   void sort_ranks_by_end();
   bool improve(int last);
@@ -77,9 +79,10 @@ class AloneFiller {
   double end_after(int rank, std::int32_t without, std::int32_t with);
   void move_rank(int rank);
 
-  const FreeCell& cell_;
   const FreeModel& model_;
+  const Lanes& ranks_;
   std::span<const FreeItem> items_;
+  bool one_pack_;
   std::vector<std::int32_t> next_;  // of the items that run alone: the next not yet placed
   std::vector<Hole> holes_;
   FreePacks in_holes_;

@@ -7,6 +7,17 @@
 
 namespace dhp {
 
+void FreeItem::add(const FreeItem& other) {
+  tokens += other.tokens;
+  patches += other.patches;
+  linear_s += other.linear_s;
+  for (int pass = 0; pass < 2; ++pass) pair_s[pass] += other.pair_s[pass];
+  alone_s += other.alone_s;
+  sequences += other.sequences;
+  min_degree = std::max(min_degree, other.min_degree);
+  max_degree = std::min(max_degree, other.max_degree);
+}
+
 FreeModel::FreeModel(const Limits& limits) : limits_(&limits) {
   const CostModel& cost = limits.cost();
   task_s_ = cost.task_s;
@@ -58,13 +69,36 @@ double FreeModel::seconds(const FreeItem& item, int degree, const Transfer& tran
   double exposed = 0.0;
   for (int pass = 0; pass < 2; ++pass) {
     const double attention = item.pair_s[pass] / d;
-    const double fixed = step_s_[pass] + sequence_step_s_[pass];
+    const double fixed = step_s_[pass] + item.sequences * sequence_step_s_[pass];
     compute += attention + d * fixed;
     if (degree == 1) continue;
     const double hidden = (d - 1) * (attention / d + fixed) / speed;
     exposed += std::max(0.0, transfer.latency_s + transfer.token_s[pass] * item.tokens - hidden);
   }
   return compute / speed + exposed;
+}
+
+std::vector<FreeItem> sorted_items(const Batch& batch, const FreeModel& model) {
+  struct Key {
+    double alone_s;
+    std::int64_t id;
+    std::int32_t place;
+  };
+  std::vector<FreeItem> items;
+  std::vector<Key> keys;
+  items.reserve(batch.sequences.size());
+  keys.reserve(batch.sequences.size());
+  for (const Sequence& sequence : batch.sequences) {
+    const auto place = static_cast<std::int32_t>(items.size());
+    items.push_back(model.item(sequence, place));
+    keys.push_back({items.back().alone_s, sequence.id, place});
+  }
+  std::sort(keys.begin(), keys.end(),
+            [](const Key& a, const Key& b) { return a.alone_s != b.alone_s ? a.alone_s > b.alone_s : a.id < b.id; });
+  std::vector<FreeItem> sorted;
+  sorted.reserve(items.size());
+  for (const Key& key : keys) sorted.push_back(items[static_cast<std::size_t>(key.place)]);
+  return sorted;
 }
 
 FreeCell::FreeCell(const FreeModel& model, int first_place, int ranks)
@@ -94,6 +128,7 @@ void FreeCell::find_pools() {
     if (new_block) blocks_.push_back({static_cast<int>(pools_.size()), static_cast<int>(pools_.size()), 0});
     if (new_block || node_of(place) != node_of(place - 1)) {
       pools_.push_back({rank, rank});
+      block_of_.push_back(static_cast<int>(blocks_.size()) - 1);
       ++blocks_.back().end;
     }
     ++pools_.back().end;
@@ -103,17 +138,30 @@ void FreeCell::find_pools() {
   for (const Pool& pool : pools_) largest_pool_ = std::max(largest_pool_, pool.size());
 }
 
+GroupShape FreeCell::shape(std::span<const int> ranks) const {
+  std::vector<int> count(pools_.size(), 0);
+  for (const int rank : ranks) ++count[static_cast<std::size_t>(pool_of(rank))];
+  GroupShape shape{static_cast<int>(ranks.size()), 0, 0, static_cast<int>(ranks.size()), 1.0};
+  for (const int members : count) {
+    if (members == 0) continue;
+    ++shape.nodes;
+    shape.most_on_node = std::max(shape.most_on_node, members);
+    shape.fewest_on_node = std::min(shape.fewest_on_node, members);
+  }
+  return shape;
+}
+
 void FreeCell::find_speeds() {
   constexpr std::size_t kMostSteps = 6;
   const Limits& limits = model_->limits();
   for (int rank = 0; rank < ranks_; ++rank) {
-    speed_.push_back(limits.cluster().speed_of(limits.live()[static_cast<std::size_t>(first_place_ + rank)]));
-    total_speed_ += speed_.back();
+    lanes_.speed.push_back(limits.cluster().speed_of(limits.live()[static_cast<std::size_t>(first_place_ + rank)]));
+    lanes_.total_speed += lanes_.speed.back();
   }
-  std::vector<double> sorted = speed_;
+  std::vector<double> sorted = lanes_.speed;
   std::sort(sorted.begin(), sorted.end(), std::greater<>());
   top_speed_ = sorted.front();
-  uniform_ = sorted.back() == top_speed_;
+  lanes_.uniform = sorted.back() == top_speed_;
   sorted.erase(std::unique(sorted.begin(), sorted.end()), sorted.end());
   const std::size_t steps = std::min(kMostSteps, sorted.size());
   for (std::size_t step = 1; step <= steps; ++step) speed_steps_.push_back(sorted[sorted.size() * step / steps - 1]);

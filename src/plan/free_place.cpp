@@ -20,7 +20,6 @@ constexpr double kCheap = 1e-3;            // seconds of waste for which no othe
 GroupPlacer::GroupPlacer(const FreeCell& cell) : cell_(cell), model_(cell.model()) {
   ready_s_.resize(at(cell.ranks()));
   sorted_.resize(at(cell.ranks()));
-  count_.resize(cell.pools().size());
 }
 
 void GroupPlacer::start(double target_s, double shortest_s) {
@@ -144,19 +143,6 @@ void GroupPlacer::try_even(const FreeItem& item, int degree, const PoolRange& bl
   }
 }
 
-GroupShape GroupPlacer::shape_of_window(std::span<const int> ranks) {
-  std::fill(count_.begin(), count_.end(), 0);
-  for (const int rank : ranks) ++count_[at(cell_.pool_of(rank))];
-  GroupShape shape{static_cast<int>(ranks.size()), 0, 0, static_cast<int>(ranks.size()), 1.0};
-  for (const int count : count_) {
-    if (count == 0) continue;
-    ++shape.nodes;
-    shape.most_on_node = std::max(shape.most_on_node, count);
-    shape.fewest_on_node = std::min(shape.fewest_on_node, count);
-  }
-  return shape;
-}
-
 /// Windows of a block's ranks that become ready one after the other, on whatever nodes. Always finds a place where the
 /// block has as many ranks.
 void GroupPlacer::try_anywhere(const FreeItem& item, int degree, const PoolRange& block, double least_speed) {
@@ -176,7 +162,7 @@ void GroupPlacer::try_anywhere(const FreeItem& item, int degree, const PoolRange
     if (cost >= spot_.cost) continue;
     window_.clear();
     for (int i = 0; i < degree; ++i) window_.push_back(order_[at(first + i)].second);
-    consider(item, window_, model_.transfer(shape_of_window(window_)));
+    consider(item, window_, model_.transfer(cell_.shape(window_)));
   }
 }
 
@@ -186,7 +172,7 @@ void GroupPlacer::try_consecutive(const FreeItem& item, int degree, const PoolRa
   window_.resize(at(degree));
   for (int first = begin; first + degree <= begin + block.ranks; ++first) {
     std::iota(window_.begin(), window_.end(), first);
-    consider(item, window_, model_.transfer(shape_of_window(window_)));
+    consider(item, window_, model_.transfer(cell_.shape(window_)));
   }
 }
 

@@ -61,7 +61,6 @@ class GroupPlacer {
   void try_anywhere(const FreeItem& item, int degree, const PoolRange& block, double least_speed);
   void try_consecutive(const FreeItem& item, int degree, const PoolRange& block);
   std::span<const int> ready_ranks(const Pool& pool, double least_speed);
-  GroupShape shape_of_window(std::span<const int> ranks);
   void occupy(std::int32_t item, int degree);
   void sort_in(int rank);
 
@@ -87,7 +86,6 @@ class GroupPlacer {
   std::vector<int> filtered_;
   std::vector<int> window_;
   std::vector<std::pair<double, int>> order_;
-  std::vector<int> count_;  // by pool
 };
 
 }  // namespace dhp

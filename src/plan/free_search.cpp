@@ -28,7 +28,7 @@ CellSearch::CellSearch(const FreeCell& cell, std::vector<FreeItem> items, double
       bound_s_(bound_s),
       best_s_(kInfinity),
       placer_(cell),
-      filler_(cell, items_) {
+      filler_(cell.model(), cell.lanes(), items_, false) {
   least_s_.reserve(items_.size());
   for (const FreeItem& item : items_) {
     least_s_.push_back(cell_.best_seconds(item, item.min_degree));
@@ -136,7 +136,7 @@ double CellSearch::build(const FreeCandidate& candidate, double limit_s, double 
     placer_.place(items_[at(index)], index, candidate.degrees[at(index)]);
     if (placer_.last_end_s() >= limit_s) return kInfinity;
   }
-  if (filler_.fill(alone_, placer_) * (1.0 + kWorthwhile) >= limit_s) return kInfinity;
+  if (filler_.fill(alone_, placer_.ready_s(), placer_.holes()) * (1.0 + kWorthwhile) >= limit_s) return kInfinity;
   return filler_.level(kLevelSteps, enough_s);
 }
 

@@ -15,6 +15,10 @@ namespace dhp {
 /// Barrier-free schedule of the whole batch; free.cpp.
 PlanResult plan_free(const Batch& batch, const Limits& limits, const PlanOptions& options, std::optional<int> argument);
 
+/// Micro-batches, packing and degrees by time, in lockstep; lockstep.cpp.
+PlanResult plan_lockstep(const Batch& batch, const Limits& limits, const PlanOptions& options,
+                         std::optional<int> argument);
+
 /// Memory-aware best-fit decreasing bins, exact degrees, lockstep. Ref: Niu et al., arXiv 2602.21788.
 PlanResult plan_paper(const Batch& batch, const Limits& limits, const PlanOptions& options,
                       std::optional<int> argument);
