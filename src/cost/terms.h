@@ -26,6 +26,6 @@ inline double work_s(const CostModel& cost, const Sequence& sequence) {
 }
 
 /// A sum that rounding has pushed past a whole number must not ask for one rank more than is true.
-inline constexpr double kNeedRounding = 1e-12;  // relative
+inline constexpr double kNeedRounding = 1e-10;  // relative
 
 }  // namespace dhp
