@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tomllib
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dhp._core import InputError
+from dhp._core import InputError, validate_options
 
 PRECISIONS = ("fp32", "bf16", "fp64")
 
@@ -35,6 +35,9 @@ class TrainConfig:
     steps: int = 100
     seed: int = 0
     schedule: str = "paper"  # a planner of `dhp plan`
+    plan: dict[str, Any] = field(
+        default_factory=dict
+    )  # table [plan]: the other options of `dhp plan`, as max_degree = 8
     capacity_tokens: int = 0  # tokens a rank may hold in a task; 0: what the cost and cluster files say
     cluster: str = ""  # dhp.cluster/1 file; empty: one node of the local ranks
     cost: str = ""  # dhp.cost/1 file; empty: counted from the model's config.json for `device`
@@ -74,7 +77,11 @@ def read_config(file: str | Path, overrides: list[str] | None = None) -> TrainCo
         key, equals, text = override.partition("=")
         if not equals:
             raise InputError(f'--set: found "{override}", expected key=value')
-        values[key] = _typed("--set", key, _parse(key, text))
+        table_key, dot, option = key.partition(".")
+        if dot and table_key == "plan":
+            values["plan"] = {**values.get("plan", {}), option: _parse(key, text)}
+        else:
+            values[key] = _typed("--set", key, _parse(key, text))
     for required in ("model", "data"):
         if required not in values:
             raise InputError(f"{file}: {required}: missing; set it to a path")
@@ -90,7 +97,7 @@ def _typed(source: str, key: str, value: Any) -> Any:
     if key not in _TYPES:
         close = ", ".join(name for name in _TYPES if name.startswith(key[:4])) or ", ".join(_TYPES)
         raise InputError(f"{source}: {key}: unknown setting; did you mean one of: {close}?")
-    wanted = _TYPES[key]
+    wanted = typing.get_origin(_TYPES[key]) or _TYPES[key]
     if wanted is float and type(value) is int:
         return float(value)
     if type(value) is not wanted:
@@ -130,6 +137,12 @@ def _validate(source: str, config: TrainConfig) -> None:
     for key, allowed in choices.items():
         if getattr(config, key) not in allowed:
             raise InputError(f"{source}: {key}: found {getattr(config, key)!r}, expected one of {', '.join(allowed)}")
+    if "schedule" in config.plan:
+        raise InputError(f"{source}: plan.schedule: not here; `schedule` stands at the top")
+    try:
+        validate_options(**config.plan)
+    except InputError as error:
+        raise InputError(f"{source}: plan.{error}") from None
     if config.freeze_vit and config.freeze_aligner and config.freeze_llm:
         raise InputError(f"{source}: freeze_vit, freeze_aligner and freeze_llm together leave nothing to train")
 

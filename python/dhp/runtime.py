@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -185,14 +186,17 @@ def _join(timeout: timedelta) -> tuple[dist.Store, int, int]:
     return store, rank, world_size
 
 
-def plan(batch: Batch, cluster: Cluster, cost: CostModel, *, schedule: str = "paper", run: Run | None = None) -> Plan:
-    """Decides which ranks share which sequences of the batch: `plan_batch`, then `check_plan`.
+def plan(
+    batch: Batch, cluster: Cluster, cost: CostModel, *, schedule: str = "paper", run: Run | None = None, **options: Any
+) -> Plan:
+    """Decides which ranks share which sequences of the batch: `plan_batch`, then `check_plan`. `options` are those of
+    `dhp plan`: max_degree=8, exchanges=["ring"], ….
 
     With `run`, makes sure that all ranks have planned the same (one small collective), and that the plan is for as many
     ranks as the run has; `agree_on` does that for a plan from elsewhere. Raises InfeasibleBatch with the reason when no
     plan holds the batch, InputError for bad input, RankFailed when plans differ.
     """
-    result = plan_batch(batch, cluster, cost, schedule=schedule)
+    result = plan_batch(batch, cluster, cost, schedule=schedule, **options)
     if isinstance(result, Infeasible):
         raise InfeasibleBatch(result.reason)
     violations = check_plan(result, batch, cluster, cost)

@@ -125,7 +125,7 @@ def prepare(step: int, data: Dataset, cluster: Cluster, cost: CostModel, setting
     with run.at(f"step {step + 1}, planning"):
         batch = data.batch(step, settings.global_batch_size, settings.seed)
         started = time.perf_counter()
-        plan = runtime.plan(batch, cluster, cost, schedule=settings.schedule)
+        plan = runtime.plan(batch, cluster, cost, schedule=settings.schedule, **settings.plan)
         plan_s = time.perf_counter() - started
         runtime.agree_on(plan, run)
         return Prepared(step, batch, plan, plan_s, data.read_ahead(plan, run.rank))

@@ -34,17 +34,15 @@ void bind_plan_batch(nb::module_& module) {
 
   module.def(
       "plan_batch",
-      [](const Batch& batch, const Cluster& cluster, const CostModel& cost, const std::string& schedule,
-         int min_shard_tokens) {
+      [](const Batch& batch, const Cluster& cluster, const CostModel& cost, const nb::kwargs& keywords) {
+        const PlanOptions options = options_of(keywords);
         const nb::gil_scoped_release release;
-        return plan_batch(batch, cluster, cost, {.schedule = schedule, .min_shard_tokens = min_shard_tokens});
+        return plan_batch(batch, cluster, cost, options);
       },
-      "batch"_a, "cluster"_a, "cost"_a, nb::kw_only(), "schedule"_a = PlanOptions{}.schedule,
-      "min_shard_tokens"_a = PlanOptions{}.min_shard_tokens,
+      "batch"_a, "cluster"_a, "cost"_a, "options"_a,
+      signature("plan_batch", "batch: Batch, cluster: Cluster, cost: CostModel", "Plan | Infeasible"),
       "Decides which ranks share which sequences of the batch. A pure function: the same arguments give the same plan\n"
-      "on every rank. An empty batch gives an empty plan. `schedule`: see planners(). No sequence is cut into shards "
-      "of\n"
-      "fewer than min_shard_tokens tokens unless memory asks for it (the static planners cut by their degree).\n"
+      "on every rank. An empty batch gives an empty plan. `schedule`: see planners(); the rest: see plan_options().\n"
       "Raises InputError for options that make no sense. Releases the interpreter lock: change none of the arguments\n"
       "meanwhile.");
 }
@@ -82,6 +80,7 @@ void bind_explain(nb::module_& module) {
 }  // namespace
 
 void bind_planner(nb::module_& module) {
+  bind_options(module);
   bind_plan_batch(module);
   bind_explain(module);
 }

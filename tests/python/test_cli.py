@@ -143,6 +143,37 @@ def test_min_shard_tokens_limits_the_degree(files: dict[str, Path]) -> None:
     assert dhp("plan", *inputs(files), "--min-shard-tokens", "0").code == 2
 
 
+def test_every_option_of_the_planner_is_a_flag(files: dict[str, Path]) -> None:
+    words = [
+        *("--max-degree", "6", "--degrees-divide", "12,6", "--max-tokens-per-rank", "100000", "--max-peers", "5"),
+        *("--within-node", "--placement", "consecutive", "--exchanges", "ring,direct", "--effort", "fast"),
+        *("--pipeline-stages", "1", "--min-shard-tokens", "64", "--no-idle-ranks"),
+    ]
+    result = dhp("plan", *inputs(files), *words, "--schedule", "static:2")
+    assert result.code in (0, 1), result.err
+    shown = dhp("plan", "--help").out
+    assert all(word in shown for word in words if word.startswith("--"))
+    one = dhp("plan", *inputs(files), "--max-degree", "1", "--max-tokens-per-rank", "3000")
+    assert one.code == 1
+    assert "sequence 11 has 3800 tokens; 1 rank offers 3000 under the cap on tokens a rank" in one.out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--max-degree", "-1"], "--max-degree: found -1, expected at least 0"),
+        (["--degrees-divide", "8,x"], '--degrees-divide: found "8,x", expected a whole number'),
+        (["--placement", "near"], '--placement: found "near", expected any or consecutive'),
+        (["--effort", "most"], '--effort: found "most", expected default, fast or a whole number'),
+        (["--exchanges", "all_to_all"], "--exchanges: found all_to_all, which only the planner ulysses uses"),
+    ],
+)
+def test_bad_options_are_named(files: dict[str, Path], words: list[str], message: str) -> None:
+    result = dhp("plan", *inputs(files), *words)
+    assert result.code == 2
+    assert result.err.startswith(f"dhp: error: {message}")
+
+
 # --- infeasible: an answer
 
 
@@ -227,7 +258,7 @@ def test_missing_file_and_folder(files: dict[str, Path], name: str, tmp_path: Pa
         ("static:4", 'found "static:4", but 4 does not divide the 6 ranks; choose one of 1, 2, 3, 6'),
         ("static:0", 'found "static:0", expected a whole number of at least 1 after static:'),
         ("static:two", 'found "static:two", expected a whole number of at least 1 after static:'),
-        ("best", 'found "best", expected paper, static or static:CP'),
+        ("best", 'found "best", expected one of paper, static, static:CP'),
     ],
 )
 def test_bad_schedule(files: dict[str, Path], schedule: str, message: str) -> None:

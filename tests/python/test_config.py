@@ -33,11 +33,32 @@ def test_overrides_win_and_types_hold(toml: Path) -> None:
         ("precision=fp8", r"precision: found 'fp8', expected one of fp32, bf16, fp64"),
         ("freeze_vit=1", r"freeze_vit: found 1, expected bool"),
         ("learning_rate=-1", r"learning_rate: found -1.0, expected at least 0"),
+        ("plan.max_degree=-1", r"plan.max_degree: found -1, expected at least 0"),
+        ("plan.max_degree=two", r'plan.max_degree: found "two", expected a whole number'),
+        ("plan.within_node=1", r'plan.within_node: found "1", expected true or false'),
+        ("plan.effort=most", r'plan.effort: found "most", expected default, fast or a whole number'),
+        ("plan.widest=1", r"plan.widest: unknown option; expected one of schedule, max_degree"),
+        ("plan.schedule=paper", r"plan.schedule: not here"),
+        ("plan=3", r"plan: found 3, expected dict"),
     ],
 )
 def test_wrong_overrides_are_named(toml: Path, override: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_config(toml, [override])
+
+
+def test_options_of_the_planner_stand_in_a_table(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('model = "m"\ndata = "d"\n[plan]\nmax_degree = 8\nexchanges = ["ring", "direct"]\n')
+    assert read_config(file).plan == {"max_degree": 8, "exchanges": ["ring", "direct"]}
+    config = read_config(file, ["plan.max_degree=4", "plan.degrees_divide=[32, 8]", "plan.effort=fast"])
+    assert config.plan == {
+        "max_degree": 4,
+        "exchanges": ["ring", "direct"],
+        "degrees_divide": [32, 8],
+        "effort": "fast",
+    }
+    assert read_config(file, ["steps=3"]).plan["max_degree"] == 8
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def test_every_name_of_the_headers_is_there() -> None:
     otherwise = {
         "to_string", "parse_schedule", "parse_exchange",  # enum names
         "Load", "load_of", "GroupShape", "shape_of", "consecutive_shape",  # lists of sequences and of ranks
-        "CostOptions", "PlanOptions",  # keywords
+        "CostOptions", "PlanOptions", "set_option", "option_text",  # keywords
         "PlanResult",  # Plan | Infeasible
         "Rank",  # int
         "kMaxRanks",
@@ -128,6 +128,35 @@ def test_infeasible_is_an_answer() -> None:
     no_room = core.plan_batch(batch_of(10), core.Cluster(1, 1, 1e9, LINK, LINK), COST)
     assert isinstance(no_room, core.Infeasible)
     assert no_room.sequence is None
+
+
+def test_options_are_keywords() -> None:
+    batch = batch_of(3000, 200, 1500, 70, 900, 9000)
+    names = [info.name for info in core.plan_options()]
+    assert names[:3] == ["schedule", "max_degree", "degrees_divide"]
+    stub = (Path(core.__file__).parent / "_core" / "__init__.pyi").read_text()
+    for info in core.plan_options():
+        assert f"{info.name}: " in stub
+        assert info.help
+
+    wide = core.plan_batch(batch, CLUSTER, COST)
+    assert core.plan_batch(batch, CLUSTER, COST, max_degree=0, exchanges=(), effort="default") == wide
+    assert isinstance(core.plan_batch(batch, CLUSTER, COST, max_degree=2), core.Infeasible)
+    assert isinstance(core.plan_batch(batch, CLUSTER, COST, degrees_divide=[2, 8]), core.Infeasible)
+    core.validate_options(placement=core.Placement.consecutive, exchanges=[core.Exchange.ring, "direct"], effort=7)
+
+    for bad, message in [
+        ({"max_degree": -1}, "max_degree: found -1, expected at least 0"),
+        ({"max_degree": 1.5}, 'max_degree: found "1.5", expected a whole number'),
+        ({"within_node": 1}, 'within_node: found "1", expected true or false'),
+        ({"placement": "near"}, 'placement: found "near", expected any or consecutive'),
+        ({"exchanges": ["pigeon"]}, 'exchanges: found "pigeon", expected one of ring'),
+        ({"widest": 3}, "widest: unknown option; expected one of schedule, "),
+    ]:
+        with pytest.raises(core.InputError, match=f"^{re.escape(message)}"):
+            core.plan_batch(batch, CLUSTER, COST, **bad)  # type: ignore[arg-type]
+        with pytest.raises(core.InputError, match=f"^{re.escape(message)}"):
+            core.validate_options(**bad)  # type: ignore[arg-type]
 
 
 def test_a_plan_can_be_made_by_hand() -> None:
