@@ -1,16 +1,35 @@
 // The planner `lockstep`: micro-batches, packing and degrees chosen together, by time, for the least sum of slowest
 // tasks.
+//
+// Micro-batches are filled one after the other, each at the target time that uses the ranks best (lockstep_fill). As
+// soon as all that is left can run on single ranks, it is also tried to deal it to several micro-batches at once, level
+// over all ranks (lockstep_finish). The best plan of several ways to weigh targets wins.
 #include <algorithm>
+#include <functional>
 #include <limits>
 
-#include "plan/free_fill.h"
 #include "plan/lockstep_fill.h"
+#include "plan/lockstep_finish.h"
 #include "plan/planners.h"
 
 namespace dhp {
 namespace {
 
-using MicroBatches = std::vector<LockMicroBatch>;
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr std::int64_t kTicksPerEffort = 2000;  // its looks are shorter than those of `free`
+
+// How much more (or less) a micro-batch of the longest target counts than one of no length: long ones mean fewer fixed
+// costs, short ones less to wait for.
+constexpr double kFavours[] = {0.0, 0.05, -0.02, 0.2, -0.1, 0.1, -0.05, 0.4};
+
+// Targets, as multiples of what the longest item takes on the fewest ranks that hold it ...
+constexpr double kMultiples[] = {4.0, 3.0, 2.5, 2.0, 1.6, 1.3, 1.1, 1.0};
+// ... and as even shares of all the work that is left, with some air.
+constexpr int kMostShares = 5;
+constexpr double kAir[] = {1.005, 1.02, 1.05};
+constexpr double kDistinct = 0.985;  // closer targets give the same
+
+std::size_t at(std::int64_t value) { return static_cast<std::size_t>(value); }
 
 class LockstepPlanner {
  public:
@@ -22,142 +41,113 @@ class LockstepPlanner {
         items_(sorted_items(batch, model_)),
         filler_(cell_, items_, options.no_idle_ranks) {}
 
-  Plan plan() {
-    for (const double bias : {0.0, 0.05, -0.02}) fill_all(bias);
-    return to_plan(best_);
+  PlanResult plan(std::int64_t ticks) {
+    for (const double favour : kFavours) {
+      fill_all(favour);
+      if (filler_.ticks() >= ticks) break;
+    }
+    for (std::size_t number = 0; options_.no_idle_ranks && number < best_.size(); ++number) {
+      if (best_[number].idle_ranks > 0) return idle(number);
+    }
+    return to_plan();
   }
 
  private:
   double objective(const MicroBatches& micro_batches) const {
     double sum = 0.0;
     double most = 0.0;
-    for (const LockMicroBatch& one : micro_batches) {
+    double idle = 0.0;
+    for (const MicroBatch& one : micro_batches) {
       sum += one.seconds;
       most = std::max(most, one.seconds);
+      idle += one.idle_ranks;
     }
+    // Idle ranks that are forbidden weigh more than any time.
+    if (options_.no_idle_ranks && idle > 0.0) sum *= 1e6 * (1.0 + idle);
     return sum + (options_.pipeline_stages - 1) * most;
   }
 
-  std::vector<double> targets(LeftItems& left) const {
-    const FreeItem& longest = items_[static_cast<std::size_t>(left.next(0))];
-    std::vector<double> targets;
-    const double alone = cell_.best_seconds(longest, longest.min_degree);
-    for (const double times : {4.0, 3.0, 2.5, 2.0, 1.6, 1.3, 1.1}) targets.push_back(alone * times);
-    double area = 0.0;
-    for (int p = left.next(0); p < left.count(); p = left.next(p + 1)) {
-      const FreeItem& item = items_[static_cast<std::size_t>(p)];
-      area += item.alone_s + model_.need(item) * model_.pack_s();
-    }
-    for (int k = 1; k <= 5; ++k)
-      for (const double slack : {1.005, 1.02, 1.05}) {
-        const double t = area / cell_.total_speed() / k * slack;
-        if (t > 0.5 * alone && t < 16 * alone) targets.push_back(t);
-      }
-    double last = std::numeric_limits<double>::infinity();
-    for (int degree = longest.min_degree; degree <= std::min(longest.max_degree, cell_.widest()); ++degree) {
-      if (!model_.limits().allows(degree)) continue;
-      const double seconds = cell_.best_seconds(longest, degree);
-      if (seconds > last * 0.95) continue;
-      last = seconds;
-      targets.push_back(seconds);
-    }
-    return targets;
-  }
-
   void offer(MicroBatches&& candidate) {
-    const double seconds = objective(candidate);
-    if (seconds >= best_s_) return;
-    best_s_ = seconds;
+    const double value = objective(candidate);
+    if (value >= best_value_) return;
+    best_value_ = value;
     best_ = std::move(candidate);
   }
 
-  /// All that is left in `count` micro-batches of single ranks.
-  bool finish_alone(LeftItems& left, int count, MicroBatches& out) {
-    const auto at = [](int value) { return static_cast<std::size_t>(value); };
-    Lanes bins;
-    for (int k = 0; k < count; ++k)
-      bins.speed.insert(bins.speed.end(), cell_.lanes().speed.begin(), cell_.lanes().speed.end());
-    bins.uniform = cell_.uniform();
-    bins.total_speed = cell_.total_speed() * count;
-    AloneFiller filler(model_, bins, items_, true);
-    std::vector<std::int32_t> alone;
-    for (int p = left.next(0); p < left.count(); p = left.next(p + 1)) alone.push_back(p);
-    const std::vector<double> ready(at(bins.count()), 0.0);
-    if (filler.fill(alone, ready, {}) == std::numeric_limits<double>::infinity()) return false;
-    filler.level(400, 0.0);
-    std::vector<int> order(at(bins.count()));
-    for (int b = 0; b < bins.count(); ++b) order[at(b)] = b;
-    std::stable_sort(order.begin(), order.end(),
-                     [&](int a, int b) { return filler.end_s()[at(a)] > filler.end_s()[at(b)]; });
-    out.resize(at(count));
-    std::vector<int> used(at(cell_.ranks()), 0);
-    int next = 0;
-    for (const int bin : order) {
-      if (filler.tail(bin).empty()) continue;
-      const int rank = cell_.uniform() ? next++ % cell_.ranks() : bin % cell_.ranks();
-      LockGroup group;
-      group.ranks = {rank};
-      group.load = items_[at(filler.tail(bin)[0])];
-      for (std::size_t i = 1; i < filler.tail(bin).size(); ++i) group.load.add(items_[at(filler.tail(bin)[i])]);
-      group.items.assign(filler.tail(bin).begin(), filler.tail(bin).end());
-      filler_.settle(group);
-      out[at(used[at(rank)]++)].groups.push_back(std::move(group));
+  /// Times to try for the next micro-batch, falling.
+  std::vector<double> targets(LeftItems& left) const {
+    const FreeItem& longest = items_[at(left.next(0))];
+    const double least_s = cell_.best_seconds(longest, longest.min_degree);
+    std::vector<double> targets;
+    for (const double multiple : kMultiples) targets.push_back(multiple * least_s);
+    double work_s = 0.0;
+    for (int position = left.next(0); position < left.count(); position = left.next(position + 1)) {
+      work_s += items_[at(position)].alone_s + model_.need(items_[at(position)]) * model_.pack_s();
     }
-    while (!out.empty() && out.back().groups.empty()) out.pop_back();
-    for (LockMicroBatch& one : out) filler_.complete(one);
-    return true;
+    for (int share = 1; share <= kMostShares; ++share) {
+      for (const double air : kAir) {
+        const double target = work_s / cell_.total_speed() / share * air;
+        if (target > least_s / 2 && target < 16 * least_s) targets.push_back(target);
+      }
+    }
+    for (int degree = longest.min_degree + 1; degree <= std::min(longest.max_degree, cell_.widest()); ++degree) {
+      if (!model_.limits().allows(degree)) continue;
+      targets.push_back(cell_.best_seconds(longest, degree));
+    }
+    std::sort(targets.begin(), targets.end(), std::greater<>());
+    const auto alike = [](double longer, double shorter) { return shorter > longer * kDistinct; };
+    targets.erase(std::unique(targets.begin(), targets.end(), alike), targets.end());
+    return targets;
   }
 
-  void try_finishes(const MicroBatches& begun, LeftItems& left) {
-    double need = 0.0, area = 0.0;
-    for (int p = left.next(0); p < left.count(); p = left.next(p + 1)) {
-      const FreeItem& item = items_[static_cast<std::size_t>(p)];
-      if (item.min_degree > 1) return;
-      need += model_.need(item);
-      area += item.alone_s;
+  /// The micro-batch that makes most of its ranks.
+  MicroBatch fill_best(LeftItems& left, double favour) {
+    MicroBatch best;
+    LeftItems best_left = left;
+    double best_score = -kInfinity;
+    const std::vector<double> tried = targets(left);
+    for (const double target : tried) {
+      LeftItems rest = left;
+      MicroBatch candidate = filler_.fill(rest, target);
+      const double use = candidate.work_s / (cell_.total_speed() * candidate.seconds);
+      double score = use * (1.0 + favour * std::min(1.0, candidate.seconds / tried.front()));
+      if (options_.no_idle_ranks) score -= candidate.idle_ranks;
+      if (score <= best_score) continue;
+      best_score = score;
+      best = std::move(candidate);
+      best_left = std::move(rest);
     }
-    if (objective(begun) + area / cell_.total_speed() >= best_s_) return;
-    const int least = static_cast<int>(need / cell_.ranks()) + 1;
-    for (int count = least; count <= least + 2; ++count) {
-      MicroBatches rest;
-      if (!finish_alone(left, count, rest)) continue;
-      MicroBatches candidate = begun;
-      for (LockMicroBatch& one : rest) candidate.push_back(std::move(one));
-      offer(std::move(candidate));
-    }
+    left = std::move(best_left);
+    return best;
   }
 
-  void fill_all(double bias) {
-    MicroBatches all;
+  void fill_all(double favour) {
+    MicroBatches begun;
     LeftItems left(items_.size());
     while (!left.empty()) {
-      try_finishes(all, left);
-      LockMicroBatch best;
-      LeftItems best_left = left;
-      double best_score = -1.0;
-      const std::vector<double> tried = targets(left);
-      for (const double target : tried) {
-        LeftItems trial = left;
-        LockMicroBatch candidate = filler_.fill(trial, target);
-        const double efficiency = candidate.work_s / (cell_.total_speed() * candidate.seconds);
-        const double score = efficiency * (1.0 + bias * std::min(1.0, candidate.seconds / tried.front()));
-        if (score <= best_score) continue;
-        best_score = score;
-        best = std::move(candidate);
-        best_left = std::move(trial);
+      for (MicroBatches& rest : finishes(cell_, items_, left, filler_)) {
+        MicroBatches whole = begun;
+        for (MicroBatch& one : rest) whole.push_back(std::move(one));
+        offer(std::move(whole));
       }
-      left = std::move(best_left);
-      all.push_back(std::move(best));
+      begun.push_back(fill_best(left, favour));
+      if (objective(begun) >= best_value_) return;
     }
-    offer(std::move(all));
+    offer(std::move(begun));
   }
 
-  Plan to_plan(const MicroBatches& micro_batches) const {
+  Infeasible idle(std::size_t number) const {
+    return {.reason = "no idle ranks: the sequences of micro-batch " + std::to_string(number) + " keep only " +
+                      std::to_string(cell_.ranks() - best_[number].idle_ranks) + " of " +
+                      std::to_string(cell_.ranks()) + " ranks busy within the limits on degrees and shards",
+            .sequence = {}};
+  }
+
+  Plan to_plan() const {
     Plan plan;
     plan.schedule = Schedule::lockstep;
-    const auto at = [](int value) { return static_cast<std::size_t>(value); };
-    for (std::size_t number = 0; number < micro_batches.size(); ++number) {
-      for (const LockGroup& group : micro_batches[number].groups) {
+    for (std::size_t number = 0; number < best_.size(); ++number) {
+      for (const LockGroup& group : best_[number].groups) {
         Task& task = plan.tasks.emplace_back();
         task.id = static_cast<int>(plan.tasks.size()) - 1;
         task.micro_batch = static_cast<int>(number);
@@ -179,14 +169,15 @@ class LockstepPlanner {
   std::vector<FreeItem> items_;
   MicroBatchFiller filler_;
   MicroBatches best_;
-  double best_s_ = std::numeric_limits<double>::infinity();
+  double best_value_ = kInfinity;
 };
 
 }  // namespace
 
 PlanResult plan_lockstep(const Batch& batch, const Limits& limits, const PlanOptions& options,
                          std::optional<int> /*argument*/) {
-  return LockstepPlanner(batch, limits, options).plan();
+  const std::int64_t effort = options.effort > 0 ? options.effort : kEffortDefault;
+  return LockstepPlanner(batch, limits, options).plan(effort * kTicksPerEffort);
 }
 
 }  // namespace dhp

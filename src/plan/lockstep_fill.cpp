@@ -7,7 +7,8 @@
 namespace dhp {
 namespace {
 
-constexpr int kMostLooks = 8;  // at items that fit a group's time but not its memory
+constexpr std::int64_t kTicksOfTime = 10;  // of evaluating the time of a task
+constexpr int kMostLooks = 8;              // at items that fit a group's time but not its memory
 
 }  // namespace
 
@@ -33,6 +34,7 @@ int MicroBatchFiller::degree_within(const FreeItem& item, double target_s) const
   for (int degree = best + 1; degree <= widest && best_s > target_s; ++degree) {
     if (!cell_.model().limits().allows(degree)) continue;
     const double seconds = cell_.best_seconds(item, degree);
+    ticks_ += kTicksOfTime;
     if (seconds >= best_s) continue;
     best = degree;
     best_s = seconds;
@@ -113,10 +115,12 @@ void MicroBatchFiller::add_riders(LeftItems& left, double target_s, LockGroup& g
         std::partition_point(items_.begin(), items_.end(), [&](const FreeItem& item) { return item.alone_s > room_s; });
     int position = left.next(static_cast<int>(first - items_.begin()));
     bool added = false;
+    ticks_ += kTicksOfTime;
     for (int looks = 0; !added && position < left.count() && looks < kMostLooks; ++looks) {
       const FreeItem& rider = items_[at(position)];
       FreeItem load = group.load;
       load.add(rider);
+      ticks_ += kTicksOfTime;
       if (rider.max_degree >= degree && fits(load, degree)) {
         const double seconds = cell_.model().seconds(load, degree, group.transfer, group.speed);
         added = seconds <= target_s;
@@ -148,7 +152,7 @@ bool MicroBatchFiller::grow(LockGroup& group, int pool, int count, bool even_if_
 }
 
 /// Free ranks join the slowest group of their pool that they make quicker; a pool without groups joins a wide one.
-void MicroBatchFiller::use_free_ranks(LockMicroBatch& micro_batch) {
+void MicroBatchFiller::use_free_ranks(MicroBatch& micro_batch) {
   std::vector<LockGroup*> by_time;
   for (LockGroup& group : micro_batch.groups) by_time.push_back(&group);
   const auto slower = [](const LockGroup* a, const LockGroup* b) { return a->seconds > b->seconds; };
@@ -189,7 +193,7 @@ void MicroBatchFiller::free_all() {
   }
 }
 
-void MicroBatchFiller::complete(LockMicroBatch& micro_batch) {
+void MicroBatchFiller::complete(MicroBatch& micro_batch) {
   free_all();
   for (const LockGroup& group : micro_batch.groups) {
     for (const int rank : group.ranks) std::erase(free_[at(cell_.pool_of(rank))], rank);
@@ -204,14 +208,15 @@ void MicroBatchFiller::complete(LockMicroBatch& micro_batch) {
   for (const std::vector<int>& free : free_) micro_batch.idle_ranks += static_cast<int>(free.size());
 }
 
-LockMicroBatch MicroBatchFiller::fill(LeftItems& left, double target_s) {
+MicroBatch MicroBatchFiller::fill(LeftItems& left, double target_s) {
   free_all();
-  LockMicroBatch result;
+  MicroBatch result;
   int ranks = cell_.ranks();
   for (int position = left.next(0); position < left.count() && ranks > 0; position = left.next(position + 1)) {
     const FreeItem& item = items_[at(position)];
     const int degree = degree_within(item, target_s);
     if (degree > ranks) continue;
+    ticks_ += 4 * kTicksOfTime;
     LockGroup group;
     group.load = item;
     group.items = {position};

@@ -20,12 +20,14 @@ struct LockGroup {
   int degree() const { return static_cast<int>(ranks.size()); }
 };
 
-struct LockMicroBatch {
+struct MicroBatch {
   std::vector<LockGroup> groups = {};
   double seconds = 0.0;  ///< of the slowest group
   double work_s = 0.0;   ///< rank time that its items take at the very least
   int idle_ranks = 0;
 };
+
+using MicroBatches = std::vector<MicroBatch>;
 
 /// The items that are not yet in a micro-batch, by falling alone_s.
 class LeftItems {
@@ -54,10 +56,13 @@ class MicroBatchFiller {
   MicroBatchFiller(const FreeCell& cell, std::span<const FreeItem> items, bool no_idle_ranks);
 
   /// Takes at least one of the items that are left.
-  LockMicroBatch fill(LeftItems& left, double target_s);
+  MicroBatch fill(LeftItems& left, double target_s);
+
+  /// Work done since construction, in the unit of GroupPlacer::ticks().
+  std::int64_t ticks() const { return ticks_; }
 
   /// Lets ranks without a group join one, and sums up the micro-batch.
-  void complete(LockMicroBatch& micro_batch);
+  void complete(MicroBatch& micro_batch);
 
   bool fits(const FreeItem& load, int degree) const { return cell_.model().holds(load.tokens, load.patches, degree); }
   /// Finds transfer, speed and seconds of the group's ranks.
@@ -72,13 +77,14 @@ class MicroBatchFiller {
   bool take_whole_pools(const FreeItem& item, int degree, LockGroup& group);
   void take(int pool, int count, LockGroup& group);
   void add_riders(LeftItems& left, double target_s, LockGroup& group) const;
-  void use_free_ranks(LockMicroBatch& micro_batch);
+  void use_free_ranks(MicroBatch& micro_batch);
   bool grow(LockGroup& group, int pool, int count, bool even_if_slower);
   void free_all();
 
   const FreeCell& cell_;
   std::span<const FreeItem> items_;
   bool no_idle_ranks_;
+  mutable std::int64_t ticks_ = 0;
   std::vector<std::vector<int>> free_;  // by pool: ranks without a group, the slowest first
 };
 
