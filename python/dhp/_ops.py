@@ -1,14 +1,16 @@
 """Loads the op library: after `load()` the run-time is there as `torch.ops.dhp.*`.
 
-ring_attention(q, k, v, seq_tokens, ranks, group, scale, causal=True, exchange="ring") -> out
+ring_attention(q, k, v, seq_tokens, ranks, group, scale, causal=True, exchange="ring", nodes=[]) -> out
     q [T_local, Hq, D], k and v [T_local, Hkv, D]: this rank's zigzag shards of the packed sequences, float64, float32,
     bfloat16 or float16 on the CPU. seq_tokens: global lengths, multiples of 2d for a group of d > 1 ranks. ranks: the
     group in ring order, world ranks. group: `group_name` of a process group over the world; "" will do for one rank.
+    exchange: "ring", "direct" or "hierarchical": how shards of k and v travel. nodes: the node of each of `ranks`, any
+    numbers; empty if all are on one. Only hierarchical looks at it.
 exchange_rows(rows, send_counts, recv_counts, ranks, group) -> rows
     rows [sum(send_counts), C], ordered by destination in `ranks`; the result [sum(recv_counts), C], ordered by source.
 
 Every member of a group calls both, in plan order, forward and backward; `requires_grad` is the same on all members.
-A wrong call raises ValueError (NotImplementedError) here and torch.distributed.DistError on the ranks that wait for
+A wrong call raises ValueError here and torch.distributed.DistError on the ranks that wait for
 this one. A lost rank, an expired wait, or a disagreement between members raises DistError, which starts with what
 failed first. The group then stays failed.
 

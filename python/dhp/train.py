@@ -76,7 +76,7 @@ def train(settings: TrainConfig, run: Run, reporter: Reporter | None, tracer: Tr
         valid_tokens = data.label_tokens(now.batch, dropped)
         for task in runtime.tasks(now.plan, run):
             with run.at(f"step {step + 1}, task {task.id}"), tracer.task(task), clock.task(task):
-                loss = forward(adapter, share, task, valid_tokens, settings)
+                loss = forward(adapter, share, task, valid_tokens, cluster, settings)
                 if loss.requires_grad:
                     loss.backward()
                 clock.loss += loss.item()
@@ -131,10 +131,13 @@ def prepare(step: int, data: Dataset, cluster: Cluster, cost: CostModel, setting
         return Prepared(step, batch, plan, plan_s, data.read_ahead(plan, run.rank))
 
 
-def forward(adapter: Adapter, share: Share, task: Task, valid_tokens: int, settings: TrainConfig) -> torch.Tensor:
+def forward(
+    adapter: Adapter, share: Share, task: Task, valid_tokens: int, cluster: Cluster, settings: TrainConfig
+) -> torch.Tensor:
     """This rank's part of the loss of a task."""
+    nodes = [cluster.node_of(rank) for rank in task.ranks]
     with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16"):
-        return adapter.loss(share.inputs[task.id], task.ranks, valid_tokens, task.exchange.name)
+        return adapter.loss(share.inputs[task.id], task.ranks, valid_tokens, task.exchange.name, nodes)
 
 
 def agree_on_dropped(share: Share, now: Prepared, data: Dataset, settings: TrainConfig, run: Run) -> list[int]:

@@ -17,14 +17,18 @@ std::string number_range(std::int64_t min, std::int64_t max) {
   return "a whole number from " + std::to_string(min) + " to " + std::to_string(max);
 }
 
+bool is_length(std::int64_t value, std::int64_t min) { return value >= min && value <= kMaxTokens; }
+
 void check_length(std::int64_t value, std::int64_t min, const std::string& source, const std::string& place) {
-  if (value < min || value > kMaxTokens) {
+  if (!is_length(value, min)) {
     throw InputError(source, place, "found " + std::to_string(value) + ", expected " + number_range(min, kMaxTokens));
   }
 }
 
 /// Duplicates in O(n log n) without hashing: the earliest repeated position is named.
 void check_unique(const std::vector<Sequence>& sequences, const std::string& source) {
+  const auto not_rising = [](const Sequence& a, const Sequence& b) { return a.id >= b.id; };
+  if (std::adjacent_find(sequences.begin(), sequences.end(), not_rising) == sequences.end()) return;  // the usual case
   std::vector<std::size_t> order(sequences.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
   std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
@@ -133,6 +137,7 @@ Batch parse_batch_csv(std::string_view text, const std::string& source) {
 
 void validate(const Batch& batch, const std::string& source) {
   for (std::size_t i = 0; i < batch.sequences.size(); ++i) {
+    if (is_length(batch.sequences[i].tokens, 1) && is_length(batch.sequences[i].patches, 0)) continue;
     const std::string place = "sequences[" + std::to_string(i) + "]";
     check_length(batch.sequences[i].tokens, 1, source, place + ".tokens");
     check_length(batch.sequences[i].patches, 0, source, place + ".patches");

@@ -1,36 +1,101 @@
-// Memory, least degrees and the simple lower bound.
+// Memory, least degrees and the simple lower bound; docs/bounds.md has the proofs.
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
+#include <numeric>
+#include <vector>
 
+#include "cost/terms.h"
 #include "dhp/cost_model.h"
 
 namespace dhp {
 namespace {
 
-double sequence_bytes(const CostModel& cost, const Sequence& sequence) {
-  return static_cast<double>(sequence.tokens) * cost.token_bytes +
-         static_cast<double>(sequence.patches) * cost.patch_bytes;
-}
+double split_s(double work, double fixed, double degree) { return work / degree + degree * fixed; }
 
-/// Fixed seconds of one attention step of both passes: per task, and per sequence.
-double step_s(const CostModel& cost) { return cost.forward.step_s + cost.backward.step_s; }
-double sequence_step_s(const CostModel& cost) { return cost.forward.sequence_step_s + cost.backward.sequence_step_s; }
-
-/// Rank-seconds of a sequence, fixed costs apart.
-double work_s(const CostModel& cost, const Sequence& sequence) {
-  const auto tokens = static_cast<double>(sequence.tokens);
-  return (cost.forward.token_s + cost.backward.token_s) * tokens +
-         (cost.forward.pair_s + cost.backward.pair_s) * tokens * tokens / 2 +
-         cost.patch_s * static_cast<double>(sequence.patches);
-}
-
-/// min over whole d in [least, most] of work / d + d * fixed. Convex in d: the best is beside sqrt(work / fixed).
-double best_split_s(double work, double fixed, int least, int most) {
+/// The whole degree in [least, most] of the smallest split_s. Convex in it: the best is beside sqrt(work / fixed).
+double best_split(double work, double fixed, int least, int most) {
   const double best = fixed > 0.0 ? std::sqrt(work / fixed) : static_cast<double>(most);
   const double below = std::clamp(std::floor(best), static_cast<double>(least), static_cast<double>(most));
   const double above = std::min(below + 1, static_cast<double>(most));
-  return std::min(work / below + below * fixed, work / above + above * fixed);
+  return split_s(work, fixed, above) < split_s(work, fixed, below) ? above : below;
+}
+
+/// How many ranks are at least this quick.
+struct SpeedLevel {
+  double speed = 1.0;
+  int ranks = 0;
+};
+
+/// By falling speed, ranks out of service apart.
+std::vector<SpeedLevel> speed_levels(const Cluster& cluster) {
+  if (cluster.rank_speed.empty()) return {{1.0, cluster.ranks()}};
+  std::vector<double> speeds = cluster.rank_speed;
+  std::sort(speeds.begin(), speeds.end(), std::greater<>());
+  std::vector<SpeedLevel> levels;
+  for (std::size_t i = 0; i < speeds.size() && speeds[i] > 0.0; ++i) {
+    if (levels.empty() || levels.back().speed != speeds[i]) levels.push_back({speeds[i], 0});
+    levels.back().ranks = static_cast<int>(i) + 1;
+  }
+  return levels;
+}
+
+/// The largest, over sequences, of the least time that each takes alone in any group, transfers apart. A group of d
+/// ranks is at best as quick as the d-th quickest of all.
+class Longest {
+ public:
+  Longest(const Cluster& cluster, const CostModel& cost)
+      : cost_(cost), fixed_s_(step_s(cost) + sequence_step_s(cost)), levels_(speed_levels(cluster)) {}
+
+  /// Whether a group of the degree that was best for the longest so far beats that. `least` may be any degree up to the
+  /// least that holds the sequence.
+  bool beaten(double work, double least) const {
+    return least <= degree_ && task_s(work, degree_, speed_) <= longest_s_;
+  }
+
+  void add(double work, int least) {
+    double best_s = std::numeric_limits<double>::infinity();
+    double best_degree = 0.0;
+    double best_speed = 0.0;
+    int from = 1;
+    for (const SpeedLevel& level : levels_) {
+      const int low = std::max(least, from);
+      // A sequence that no group holds gets a figure all the same.
+      const int high = &level == &levels_.back() ? std::max(low, level.ranks) : level.ranks;
+      from = level.ranks + 1;
+      if (low > high) continue;
+      const double degree = best_split(work, fixed_s_, low, high);
+      const double seconds = task_s(work, degree, level.speed);
+      if (seconds >= best_s) continue;
+      best_s = seconds;
+      best_degree = degree;
+      best_speed = level.speed;
+    }
+    if (best_s <= longest_s_) return;
+    longest_s_ = best_s;
+    degree_ = best_degree;
+    speed_ = best_speed;
+  }
+
+  double seconds() const { return longest_s_; }
+
+ private:
+  double task_s(double work, double degree, double speed) const {
+    return (cost_.task_s + split_s(work, fixed_s_, degree)) / speed;
+  }
+
+  const CostModel& cost_;
+  double fixed_s_;
+  std::vector<SpeedLevel> levels_;
+  double longest_s_ = 0.0;
+  double degree_ = 0.0;  ///< of the longest
+  double speed_ = 1.0;
+};
+
+double total_speed(const Cluster& cluster) {
+  if (cluster.rank_speed.empty()) return cluster.ranks();
+  return std::accumulate(cluster.rank_speed.begin(), cluster.rank_speed.end(), 0.0);
 }
 
 }  // namespace
@@ -47,8 +112,9 @@ int min_degree(const CostModel& cost, const Cluster& cluster, const Sequence& se
   const double budget = activation_budget_bytes(cost, cluster);
   if (!(budget > 0.0)) return 0;
   const double bytes = sequence_bytes(cost, sequence);
+  if (bytes <= budget) return 1;
   constexpr double kMost = std::numeric_limits<int>::max();
-  double degree = std::max(1.0, std::ceil(bytes / budget));
+  double degree = std::ceil(bytes / budget);
   if (degree >= kMost) return std::numeric_limits<int>::max();
   // The quotient is rounded; the comparison that validity uses decides.
   while (degree > 1 && bytes / (degree - 1) <= budget) --degree;
@@ -59,25 +125,20 @@ int min_degree(const CostModel& cost, const Cluster& cluster, const Sequence& se
 double simple_lower_bound_s(const Batch& batch, const Cluster& cluster, const CostModel& cost) {
   if (batch.sequences.empty()) return 0.0;
   const double budget = activation_budget_bytes(cost, cluster);
-  const double ranks = cluster.ranks();
-  const double task_step = cost.task_s + step_s(cost);
   const double sequence_step = sequence_step_s(cost);
   double work = 0.0;
   double need = 0.0;  // in ranks
-  double longest = 0.0;
+  Longest longest(cluster, cost);
   for (const Sequence& sequence : batch.sequences) {
-    const double degree = std::max(1, min_degree(cost, cluster, sequence));
+    const int degree = std::max(1, min_degree(cost, cluster, sequence));
     const double own_work = work_s(cost, sequence);
-    work += own_work + degree * degree * sequence_step;
+    work += own_work + static_cast<double>(degree) * degree * sequence_step;
     if (budget > 0.0) need += sequence_bytes(cost, sequence) / budget;
-    const int least = static_cast<int>(degree);
-    const double split = best_split_s(own_work, step_s(cost) + sequence_step, least, std::max(least, cluster.ranks()));
-    longest = std::max(longest, cost.task_s + split);
+    if (!longest.beaten(own_work, degree)) longest.add(own_work, degree);
   }
-  // A sum that rounding has pushed past a whole number must not ask for one rank more than is true.
-  constexpr double kRounding = 1e-12;
-  const double tasks = std::max(ranks, std::ceil(need * (1 - kRounding)));
-  return std::max((work + task_step * tasks) / ranks, longest);
+  const double speed = total_speed(cluster);
+  const double tasks = std::max(speed, std::ceil(need * (1 - kNeedRounding)));
+  return std::max((work + (cost.task_s + step_s(cost)) * tasks) / speed, longest.seconds());
 }
 
 }  // namespace dhp

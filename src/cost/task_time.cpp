@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <map>
 #include <stdexcept>
+#include <vector>
 
 #include "cost/transfer.h"
 #include "dhp/error.h"
@@ -168,23 +168,35 @@ Load load_of(std::span<const Sequence> sequences) {
 
 GroupShape shape_of(const Cluster& cluster, std::span<const Rank> ranks) {
   if (ranks.empty()) throw std::invalid_argument("shape_of: a group has at least one rank");
-  std::map<int, int> members;  // node -> ranks of the group on it
   double speed = 1.0;
+  bool node_by_node = true;  // as groups mostly come: then no sort is needed
+  int last_node = -1;
   for (const Rank rank : ranks) {
     if (rank < 0 || rank >= cluster.ranks()) {
       throw std::invalid_argument("shape_of: rank " + std::to_string(rank) + " is outside the cluster");
     }
-    ++members[cluster.node_of(rank)];
     speed = std::min(speed, cluster.speed_of(rank));
+    const int node = cluster.node_of(rank);
+    node_by_node = node_by_node && node >= last_node;
+    last_node = node;
+  }
+  if (!node_by_node) {
+    std::vector<Rank> sorted(ranks.begin(), ranks.end());
+    std::sort(sorted.begin(), sorted.end());
+    return shape_of(cluster, sorted);
   }
   GroupShape shape{.degree = static_cast<int>(ranks.size()),
-                   .nodes = static_cast<int>(members.size()),
+                   .nodes = 0,
                    .most_on_node = 0,
                    .fewest_on_node = static_cast<int>(ranks.size()),
                    .speed = speed};
-  for (const auto& [node, count] : members) {
-    shape.most_on_node = std::max(shape.most_on_node, count);
-    shape.fewest_on_node = std::min(shape.fewest_on_node, count);
+  for (std::size_t begin = 0, end = 0; begin < ranks.size(); begin = end) {
+    const int node = cluster.node_of(ranks[begin]);
+    while (end < ranks.size() && cluster.node_of(ranks[end]) == node) ++end;
+    const int members = static_cast<int>(end - begin);
+    ++shape.nodes;
+    shape.most_on_node = std::max(shape.most_on_node, members);
+    shape.fewest_on_node = std::min(shape.fewest_on_node, members);
   }
   return shape;
 }

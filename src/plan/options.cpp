@@ -89,7 +89,7 @@ const std::vector<Row>& table() {
        &PlanOptions::effort,
        1,
        {{"default", 0}, {"fast", kEffortFast}},
-       "how hard free and lockstep try: a level, or how many candidates they look at; never a time"},
+       "how hard free and lockstep try: a level, or thousands of looks at a rank; never a time"},
       {"pipeline_stages",
        Kind::whole,
        "N",

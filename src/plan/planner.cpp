@@ -31,6 +31,22 @@ struct Planner {
 
 const std::vector<Planner>& table() {
   static const std::vector<Planner> kTable = {
+      {"free",
+       Argument::none,
+       "",
+       Schedule::free,
+       {ring, direct, hierarchical},
+       plan_free,
+       "no barrier: the whole batch as one schedule, groups of any ranks, degrees, places and packs chosen together",
+       ""},
+      {"lockstep",
+       Argument::none,
+       "",
+       Schedule::lockstep,
+       {ring, direct, hierarchical},
+       plan_lockstep,
+       "for FSDP and pipelines: micro-batches, packing and degrees chosen together, by time",
+       ""},
       {"paper",
        Argument::none,
        "",

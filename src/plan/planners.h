@@ -12,6 +12,13 @@ namespace dhp {
 // some degree that the limits allow (Limits::find_infeasible). Plans come without annotation and number of ranks:
 // plan_batch() adds them. `argument` is the number after the colon of the planner's name.
 
+/// Barrier-free schedule of the whole batch; free.cpp.
+PlanResult plan_free(const Batch& batch, const Limits& limits, const PlanOptions& options, std::optional<int> argument);
+
+/// Micro-batches, packing and degrees by time, in lockstep; lockstep.cpp.
+PlanResult plan_lockstep(const Batch& batch, const Limits& limits, const PlanOptions& options,
+                         std::optional<int> argument);
+
 /// Memory-aware best-fit decreasing bins, exact degrees, lockstep. Ref: Niu et al., arXiv 2602.21788.
 PlanResult plan_paper(const Batch& batch, const Limits& limits, const PlanOptions& options,
                       std::optional<int> argument);

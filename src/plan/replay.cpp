@@ -1,7 +1,7 @@
 #include <algorithm>
+#include <cstdint>
 #include <stdexcept>
 #include <string>
-#include <unordered_map>
 
 #include "dhp/error.h"
 #include "dhp/plan.h"
@@ -52,35 +52,86 @@ Timeline replay(const Plan& plan, std::span<const double> task_s) {
   return timeline;
 }
 
+namespace {
+
+/// Finds sequences by id. Ids are mostly 0, 1, 2 … in any order, where a table is far quicker than a hash map.
+class SequenceIndex {
+ public:
+  explicit SequenceIndex(const Batch& batch) {
+    if (batch.sequences.empty()) return;
+    const auto [least, most] = std::minmax_element(batch.sequences.begin(), batch.sequences.end(), by_id);
+    first_ = least->id;
+    const std::uint64_t span = offset(most->id);
+    constexpr std::uint64_t kSparse = 4;  // table entries a sequence
+    if (span < kSparse * batch.sequences.size()) {
+      table_.assign(span + 1, nullptr);
+      for (const Sequence& sequence : batch.sequences) table_[offset(sequence.id)] = &sequence;
+      return;
+    }
+    sorted_.reserve(batch.sequences.size());
+    for (const Sequence& sequence : batch.sequences) sorted_.push_back(&sequence);
+    std::sort(sorted_.begin(), sorted_.end(), [](const Sequence* a, const Sequence* b) { return a->id < b->id; });
+  }
+
+  /// Null if the batch lacks it.
+  const Sequence* find(std::int64_t id) const {
+    if (sorted_.empty()) return id >= first_ && offset(id) < table_.size() ? table_[offset(id)] : nullptr;
+    const auto found =
+        std::lower_bound(sorted_.begin(), sorted_.end(), id,
+                         [](const Sequence* sequence, std::int64_t value) { return sequence->id < value; });
+    return found != sorted_.end() && (*found)->id == id ? *found : nullptr;
+  }
+
+ private:
+  static bool by_id(const Sequence& a, const Sequence& b) { return a.id < b.id; }
+  /// Ids may span more than an int64_t holds.
+  std::uint64_t offset(std::int64_t id) const {
+    return static_cast<std::uint64_t>(id) - static_cast<std::uint64_t>(first_);
+  }
+
+  std::int64_t first_ = 0;
+  std::vector<const Sequence*> table_;   // by id - first_
+  std::vector<const Sequence*> sorted_;  // instead, where ids are sparse
+};
+
+std::string place_of(std::size_t task, const char* field) { return "tasks[" + std::to_string(task) + "]." + field; }
+
+Load load_of_task(const Plan& plan, std::size_t index, const SequenceIndex& sequences) {
+  Load load;
+  for (const std::int64_t id : plan.tasks[index].sequences) {
+    const Sequence* sequence = sequences.find(id);
+    if (sequence == nullptr) {
+      throw InputError("plan", place_of(index, "sequences"),
+                       "found sequence " + std::to_string(id) +
+                           ", which the batch lacks; is it the plan of another "
+                           "batch?");
+    }
+    load.add(*sequence);
+  }
+  return load;
+}
+
+void check_ranks_of_task(const Plan& plan, std::size_t index, int ranks) {
+  const Task& task = plan.tasks[index];
+  if (task.ranks.empty()) throw InputError("plan", place_of(index, "ranks"), "found no rank, expected at least one");
+  for (const Rank rank : task.ranks) {
+    if (rank >= 0 && rank < ranks) continue;
+    throw InputError("plan", place_of(index, "ranks"),
+                     "found rank " + std::to_string(rank) + ", expected 0 to " + std::to_string(ranks - 1));
+  }
+}
+
+}  // namespace
+
 std::vector<double> predict_task_seconds(const Plan& plan, const Batch& batch, const Cluster& cluster,
                                          const CostModel& cost) {
-  std::unordered_map<std::int64_t, const Sequence*> by_id;  // looked up only, never walked
-  by_id.reserve(batch.sequences.size());
-  for (const Sequence& sequence : batch.sequences) by_id.emplace(sequence.id, &sequence);
+  const SequenceIndex sequences(batch);
   std::vector<double> seconds;
   seconds.reserve(plan.tasks.size());
   for (std::size_t i = 0; i < plan.tasks.size(); ++i) {
     const Task& task = plan.tasks[i];
-    const std::string place = "tasks[" + std::to_string(i) + "]";
-    Load load;
-    for (const std::int64_t id : task.sequences) {
-      const auto found = by_id.find(id);
-      if (found == by_id.end()) {
-        throw InputError("plan", place + ".sequences",
-                         "found sequence " + std::to_string(id) +
-                             ", which the batch lacks; is it the plan of another "
-                             "batch?");
-      }
-      load.add(*found->second);
-    }
-    if (task.ranks.empty()) throw InputError("plan", place + ".ranks", "found no rank, expected at least one");
-    for (const Rank rank : task.ranks) {
-      if (rank < 0 || rank >= cluster.ranks()) {
-        throw InputError(
-            "plan", place + ".ranks",
-            "found rank " + std::to_string(rank) + ", expected 0 to " + std::to_string(cluster.ranks() - 1));
-      }
-    }
+    const Load load = load_of_task(plan, i, sequences);
+    check_ranks_of_task(plan, i, cluster.ranks());
     seconds.push_back(task_seconds(cost, cluster, load, shape_of(cluster, task.ranks), task.exchange));
   }
   return seconds;

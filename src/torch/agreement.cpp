@@ -32,9 +32,7 @@ std::string show(std::span<const std::int64_t> values) {
 
 }  // namespace
 
-Signature::Signature(std::string operation) : operation_(std::move(operation)) {
-  add_word("operation", hash_bytes(operation_.data(), operation_.size()), operation_);
-}
+Signature::Signature(std::string operation) : operation_(std::move(operation)) { add("operation", operation_); }
 
 void Signature::add_word(const char* name, std::int64_t word, std::string shown) {
   TORCH_INTERNAL_ASSERT(size_ < kWords);
@@ -54,6 +52,10 @@ void Signature::add(const char* name, std::span<const std::int64_t> values) {
   add_word(name, hash_bytes(values.data(), values.size_bytes()), show(values));
 }
 
+void Signature::add(const char* name, const std::string& text) {
+  add_word(name, hash_bytes(text.data(), text.size()), text);
+}
+
 std::string Signature::difference(const Words& other) const {
   for (std::size_t i = 0; i < size_; ++i) {
     if (words_[i] == other[i]) continue;
@@ -66,32 +68,36 @@ std::string Signature::difference(const Words& other) const {
 
 void agree(Transport& transport, std::span<const Greeting> greetings, const std::string& doing) {
   const auto options = at::TensorOptions().dtype(at::kLong);
+  const std::string comparing = doing + ", comparing the call with the others'";
+  struct Incoming {
+    const Greeting* greeting;
+    at::Tensor buffer;
+    std::unique_ptr<Ticket> ticket;
+  };
+  std::vector<Incoming> incoming;
   std::vector<Transfer> sends;
-  std::vector<Transfer> receives;
-  std::vector<const Signature*> expected;
   for (const Greeting& greeting : greetings) {
     at::Tensor buffer = at::empty({Signature::kWords}, options);
+    const Transfer transfer{greeting.direction, greeting.peer, Role::kHeader, buffer};
     if (greeting.direction == Direction::kReceive) {
-      receives.push_back({greeting.direction, greeting.peer, Role::kHeader, std::move(buffer)});
-      expected.push_back(greeting.signature);
+      incoming.push_back({&greeting, buffer, transport.post({&transfer, 1}, comparing)});
     } else {
       std::memcpy(buffer.mutable_data_ptr(), greeting.signature->words().data(), sizeof(Signature::Words));
-      sends.push_back({greeting.direction, greeting.peer, Role::kHeader, std::move(buffer)});
+      sends.push_back(transfer);
     }
   }
-  // What came is looked at first: a peer that makes another call may never take what is sent to it.
-  const std::string comparing = doing + ", comparing the call with the others'";
-  const auto receiving = transport.post(receives, comparing);
   const auto sending = transport.post(sends, comparing);
-  receiving->wait();
-  for (std::size_t i = 0; i < receives.size(); ++i) {
+  // What came is looked at before the sends are waited for, and one by one: a peer that makes another call may neither
+  // take what is sent to it nor send what is expected.
+  for (const auto& [greeting, buffer, ticket] : incoming) {
+    ticket->wait();
     Signature::Words words{};
-    std::memcpy(words.data(), receives[i].buffer.const_data_ptr(), sizeof(words));
-    const std::string difference = expected[i]->difference(words);
+    std::memcpy(words.data(), buffer.const_data_ptr(), sizeof(words));
+    const std::string difference = greeting->signature->difference(words);
     if (difference.empty()) continue;
-    const std::string message = describe_rank(transport) + " and rank " + std::to_string(receives[i].peer) +
-                                " disagree about " + expected[i]->operation() + ": " + difference + " (here is rank " +
-                                std::to_string(transport.rank()) + ")";
+    const std::string message = describe_rank(transport) + " and rank " + std::to_string(greeting->peer) +
+                                " disagree about " + greeting->signature->operation() + ": " + difference +
+                                " (here is rank " + std::to_string(transport.rank()) + ")";
     transport.record_failure(message);
     C10_THROW_ERROR(DistError, message);
   }

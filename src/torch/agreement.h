@@ -21,8 +21,9 @@ class Signature {
 
   void add(const char* name, std::int64_t value);
   void add(const char* name, double value);
-  /// Of a list only a hash travels; the message of a difference shows this rank's list.
+  /// Of a list or a text only a hash travels; the message of a difference shows this rank's.
   void add(const char* name, std::span<const std::int64_t> values);
+  void add(const char* name, const std::string& text);
 
   static constexpr std::size_t kWords = 16;
   using Words = std::array<std::int64_t, kWords>;
@@ -43,16 +44,15 @@ class Signature {
   std::array<std::string, kWords> shown_;
 };
 
-/// One exchange of signatures with a peer: mine goes to `peer`, and `expected` is what must come from it. Ring steps
-/// send to one neighbour and hear from the other.
+/// A signature that goes to a peer, or that must come from it.
 struct Greeting {
   int peer;
   Direction direction;
   const Signature* signature;
 };
 
-/// Exchanges the signatures and compares what comes with what is expected; throws c10::DistError on a difference,
-/// recorded for all ranks, naming both.
+/// Exchanges the signatures and compares what comes with what is expected, in the order of the greetings; throws
+/// c10::DistError on the first difference, recorded for all ranks, naming both.
 void agree(Transport& transport, std::span<const Greeting> greetings, const std::string& doing);
 
 }  // namespace dhp

@@ -30,6 +30,8 @@ void save_call(AutogradContext* context, const RingAttentionCall& call) {
   context->saved_data["group"] = call.group;
   context->saved_data["scale"] = call.scale;
   context->saved_data["causal"] = call.causal;
+  context->saved_data["exchange"] = call.exchange;
+  context->saved_data["nodes"] = call.nodes;
 }
 
 RingAttentionCall saved_ring_call(AutogradContext* context) {
@@ -38,7 +40,8 @@ RingAttentionCall saved_ring_call(AutogradContext* context) {
           .group = context->saved_data["group"].toStringRef(),
           .scale = context->saved_data["scale"].toDouble(),
           .causal = context->saved_data["causal"].toBool(),
-          .exchange = "ring",
+          .exchange = context->saved_data["exchange"].toStringRef(),
+          .nodes = context->saved_data["nodes"].toIntVector(),
           .needs_gradient = true};
 }
 
@@ -87,20 +90,20 @@ class RowExchange : public torch::autograd::Function<RowExchange> {
 };
 
 RingAttentionCall ring_call(at::IntArrayRef seq_tokens, at::IntArrayRef ranks, const std::string& group, double scale,
-                            bool causal, const std::string& exchange) {
-  return {seq_tokens.vec(), ranks.vec(), group, scale, causal, exchange, false};
+                            bool causal, const std::string& exchange, at::IntArrayRef nodes) {
+  return {seq_tokens.vec(), ranks.vec(), group, scale, causal, exchange, nodes.vec(), false};
 }
 
 at::Tensor ring_attention_op(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, at::IntArrayRef seq_tokens,
                              at::IntArrayRef ranks, const std::string& group, double scale, bool causal,
-                             const std::string& exchange) {
-  return ring_attention_forward(q, k, v, ring_call(seq_tokens, ranks, group, scale, causal, exchange)).out;
+                             const std::string& exchange, at::IntArrayRef nodes) {
+  return ring_attention_forward(q, k, v, ring_call(seq_tokens, ranks, group, scale, causal, exchange, nodes)).out;
 }
 
 at::Tensor ring_attention_autograd(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                    at::IntArrayRef seq_tokens, at::IntArrayRef ranks, const std::string& group,
-                                   double scale, bool causal, const std::string& exchange) {
-  auto call = ring_call(seq_tokens, ranks, group, scale, causal, exchange);
+                                   double scale, bool causal, const std::string& exchange, at::IntArrayRef nodes) {
+  auto call = ring_call(seq_tokens, ranks, group, scale, causal, exchange, nodes);
   call.needs_gradient = c10::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad());
   return RingAttention::apply(q, k, v, call);
 }
@@ -141,7 +144,7 @@ std::string torch_version() { return std::string(kBuiltFor).substr(std::string("
 TORCH_LIBRARY(dhp, library) {
   library.def(
       "ring_attention(Tensor q, Tensor k, Tensor v, int[] seq_tokens, int[] ranks, str group, float scale, "
-      "bool causal=True, str exchange=\"ring\") -> Tensor");
+      "bool causal=True, str exchange=\"ring\", int[] nodes=[]) -> Tensor");
   library.def("exchange_rows(Tensor rows, int[] send_counts, int[] recv_counts, int[] ranks, str group) -> Tensor");
 
   // The longest wait on this group, and what this rank is busy with ("step 12, task 3") for messages.

@@ -9,7 +9,8 @@
 namespace dhp {
 
 /// Attention over sequences that a group of ranks holds in zigzag shards (include/dhp/shard.h). Each rank has the
-/// queries, keys and values of its own rows; keys and values travel once around the ring.
+/// queries, keys and values of its own rows; every shard of keys and values comes by every rank once, in the way that
+/// `exchange` names (exchange_schedule.h), which changes the result by rounding only.
 ///
 /// With d ranks, position r has chunks r and 2d-1-r of every sequence. Of keys from an earlier position all of its
 /// queries see exactly the first half, of keys from a later one its second half of queries sees all: every block is
@@ -20,8 +21,9 @@ struct RingAttentionCall {
   std::string group;                     // process group that carries the traffic; may be empty for one rank
   double scale = 1;
   bool causal = true;
-  std::string exchange = "ring";
-  bool needs_gradient = false;  // the same on all members, since the backward pass communicates too
+  std::string exchange = "ring";    // or "direct" or "hierarchical"
+  std::vector<std::int64_t> nodes;  // the node of each of `ranks`, any numbers; empty: all on one. For hierarchical
+  bool needs_gradient = false;      // the same on all members, since the backward pass communicates too
 };
 
 struct RingAttentionForward {

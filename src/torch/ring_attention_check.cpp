@@ -44,7 +44,8 @@ void check_ring_attention(const at::Tensor& q, const at::Tensor& k, const at::Te
                           const Members& members) {
   TORCH_CHECK_VALUE(call.exchange == "ring" || call.exchange == "direct" || call.exchange == "hierarchical",
                     "exchange: found \"", call.exchange, "\", expected ring, direct or hierarchical");
-  TORCH_CHECK_NOT_IMPLEMENTED(call.exchange == "ring", "exchange: ", call.exchange, " is not available yet, use ring");
+  TORCH_CHECK_VALUE(call.nodes.empty() || call.nodes.size() == call.ranks.size(), "nodes: found ", call.nodes.size(),
+                    " entries, expected the node of each of the ", call.ranks.size(), " ranks, or none");
   TORCH_CHECK_VALUE(std::isfinite(call.scale), "scale: found ", call.scale, ", expected a finite number");
   const auto device = members.transport ? members.transport->device() : c10::Device(c10::kCPU);
   check_tensor("q", q, device);

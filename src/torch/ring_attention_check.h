@@ -5,8 +5,7 @@
 
 namespace dhp {
 
-/// Throws c10::ValueError (NotImplementedError for an exchange that is not there yet) unless the call makes sense for a
-/// member of this group.
+/// Throws c10::ValueError unless the call makes sense for a member of this group.
 void check_ring_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const RingAttentionCall& call,
                           const Members& members);
 

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <limits>
 #include <numeric>
 #include <stdexcept>
@@ -195,6 +196,52 @@ TEST(SimpleBound, LongestEqualsTryingEveryDegree) {
     }
     // A batch of one: its area is below its length.
     test::expect_relative(simple_lower_bound_s({.sequences = {sequence}}, cluster, cost), longest, 1e-12);
+  }
+}
+
+TEST(SimpleBound, UnequalSpeedsEqualTryingEveryDegree) {
+  for (std::uint64_t seed = 1; seed <= 300; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    test::Random random(seed);
+    Cluster cluster = grid(2, 4);
+    CostModel cost = round_cost();
+    cost.forward.step_s = random.unit() * 50;
+    for (int rank = 0; rank < 8; ++rank) {
+      cluster.rank_speed.push_back(static_cast<double>(random.whole(0, 3)) / (random.whole(0, 1) == 0 ? 3 : 4));
+    }
+    cluster.rank_speed[5] = 0.9;
+    std::vector<double> falling = cluster.rank_speed;
+    std::sort(falling.rbegin(), falling.rend());
+    while (falling.back() == 0.0) falling.pop_back();
+    const double speed = std::accumulate(falling.begin(), falling.end(), 0.0);
+    Batch batch;
+    double work = 0.0;
+    double need = 0.0;
+    double longest = 0.0;
+    for (int id = 0; id < 5; ++id) {
+      Sequence sequence{id, random.whole(1, 16), random.whole(0, 20)};
+      if (min_degree(cost, cluster, sequence) > std::ssize(falling)) sequence = {id, 1, 0};
+      batch.sequences.push_back(sequence);
+      const auto tokens = static_cast<double>(sequence.tokens);
+      const auto patches = static_cast<double>(sequence.patches);
+      const double own = 0.25 * tokens + 0.125 * tokens * tokens / 2 + 0.5 * patches;
+      const int least = min_degree(cost, cluster, sequence);
+      double shortest = std::numeric_limits<double>::infinity();
+      for (int degree = least; degree <= std::ssize(falling); ++degree) {
+        const double slowest = falling[static_cast<std::size_t>(degree) - 1];
+        shortest = std::min(shortest, (1 + own / degree + degree * (cost.forward.step_s + 1)) / slowest);
+      }
+      longest = std::max(longest, shortest);
+      work += own + least * least;
+      need += (10 * tokens + 5 * patches) / 80;
+    }
+    const double area = (work + (1 + cost.forward.step_s) * std::max(speed, std::ceil(need - 1e-9))) / speed;
+    test::expect_relative(simple_lower_bound_s(batch, cluster, cost), std::max(area, longest), 1e-12);
+    // Ranks of nominal speed bound as a cluster that states none.
+    Cluster nominal = cluster;
+    nominal.rank_speed.assign(8, 1.0);
+    cluster.rank_speed.clear();
+    EXPECT_EQ(simple_lower_bound_s(batch, nominal, cost), simple_lower_bound_s(batch, cluster, cost));
   }
 }
 

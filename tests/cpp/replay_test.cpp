@@ -1,6 +1,7 @@
 // Timelines computed by hand.
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <stdexcept>
 
 #include "dhp/plan.h"
@@ -90,6 +91,31 @@ TEST(Predict, SaysWhatThePlanLacks) {
   plan.tasks[1].ranks = {};
   const std::string empty = test::input_error([&] { predict_task_seconds(plan, batch, cluster, cost); });
   EXPECT_NE(empty.find("tasks[1].ranks"), std::string::npos) << empty;
+}
+
+TEST(Predict, FindsAnyIds) {
+  // Dense, sparse, negative, and as far apart as ids can be: the times depend on the sequences alone.
+  const Cluster cluster = read_cluster(test::case_file("cluster_910b_1x6.json"));
+  const CostModel cost = read_cost_model(test::case_file("cost_qwen3-vl-2b.json"));
+  constexpr std::int64_t kLeast = std::numeric_limits<std::int64_t>::min();
+  constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+  std::vector<double> expected;
+  for (const std::vector<std::int64_t>& ids :
+       std::vector<std::vector<std::int64_t>>{{2, 0, 1}, {-7, 900, 4}, {0, kMost, kLeast}, {kMost, kMost - 1, 0}}) {
+    const Batch batch{.sequences = {{ids[0], 9000, 0}, {ids[1], 100, 40}, {ids[2], 4000, 16000}}};
+    Plan plan;
+    plan.ranks = 6;
+    plan.tasks = {task(0, {0, 3}, 0), task(1, {3}, 0)};
+    plan.tasks[0].sequences = {ids[2], ids[0]};
+    plan.tasks[1].sequences = {ids[1]};
+    const std::vector<double> seconds = predict_task_seconds(plan, batch, cluster, cost);
+    if (expected.empty()) expected = seconds;
+    EXPECT_EQ(seconds, expected);
+    for (const std::int64_t lacking : {ids[0] ^ 64, kMost / 3, kLeast / 3}) {
+      plan.tasks[1].sequences = {lacking};
+      EXPECT_THROW(predict_task_seconds(plan, batch, cluster, cost), InputError);
+    }
+  }
 }
 
 TEST(Annotate, FillsTimesPredictionAndHash) {

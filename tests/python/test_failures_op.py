@@ -34,13 +34,20 @@ def ring_arguments() -> dict[str, Any]:
         "scale": 0.35,
         "causal": True,
         "exchange": "ring",
+        "nodes": [],
     }
+
+
+# Right calls of four ranks on two nodes that differ in their exchange.
+EXCHANGES: dict[str, dict[str, Any]] = {
+    name: {"exchange": name, "nodes": [0, 0, 1, 1]} for name in ("ring", "direct", "hierarchical")
+}
 
 
 def ring_call(group: str, **changes: Any) -> torch.Tensor:
     a = ring_arguments() | changes
     return torch.ops.dhp.ring_attention(
-        a["q"], a["k"], a["v"], a["seq_tokens"], a["ranks"], group, a["scale"], a["causal"], a["exchange"]
+        a["q"], a["k"], a["v"], a["seq_tokens"], a["ranks"], group, a["scale"], a["causal"], a["exchange"], a["nodes"]
     )
 
 
@@ -85,8 +92,8 @@ WRONG_RING_CALLS: list[tuple[dict[str, Any], str]] = [
     ({"ranks": [2, 0, 3, -1]}, r"ranks: found -1, expected world ranks"),
     ({"ranks": "others"}, r"ranks: this is rank \d, which is not in the group"),
     ({"exchange": "pigeon"}, r'exchange: found "pigeon", expected ring, direct or hierarchical'),
-    ({"exchange": "direct"}, r"exchange: direct is not available yet, use ring"),
-    ({"exchange": "hierarchical"}, r"exchange: hierarchical is not available yet, use ring"),
+    ({"exchange": "all_to_all"}, r'exchange: found "all_to_all", expected ring, direct or hierarchical'),
+    ({"nodes": [0, 0, 1]}, r"nodes: found 3 entries, expected the node of each of the 4 ranks, or none"),
     ({"scale": math.nan}, r"scale: found nan, expected a finite number"),
     ({"scale": math.inf}, r"scale: found inf, expected a finite number"),
 ]
@@ -101,13 +108,16 @@ WRONG_ROWS_CALLS: list[tuple[dict[str, Any], str]] = [
     ({"ranks": [2, 0, 3, 3]}, r"ranks: found rank 3 twice"),
 ]
 
-# Each is a right call by itself.
+# Each is a right call by itself. "direct" and "hierarchical" are the ring's operation with that exchange.
 DISAGREEMENTS: list[tuple[str, dict[str, Any], str]] = [
     ("ring", {"seq_tokens": [16, 32]}, "seq_tokens"),
     ("ring", {"seq_tokens": [48]}, "seq_tokens"),
     ("ring", {"ranks": [2, 0, 1, 3]}, "ranks"),
     ("ring", {"ranks": [3, 1], "seq_tokens": [24]}, "ranks"),
     ("ring", {"causal": False}, "causal"),
+    ("ring", {"exchange": "direct"}, "exchange"),
+    ("ring", {"exchange": "hierarchical"}, "exchange"),
+    ("ring", {"nodes": [0, 0, 1, 1]}, "nodes"),
     ("ring", {"scale": 0.36}, "scale"),
     ("ring", {"q": torch.randn(12, 4, 8)}, "needs gradient"),
     ("ring", {"q": torch.randn(12, 8, 8, requires_grad=True)}, "q heads"),
@@ -131,6 +141,15 @@ DISAGREEMENTS: list[tuple[str, dict[str, Any], str]] = [
         "dtype",
     ),
     ("ring", {"operation": "rows"}, "operation"),
+    ("direct", {"exchange": "ring"}, "exchange"),
+    ("direct", {"exchange": "hierarchical"}, "exchange"),
+    ("direct", {"seq_tokens": [16, 32]}, "seq_tokens"),
+    ("hierarchical", {"exchange": "ring"}, "exchange"),
+    ("hierarchical", {"exchange": "direct"}, "exchange"),
+    ("hierarchical", {"nodes": [0, 1, 1, 1]}, "nodes"),
+    ("hierarchical", {"nodes": [0, 1, 0, 1]}, "nodes"),
+    ("hierarchical", {"nodes": []}, "nodes"),
+    ("hierarchical", {"causal": False}, "causal"),
     ("rows", {"operation": "ring"}, "operation"),
     ("rows", {"rows": "wider"}, "columns"),
     ("rows", {"rows": "frozen"}, "needs gradient"),
@@ -143,7 +162,9 @@ def call(operation: str, group: str, rank: int, changes: dict[str, Any]) -> torc
     changes = dict(changes)
     operation = changes.pop("operation", operation)
     position = RANKS.index(rank)
-    if operation == "ring":
+    if operation in EXCHANGES:
+        if operation != "ring":
+            changes = EXCHANGES[operation] | changes
         if changes.get("ranks") == "others":
             changes["ranks"] = [r for r in RANKS if r != rank]
         return ring_call(group, **changes)
@@ -209,7 +230,7 @@ def check_case(index: int, ranks: list[tuple[str, str, float]]) -> None:
             assert re.match(rf"rank \d.* and rank \d disagree about .*: {message}: ", text), note
             assert f"rank {guilty} " in text.splitlines()[0], note
         elif rank == guilty:
-            assert kind == ("NotImplementedError" if "not available yet" in message else "ValueError"), note
+            assert kind == "ValueError", note
             assert re.match(rf"(ring_attention|exchange_rows): {message}", text), note
         else:
             assert kind == "DistError", note
@@ -303,7 +324,7 @@ def test_an_expired_wait_names_the_peer(function: Any) -> None:
         assert "rank 3 keeps the others waiting" in results[3][1]
 
 
-def lose_a_rank(world: World, lost: int, delay_s: float, ring: list[int]) -> tuple[str, str, float]:
+def lose_a_rank(world: World, lost: int, delay_s: float, ring: list[int], exchange: str) -> tuple[str, str, float]:
     group = world.new_group()
     world.meet("start")
     if world.rank == lost:
@@ -315,7 +336,8 @@ def lose_a_rank(world: World, lost: int, delay_s: float, ring: list[int]) -> tup
         while True:
             q = torch.randn(rows, 8, 32, requires_grad=True)
             k, v = torch.randn(rows, 8, 32), torch.randn(rows, 8, 32)
-            torch.ops.dhp.ring_attention(q, k, v, [tokens], ring, group, 0.2).sum().backward()
+            out = torch.ops.dhp.ring_attention(q, k, v, [tokens], ring, group, 0.2, True, exchange, [0, 0, 1, 1])
+            out.sum().backward()
 
     def wait_for_the_ring() -> None:
         ranks = [ring[0], world.rank]
@@ -324,11 +346,14 @@ def lose_a_rank(world: World, lost: int, delay_s: float, ring: list[int]) -> tup
     return attempt(work if world.rank in ring else wait_for_the_ring)
 
 
-@pytest.mark.parametrize(("lost", "hosted"), [(2, False), (0, False), (0, True)])
-def test_a_killed_rank_is_named(lost: int, hosted: bool) -> None:
+@pytest.mark.parametrize(
+    ("lost", "hosted", "exchange"),
+    [(2, False, "ring"), (0, False, "ring"), (0, True, "ring"), (2, False, "direct"), (0, False, "hierarchical")],
+)
+def test_a_killed_rank_is_named(lost: int, hosted: bool, exchange: str) -> None:
     """In a ring of four of five ranks; the fifth waits for a member of the ring, which will never come to it."""
     ring = [3, 0, 2, 1]
-    outcomes = run_processes(lose_a_rank, 5, lost, 0.5, ring, hosted=hosted)
+    outcomes = run_processes(lose_a_rank, 5, lost, 0.5, ring, exchange, hosted=hosted)
     for rank, outcome in enumerate(outcomes):
         if rank == lost:
             assert outcome.exit_code == -signal.SIGKILL
@@ -343,7 +368,7 @@ def test_a_killed_rank_is_named(lost: int, hosted: bool) -> None:
             assert "rank 0" in text, text
         else:
             assert re.match(rf"rank {lost} was lost \(seen by rank \d, in ring_attention (for|back)ward", text), text
-            assert "ring step" in text or "comparing" in text, text
+            assert f"{exchange} step" in text or "comparing" in text, text
 
 
 def stopped_rank(world: World, stopped: int) -> tuple[str, str, float]:

@@ -1,10 +1,12 @@
-"""ring_attention against attention on one process, written in plain fp64 algebra: output and all gradients."""
+"""ring_attention with each exchange against attention on one process, written in plain fp64 algebra: output and all
+gradients."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ import torch
 from ranks import World, run_processes, run_threads, values
 
 WORLD = 7
+EXCHANGES = ["ring", "direct", "hierarchical"]
 # For the 16-bit types: 16 and 8 units of rounding, since the kernel also rounds the softmax and every block.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 6e-2, torch.float16: 8e-3}
 
@@ -29,6 +32,8 @@ class Case:
     scale: float
     causal: bool
     dtype: torch.dtype
+    exchange: str = "ring"
+    nodes: list[int] = field(default_factory=list)  # of `ranks`
 
     def tensors(self) -> list[torch.Tensor]:
         """q, k, v and the gradient of the output, for all tokens, in fp64, with values that `dtype` has."""
@@ -55,7 +60,15 @@ def draw_case(rng: random.Random, ranks: list[int], dtype: torch.dtype, longest:
         scale=rng.choice([0.1, 0.35, 1.0]),
         causal=rng.random() < 0.75,
         dtype=dtype,
+        exchange=rng.choice(EXCHANGES),
+        nodes=draw_nodes(rng, degree),
     )
+
+
+def draw_nodes(rng: random.Random, degree: int) -> list[int]:
+    """Any number of members on up to four nodes, in any order."""
+    nodes = rng.randint(1, 4)
+    return [rng.randrange(nodes) for _ in range(degree)]
 
 
 def reference(case: Case) -> list[torch.Tensor]:
@@ -102,7 +115,9 @@ def run_case(case: Case, rank: int, group: str) -> float:
     mine = local_rows(case, case.ranks.index(rank))
     q, k, v, dout = (t[mine].to(case.dtype) for t in case.tensors())
     leaves = [t.requires_grad_() for t in (q, k, v)]
-    out = torch.ops.dhp.ring_attention(*leaves, case.seq_tokens, case.ranks, group, case.scale, case.causal)
+    out = torch.ops.dhp.ring_attention(
+        *leaves, case.seq_tokens, case.ranks, group, case.scale, case.causal, case.exchange, case.nodes
+    )
     assert out.dtype == case.dtype
     assert out.shape == q.shape
     gradients = torch.autograd.grad(out, leaves, dout)
@@ -135,14 +150,28 @@ def run_list(rank: int, group: str, cases: list[Case]) -> list[tuple[int, float]
 
 
 def degrees_in_order(seed: int, size: int) -> list[Case]:
-    """Every degree with MHA, GQA and MQA, causal and not, and 1 to 5 sequences."""
+    """Every exchange and degree with MHA, GQA and MQA, causal and not, and 1 to 5 sequences."""
     rng = random.Random(seed)
     cases = []
-    for degree in range(1, size + 1):
+    for exchange, degree in itertools.product(EXCHANGES, range(1, size + 1)):
         for kv_heads, q_heads in ((3, 3), (2, 4), (1, 4)):
             ranks = rng.sample(range(size), degree)
             case = draw_case(rng, ranks, torch.float64)
             case.kv_heads, case.q_heads, case.causal = kv_heads, q_heads, kv_heads != 2 or rng.random() < 0.5
+            case.exchange = exchange
+            cases.append(case)
+    return cases
+
+
+def uneven_nodes(seed: int, size: int) -> list[Case]:
+    """Members of a node side by side and apart, unequal numbers of them, and one on each node."""
+    rng = random.Random(seed)
+    cases = []
+    for members in ([3, 1], [1, 3], [4, 2, 1], [1, 2, 4], [3, 3], [6, 1], [1] * 5):
+        nodes = [node for node, count in enumerate(members) for _ in range(count)]
+        for order in (nodes, nodes[::-1], rng.sample(nodes, len(nodes))):
+            case = draw_case(rng, rng.sample(range(size), len(nodes)), torch.float64)
+            case.exchange, case.nodes = "hierarchical", order
             cases.append(case)
     return cases
 
@@ -177,7 +206,12 @@ def gloo_main(world: World, lists: list[list[Case]]) -> list[list[tuple[int, flo
 def test_over_gloo() -> None:
     seed = random.randrange(10**6)
     print(f"seed {seed}")
-    lists = [degrees_in_order(seed, WORLD), disjoint_at_once(seed + 1, WORLD, 12), overlapping(seed + 2, WORLD, 100)]
+    lists = [
+        degrees_in_order(seed, WORLD),
+        uneven_nodes(seed + 3, WORLD),
+        disjoint_at_once(seed + 1, WORLD, 12),
+        overlapping(seed + 2, WORLD, 150),
+    ]
     per_rank = values(run_processes(gloo_main, WORLD, lists))
     for i, cases in enumerate(lists):
         check(cases, [results[i] for results in per_rank])
@@ -189,17 +223,19 @@ def test_over_threads(kernel: str) -> None:
     print(f"seed {seed}")
     torch.ops.dhp.use_kernel(kernel)
     try:
-        cases = degrees_in_order(seed, WORLD) + disjoint_at_once(seed + 1, WORLD, 4) + overlapping(seed + 2, WORLD, 20)
+        cases = degrees_in_order(seed, WORLD) + uneven_nodes(seed + 3, WORLD)
+        cases += disjoint_at_once(seed + 1, WORLD, 4) + overlapping(seed + 2, WORLD, 20)
         check(cases, values(run_threads(run_list, WORLD, cases)))
     finally:
         torch.ops.dhp.use_kernel("auto")
 
 
-def test_longer_sequences_than_the_tiles_of_the_kernel() -> None:
+@pytest.mark.parametrize("exchange", ["ring", "direct"])
+def test_longer_sequences_than_the_tiles_of_the_kernel(exchange: str) -> None:
     """The CPU kernel works in tiles of up to 256 by 512 rows; 800 rows a rank give whole and broken tiles."""
     case = Case(
         seed=random.randrange(10**6), ranks=[1, 0], seq_tokens=[1600, 28, 604], q_heads=2, kv_heads=1,
-        head_size=16, scale=0.25, causal=True, dtype=torch.float64,
+        head_size=16, scale=0.25, causal=True, dtype=torch.float64, exchange=exchange,
     )  # fmt: skip
     print(case)
     check([case], values(run_threads(run_list, 2, [case])))
@@ -257,10 +293,11 @@ def test_the_scores_may_be_far_apart() -> None:
     values(run_threads(body, degree))
 
 
-def test_an_empty_batch_is_empty() -> None:
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_an_empty_batch_is_empty(exchange: str) -> None:
     def body(rank: int, group: str) -> None:
         leaves = [torch.empty(0, 2, 8, requires_grad=True) for _ in range(3)]
-        out = torch.ops.dhp.ring_attention(*leaves, [], [0, 1], group, 1.0)
+        out = torch.ops.dhp.ring_attention(*leaves, [], [0, 1], group, 1.0, True, exchange, [0, 1])
         assert out.shape == (0, 2, 8)
         out.sum().backward()
         assert all(t.grad.shape == (0, 2, 8) for t in leaves)

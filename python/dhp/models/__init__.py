@@ -40,10 +40,19 @@ class Adapter(Protocol):
     model: torch.nn.Module
 
     def loss(
-        self, task_input: TaskInput, ranks: Sequence[int], valid_tokens: int, exchange: str = "ring"
+        self,
+        task_input: TaskInput,
+        ranks: Sequence[int],
+        valid_tokens: int,
+        exchange: str = "ring",
+        nodes: Sequence[int] = (),
     ) -> torch.Tensor:
         """This rank's part of the loss: the sum over its tokens, divided by `valid_tokens` of the global batch.
-        A scalar; backward through it is collective in the group `ranks`, so every member calls it, tokens or not."""
+        A scalar; backward through it is collective in the group `ranks`, so every member calls it, tokens or not.
+
+        exchange  how shards travel: "ring", "direct" or "hierarchical"
+        nodes     the node of each of `ranks`, which hierarchical needs; none: all on one
+        """
         ...
 
 

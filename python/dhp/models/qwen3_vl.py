@@ -24,6 +24,7 @@ class Group:
     ranks: list[int]  # world ranks in ring order
     traffic: str
     exchange: str
+    nodes: list[int]  # of each of `ranks`; empty: all on one
 
 
 def group_attention(
@@ -48,7 +49,9 @@ def group_attention(
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-    out = torch.ops.dhp.ring_attention(q, k, v, dhp.seq_tokens, dhp.ranks, dhp.traffic, scaling, True, dhp.exchange)
+    out = torch.ops.dhp.ring_attention(
+        q, k, v, dhp.seq_tokens, dhp.ranks, dhp.traffic, scaling, True, dhp.exchange, dhp.nodes
+    )
     return out.unsqueeze(0), None
 
 
@@ -68,10 +71,15 @@ class Qwen3VLAdapter:
         self._row_width = model.config.text_config.hidden_size * (1 + len(self._vision.deepstack_visual_indexes))
 
     def loss(
-        self, task_input: TaskInput, ranks: Sequence[int], valid_tokens: int, exchange: str = "ring"
+        self,
+        task_input: TaskInput,
+        ranks: Sequence[int],
+        valid_tokens: int,
+        exchange: str = "ring",
+        nodes: Sequence[int] = (),
     ) -> torch.Tensor:
         layout = task_input.layout
-        group = Group(layout.seq_tokens, list(ranks), self.run.traffic, exchange)
+        group = Group(layout.seq_tokens, list(ranks), self.run.traffic, exchange, list(nodes))
         ids, positions, labels = self._shard(task_input)
         embeds = self._text.embed_tokens(ids)  # [T_local, C]
         visual_mask = torch.zeros(1, len(ids), dtype=torch.bool, device=embeds.device)

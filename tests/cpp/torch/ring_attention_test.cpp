@@ -12,6 +12,8 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <map>
+#include <numeric>
 #include <random>
 
 #include "ranks.h"
@@ -33,7 +35,15 @@ struct Case {
   std::int64_t q_heads;
   std::int64_t kv_heads;
   bool causal;
+  std::string exchange;
+  std::vector<std::int64_t> nodes;  // of `ranks`
 };
+
+std::ostream& operator<<(std::ostream& out, const Case& c) {
+  return out << c.exchange << ", ranks " << testing::PrintToString(c.ranks) << ", nodes "
+             << testing::PrintToString(c.nodes) << ", tokens " << testing::PrintToString(c.seq_tokens) << ", heads "
+             << c.q_heads << "/" << c.kv_heads << (c.causal ? ", causal" : "");
+}
 
 constexpr double kScale = 0.4;
 constexpr std::int64_t kHeadSize = 8;
@@ -107,7 +117,7 @@ double run_rank(const Case& c, const Whole& whole, int rank, const std::string& 
   while (c.ranks[static_cast<std::size_t>(position)] != rank) ++position;
   const auto mine = local_rows(c, position);
   const auto cut = [&](const at::Tensor& t) { return t.index_select(0, mine); };
-  const RingAttentionCall call{c.seq_tokens, c.ranks, group, kScale, c.causal, "ring", true};
+  const RingAttentionCall call{c.seq_tokens, c.ranks, group, kScale, c.causal, c.exchange, c.nodes, true};
   const auto forward = ring_attention_forward(cut(whole.q), cut(whole.k), cut(whole.v), call);
   const auto backward = ring_attention_backward(cut(whole.dout), forward, call);
   return std::max({worst(forward.out, cut(whole.out)), worst(backward.dq, cut(whole.dq)),
@@ -120,44 +130,123 @@ class RingAttentionKernels : public testing::TestWithParam<const char*> {
   void TearDown() override { use_kernel("auto"); }
 };
 
-// All degrees, MHA, GQA and MQA, 1 to 3 sequences, rings in any order, and the other ranks in a second ring meanwhile.
+/// Draws cases from a seed that failures print.
+class Draw {
+ public:
+  Draw() { at::manual_seed(seed_); }
+
+  unsigned seed() const { return seed_; }
+  std::int64_t pick(std::int64_t least, std::int64_t most) {
+    return least + static_cast<std::int64_t>(random_() % static_cast<unsigned>(most - least + 1));
+  }
+
+  std::vector<std::int64_t> order(int size) {
+    std::vector<std::int64_t> order(static_cast<std::size_t>(size));
+    std::iota(order.begin(), order.end(), 0);
+    std::shuffle(order.begin(), order.end(), random_);
+    return order;
+  }
+
+  Case draw(std::vector<std::int64_t> ranks, std::string exchange, std::vector<std::int64_t> nodes) {
+    const auto size = static_cast<std::int64_t>(ranks.size());
+    const auto kv_heads = pick(1, 2);
+    const auto q_heads = kv_heads * pick(1, 3);
+    Case c{{}, std::move(ranks), q_heads, kv_heads, pick(0, 3) > 0, std::move(exchange), std::move(nodes)};
+    for (auto sequences = pick(1, 3); sequences > 0; --sequences) {
+      c.seq_tokens.push_back((size > 1 ? 2 * size : 1) * pick(1, 5));
+    }
+    return c;
+  }
+
+  /// Of any number of members on any number of nodes.
+  std::vector<std::int64_t> any_nodes(std::size_t members) {
+    std::vector<std::int64_t> nodes(members);
+    const auto most = pick(0, 3);
+    for (auto& node : nodes) node = pick(0, most);
+    return nodes;
+  }
+
+ private:
+  const unsigned seed_ = std::random_device{}();
+  std::mt19937 random_{seed_};
+};
+
+/// Every rank walks the list of cases and runs its own.
+void expect_equal_to_the_definition(const std::vector<Case>& cases, int size, unsigned seed) {
+  std::vector<Whole> wholes;
+  for (const Case& c : cases) wholes.push_back(compute(c));
+  const auto errors = run_ranks("ring", size, [&](int rank) {
+    for (std::size_t i = 0; i < cases.size(); ++i) {
+      const auto& ranks = cases[i].ranks;
+      if (std::find(ranks.begin(), ranks.end(), rank) == ranks.end()) continue;
+      EXPECT_LT(run_rank(cases[i], wholes[i], rank, "ring/" + std::to_string(rank)), 1e-12)
+          << "seed " << seed << ": " << cases[i];
+    }
+  });
+  for (const auto& error : errors) EXPECT_EQ(error, "") << "seed " << seed;
+}
+
+const char* const kExchanges[] = {"ring", "direct", "hierarchical"};
+
+// All degrees, MHA, GQA and MQA, 1 to 3 sequences, groups in any order, and the other ranks in a second group
+// meanwhile.
 TEST_P(RingAttentionKernels, EqualsTheDefinition) {
   constexpr int kSize = 7;
-  const auto seed = std::random_device{}();
-  std::mt19937 random(seed);
-  at::manual_seed(seed);
-  const auto pick = [&](std::int64_t least, std::int64_t most) {
-    return least + static_cast<std::int64_t>(random() % static_cast<unsigned>(most - least + 1));
-  };
-  for (int degree = 1; degree <= kSize; ++degree) {
-    std::vector<std::int64_t> order(kSize);
-    for (int i = 0; i < kSize; ++i) order[static_cast<std::size_t>(i)] = i;
-    std::shuffle(order.begin(), order.end(), random);
-    std::vector<Case> cases;
-    std::vector<Whole> wholes;
-    for (const auto& ranks : {std::vector<std::int64_t>(order.begin(), order.begin() + degree),
-                              std::vector<std::int64_t>(order.begin() + degree, order.end())}) {
-      if (ranks.empty()) continue;
-      const auto size = static_cast<std::int64_t>(ranks.size());
-      const auto unit = size > 1 ? 2 * size : 1;
-      const auto kv_heads = pick(1, 2);
-      Case c{{}, ranks, kv_heads * pick(1, 3), kv_heads, pick(0, 3) > 0};
-      for (auto sequences = pick(1, 3); sequences > 0; --sequences) c.seq_tokens.push_back(unit * pick(1, 5));
-      wholes.push_back(compute(c));
-      cases.push_back(std::move(c));
-    }
-    const auto errors = run_ranks("ring", kSize, [&](int rank) {
-      for (std::size_t i = 0; i < cases.size(); ++i) {
-        const auto& ranks = cases[i].ranks;
-        if (std::find(ranks.begin(), ranks.end(), rank) == ranks.end()) continue;
-        EXPECT_LT(run_rank(cases[i], wholes[i], rank, "ring/" + std::to_string(rank)), 1e-12) << "seed " << seed;
+  Draw draw;
+  for (const char* exchange : kExchanges) {
+    for (int degree = 1; degree <= kSize; ++degree) {
+      const auto order = draw.order(kSize);
+      std::vector<Case> cases;
+      for (const auto& ranks : {std::vector<std::int64_t>(order.begin(), order.begin() + degree),
+                                std::vector<std::int64_t>(order.begin() + degree, order.end())}) {
+        if (!ranks.empty()) cases.push_back(draw.draw(ranks, exchange, draw.any_nodes(ranks.size())));
       }
-    });
-    for (const auto& error : errors) EXPECT_EQ(error, "") << "seed " << seed;
+      expect_equal_to_the_definition(cases, kSize, draw.seed());
+    }
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(Kernels, RingAttentionKernels, testing::Values("cpu_flash", "reference"));
+
+// Even and uneven nodes, one member a node, members of a node next to each other and not.
+TEST(RingAttention, HierarchicalEqualsTheDefinitionOnAnyNodes) {
+  constexpr int kSize = 9;
+  Draw draw;
+  std::vector<Case> cases;
+  for (const auto& nodes : std::vector<std::vector<std::int64_t>>{{0, 0, 0, 1},
+                                                                  {1, 0, 0, 0},
+                                                                  {0, 1, 0, 0},
+                                                                  {0, 0, 0, 0, 0, 1, 1, 2},
+                                                                  {2, 1, 0, 0, 1, 0, 0, 0},
+                                                                  {5, 4, 3, 2, 1, 0},
+                                                                  {0, 0, 0, 1, 1, 1},
+                                                                  {0, 1, 0, 1, 0, 1},
+                                                                  {0, 0, 0, 1, 1, 1, 2, 2, 2},
+                                                                  {0, 1, 2, 0, 1, 2, 0, 1, 2},
+                                                                  {0, 0, 0, 0, 0, 0, 0, 0, 1}}) {
+    for (int i = 0; i < 2; ++i) {
+      auto ranks = draw.order(kSize);
+      ranks.resize(nodes.size());
+      cases.push_back(draw.draw(std::move(ranks), "hierarchical", nodes));
+    }
+  }
+  expect_equal_to_the_definition(cases, kSize, draw.seed());
+}
+
+// A free list of tasks on overlapping groups: fast ranks run ahead, and exchanges follow each other on the same pairs.
+TEST(RingAttention, ExchangesMixInOneList) {
+  constexpr int kSize = 6;
+  Draw draw;
+  std::vector<Case> cases;
+  for (int i = 0; i < 60; ++i) {
+    auto ranks = draw.order(kSize);
+    ranks.resize(static_cast<std::size_t>(draw.pick(1, kSize)));
+    const char* exchange = kExchanges[static_cast<std::size_t>(draw.pick(0, 2))];
+    const auto nodes = draw.any_nodes(ranks.size());
+    cases.push_back(draw.draw(std::move(ranks), exchange, nodes));
+  }
+  expect_equal_to_the_definition(cases, kSize, draw.seed());
+}
 
 TEST(Kernels, AgreeOnEveryKindOfBlock) {
   at::manual_seed(1);
@@ -197,7 +286,8 @@ TEST(RingAttention, AWrongCallEndsEveryRankAndNamesTheOne) {
   const auto errors = run_ranks("wrong", 4, [&](int rank) {
     const auto q = at::randn({rank == 2 ? 5 : 4, 2, 8});
     const auto k = at::randn({4, 2, 8});
-    ring_attention_forward(q, k, k, {{16}, {0, 1, 2, 3}, "wrong/" + std::to_string(rank), 1.0, true, "ring", false});
+    ring_attention_forward(q, k, k,
+                           {{16}, {0, 1, 2, 3}, "wrong/" + std::to_string(rank), 1.0, true, "ring", {}, false});
   });
   EXPECT_EQ(errors[2].find("ring_attention: q: found 5 rows, expected 4"), 0U) << errors[2];
   for (const std::size_t rank : {0U, 1U, 3U}) {
@@ -205,14 +295,35 @@ TEST(RingAttention, AWrongCallEndsEveryRankAndNamesTheOne) {
   }
 }
 
-TEST(RingAttention, ADisagreementNamesBoth) {
-  const auto errors = run_ranks("differ", 3, [&](int rank) {
+/// What the ranks of a group of four meet when rank 2 makes another call than the others.
+std::vector<std::string> disagree(const RingAttentionCall& call, const RingAttentionCall& other) {
+  return run_ranks("differ", 4, [&](int rank) {
+    auto mine = rank == 2 ? other : call;
+    mine.group = "differ/" + std::to_string(rank);
     const auto q = at::randn({4, 2, 8});
-    ring_attention_forward(q, q, q, {{12}, {0, 1, 2}, "differ/" + std::to_string(rank), 1.0, rank != 1, "ring", false});
+    ring_attention_forward(q, q, q, mine);
   });
-  for (const auto& error : errors) {
-    EXPECT_NE(error.find("disagree about ring_attention forward: causal: "), std::string::npos) << error;
-    EXPECT_NE(error.find("rank 1 "), std::string::npos) << error;
+}
+
+TEST(RingAttention, ADisagreementNamesBoth) {
+  for (const char* exchange : kExchanges) {
+    const RingAttentionCall call{{16}, {0, 3, 2, 1}, "", 1.0, true, exchange, {0, 0, 1, 1}, false};
+    std::map<std::string, RingAttentionCall> others{{"causal", call}, {"nodes", call}};
+    others.at("causal").causal = false;
+    others.at("nodes").nodes = {0, 1, 1, 1};
+    for (const char* other : kExchanges) {
+      if (other == std::string(exchange)) continue;
+      auto& changed = others.emplace(std::string("exchange: ") + other, call).first->second;
+      changed.exchange = other;
+    }
+    for (const auto& [what, other] : others) {
+      for (const auto& error : disagree(call, other)) {
+        EXPECT_NE(error.find("disagree about ring_attention forward: " + what.substr(0, what.find(':')) + ": "),
+                  std::string::npos)
+            << what << ": " << error;
+        EXPECT_NE(error.find("rank 2 "), std::string::npos) << error;
+      }
+    }
   }
 }
 

@@ -1,0 +1,94 @@
+// Time of what follows the planning of a batch: task times, bounds, hash.
+//
+//     build/release/bench/bound_bench
+
+#include <benchmark/benchmark.h>
+
+#include <exception>
+#include <iostream>
+#include <string>
+
+#include "dhp/cost_model.h"
+#include "dhp/plan.h"
+
+namespace {
+
+const std::string kCases = DHP_DATA_DIR "/cases/";
+
+/// The log-normal batch over and over, on as many nodes of eight ranks as asked for, four short sequences a task.
+struct Large {
+  dhp::Cluster cluster = dhp::read_cluster(kCases + "cluster_910b_8x8.json");
+  dhp::CostModel cost = dhp::read_cost_model(kCases + "cost_qwen3-vl-8b_8192.json");
+  dhp::Batch batch;
+  dhp::Plan plan;
+
+  Large(int sequences, int nodes) {
+    const dhp::Batch shape = dhp::read_batch(kCases + "batch_lognormal_512.json");
+    cluster.nodes = nodes;
+    for (int i = 0; i < sequences; ++i) {
+      dhp::Sequence sequence = shape.sequences[static_cast<std::size_t>(i) % shape.sequences.size()];
+      sequence.id = i;
+      batch.sequences.push_back(sequence);
+    }
+    plan.ranks = cluster.ranks();
+    dhp::Rank next = 0;
+    for (int i = 0; i < sequences; ++i) {
+      const int degree = dhp::min_degree(cost, cluster, batch.sequences[static_cast<std::size_t>(i)]);
+      if (i % 4 == 0 || degree > 1) {
+        plan.tasks.push_back({.id = static_cast<int>(plan.tasks.size())});
+        for (int k = 0; k < degree; ++k) plan.tasks.back().ranks.push_back(next++ % plan.ranks);
+      }
+      plan.tasks.back().sequences.push_back(i);
+    }
+  }
+};
+
+void annotate(benchmark::State& state) {
+  Large large(static_cast<int>(state.range(0)), static_cast<int>(state.range(1)));
+  for ([[maybe_unused]] auto _ : state) dhp::annotate(large.plan, large.batch, large.cluster, large.cost);
+}
+
+void hash(benchmark::State& state) {
+  const Large large(static_cast<int>(state.range(0)), static_cast<int>(state.range(1)));
+  for ([[maybe_unused]] auto _ : state) benchmark::DoNotOptimize(dhp::plan_hash(large.plan, large.batch));
+}
+
+/// The third argument: 0 nominal speed, 1 every rank its own.
+void simple_bound(benchmark::State& state) {
+  Large large(static_cast<int>(state.range(0)), static_cast<int>(state.range(1)));
+  for (int rank = 0; state.range(2) == 1 && rank < large.cluster.ranks(); ++rank) {
+    large.cluster.rank_speed.push_back(1.0 - 0.5 * ((rank * 7919) % large.cluster.ranks()) / large.cluster.ranks());
+  }
+  for ([[maybe_unused]] auto _ : state) {
+    benchmark::DoNotOptimize(dhp::simple_lower_bound_s(large.batch, large.cluster, large.cost));
+  }
+}
+
+void add_all() {
+  benchmark::RegisterBenchmark("annotate", annotate)
+      ->Args({512, 8})
+      ->Args({131072, 2048})
+      ->Unit(benchmark::kMillisecond);
+  benchmark::RegisterBenchmark("plan_hash", hash)->Args({512, 8})->Args({131072, 2048})->Unit(benchmark::kMillisecond);
+  benchmark::RegisterBenchmark("simple_bound", simple_bound)
+      ->Args({512, 8, 0})
+      ->Args({131072, 2048, 0})
+      ->Args({131072, 2048, 1})
+      ->Unit(benchmark::kMillisecond);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    benchmark::Initialize(&argc, argv);
+    if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+    add_all();
+    benchmark::RunSpecifiedBenchmarks();
+    benchmark::Shutdown();
+    return 0;
+  } catch (const std::exception& error) {
+    std::cerr << "bound_bench: " << error.what() << '\n';
+    return 2;
+  }
+}

@@ -1,0 +1,117 @@
+// The planner `free`: one barrier-free schedule of the whole batch.
+//
+// Items (sequences) get degrees, groups are placed one by one (free_place), what runs on one rank fills the holes and
+// levels the ends (free_fill), and a counted search looks for better degrees and orders (free_search). Large clusters
+// are cut into cells that are planned alike (free_cells).
+#include <algorithm>
+
+#include "plan/free_cells.h"
+#include "plan/free_search.h"
+#include "plan/planners.h"
+
+namespace dhp {
+namespace {
+
+constexpr std::int64_t kTicksPerEffort = 1000;
+
+class FreePlanner {
+ public:
+  FreePlanner(const Batch& batch, const Limits& limits)
+      : batch_(batch), model_(limits), bound_s_(simple_lower_bound_s(batch, limits.cluster(), limits.cost())) {}
+
+  Plan plan(std::int64_t ticks) {
+    make_cells();
+    if (searches_.size() == 1) {
+      searches_[0].search(ticks);
+    } else {
+      search_cells(ticks);
+    }
+    Plan plan;
+    plan.schedule = Schedule::free;
+    plan.tasks.reserve(batch_.sequences.size());
+    for (CellSearch& search : searches_) search.append_to(plan.tasks, batch_);
+    for (std::size_t i = 0; i < plan.tasks.size(); ++i) plan.tasks[i].id = static_cast<int>(i);
+    return plan;
+  }
+
+ private:
+  void make_cells() {
+    std::vector<FreeItem> items = sorted_items(batch_, model_);
+    const Limits& limits = model_.limits();
+    const FreeCell whole(model_, 0, std::min(limits.ranks(), limits.ranks()));
+    std::vector<int> degrees;
+    std::vector<double> work_s;
+    int widest = 1;
+    double wide_s = 0.0;
+    for (const FreeItem& item : items) {
+      int degree = item.min_degree;
+      double seconds = whole.best_seconds(item, degree);
+      for (int next = degree + 1; next <= std::min(item.max_degree, whole.widest()) && seconds > bound_s_; ++next) {
+        if (!limits.allows(next)) continue;
+        const double at_next = whole.best_seconds(item, next);
+        if (at_next >= seconds) continue;
+        seconds = at_next;
+        degree = next;
+      }
+      degrees.push_back(degree);
+      work_s.push_back(degree == 1 ? item.alone_s + model_.need(item) * model_.pack_s() : degree * seconds);
+      widest = std::max(widest, degree);
+      if (degree > kCellRanks) wide_s += degree * seconds;
+    }
+    const std::vector<CellRange> ranges = cut_cells(limits, widest, wide_s / bound_s_);
+    if (ranges.size() == 1) {
+      cells_.push_back(whole);
+    } else {
+      for (const CellRange& range : ranges) cells_.emplace_back(model_, range.first_place, range.ranks);
+    }
+    const std::vector<int> cell_of = deal_items(work_s, degrees, cells_);
+    std::vector<std::vector<FreeItem>> parts(cells_.size());
+    for (auto& part : parts) part.reserve(items.size() / cells_.size() * 5 / 4 + 1);
+    for (std::size_t i = 0; i < items.size(); ++i) parts[static_cast<std::size_t>(cell_of[i])].push_back(items[i]);
+    searches_.reserve(cells_.size());
+    for (std::size_t c = 0; c < cells_.size(); ++c) searches_.emplace_back(cells_[c], std::move(parts[c]), bound_s_);
+  }
+
+  /// Cells are alike: what serves one best is tried first on the others. What is left of the ticks goes to the cell
+  /// that ends last.
+  void search_cells(std::int64_t ticks) {
+    constexpr std::int64_t kShare = 4;    // of the ticks for the first look
+    constexpr double kStandsOut = 1.005;  // times the first cell: worth half more than the ticks granted
+    searches_[0].search(ticks / kShare);
+    const int kind = searches_[0].best_kind();
+    std::int64_t used = searches_[0].ticks();
+    const double enough_s = searches_[0].makespan_s();
+    for (CellSearch& search : searches_) {
+      if (&search == &searches_[0]) continue;
+      search.try_kind(kind, enough_s);
+      used += search.ticks();
+    }
+    const std::int64_t first_used = used;
+    while (true) {
+      CellSearch& last =
+          *std::max_element(searches_.begin(), searches_.end(),
+                            [](const CellSearch& a, const CellSearch& b) { return a.makespan_s() < b.makespan_s(); });
+      const bool stands_out = last.makespan_s() > kStandsOut * enough_s;
+      if (last.finished() || used >= (stands_out ? std::max(ticks, first_used * 3 / 2) : ticks)) return;
+      const std::int64_t before = last.ticks();
+      last.search(1);
+      used += last.ticks() - before;
+    }
+  }
+
+  const Batch& batch_;
+  FreeModel model_;
+  double bound_s_;
+  std::vector<FreeCell> cells_;
+  std::vector<CellSearch> searches_;
+};
+
+}  // namespace
+
+PlanResult plan_free(const Batch& batch, const Limits& limits, const PlanOptions& options,
+                     std::optional<int> /*argument*/) {
+  const std::int64_t effort = options.effort > 0 ? options.effort : kEffortDefault;
+  return FreePlanner(batch, limits).plan(effort * kTicksPerEffort);
+}
+
+}  // namespace dhp

@@ -1,0 +1,221 @@
+#include "plan/free_place.h"
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+
+namespace dhp {
+namespace {
+
+// What counts as waste, found by trial on the shared cases; the results move little around these values.
+constexpr double kFillableShare = 0.15;    // of a hole that something else may fill
+constexpr double kShortHole_s = 0.06;      // up to here a hole is lost in full
+constexpr double kDeadTailShare = 0.5;     // of a tail too short for any task
+constexpr double kLate = 100.0;            // per second beyond the target
+constexpr std::int64_t kTicksOfTime = 10;  // of evaluating the time of a task
+constexpr double kCheap = 1e-3;            // seconds of waste for which no other kind of place is looked at
+
+}  // namespace
+
+GroupPlacer::GroupPlacer(const FreeCell& cell) : cell_(cell), model_(cell.model()) {
+  ready_s_.resize(at(cell.ranks()));
+  sorted_.resize(at(cell.ranks()));
+}
+
+void GroupPlacer::start(double target_s, double shortest_s) {
+  target_s_ = target_s;
+  shortest_s_ = shortest_s;
+  groups_.clear();
+  members_.clear();
+  holes_.clear();
+  last_end_s_ = 0.0;
+  std::fill(ready_s_.begin(), ready_s_.end(), 0.0);
+  std::iota(sorted_.begin(), sorted_.end(), 0);
+}
+
+double GroupPlacer::waste(double hole_s) const {
+  const double full = kShortHole_s;
+  return hole_s <= full ? hole_s : full + kFillableShare * (hole_s - full);
+}
+
+double GroupPlacer::dead_tail(double tail_s) const {
+  return tail_s > 0.0 && tail_s < shortest_s_ ? kDeadTailShare * tail_s : 0.0;
+}
+
+/// Ranks of a pool by ready time, without those slower than `least_speed`.
+std::span<const int> GroupPlacer::ready_ranks(const Pool& pool, double least_speed) {
+  const std::span<const int> all(sorted_.data() + pool.begin, at(pool.size()));
+  if (cell_.uniform()) return all;
+  filtered_.clear();
+  for (const int rank : all) {
+    if (cell_.speed(rank) >= least_speed) filtered_.push_back(rank);
+  }
+  return filtered_;
+}
+
+/// Keeps the window if it wastes less than the best so far. `ranks` need not be sorted.
+void GroupPlacer::consider(const FreeItem& item, std::span<const int> ranks, const Transfer& transfer) {
+  ticks_ += kTicksOfTime + std::ssize(ranks);
+  double start = 0.0;
+  double speed = 1.0;
+  for (const int rank : ranks) {
+    start = std::max(start, ready_s_[at(rank)]);
+    speed = std::min(speed, cell_.speed(rank));
+  }
+  const int degree = static_cast<int>(ranks.size());
+  const double seconds = model_.seconds(item, degree, transfer, speed);
+  const double end = start + seconds;
+  double cost = end > target_s_ ? (end - target_s_) * kLate : dead_tail(target_s_ - end) * degree;
+  // Rank time that slower links take, and quick ranks that wait for slow ones.
+  cost += std::max(0.0, seconds - best_seconds_) * degree;
+  if (cost >= spot_.cost) return;
+  for (const int rank : ranks) {
+    cost += waste(start - ready_s_[at(rank)]);
+    if (!cell_.uniform()) cost += (cell_.speed(rank) / speed - 1.0) * seconds;
+  }
+  if (cost > spot_.cost || (cost == spot_.cost && start >= spot_.start_s)) return;
+  spot_ = {cost, start, end, transfer.exchange, true};
+  spot_ranks_.assign(ranks.begin(), ranks.end());
+}
+
+/// Windows of ranks that become ready one after the other, inside a node.
+void GroupPlacer::try_pools(const FreeItem& item, int degree) {
+  const Transfer& transfer = cell_.best_transfer(degree);
+  if (!cell_.uniform()) {
+    for (const double least : cell_.speed_steps()) {
+      for (const Pool& pool : cell_.pools()) {
+        const auto ranks = ready_ranks(pool, least);
+        for (std::size_t first = 0; first + at(degree) <= ranks.size(); ++first) {
+          consider(item, ranks.subspan(first, at(degree)), transfer);
+        }
+      }
+    }
+    return;
+  }
+  // The same as consider(), without asking every rank for its speed.
+  const double seconds = best_seconds_;
+  const int* best_ranks = nullptr;
+  for (const Pool& pool : cell_.pools()) {
+    const int* sorted = sorted_.data() + pool.begin;
+    for (int first = 0; first + degree <= pool.size(); ++first) {
+      const double start = ready_s_[at(sorted[first + degree - 1])];
+      const double end = start + seconds;
+      double cost = end > target_s_ ? (end - target_s_) * kLate : 0.0;
+      if (cost >= spot_.cost) break;
+      ticks_ += degree;
+      if (end <= target_s_) cost += dead_tail(target_s_ - end) * degree;
+      for (int i = 0; i + 1 < degree; ++i) cost += waste(start - ready_s_[at(sorted[first + i])]);
+      if (cost > spot_.cost || (cost == spot_.cost && start >= spot_.start_s)) continue;
+      spot_ = {cost, start, end, transfer.exchange, true};
+      best_ranks = sorted + first;
+    }
+  }
+  ticks_ += 2 * std::ssize(cell_.pools());
+  if (best_ranks != nullptr) spot_ranks_.assign(best_ranks, best_ranks + degree);
+}
+
+/// Spread evenly over the fewest nodes: windows of nodes by the readiness of as many ranks as each must give.
+void GroupPlacer::try_even(const FreeItem& item, int degree, const PoolRange& block, double least_speed) {
+  const int nodes = cell_.fewest_nodes(degree);
+  const int most = (degree + nodes - 1) / nodes;
+  order_.clear();
+  for (int p = block.begin; p < block.end; ++p) {
+    const auto ranks = ready_ranks(cell_.pools()[at(p)], least_speed);
+    if (std::ssize(ranks) >= most) order_.emplace_back(ready_s_[at(ranks[at(most - 1)])], p);
+  }
+  if (std::ssize(order_) < nodes) return;
+  std::sort(order_.begin(), order_.end());
+  for (int first = 0; first + nodes <= static_cast<int>(order_.size()); ++first) {
+    const double start = order_[at(first + nodes - 1)].first;
+    if (start + best_seconds_ > target_s_ && spot_.found && start >= spot_.start_s) break;
+    window_.clear();
+    int left = degree;
+    for (int n = 0; n < nodes; ++n) {
+      const int count = (left + nodes - n - 1) / (nodes - n);
+      left -= count;
+      const auto ranks = ready_ranks(cell_.pools()[at(order_[at(first + n)].second)], least_speed);
+      // The latest that are ready by then: least idle time.
+      std::size_t begin = 0;
+      while (begin + at(count) < ranks.size() && ready_s_[at(ranks[begin + at(count)])] <= start) ++begin;
+      for (const int rank : ranks.subspan(begin, at(count))) window_.push_back(rank);
+    }
+    consider(item, window_, cell_.best_transfer(degree));
+  }
+}
+
+/// Windows of a block's ranks that become ready one after the other, on whatever nodes. Always finds a place where the
+/// block has as many ranks.
+void GroupPlacer::try_anywhere(const FreeItem& item, int degree, const PoolRange& block, double least_speed) {
+  order_.clear();
+  for (int p = block.begin; p < block.end; ++p) {
+    for (const int rank : ready_ranks(cell_.pools()[at(p)], least_speed)) order_.emplace_back(ready_s_[at(rank)], rank);
+  }
+  std::sort(order_.begin(), order_.end());
+  const int ranks = static_cast<int>(order_.size());
+  ticks_ += 4 * ranks;
+  for (int first = 0; first + degree <= ranks; ++first) {
+    const double start = order_[at(first + degree - 1)].first;
+    if (first + degree < ranks && order_[at(first + degree)].first == start) continue;  // the next wastes less
+    double cost = 0.0;
+    ticks_ += degree;
+    for (int i = 0; i < degree && cost < spot_.cost; ++i) cost += waste(start - order_[at(first + i)].first);
+    if (cost >= spot_.cost) continue;
+    window_.clear();
+    for (int i = 0; i < degree; ++i) window_.push_back(order_[at(first + i)].second);
+    consider(item, window_, model_.transfer(cell_.shape(window_)));
+  }
+}
+
+/// Ranks that follow each other.
+void GroupPlacer::try_consecutive(const FreeItem& item, int degree, const PoolRange& block) {
+  const int begin = cell_.pools()[at(block.begin)].begin;
+  window_.resize(at(degree));
+  for (int first = begin; first + degree <= begin + block.ranks; ++first) {
+    std::iota(window_.begin(), window_.end(), first);
+    consider(item, window_, model_.transfer(cell_.shape(window_)));
+  }
+}
+
+void GroupPlacer::place(const FreeItem& item, std::int32_t index, int degree) {
+  spot_ = {std::numeric_limits<double>::infinity(), 0.0, 0.0, Exchange::ring, false};
+  best_seconds_ = cell_.best_seconds(item, degree);
+  if (model_.limits().consecutive()) {
+    for (const PoolRange& block : cell_.blocks()) try_consecutive(item, degree, block);
+  } else {
+    if (degree <= cell_.largest_pool()) try_pools(item, degree);
+    for (const double least : cell_.speed_steps()) {
+      for (const PoolRange& block : cell_.blocks()) {
+        if (block.ranks < degree || (spot_.found && spot_.cost <= kCheap)) continue;
+        if (degree > cell_.largest_pool()) try_even(item, degree, block, least);
+        if (block.end - block.begin > 1 && (!spot_.found || spot_.cost > kCheap)) {
+          try_anywhere(item, degree, block, least);
+        }
+      }
+    }
+  }
+  occupy(index, degree);
+}
+
+void GroupPlacer::occupy(std::int32_t item, int degree) {
+  groups_.push_back({item, degree, static_cast<int>(members_.size()), spot_.start_s, spot_.end_s, spot_.exchange});
+  last_end_s_ = std::max(last_end_s_, spot_.end_s);
+  ticks_ += kTicksOfTime + 2 * degree;
+  for (const int rank : spot_ranks_) {
+    members_.push_back(rank);
+    const double hole = spot_.start_s - ready_s_[at(rank)];
+    if (hole > model_.pack_s()) holes_.push_back({rank, ready_s_[at(rank)], hole});
+    ready_s_[at(rank)] = spot_.end_s;
+    sort_in(rank);
+  }
+}
+
+/// Moves a rank whose ready time has grown to its new place in its pool.
+void GroupPlacer::sort_in(int rank) {
+  const Pool& pool = cell_.pools()[at(cell_.pool_of(rank))];
+  const auto end = sorted_.begin() + pool.end;
+  auto here = std::find(sorted_.begin() + pool.begin, end, rank);
+  for (auto next = here + 1; next != end && ready_s_[at(*next)] < ready_s_[at(rank)]; ++here, ++next) *here = *next;
+  *here = rank;
+}
+
+}  // namespace dhp

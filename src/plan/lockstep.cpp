@@ -1,0 +1,183 @@
+// The planner `lockstep`: micro-batches, packing and degrees chosen together, by time, for the least sum of slowest
+// tasks.
+//
+// Micro-batches are filled one after the other, each at the target time that uses the ranks best (lockstep_fill). As
+// soon as all that is left can run on single ranks, it is also tried to deal it to several micro-batches at once, level
+// over all ranks (lockstep_finish). The best plan of several ways to weigh targets wins.
+#include <algorithm>
+#include <functional>
+#include <limits>
+
+#include "plan/lockstep_fill.h"
+#include "plan/lockstep_finish.h"
+#include "plan/planners.h"
+
+namespace dhp {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr std::int64_t kTicksPerEffort = 2000;  // its looks are shorter than those of `free`
+
+// How much more (or less) a micro-batch of the longest target counts than one of no length: long ones mean fewer fixed
+// costs, short ones less to wait for.
+constexpr double kFavours[] = {0.0, 0.05, -0.02, 0.2, -0.1, 0.1, -0.05, 0.4};
+
+// Targets, as multiples of what the longest item takes on the fewest ranks that hold it ...
+constexpr double kMultiples[] = {4.0, 3.0, 2.5, 2.0, 1.6, 1.3, 1.1, 1.0};
+// ... and as even shares of all the work that is left, with some air.
+constexpr int kMostShares = 5;
+constexpr double kAir[] = {1.005, 1.02, 1.05};
+constexpr double kDistinct = 0.985;  // closer targets give the same
+
+std::size_t at(std::int64_t value) { return static_cast<std::size_t>(value); }
+
+class LockstepPlanner {
+ public:
+  LockstepPlanner(const Batch& batch, const Limits& limits, const PlanOptions& options)
+      : batch_(batch),
+        options_(options),
+        model_(limits),
+        cell_(model_, 0, limits.ranks()),
+        items_(sorted_items(batch, model_)),
+        filler_(cell_, items_, options.no_idle_ranks) {}
+
+  PlanResult plan(std::int64_t ticks) {
+    for (const double favour : kFavours) {
+      fill_all(favour);
+      if (filler_.ticks() >= ticks) break;
+    }
+    for (std::size_t number = 0; options_.no_idle_ranks && number < best_.size(); ++number) {
+      if (best_[number].idle_ranks > 0) return idle(number);
+    }
+    return to_plan();
+  }
+
+ private:
+  double objective(const MicroBatches& micro_batches) const {
+    double sum = 0.0;
+    double most = 0.0;
+    double idle = 0.0;
+    for (const MicroBatch& one : micro_batches) {
+      sum += one.seconds;
+      most = std::max(most, one.seconds);
+      idle += one.idle_ranks;
+    }
+    // Idle ranks that are forbidden weigh more than any time.
+    if (options_.no_idle_ranks && idle > 0.0) sum *= 1e6 * (1.0 + idle);
+    return sum + (options_.pipeline_stages - 1) * most;
+  }
+
+  void offer(MicroBatches&& candidate) {
+    const double value = objective(candidate);
+    if (value >= best_value_) return;
+    best_value_ = value;
+    best_ = std::move(candidate);
+  }
+
+  /// Times to try for the next micro-batch, falling.
+  std::vector<double> targets(LeftItems& left) const {
+    const FreeItem& longest = items_[at(left.next(0))];
+    const double least_s = cell_.best_seconds(longest, longest.min_degree);
+    std::vector<double> targets;
+    for (const double multiple : kMultiples) targets.push_back(multiple * least_s);
+    double work_s = 0.0;
+    for (int position = left.next(0); position < left.count(); position = left.next(position + 1)) {
+      work_s += items_[at(position)].alone_s + model_.need(items_[at(position)]) * model_.pack_s();
+    }
+    for (int share = 1; share <= kMostShares; ++share) {
+      for (const double air : kAir) {
+        const double target = work_s / cell_.total_speed() / share * air;
+        if (target > least_s / 2 && target < 16 * least_s) targets.push_back(target);
+      }
+    }
+    for (int degree = longest.min_degree + 1; degree <= std::min(longest.max_degree, cell_.widest()); ++degree) {
+      if (!model_.limits().allows(degree)) continue;
+      targets.push_back(cell_.best_seconds(longest, degree));
+    }
+    std::sort(targets.begin(), targets.end(), std::greater<>());
+    const auto alike = [](double longer, double shorter) { return shorter > longer * kDistinct; };
+    targets.erase(std::unique(targets.begin(), targets.end(), alike), targets.end());
+    return targets;
+  }
+
+  /// The micro-batch that makes most of its ranks.
+  MicroBatch fill_best(LeftItems& left, double favour) {
+    MicroBatch best;
+    LeftItems best_left = left;
+    double best_score = -kInfinity;
+    const std::vector<double> tried = targets(left);
+    for (const double target : tried) {
+      LeftItems rest = left;
+      MicroBatch candidate = filler_.fill(rest, target);
+      const double use = candidate.work_s / (cell_.total_speed() * candidate.seconds);
+      double score = use * (1.0 + favour * std::min(1.0, candidate.seconds / tried.front()));
+      if (options_.no_idle_ranks) score -= candidate.idle_ranks;
+      if (score <= best_score) continue;
+      best_score = score;
+      best = std::move(candidate);
+      best_left = std::move(rest);
+    }
+    left = std::move(best_left);
+    return best;
+  }
+
+  void fill_all(double favour) {
+    MicroBatches begun;
+    LeftItems left(items_.size());
+    while (!left.empty()) {
+      for (MicroBatches& rest : finishes(cell_, items_, left, filler_)) {
+        MicroBatches whole = begun;
+        for (MicroBatch& one : rest) whole.push_back(std::move(one));
+        offer(std::move(whole));
+      }
+      begun.push_back(fill_best(left, favour));
+      if (objective(begun) >= best_value_) return;
+    }
+    offer(std::move(begun));
+  }
+
+  Infeasible idle(std::size_t number) const {
+    return {.reason = "no idle ranks: the sequences of micro-batch " + std::to_string(number) + " keep only " +
+                      std::to_string(cell_.ranks() - best_[number].idle_ranks) + " of " +
+                      std::to_string(cell_.ranks()) + " ranks busy within the limits on degrees and shards",
+            .sequence = {}};
+  }
+
+  Plan to_plan() const {
+    Plan plan;
+    plan.schedule = Schedule::lockstep;
+    for (std::size_t number = 0; number < best_.size(); ++number) {
+      for (const LockGroup& group : best_[number].groups) {
+        Task& task = plan.tasks.emplace_back();
+        task.id = static_cast<int>(plan.tasks.size()) - 1;
+        task.micro_batch = static_cast<int>(number);
+        task.exchange = group.transfer.exchange;
+        for (const int rank : group.ranks) task.ranks.push_back(model_.limits().live()[at(rank)]);
+        std::sort(task.ranks.begin(), task.ranks.end());
+        for (const std::int32_t item : group.items) {
+          task.sequences.push_back(batch_.sequences[at(items_[at(item)].place)].id);
+        }
+      }
+    }
+    return plan;
+  }
+
+  const Batch& batch_;
+  const PlanOptions& options_;
+  FreeModel model_;
+  FreeCell cell_;
+  std::vector<FreeItem> items_;
+  MicroBatchFiller filler_;
+  MicroBatches best_;
+  double best_value_ = kInfinity;
+};
+
+}  // namespace
+
+PlanResult plan_lockstep(const Batch& batch, const Limits& limits, const PlanOptions& options,
+                         std::optional<int> /*argument*/) {
+  const std::int64_t effort = options.effort > 0 ? options.effort : kEffortDefault;
+  return LockstepPlanner(batch, limits, options).plan(effort * kTicksPerEffort);
+}
+
+}  // namespace dhp

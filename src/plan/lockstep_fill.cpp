@@ -1,0 +1,233 @@
+#include "plan/lockstep_fill.h"
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+
+namespace dhp {
+namespace {
+
+constexpr std::int64_t kTicksOfTime = 10;  // of evaluating the time of a task
+constexpr int kMostLooks = 8;              // at items that fit a group's time but not its memory
+
+}  // namespace
+
+LeftItems::LeftItems(std::size_t count) : next_(count + 1) { std::iota(next_.begin(), next_.end(), 0); }
+
+int LeftItems::next(int position) {
+  auto here = static_cast<std::size_t>(position);
+  while (next_[here] != static_cast<std::int32_t>(here)) {
+    next_[here] = next_[static_cast<std::size_t>(next_[here])];
+    here = static_cast<std::size_t>(next_[here]);
+  }
+  return static_cast<int>(here);
+}
+
+MicroBatchFiller::MicroBatchFiller(const FreeCell& cell, std::span<const FreeItem> items, bool no_idle_ranks)
+    : cell_(cell), items_(items), no_idle_ranks_(no_idle_ranks), free_(cell.pools().size()) {}
+
+/// The smallest degree at which the item ends by `target_s`; else the quickest.
+int MicroBatchFiller::degree_within(const FreeItem& item, double target_s) const {
+  int best = item.min_degree;
+  double best_s = cell_.best_seconds(item, best);
+  const int widest = std::min(item.max_degree, cell_.widest());
+  for (int degree = best + 1; degree <= widest && best_s > target_s; ++degree) {
+    if (!cell_.model().limits().allows(degree)) continue;
+    const double seconds = cell_.best_seconds(item, degree);
+    ticks_ += kTicksOfTime;
+    if (seconds >= best_s) continue;
+    best = degree;
+    best_s = seconds;
+  }
+  return best;
+}
+
+/// The quickest free ranks of a pool.
+void MicroBatchFiller::take(int pool, int count, LockGroup& group) {
+  std::vector<int>& free = free_[at(pool)];
+  group.ranks.insert(group.ranks.end(), free.end() - count, free.end());
+  free.resize(free.size() - at(count));
+}
+
+/// From the pool where the least is left over.
+bool MicroBatchFiller::take_from_pool(int degree, LockGroup& group) {
+  int best = -1;
+  for (int pool = 0; pool < static_cast<int>(free_.size()); ++pool) {
+    if (std::ssize(free_[at(pool)]) < degree) continue;
+    if (best < 0 || free_[at(pool)].size() < free_[at(best)].size()) best = pool;
+  }
+  if (best < 0) return false;
+  take(best, degree, group);
+  return true;
+}
+
+/// Whole pools of one block, the largest first, as many as it takes; all their ranks where the item may have so many.
+bool MicroBatchFiller::take_whole_pools(const FreeItem& item, int degree, LockGroup& group) {
+  for (const PoolRange& block : cell_.blocks()) {
+    std::vector<int> whole;
+    for (int pool = block.begin; pool < block.end; ++pool) {
+      if (std::ssize(free_[at(pool)]) == cell_.pools()[at(pool)].size()) whole.push_back(pool);
+    }
+    std::stable_sort(whole.begin(), whole.end(),
+                     [&](int a, int b) { return free_[at(a)].size() > free_[at(b)].size(); });
+    int ranks = 0;
+    std::size_t pools = 0;
+    for (; pools < whole.size() && ranks < degree; ++pools) ranks += static_cast<int>(free_[at(whole[pools])].size());
+    if (ranks < degree) continue;
+    if (ranks <= item.max_degree && cell_.model().limits().allows(ranks)) degree = ranks;
+    for (std::size_t i = 0; i < pools; ++i) {
+      const int left = degree - group.degree();
+      const int share = (left + static_cast<int>(pools - i) - 1) / static_cast<int>(pools - i);
+      // A small pool passes on what it lacks; the largest come first, so the last ones have to be looked at.
+      int later = 0;
+      for (std::size_t k = i + 1; k < pools; ++k) later += static_cast<int>(free_[at(whole[k])].size());
+      const int size = static_cast<int>(free_[at(whole[i])].size());
+      take(whole[i], std::min(size, std::max(share, left - later)), group);
+    }
+    return true;
+  }
+  return false;
+}
+
+bool MicroBatchFiller::find_ranks(const FreeItem& item, int degree, LockGroup& group) {
+  group.ranks.clear();
+  const bool found =
+      degree <= cell_.largest_pool() ? take_from_pool(degree, group) : take_whole_pools(item, degree, group);
+  if (found) settle(group);
+  return found;
+}
+
+void MicroBatchFiller::settle(LockGroup& group) const {
+  group.speed = 1.0;
+  for (const int rank : group.ranks) group.speed = std::min(group.speed, cell_.speed(rank));
+  const bool one_pool = cell_.pool_of(group.ranks.front()) == cell_.pool_of(group.ranks.back());
+  group.transfer = one_pool ? cell_.best_transfer(group.degree()) : cell_.model().transfer(cell_.shape(group.ranks));
+  group.seconds = cell_.model().seconds(group.load, group.degree(), group.transfer, group.speed);
+}
+
+/// Lets shorter items ride in the group as far as time and memory allow, the longest that fits first.
+void MicroBatchFiller::add_riders(LeftItems& left, double target_s, LockGroup& group) const {
+  const int degree = group.degree();
+  while (true) {
+    const double room_s = (target_s - group.seconds) * degree * group.speed;
+    if (room_s <= 0.0) return;
+    const auto first =
+        std::partition_point(items_.begin(), items_.end(), [&](const FreeItem& item) { return item.alone_s > room_s; });
+    int position = left.next(static_cast<int>(first - items_.begin()));
+    bool added = false;
+    ticks_ += kTicksOfTime;
+    for (int looks = 0; !added && position < left.count() && looks < kMostLooks; ++looks) {
+      const FreeItem& rider = items_[at(position)];
+      FreeItem load = group.load;
+      load.add(rider);
+      ticks_ += kTicksOfTime;
+      if (rider.max_degree >= degree && fits(load, degree)) {
+        const double seconds = cell_.model().seconds(load, degree, group.transfer, group.speed);
+        added = seconds <= target_s;
+        if (added) {
+          group.load = load;
+          group.seconds = seconds;
+          group.items.push_back(position);
+          left.take(position);
+        }
+      }
+      position = left.next(position + 1);
+    }
+    if (!added) return;
+  }
+}
+
+/// `count` more ranks of the pool for the group, if that is allowed and makes it quicker.
+bool MicroBatchFiller::grow(LockGroup& group, int pool, int count, bool even_if_slower) {
+  const int degree = group.degree() + count;
+  if (degree > std::min(group.load.max_degree, cell_.widest()) || !cell_.model().limits().allows(degree)) return false;
+  LockGroup grown = group;
+  const std::vector<int>& free = free_[at(pool)];
+  grown.ranks.insert(grown.ranks.end(), free.end() - count, free.end());
+  settle(grown);
+  if (grown.seconds >= group.seconds && !even_if_slower) return false;
+  group = std::move(grown);
+  free_[at(pool)].resize(free.size() - at(count));
+  return true;
+}
+
+/// Free ranks join the slowest group of their pool that they make quicker; a pool without groups joins a wide one.
+void MicroBatchFiller::use_free_ranks(MicroBatch& micro_batch) {
+  std::vector<LockGroup*> by_time;
+  for (LockGroup& group : micro_batch.groups) by_time.push_back(&group);
+  const auto slower = [](const LockGroup* a, const LockGroup* b) { return a->seconds > b->seconds; };
+  for (const bool even_if_slower : {false, true}) {
+    if (even_if_slower && !no_idle_ranks_) return;
+    for (bool grown = true; grown;) {
+      grown = false;
+      std::stable_sort(by_time.begin(), by_time.end(), slower);
+      for (auto group = by_time.begin(); group != by_time.end() && !grown; ++group) {
+        const int home = cell_.pool_of((*group)->ranks.front());
+        const bool wide = home != cell_.pool_of((*group)->ranks.back());
+        for (int pool = 0; pool < static_cast<int>(free_.size()) && !grown; ++pool) {
+          const int free = static_cast<int>(free_[at(pool)].size());
+          if (free == 0 || cell_.block_of(pool) != cell_.block_of(home)) continue;
+          const bool whole = free == cell_.pools()[at(pool)].size();
+          // Across nodes only whole ones, and only for groups that have whole ones already.
+          const bool fills_home = (*group)->degree() >= cell_.largest_pool();
+          for (int count = 1; count <= free && !grown; ++count) {
+            if (pool != home && !(whole && count == free && (wide || fills_home))) continue;
+            grown = grow(**group, pool, count, even_if_slower);
+          }
+        }
+      }
+    }
+  }
+}
+
+void MicroBatchFiller::free_all() {
+  for (std::size_t p = 0; p < free_.size(); ++p) {
+    const Pool& pool = cell_.pools()[p];
+    free_[p].resize(at(pool.size()));
+    std::iota(free_[p].begin(), free_[p].end(), pool.begin);
+    if (cell_.uniform()) {
+      std::reverse(free_[p].begin(), free_[p].end());
+    } else {
+      std::stable_sort(free_[p].begin(), free_[p].end(), [&](int a, int b) { return cell_.speed(a) < cell_.speed(b); });
+    }
+  }
+}
+
+void MicroBatchFiller::complete(MicroBatch& micro_batch) {
+  free_all();
+  for (const LockGroup& group : micro_batch.groups) {
+    for (const int rank : group.ranks) std::erase(free_[at(cell_.pool_of(rank))], rank);
+  }
+  use_free_ranks(micro_batch);
+  micro_batch.seconds = micro_batch.work_s = 0.0;
+  micro_batch.idle_ranks = 0;
+  for (const LockGroup& group : micro_batch.groups) {
+    micro_batch.work_s += group.load.alone_s + cell_.model().need(group.load) * cell_.model().pack_s();
+    micro_batch.seconds = std::max(micro_batch.seconds, group.seconds);
+  }
+  for (const std::vector<int>& free : free_) micro_batch.idle_ranks += static_cast<int>(free.size());
+}
+
+MicroBatch MicroBatchFiller::fill(LeftItems& left, double target_s) {
+  free_all();
+  MicroBatch result;
+  int ranks = cell_.ranks();
+  for (int position = left.next(0); position < left.count() && ranks > 0; position = left.next(position + 1)) {
+    const FreeItem& item = items_[at(position)];
+    const int degree = degree_within(item, target_s);
+    if (degree > ranks) continue;
+    ticks_ += 4 * kTicksOfTime;
+    LockGroup group;
+    group.load = item;
+    group.items = {position};
+    if (!find_ranks(item, degree, group)) continue;
+    left.take(position);
+    add_riders(left, target_s, group);
+    ranks -= group.degree();
+    result.groups.push_back(std::move(group));
+  }
+  complete(result);
+  return result;
+}
+
+}  // namespace dhp

@@ -1,0 +1,91 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "plan/free_model.h"
+
+namespace dhp {
+
+/// Sequences that share a group in one micro-batch.
+struct LockGroup {
+  FreeItem load;                ///< all of them together
+  std::vector<int> ranks = {};  ///< of the cell
+  Transfer transfer = {};       ///< of these ranks
+  double speed = 1.0;           ///< of the slowest of them
+  double seconds = 0.0;
+  std::vector<std::int32_t> items = {};  ///< positions in the sorted items
+
+  int degree() const { return static_cast<int>(ranks.size()); }
+};
+
+struct MicroBatch {
+  std::vector<LockGroup> groups = {};
+  double seconds = 0.0;  ///< of the slowest group
+  double work_s = 0.0;   ///< rank time that its items take at the very least
+  int idle_ranks = 0;
+};
+
+using MicroBatches = std::vector<MicroBatch>;
+
+/// The items that are not yet in a micro-batch, by falling alone_s.
+class LeftItems {
+ public:
+  explicit LeftItems(std::size_t count);
+
+  /// The first position at or after this one that is left; count() if there is none.
+  int next(int position);
+  void take(int position) { next_[static_cast<std::size_t>(position)] = position + 1; }
+  int count() const { return static_cast<int>(next_.size()) - 1; }
+  bool empty() { return next(0) == count(); }
+
+ private:
+  std::vector<std::int32_t> next_;
+};
+
+/// Makes one micro-batch after the other of items.
+///
+/// The longest item comes first, on as few ranks as let it end by the target. Groups that fit a node stay inside one,
+/// wider ones take whole nodes. Shorter items ride along as far as time and memory of the group allow. Ranks that are
+/// left over join the slowest group that they make quicker.
+class MicroBatchFiller {
+ public:
+  /// `items` by falling alone_s. Both must outlive the filler. `no_idle_ranks`: ranks join a group even where that
+  /// makes it slower.
+  MicroBatchFiller(const FreeCell& cell, std::span<const FreeItem> items, bool no_idle_ranks);
+
+  /// Takes at least one of the items that are left.
+  MicroBatch fill(LeftItems& left, double target_s);
+
+  /// Work done since construction, in the unit of GroupPlacer::ticks().
+  std::int64_t ticks() const { return ticks_; }
+
+  /// Lets ranks without a group join one, and sums up the micro-batch.
+  void complete(MicroBatch& micro_batch);
+
+  bool fits(const FreeItem& load, int degree) const { return cell_.model().holds(load.tokens, load.patches, degree); }
+  /// Finds transfer, speed and seconds of the group's ranks.
+  void settle(LockGroup& group) const;
+
+ private:
+  static std::size_t at(std::int64_t value) { return static_cast<std::size_t>(value); }
+
+  int degree_within(const FreeItem& item, double target_s) const;
+  bool find_ranks(const FreeItem& item, int degree, LockGroup& group);
+  bool take_from_pool(int degree, LockGroup& group);
+  bool take_whole_pools(const FreeItem& item, int degree, LockGroup& group);
+  void take(int pool, int count, LockGroup& group);
+  void add_riders(LeftItems& left, double target_s, LockGroup& group) const;
+  void use_free_ranks(MicroBatch& micro_batch);
+  bool grow(LockGroup& group, int pool, int count, bool even_if_slower);
+  void free_all();
+
+  const FreeCell& cell_;
+  std::span<const FreeItem> items_;
+  bool no_idle_ranks_;
+  mutable std::int64_t ticks_ = 0;
+  std::vector<std::vector<int>> free_;  // by pool: ranks without a group, the slowest first
+};
+
+}  // namespace dhp

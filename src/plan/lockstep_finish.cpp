@@ -1,0 +1,77 @@
+#include "plan/lockstep_finish.h"
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+
+#include "plan/free_fill.h"
+
+namespace dhp {
+namespace {
+
+constexpr int kMore = 2;  // micro-batches beyond the fewest
+constexpr int kLevelSteps = 400;
+
+std::size_t at(std::int64_t value) { return static_cast<std::size_t>(value); }
+
+LockGroup group_of(std::span<const FreeItem> items, std::span<const std::int32_t> members, int rank) {
+  LockGroup group;
+  group.ranks = {rank};
+  group.load = items[at(members[0])];
+  for (const std::int32_t member : members.subspan(1)) group.load.add(items[at(member)]);
+  group.items.assign(members.begin(), members.end());
+  return group;
+}
+
+/// `count` micro-batches; nothing where they cannot hold all.
+MicroBatches deal(const FreeCell& cell, std::span<const FreeItem> items, std::span<const std::int32_t> alone, int count,
+                  MicroBatchFiller& filler) {
+  Lanes bins{{}, cell.uniform(), cell.total_speed() * count};
+  for (int k = 0; k < count; ++k) {
+    bins.speed.insert(bins.speed.end(), cell.lanes().speed.begin(), cell.lanes().speed.end());
+  }
+  AloneFiller levels(cell.model(), bins, items, true);
+  const std::vector<double> ready_s(at(bins.count()), 0.0);
+  if (levels.fill(alone, ready_s, {}) == std::numeric_limits<double>::infinity()) return {};
+  levels.level(kLevelSteps, 0.0);
+  std::vector<int> order(at(bins.count()));
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int a, int b) { return levels.end_s()[at(a)] > levels.end_s()[at(b)]; });
+  MicroBatches result(at(count));
+  std::vector<std::size_t> tasks(at(cell.ranks()), 0);  // by rank
+  int next = 0;
+  for (const int bin : order) {
+    if (levels.tail(bin).empty()) continue;
+    // Where ranks differ in speed, a bin belongs to its rank.
+    const int rank = cell.uniform() ? next++ % cell.ranks() : bin % cell.ranks();
+    LockGroup group = group_of(items, levels.tail(bin), rank);
+    filler.settle(group);
+    result[tasks[at(rank)]++].groups.push_back(std::move(group));
+  }
+  std::erase_if(result, [](const MicroBatch& one) { return one.groups.empty(); });
+  for (MicroBatch& one : result) filler.complete(one);
+  return result;
+}
+
+}  // namespace
+
+std::vector<MicroBatches> finishes(const FreeCell& cell, std::span<const FreeItem> items, LeftItems& left,
+                                   MicroBatchFiller& filler) {
+  double need = 0.0;
+  std::vector<std::int32_t> alone;
+  for (int position = left.next(0); position < left.count(); position = left.next(position + 1)) {
+    if (items[at(position)].min_degree > 1) return {};
+    need += cell.model().need(items[at(position)]);
+    alone.push_back(position);
+  }
+  std::vector<MicroBatches> result;
+  const int fewest = static_cast<int>(need / cell.ranks()) + 1;
+  for (int count = fewest; count <= fewest + kMore; ++count) {
+    MicroBatches dealt = deal(cell, items, alone, count, filler);
+    if (!dealt.empty()) result.push_back(std::move(dealt));
+  }
+  return result;
+}
+
+}  // namespace dhp

@@ -1,0 +1,16 @@
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "plan/lockstep_fill.h"
+
+namespace dhp {
+
+/// Ways to end a plan when all that is left can run on single ranks: the fewest micro-batches that memory allows, and
+/// one and two more. All items are dealt to all ranks of all of them at once and levelled, then sorted by time into
+/// micro-batches. Nothing while an item that is left needs more than one rank.
+std::vector<MicroBatches> finishes(const FreeCell& cell, std::span<const FreeItem> items, LeftItems& left,
+                                   MicroBatchFiller& filler);
+
+}  // namespace dhp

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+
+#include "torch/exchange_schedule.h"
+#include "torch/group_call.h"
+#include "torch/ring_attention.h"
+#include "torch/shard_layout.h"
+
+namespace dhp {
+
+/// One pass, forward or backward, as one member sees it.
+struct AttentionPass {
+  const Members& members;
+  std::string doing;     // "ring_attention forward"
+  std::string exchange;  // "direct"
+  ShardLayout layout;
+  ExchangeSchedule schedule;
+  int ticks;
+
+  /// The owner of the shard to compute with, or kNoBlock.
+  int owner_at(int tick) const { return schedule.block[static_cast<std::size_t>(tick)]; }
+  bool is_half(int owner) const { return schedule.half[static_cast<std::size_t>(owner)]; }
+};
+
+enum class Pass { kForward, kBackward };
+
+/// The call is a checked one. Makes sure that whoever sends to this rank makes the same call: throws c10::DistError if
+/// not. `q` and `k` are this rank's.
+AttentionPass begin_pass(Pass pass, const Members& members, const RingAttentionCall& call, const at::Tensor& q,
+                         const at::Tensor& k);
+
+}  // namespace dhp
