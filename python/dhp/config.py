@@ -35,9 +35,7 @@ class TrainConfig:
     steps: int = 100
     seed: int = 0
     schedule: str = "paper"  # a planner of `dhp plan`
-    plan: dict[str, Any] = field(
-        default_factory=dict
-    )  # table [plan]: the other options of `dhp plan`, as max_degree = 8
+    plan: dict[str, Any] = field(default_factory=dict)  # table [plan]: further options of `dhp plan`, max_degree = 8
     capacity_tokens: int = 0  # tokens a rank may hold in a task; 0: what the cost and cluster files say
     cluster: str = ""  # dhp.cluster/1 file; empty: one node of the local ranks
     cost: str = ""  # dhp.cost/1 file; empty: counted from the model's config.json for `device`

@@ -8,6 +8,7 @@
 
 #include "bindings/bindings.h"
 #include "dhp/explain.h"
+#include "dhp/metrics.h"
 #include "dhp/planner.h"
 
 namespace nb = nanobind;
@@ -77,12 +78,44 @@ void bind_explain(nb::module_& module) {
              "What bounds the plan, its longest waits, idle share and gap. The plan must be valid (check_plan).");
 }
 
+void bind_metrics(nb::module_& module) {
+  nb::class_<PlanMetrics>(module, "PlanMetrics", "What a plan costs, by prediction, besides its makespan.")
+      .def_ro("makespan_s", &PlanMetrics::makespan_s)
+      .def_ro("idle_share", &PlanMetrics::idle_share, "of ranks x makespan")
+      .def_ro("exposed_transfer_s", &PlanMetrics::exposed_transfer_s,
+              "rank-seconds in which a task runs but only waits for transfers")
+      .def_ro("exposed_transfer_share", &PlanMetrics::exposed_transfer_share, "of ranks x makespan")
+      .def_ro("memory_bytes", &PlanMetrics::memory_bytes, "by rank: activations of its largest task")
+      .def_ro("peak_memory_bytes", &PlanMetrics::peak_memory_bytes, "of the fullest rank")
+      .def_ro("peak_memory_share", &PlanMetrics::peak_memory_share, "the same in activation budgets")
+      .def_ro("peers", &PlanMetrics::peers, "by rank: distinct ranks that it shares tasks with")
+      .def_ro("most_peers", &PlanMetrics::most_peers)
+      .def("__repr__", [](const PlanMetrics& metrics) {
+        std::ostringstream text;
+        text << "<PlanMetrics: " << metrics.makespan_s << " s, idle " << metrics.idle_share * 100.0 << " %, at most "
+             << metrics.most_peers << " peers>";
+        return text.str();
+      });
+  module.def("measure_plan", &measure_plan, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
+             "Idle time, exposed transfers, memory and peers of a valid plan.");
+  module.attr("kMostNoise") = kMostNoise;
+  module.def(
+      "noisy_makespans",
+      [](const Plan& plan, const std::vector<double>& task_s, double noise, int trials, std::uint64_t seed) {
+        return noisy_makespans(plan, task_s, noise, trials, seed);
+      },
+      "plan"_a, "task_s"_a, "noise"_a, "trials"_a, "seed"_a,
+      "Makespans of steps in which every task takes its task_s times a log-normal factor of its own, of mean 1 and\n"
+      "sigma `noise` (0 to kMostNoise). The same on every machine. Raises ValueError for other noise.");
+}
+
 }  // namespace
 
 void bind_planner(nb::module_& module) {
   bind_options(module);
   bind_plan_batch(module);
   bind_explain(module);
+  bind_metrics(module);
 }
 
 }  // namespace dhp::bindings

@@ -16,6 +16,7 @@ inline constexpr int kBadInput = 2;  ///< files, options or values that make no 
 void add_plan_command(CLI::App& app, int& exit_code);
 void add_check_command(CLI::App& app, int& exit_code);
 void add_explain_command(CLI::App& app, int& exit_code);
+void add_compare_command(CLI::App& app, int& exit_code);
 void add_cost_command(CLI::App& app, int& exit_code);
 
 /// Adds --output-format. `json` is set when parsing.

@@ -58,6 +58,7 @@ int run(int argc, char** argv) {
   add_plan_command(app, exit_code);
   add_check_command(app, exit_code);
   add_explain_command(app, exit_code);
+  add_compare_command(app, exit_code);
   add_cost_command(app, exit_code);
   if (const std::string more = externals_text(); !more.empty()) app.footer(more);
 

@@ -73,29 +73,51 @@ double exchange_s(const CostModel& cost, const Cluster& cluster, const GroupShap
   return transfer_latency_s(cost, cluster, shape) + bytes_s(cluster, shape, exchange, bytes);
 }
 
+/// What a rank computes of the attention of one pass: all of it, and the fixed part of each step.
+struct Attention {
+  double total_s = 0.0;
+  double fixed_s = 0.0;
+};
+Attention attention_of(const PassCost& pass, const Load& load, const GroupShape& shape) {
+  return {.total_s = pass.pair_s * load.tokens_squared / (2 * static_cast<double>(shape.degree)) / shape.speed,
+          .fixed_s = (pass.step_s + load.sequences * pass.sequence_step_s) / shape.speed};
+}
+
+/// Seconds by which the transfers of one pass outlast the attention that hides them.
+double ring_exposed_s(const CostModel& cost, const Cluster& cluster, const PassCost& pass, const Load& load,
+                      const GroupShape& shape, Exchange exchange) {
+  if (shape.degree == 1) return 0.0;
+  const double degree = shape.degree;
+  const Attention attention = attention_of(pass, load, shape);
+  const double transfer = exchange_s(cost, cluster, shape, exchange, pass.ring_bytes_per_token * load.tokens / degree);
+  const double hidden = (degree - 1) * (attention.total_s / degree + attention.fixed_s);
+  return std::max(0.0, transfer - hidden);
+}
+
 /// Attention of one pass with the shards of the group travelling behind it.
 double ring_attention_s(const CostModel& cost, const Cluster& cluster, const PassCost& pass, const Load& load,
                         const GroupShape& shape, Exchange exchange) {
+  const Attention attention = attention_of(pass, load, shape);
+  return attention.total_s + shape.degree * attention.fixed_s +
+         ring_exposed_s(cost, cluster, pass, load, shape, exchange);
+}
+
+/// Transfers of one pass of all_to_all.
+double all_to_all_transfer_s(const CostModel& cost, const Cluster& cluster, const PassCost& pass, const Load& load,
+                             const GroupShape& shape) {
+  if (shape.degree == 1) return 0.0;
   const double degree = shape.degree;
-  const double fixed = (pass.step_s + load.sequences * pass.sequence_step_s) / shape.speed;
-  const double attention = pass.pair_s * load.tokens_squared / (2 * degree) / shape.speed;
-  if (shape.degree == 1) return attention + fixed;
-  const double transfer = exchange_s(cost, cluster, shape, exchange, pass.ring_bytes_per_token * load.tokens / degree);
-  const double hidden = (degree - 1) * (attention / degree + fixed);
-  return attention + degree * fixed + std::max(0.0, transfer - hidden);
+  const double bytes = pass.all_to_all_bytes_per_token * load.tokens / degree * (degree - 1) / degree;
+  const double bandwidth =
+      shape.nodes == 1 ? node_bandwidth(cluster, shape.degree) : cluster.inter_node.bandwidth_bytes_per_s;
+  return 4 * cost.layers * latency_s(cluster, shape) + bytes / bandwidth;
 }
 
 /// Attention of one pass with whole sequences and split heads; nothing is hidden.
 double all_to_all_attention_s(const CostModel& cost, const Cluster& cluster, const PassCost& pass, const Load& load,
                               const GroupShape& shape) {
-  const double degree = shape.degree;
-  const double fixed = pass.step_s + load.sequences * pass.sequence_step_s;
-  const double attention = (pass.pair_s * load.tokens_squared / (2 * degree) + fixed) / shape.speed;
-  if (shape.degree == 1) return attention;
-  const double bytes = pass.all_to_all_bytes_per_token * load.tokens / degree * (degree - 1) / degree;
-  const double bandwidth =
-      shape.nodes == 1 ? node_bandwidth(cluster, shape.degree) : cluster.inter_node.bandwidth_bytes_per_s;
-  return attention + 4 * cost.layers * latency_s(cluster, shape) + bytes / bandwidth;
+  const Attention attention = attention_of(pass, load, shape);
+  return attention.total_s + attention.fixed_s + all_to_all_transfer_s(cost, cluster, pass, load, shape);
 }
 
 /// A cost model without these figures would make all_to_all look free.
@@ -111,6 +133,16 @@ void check_all_to_all(const CostModel& cost) {
 }
 
 }  // namespace
+
+double exposed_transfer_s(const CostModel& cost, const Cluster& cluster, const Load& load, const GroupShape& shape,
+                          Exchange exchange) {
+  double seconds = 0.0;
+  for (const PassCost* pass : {&cost.forward, &cost.backward}) {
+    seconds += exchange == Exchange::all_to_all ? all_to_all_transfer_s(cost, cluster, *pass, load, shape)
+                                                : ring_exposed_s(cost, cluster, *pass, load, shape, exchange);
+  }
+  return seconds;
+}
 
 double transfer_latency_s(const CostModel& cost, const Cluster& cluster, const GroupShape& shape) {
   return (shape.degree - 1) * (cost.layers * latency_s(cluster, shape));

@@ -12,4 +12,8 @@ double transfer_latency_s(const CostModel& cost, const Cluster& cluster, const G
 /// Not for all_to_all.
 double transfer_seconds_per_byte(const Cluster& cluster, const GroupShape& shape, Exchange exchange);
 
+/// The part of task_seconds() in which the ranks of the group do nothing but wait for transfers. 0 on one rank.
+double exposed_transfer_s(const CostModel& cost, const Cluster& cluster, const Load& load, const GroupShape& shape,
+                          Exchange exchange);
+
 }  // namespace dhp

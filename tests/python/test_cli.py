@@ -1,4 +1,4 @@
-"""The command line: exit codes, messages and JSON of `dhp plan|check|explain|cost` and of external commands."""
+"""The command line: exit codes, messages and JSON of `dhp plan|check|explain|compare|cost`, and external commands."""
 
 from __future__ import annotations
 
@@ -346,6 +346,73 @@ def test_explain(files: dict[str, Path]) -> None:
     assert waits == sorted(waits, reverse=True)
 
 
+# --- compare
+
+
+def test_compare_sorts_all_planners_by_makespan(files: dict[str, Path]) -> None:
+    result = dhp("compare", *inputs(files))
+    assert (result.code, result.err) == (0, "")
+    lines = result.out.splitlines()
+    assert lines[0].startswith("12 sequences on 6 ranks, bound ")
+    assert lines[1].split()[0] == "schedule"
+    answer = dhp("compare", *inputs(files), "--output-format", "json").json()["schedules"]
+    assert {entry["schedule"] for entry in answer} >= {"paper", "static"}
+    planned = [entry for entry in answer if "reason" not in entry]
+    assert answer[: len(planned)] == planned
+    makespans = [entry["makespan_s"] for entry in planned]
+    assert makespans == sorted(makespans)
+    for entry in planned:
+        assert entry["planning_s"] > 0.0
+        assert entry["ratio_to_bound"] is None or entry["ratio_to_bound"] >= 1.0
+        assert 0.0 <= entry["exposed_transfer_share"] <= 1.0
+        assert 0.0 < entry["peak_memory_share"] <= 1.0
+        assert 0 <= entry["most_peers"] < 6
+    paper = next(entry for entry in planned if entry["schedule"] == "paper")
+    assert paper["makespan_s"] == json.loads(files["plan"].read_text())["predicted"]["makespan_s"]
+
+
+def test_compare_gives_the_reason_where_there_is_no_plan(files: dict[str, Path]) -> None:
+    words = ["--schedules", "static:4,paper", "--output-format", "json"]
+    answer = dhp("compare", *inputs(files), *words).json()["schedules"]
+    assert [entry["schedule"] for entry in answer] == ["paper", "static:4"]
+    assert "4 does not divide the 6 ranks" in answer[1]["reason"]
+    none = dhp("compare", *inputs(files), "--max-degree", "1", "--max-tokens-per-rank", "3000")
+    assert none.code == 1
+    assert "under the cap on tokens a rank" in none.out
+
+
+def test_compare_with_noise_is_the_same_every_time(files: dict[str, Path]) -> None:
+    words = ["--noise", "0.1", "--trials", "50", "--schedules", "paper", "--output-format", "json"]
+
+    def noisy(*more: str) -> tuple[float, float, float]:
+        entry = dhp("compare", *inputs(files), *words, *more).json()["schedules"][0]
+        return entry["makespan_s"], entry["noisy_mean_s"], entry["noisy_percentile95_s"]
+
+    makespan, mean, high = noisy()
+    assert makespan < mean < high
+    assert noisy() == (makespan, mean, high)
+    assert noisy("--seed", "8") != (makespan, mean, high)
+    text = dhp("compare", *inputs(files), "--noise", "0.1").out
+    assert "noisy mean" in text
+    assert "vs predicted" in text
+    assert "noisy" not in dhp("compare", *inputs(files)).out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--schedules", "paper,best"], '--schedules: found "best", which is no planner'),
+        (["--noise", "2"], "--noise"),
+        (["--trials", "0"], "--trials"),
+        (["--max-degree", "-1"], "--max-degree: found -1, expected at least 0"),
+    ],
+)
+def test_compare_refuses_bad_options(files: dict[str, Path], words: list[str], message: str) -> None:
+    result = dhp("compare", *inputs(files), *words)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith(f"dhp: error: {message}")
+
+
 # --- cost
 
 
@@ -387,7 +454,7 @@ def test_help_and_version() -> None:
     for words in (["--help"], ["help"]):
         result = dhp(*words)
         assert result.code == 0
-        for command in ("plan", "check", "explain", "cost"):
+        for command in ("plan", "check", "explain", "compare", "cost"):
             assert f"\n  {command} " in result.out
     assert dhp("plan", "--help").code == 0
     assert dhp("--version").out.startswith("dhp ")
@@ -401,7 +468,7 @@ def test_unknown_command_lists_the_known_ones() -> None:
     result = dhp("plam")
     assert result.code == 2
     assert '"plam" is not a command' in result.err
-    assert "plan, check, explain, cost" in result.err
+    assert "plan, check, explain, compare, cost" in result.err
     assert dhp("../plan").code == 2
 
 

@@ -105,6 +105,25 @@ def test_plan_check_replay_explain() -> None:
         assert plan.predicted.lower_bound_s == core.simple_lower_bound_s(batch, CLUSTER, COST)
 
 
+def test_metrics_and_noise() -> None:
+    batch = batch_of(3000, 200, 1500, 70, 900, 9000)
+    plan = core.plan_batch(batch, CLUSTER, COST)
+    assert isinstance(plan, core.Plan)
+    metrics = core.measure_plan(plan, batch, CLUSTER, COST)
+    assert plan.predicted is not None
+    assert metrics.makespan_s == plan.predicted.makespan_s
+    assert metrics.peak_memory_bytes == max(metrics.memory_bytes) <= 3e9
+    assert metrics.most_peers == max(metrics.peers) < 6
+    assert metrics.exposed_transfer_s >= 0.0
+    assert "peers" in repr(metrics)
+    seconds = core.predict_task_seconds(plan, batch, CLUSTER, COST)
+    assert core.noisy_makespans(plan, seconds, 0.0, 2, 7) == pytest.approx([metrics.makespan_s] * 2)
+    noisy = core.noisy_makespans(plan, seconds, 0.1, 5, 7)
+    assert len(set(noisy)) == 5
+    with pytest.raises(ValueError):
+        core.noisy_makespans(plan, seconds, 1.5, 5, 7)
+
+
 def test_task_seconds_and_memory_follow_the_formulas() -> None:
     sequences = [core.Sequence(0, 3000, 400), core.Sequence(1, 1000)]
     linear, pairs = 3e-4 * 4000, 3e-9 * (3000**2 + 1000**2) / 2

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "dhp/plan.h"
+
+namespace dhp {
+
+/// What a plan costs, by prediction, besides its makespan.
+struct PlanMetrics {
+  double makespan_s = 0.0;
+  double idle_share = 0.0;  ///< of ranks x makespan
+  /// Rank-seconds in which a task runs but only waits for transfers, and their share of ranks x makespan.
+  double exposed_transfer_s = 0.0;
+  double exposed_transfer_share = 0.0;
+  std::vector<double> memory_bytes = {};  ///< by rank: activations of its largest task
+  double peak_memory_bytes = 0.0;         ///< of the fullest rank
+  double peak_memory_share = 0.0;         ///< the same in activation budgets
+  std::vector<int> peers = {};            ///< by rank: distinct ranks that it shares tasks with
+  int most_peers = 0;
+};
+
+/// The plan must be valid (check_plan).
+PlanMetrics measure_plan(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost);
+
+/// Largest noise accepted.
+inline constexpr double kMostNoise = 1.0;
+
+/// Makespans of `trials` steps in which every task takes its `task_s` times a random factor of its own: log-normal with
+/// mean 1 and standard deviation `noise` of the logarithm, as estimates of task time err. The k-th trial of a seed is
+/// the same on every machine. Throws std::invalid_argument for noise outside [0, kMostNoise] or negative trials.
+std::vector<double> noisy_makespans(const Plan& plan, std::span<const double> task_s, double noise, int trials,
+                                    std::uint64_t seed);
+
+}  // namespace dhp

@@ -1,0 +1,270 @@
+// dhp compare: one table over planners, for the batch at hand.
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <optional>
+#include <sstream>
+
+#include "cli/cli.h"
+#include "cli/inputs.h"
+#include "cli/report.h"
+#include "cli/table.h"
+#include "dhp/error.h"
+#include "dhp/metrics.h"
+#include "dhp/planner.h"
+
+namespace dhp::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr int kDefaultTrials = 200;
+constexpr std::uint64_t kDefaultSeed = 7;
+
+struct CompareCommand {
+  Inputs inputs;
+  PlanOptions options;
+  std::string schedules;
+  double noise = 0.0;
+  int trials = kDefaultTrials;
+  std::uint64_t seed = kDefaultSeed;
+  bool json = false;
+};
+
+struct Noisy {
+  double mean_s = 0.0;
+  double percentile95_s = 0.0;
+};
+
+/// What one planner makes of the batch: a plan, or the reason why there is none.
+struct Entry {
+  std::string schedule;
+  std::string reason;
+  Plan plan = {};
+  PlanMetrics metrics = {};
+  double bound_s = 0.0;  ///< 0: none is known
+  double planning_s = 0.0;
+  std::optional<Noisy> noisy = {};
+
+  bool planned() const { return reason.empty(); }
+};
+
+/// The value that a share `q` of the values does not exceed, the nearest rank of them.
+double percentile(std::vector<double> values, double q) {
+  std::sort(values.begin(), values.end());
+  const auto rank = static_cast<std::size_t>(std::ceil(q * static_cast<double>(values.size())));
+  return values[std::max<std::size_t>(rank, 1) - 1];
+}
+
+Noisy noisy_of(const CompareCommand& command, const Plan& plan) {
+  const Inputs& in = command.inputs;
+  const std::vector<double> task_s = predict_task_seconds(plan, in.batch, in.cluster, in.cost);
+  const std::vector<double> makespans = noisy_makespans(plan, task_s, command.noise, command.trials, command.seed);
+  const double sum = std::accumulate(makespans.begin(), makespans.end(), 0.0);
+  constexpr double kTail = 0.95;
+  return {sum / static_cast<double>(makespans.size()), percentile(makespans, kTail)};
+}
+
+/// Seconds of the calls so far, until there are enough for a median or they have taken long enough.
+bool is_enough(const std::vector<double>& seconds) {
+  constexpr std::size_t kRuns = 5;
+  constexpr double kLongEnough = 2.0;
+  return seconds.size() >= kRuns || std::accumulate(seconds.begin(), seconds.end(), 0.0) > kLongEnough;
+}
+
+Entry try_planner(const CompareCommand& command, const std::string& schedule) {
+  const Inputs& in = command.inputs;
+  Entry entry{.schedule = schedule, .reason = {}};
+  PlanOptions options = command.options;
+  options.schedule = schedule;
+  try {
+    std::vector<double> seconds;
+    PlanResult result;
+    do {
+      const auto begin = std::chrono::steady_clock::now();
+      result = plan_batch(in.batch, in.cluster, in.cost, options);
+      seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+    } while (std::holds_alternative<Plan>(result) && !is_enough(seconds));
+    if (const auto* infeasible = std::get_if<Infeasible>(&result)) {
+      entry.reason = infeasible->reason;
+      return entry;
+    }
+    entry.plan = std::get<Plan>(std::move(result));
+    entry.planning_s = percentile(seconds, 0.5);
+  } catch (const InputError& error) {  // a rule of this planner's own
+    entry.reason = error.what();
+    return entry;
+  }
+  entry.metrics = measure_plan(entry.plan, in.batch, in.cluster, in.cost);
+  entry.bound_s = entry.plan.predicted ? entry.plan.predicted->lower_bound_s : 0.0;
+  if (command.noise > 0.0) entry.noisy = noisy_of(command, entry.plan);
+  return entry;
+}
+
+/// A typing error is bad input; a number that a planner cannot use is its own reason in the table.
+bool is_known(const std::string& schedule) {
+  const std::vector<PlannerInfo>& infos = planners();
+  return std::any_of(infos.begin(), infos.end(), [name = schedule.substr(0, schedule.find(':'))](const auto& info) {
+    return info.name.substr(0, info.name.find(':')) == name;
+  });
+}
+
+std::vector<std::string> schedules_of(const CompareCommand& command) {
+  std::vector<std::string> names;
+  if (command.schedules.empty()) {
+    for (const PlannerInfo& planner : planners()) {
+      if (planner.name.find(':') == std::string::npos) names.push_back(planner.name);
+    }
+    return names;
+  }
+  std::istringstream list(command.schedules);
+  for (std::string name; std::getline(list, name, ',');) {
+    if (!is_known(name)) throw InputError("--schedules", "", "found \"" + name + "\", which is no planner");
+    names.push_back(name);
+  }
+  return names;
+}
+
+std::string number_text(double value, int digits) {
+  std::ostringstream text;
+  text.setf(std::ios::fixed);
+  text.precision(digits);
+  text << value;
+  return text.str();
+}
+
+std::string bytes_text(double bytes) {
+  constexpr double kMiB = 1024.0 * 1024.0;
+  constexpr double kGiB = 1024.0 * kMiB;
+  return bytes >= kGiB ? number_text(bytes / kGiB, 1) + " GiB" : number_text(bytes / kMiB, 1) + " MiB";
+}
+
+std::string change_text(double from, double to) {
+  const double percent = from > 0.0 ? (to / from - 1.0) * 100.0 : 0.0;
+  return (percent < 0.0 ? "-" : "+") + number_text(std::abs(percent), 1) + " %";
+}
+
+std::string to_text(const std::vector<Entry>& entries, const CompareCommand& command) {
+  std::vector<TextTable::Column> columns = {{"schedule", TextTable::Align::left},
+                                            {"makespan"},
+                                            {"× bound"},
+                                            {"idle"},
+                                            {"transfer"},
+                                            {"peak memory"},
+                                            {"peers"},
+                                            {"tasks"},
+                                            {"planning"}};
+  if (command.noise > 0.0) {
+    for (const char* heading : {"noisy mean", "vs predicted", "95 %"}) columns.push_back({heading});
+  }
+  TextTable table(std::move(columns));
+  double best_bound_s = 0.0;
+  for (const Entry& entry : entries) {
+    if (!entry.planned()) {
+      table.add({entry.schedule, entry.reason});
+      continue;
+    }
+    const PlanMetrics& m = entry.metrics;
+    best_bound_s = std::max(best_bound_s, entry.bound_s);
+    std::vector<std::string> cells = {entry.schedule == entry.plan.planner ? entry.schedule : entry.plan.planner,
+                                      seconds_text(m.makespan_s),
+                                      entry.bound_s > 0.0 ? number_text(m.makespan_s / entry.bound_s, 3) : "-",
+                                      percent_text(m.idle_share),
+                                      percent_text(m.exposed_transfer_share),
+                                      bytes_text(m.peak_memory_bytes) + " " + percent_text(m.peak_memory_share),
+                                      std::to_string(m.most_peers),
+                                      std::to_string(entry.plan.tasks.size()),
+                                      number_text(entry.planning_s * 1e3, 1) + " ms"};
+    if (entry.noisy) {
+      cells.push_back(seconds_text(entry.noisy->mean_s));
+      cells.push_back(change_text(m.makespan_s, entry.noisy->mean_s));
+      cells.push_back(seconds_text(entry.noisy->percentile95_s));
+    }
+    table.add(std::move(cells));
+  }
+  const Inputs& in = command.inputs;
+  std::string text = std::to_string(in.batch.sequences.size()) + " sequences on " + std::to_string(in.cluster.ranks()) +
+                     " ranks, bound " + seconds_text(best_bound_s) + '\n';
+  text += table.text();
+  if (command.noise > 0.0) {
+    text += "noise: every task takes its time times a log-normal factor, mean 1, sigma " +
+            number_text(command.noise, 2) + "; " + std::to_string(command.trials) + " trials, seed " +
+            std::to_string(command.seed) + '\n';
+  }
+  return text;
+}
+
+Json to_json(const Entry& entry) {
+  if (!entry.planned()) return {{"schedule", entry.schedule}, {"reason", entry.reason}};
+  const PlanMetrics& m = entry.metrics;
+  Json json = {{"schedule", entry.schedule},
+               {"planner", entry.plan.planner},
+               {"makespan_s", m.makespan_s},
+               {"lower_bound_s", entry.bound_s},
+               {"ratio_to_bound", entry.bound_s > 0.0 ? Json(m.makespan_s / entry.bound_s) : Json(nullptr)},
+               {"idle_share", m.idle_share},
+               {"exposed_transfer_s", m.exposed_transfer_s},
+               {"exposed_transfer_share", m.exposed_transfer_share},
+               {"peak_memory_bytes", m.peak_memory_bytes},
+               {"peak_memory_share", m.peak_memory_share},
+               {"most_peers", m.most_peers},
+               {"tasks", entry.plan.tasks.size()},
+               {"planning_s", entry.planning_s}};
+  if (entry.noisy) {
+    json["noisy_mean_s"] = entry.noisy->mean_s;
+    json["noisy_percentile95_s"] = entry.noisy->percentile95_s;
+  }
+  return json;
+}
+
+int run(CompareCommand& command) {
+  command.inputs.read();
+  std::vector<Entry> entries;
+  for (const std::string& schedule : schedules_of(command)) entries.push_back(try_planner(command, schedule));
+  std::stable_sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
+    if (a.planned() != b.planned()) return a.planned();
+    return a.planned() && a.metrics.makespan_s < b.metrics.makespan_s;
+  });
+  if (command.json) {
+    Json json = {{"schedules", Json::array()}};
+    for (const Entry& entry : entries) json["schedules"].push_back(to_json(entry));
+    if (command.noise > 0.0) {
+      json["noise"] = {{"sigma", command.noise}, {"trials", command.trials}, {"seed", command.seed}};
+    }
+    std::cout << line(json.dump(1));
+  } else {
+    std::cout << to_text(entries, command);
+  }
+  return !entries.empty() && entries.front().planned() ? kOk : kNo;
+}
+
+}  // namespace
+
+void add_compare_command(CLI::App& app, int& exit_code) {
+  auto command = std::make_shared<CompareCommand>();
+  CLI::App& sub = *app.add_subcommand("compare", "Plan a batch with every planner and compare the plans");
+  command->inputs.add_options(sub);
+  sub.add_option("--schedules", command->schedules, "planners of dhp plan, with commas between them; all unless given")
+      ->type_name("NAME,...");
+  sub.add_option("--noise", command->noise, "sigma of the log-normal error of each task's time; 0: none")
+      ->check(CLI::Range(0.0, kMostNoise))
+      ->capture_default_str();
+  sub.add_option("--trials", command->trials, "noisy steps to average over")
+      ->check(CLI::Range(1, 1'000'000))
+      ->capture_default_str();
+  sub.add_option("--seed", command->seed, "of the noise")->capture_default_str();
+  add_plan_options(sub, command->options);
+  add_output_format(sub, command->json);
+  sub.footer(
+      "\"transfer\" is the share of all ranks' time that waits for transfers, \"peers\" the most ranks that one rank\n"
+      "shares tasks with, \"planning\" the median of up to five runs. A planner that has no plan says why.\n"
+      "Exit codes: 0 compared, 1 no planner has a plan, 2 bad input.");
+  sub.callback([command, &exit_code] { exit_code = run(*command); });
+}
+
+}  // namespace dhp::cli

@@ -1,0 +1,64 @@
+#include "dhp/metrics.h"
+
+#include <algorithm>
+#include <unordered_map>
+
+#include "cost/transfer.h"
+
+namespace dhp {
+namespace {
+
+std::size_t index(int value) { return static_cast<std::size_t>(value); }
+
+/// Distinct ranks that each rank shares tasks with.
+std::vector<int> count_peers(const Plan& plan) {
+  const std::size_t ranks = index(plan.ranks);
+  std::vector<std::vector<Rank>> met(ranks);
+  for (const Task& task : plan.tasks) {
+    if (task.degree() == 1) continue;
+    for (const Rank rank : task.ranks)
+      met[index(rank)].insert(met[index(rank)].end(), task.ranks.begin(), task.ranks.end());
+  }
+  std::vector<int> peers;
+  for (std::vector<Rank>& others : met) {
+    std::sort(others.begin(), others.end());
+    const auto end = std::unique(others.begin(), others.end());
+    const auto distinct = static_cast<int>(end - others.begin());
+    peers.push_back(std::max(0, distinct - 1));  // itself
+  }
+  return peers;
+}
+
+}  // namespace
+
+PlanMetrics measure_plan(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost) {
+  const Timeline timeline = replay(plan, predict_task_seconds(plan, batch, cluster, cost));
+  std::unordered_map<std::int64_t, const Sequence*> by_id;  // looked up only, never walked
+  for (const Sequence& sequence : batch.sequences) by_id.emplace(sequence.id, &sequence);
+
+  PlanMetrics metrics;
+  metrics.makespan_s = timeline.makespan_s;
+  metrics.idle_share = timeline.idle_share();
+  metrics.memory_bytes.assign(index(plan.ranks), 0.0);
+  for (const Task& task : plan.tasks) {
+    Load load;
+    for (const std::int64_t id : task.sequences) load.add(*by_id.at(id));
+    const GroupShape shape = shape_of(cluster, task.ranks);
+    metrics.exposed_transfer_s += task.degree() * exposed_transfer_s(cost, cluster, load, shape, task.exchange);
+    const double bytes = task_memory_bytes(cost, load, task.degree());
+    for (const Rank rank : task.ranks) {
+      metrics.memory_bytes[index(rank)] = std::max(metrics.memory_bytes[index(rank)], bytes);
+    }
+  }
+  const double capacity_s = timeline.makespan_s * plan.ranks;
+  if (capacity_s > 0.0) metrics.exposed_transfer_share = metrics.exposed_transfer_s / capacity_s;
+  for (const double bytes : metrics.memory_bytes)
+    metrics.peak_memory_bytes = std::max(metrics.peak_memory_bytes, bytes);
+  const double budget = activation_budget_bytes(cost, cluster);
+  if (budget > 0.0) metrics.peak_memory_share = metrics.peak_memory_bytes / budget;
+  metrics.peers = count_peers(plan);
+  for (const int peers : metrics.peers) metrics.most_peers = std::max(metrics.most_peers, peers);
+  return metrics;
+}
+
+}  // namespace dhp
