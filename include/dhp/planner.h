@@ -23,7 +23,7 @@ inline constexpr std::int64_t kEffortDefault = 1200;
 /// Options that change what is planned. All of them hold for every planner; what the batch asks for beyond them makes
 /// it Infeasible. Names, ranges and help: dhp/plan_options.h.
 struct PlanOptions {
-  std::string schedule = "paper";  ///< a name of planners()
+  std::string schedule = "free";  ///< a name of planners()
 
   // Which degrees
   int max_degree = 0;                    ///< widest group; 0: all ranks
