@@ -406,14 +406,11 @@ void search_all(const Problem& problem, Search& search) {
   }
 }
 
-}  // namespace
-
-LowerBound tighter_lower_bound(const Batch& batch, const Cluster& cluster, const CostModel& cost,
-                               std::size_t most_entries) {
-  const double simple = simple_lower_bound_s(batch, cluster, cost);
+/// Raises the bound as far as this cluster's does.
+void raise(LowerBound& bound, const Batch& batch, const Cluster& cluster, const CostModel& cost,
+           std::size_t most_entries) {
   const Problem problem(batch, cluster, cost);
-  if (batch.sequences.empty() || problem.ranks() == 0) return {.seconds = simple};
-  Search search(problem, simple);
+  Search search(problem, bound.seconds);
   if (batch.sequences.size() * index(problem.ranks()) > most_entries) {
     search.raise_simply();
   } else {
@@ -421,9 +418,30 @@ LowerBound tighter_lower_bound(const Batch& batch, const Cluster& cluster, const
   }
   // Sums and products are rounded, plans' times too: what is stated stays below by more than that.
   const double rounding = 8 * static_cast<double>(batch.sequences.size() + 64) * std::numeric_limits<double>::epsilon();
-  LowerBound result{.seconds = std::max(simple, search.seconds() * (1 - rounding))};
-  if (search.longest_s() * (1 + rounding) >= result.seconds) result.sequence = search.longest();
-  return result;
+  const double seconds = search.seconds() * (1 - rounding);
+  if (seconds > bound.seconds) bound = {.seconds = seconds};
+  if (search.longest_s() * (1 + rounding) >= bound.seconds) bound.sequence = search.longest();
+}
+
+/// Every rank in service as quick as the quickest, on which no plan takes longer.
+Cluster quickened(Cluster cluster) {
+  const double quickest = *std::max_element(cluster.rank_speed.begin(), cluster.rank_speed.end());
+  for (double& speed : cluster.rank_speed) speed = speed > 0.0 ? quickest : 0.0;
+  return cluster;
+}
+
+}  // namespace
+
+LowerBound tighter_lower_bound(const Batch& batch, const Cluster& cluster, const CostModel& cost,
+                               std::size_t most_entries) {
+  LowerBound bound{.seconds = simple_lower_bound_s(batch, cluster, cost)};
+  if (batch.sequences.empty() || cluster.live_ranks().empty()) return bound;
+  raise(bound, batch, cluster, cost, most_entries);
+  if (cluster.rank_speed.empty()) return bound;
+  // Transfers weigh as much as the slowest rank's speed lets them, so one slow rank hides those of all the others.
+  const Cluster quick = quickened(cluster);
+  if (quick != cluster) raise(bound, batch, quick, cost, most_entries);
+  return bound;
 }
 
 LowerBound tighter_lower_bound(const Batch& batch, const Cluster& cluster, const CostModel& cost) {

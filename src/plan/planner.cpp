@@ -181,6 +181,7 @@ PlanResult plan_batch(const Batch& batch, const Cluster& cluster, const CostMode
     plan->schedule = planner.schedule;
     if (plan->planner.empty()) plan->planner = options.schedule;
     annotate(*plan, batch, cluster, cost);
+    if (options.tighter_bound) certify(*plan, batch, cluster, cost);
   }
   return result;
 }
