@@ -139,13 +139,25 @@ PlanResult plan_free(const Batch& batch, const Limits& limits, const PlanOptions
                      std::optional<int> /*argument*/) {
   constexpr int kFew = 2;            // sequences a rank
   constexpr double kGoodGap = 1.01;  // times the bound: not worth another look
+  constexpr double kRounding = 1e-9;
   const std::int64_t effort = options.effort > 0 ? options.effort : kEffortDefault;
   FreePlanner planner(batch, limits);
   Plan plan = planner.plan(effort * kTicksPerEffort);
+  double seconds = planner.makespan_s();
+  if (seconds <= planner.bound_s() * (1.0 + kRounding)) return plan;
   const bool few = std::ssize(batch.sequences) <= kFew * static_cast<std::ptrdiff_t>(limits.ranks());
-  if (few && planner.makespan_s() > kGoodGap * planner.bound_s()) {
+  if (few && seconds > kGoodGap * planner.bound_s()) {
     std::optional<Plan> other = without_barriers(batch, limits, options);
-    if (other && replayed_s(*other, batch, limits) < planner.makespan_s()) plan = std::move(*other);
+    const double other_s = other ? replayed_s(*other, batch, limits) : seconds;
+    if (other_s < seconds) {
+      plan = std::move(*other);
+      seconds = other_s;
+    }
+  }
+  // A mesh that happens to suit the batch, as for equal sequences, is not missed.
+  if (std::optional<Plan> mesh = static_plan_below(batch, limits, options, seconds * (1.0 - kRounding))) {
+    plan = std::move(*mesh);
+    plan.planner.clear();
   }
   return plan;
 }

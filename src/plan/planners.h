@@ -27,6 +27,10 @@ PlanResult plan_paper(const Batch& batch, const Limits& limits, const PlanOption
 PlanResult plan_static(const Batch& batch, const Limits& limits, const PlanOptions& options,
                        std::optional<int> argument);
 
+/// The best static plan that keeps min_shard_tokens and takes less than `limit_s`, if there is one; quick where not.
+std::optional<Plan> static_plan_below(const Batch& batch, const Limits& limits, const PlanOptions& options,
+                                      double limit_s);
+
 /// The same mesh as production runs it at best: packs balanced over the groups by predicted time.
 PlanResult plan_balanced_static(const Batch& batch, const Limits& limits, const PlanOptions& options,
                                 std::optional<int> argument);

@@ -23,31 +23,70 @@ double makespan(const std::vector<Pack>& packs, const Limits& limits, const Mesh
   return *std::max_element(busy_s.begin(), busy_s.end());
 }
 
+/// A mesh, and packs dealt to its groups in turn.
+struct Dealt {
+  const Mesh* mesh = nullptr;
+  Packs packs;
+  double seconds = std::numeric_limits<double>::infinity();
+};
+
+Plan to_plan(const Dealt& dealt, const Batch& batch, const Limits& limits, const ExchangeOf& exchange_of,
+             const std::string& name) {
+  Plan plan;
+  plan.schedule = Schedule::free;
+  plan.planner = name + ":" + std::to_string(dealt.mesh->degree);
+  for (std::size_t i = 0; i < dealt.packs.packs.size(); ++i) {
+    const std::size_t group = i % dealt.mesh->groups();
+    const Exchange exchange = exchange_of(dealt.mesh->shapes[group]);
+    plan.tasks.push_back(mesh_task(batch, limits, *dealt.mesh, dealt.packs, i, group, exchange));
+    plan.tasks.back().id = static_cast<int>(i);
+  }
+  return plan;
+}
+
 /// The best mesh and pack size by prediction.
 Plan deal_in_turn(const Batch& batch, const Limits& limits, const std::vector<Mesh>& meshes,
                   const ExchangeOf& exchange_of, const std::string& name) {
-  const Mesh* best_mesh = nullptr;
-  Packs best;
-  double best_s = std::numeric_limits<double>::infinity();
+  Dealt best;
   for (const Mesh& mesh : meshes) {
     for (const double share : kPackShares) {
       Packs candidate = pack_next_fit(batch, limits, mesh.degree, share);
       const double seconds = makespan(candidate.packs, limits, mesh, exchange_of);
-      if (best_mesh != nullptr && seconds >= best_s) continue;
-      best_mesh = &mesh;
-      best = std::move(candidate);
-      best_s = seconds;
+      if (best.mesh != nullptr && seconds >= best.seconds) continue;
+      best = {&mesh, std::move(candidate), seconds};
     }
   }
-  Plan plan;
-  plan.schedule = Schedule::free;
-  plan.planner = name + ":" + std::to_string(best_mesh->degree);
-  for (std::size_t i = 0; i < best.packs.size(); ++i) {
-    const std::size_t group = i % best_mesh->groups();
-    plan.tasks.push_back(mesh_task(batch, limits, *best_mesh, best, i, group, exchange_of(best_mesh->shapes[group])));
-    plan.tasks.back().id = static_cast<int>(i);
+  return to_plan(best, batch, limits, exchange_of, name);
+}
+
+/// No dealing of packs of this size takes less: all rank time over all ranks of the mesh.
+double least_seconds(const Batch& batch, const Limits& limits, const Mesh& mesh, double share) {
+  const CostModel& cost = limits.cost();
+  const double degree = mesh.degree;
+  double work_s = 0.0;
+  double packs = 0.0;
+  for (const Sequence& sequence : batch.sequences) {
+    const Load load = load_of(std::span(&sequence, 1));
+    const double filled = task_memory_bytes(cost, load, mesh.degree) / limits.budget_bytes();
+    packs += std::min(filled, share) / share;
+    work_s += cost.patch_s * load.patches;
+    for (const PassCost* pass : {&cost.forward, &cost.backward}) {
+      work_s += pass->token_s * load.tokens + pass->pair_s * load.tokens_squared / 2 +
+                degree * degree * pass->sequence_step_s;
+    }
   }
-  return plan;
+  const double pack_s = degree * (cost.task_s + degree * (cost.forward.step_s + cost.backward.step_s));
+  return (work_s + packs * pack_s) / (degree * static_cast<double>(mesh.groups()));
+}
+
+/// Seconds of the first group alone.
+double first_group_s(const std::vector<Pack>& packs, const Limits& limits, const Mesh& mesh) {
+  double seconds = 0.0;
+  for (std::size_t i = 0; i < packs.size(); i += mesh.groups()) {
+    seconds += task_seconds(limits.cost(), limits.cluster(), packs[i].load, mesh.shapes[0],
+                            limits.exchange_for(mesh.shapes[0]));
+  }
+  return seconds;
 }
 
 }  // namespace
@@ -59,6 +98,30 @@ PlanResult plan_static(const Batch& batch, const Limits& limits, const PlanOptio
   if (choice.meshes.empty()) return std::move(choice.none);
   const auto exchange_of = [&](const GroupShape& shape) { return limits.exchange_for(shape); };
   return deal_in_turn(batch, limits, choice.meshes, exchange_of, "static");
+}
+
+std::optional<Plan> static_plan_below(const Batch& batch, const Limits& limits, const PlanOptions& options,
+                                      double limit_s) {
+  int widest = limits.widest();
+  for (const Sequence& sequence : batch.sequences) {
+    widest = std::min(widest, limits.max_degree(sequence, limits.min_degree(sequence)));
+  }
+  const MeshChoice choice = choose_meshes(
+      batch, limits, options, {}, [&](int degree) { return degree <= widest; }, "");
+  const auto exchange_of = [&](const GroupShape& shape) { return limits.exchange_for(shape); };
+  Dealt best;
+  best.seconds = limit_s;
+  for (const Mesh& mesh : choice.meshes) {
+    for (const double share : kPackShares) {
+      if (least_seconds(batch, limits, mesh, share) >= best.seconds) continue;
+      Packs candidate = pack_next_fit(batch, limits, mesh.degree, share);
+      if (first_group_s(candidate.packs, limits, mesh) >= best.seconds) continue;
+      const double seconds = makespan(candidate.packs, limits, mesh, exchange_of);
+      if (seconds < best.seconds) best = {&mesh, std::move(candidate), seconds};
+    }
+  }
+  if (best.mesh == nullptr) return std::nullopt;
+  return to_plan(best, batch, limits, exchange_of, "static");
 }
 
 PlanResult plan_ulysses(const Batch& batch, const Limits& limits, const PlanOptions& options,
