@@ -12,7 +12,7 @@ constexpr int kMostLooks = 8;           // at items that fit a hole's time but n
 constexpr double kGoodEnough = 0.35;    // of the distance between two ends: a swap that wins so much is taken at once
 constexpr std::size_t kMostRanks = 32;  // that a rank may exchange with, the earliest first
 constexpr std::size_t kMostMoves = 6;   // kept for when no swap is good enough
-constexpr double kLevel = 1e-4;         // of the mean end: as level as it need be
+constexpr double kLevel = 1e-5;         // of the mean end: as level as it need be
 constexpr double kNothing = 1e-9;       // of the mean end: no gain
 
 }  // namespace
