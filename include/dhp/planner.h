@@ -29,8 +29,8 @@ struct PlanOptions {
   int max_degree = 0;                    ///< widest group; 0: all ranks
   std::vector<int> degrees_divide = {};  ///< every degree divides each of these (head counts of the model)
   std::int64_t max_tokens_per_rank = 0;  ///< tokens a rank may hold in a task, whatever memory allows; 0: no cap
-  /// No sequence is cut into shards of fewer tokens, unless memory asks for it. Planners with one degree for all do not
-  /// look at it.
+  /// No sequence is cut into shards of fewer tokens, unless memory or the cap on tokens asks for it. Kept by paper,
+  /// free and lockstep; the others have one degree for all, or rules of their source that do not know of it.
   int min_shard_tokens = 64;
 
   // Which ranks
@@ -63,7 +63,9 @@ struct Infeasible {
 };
 
 /// Everything in which a plan breaks the options, one sentence a violation. Like check_plan it shares no code with the
-/// planners. Looks at degrees, tokens a rank, shards, peers, nodes, placement, exchanges and idle ranks.
+/// planners. Looks at ranks out of service, degrees, tokens a rank, shards (where options.schedule is one that keeps
+/// min_shard_tokens), peers, nodes, placement, exchanges where the options name any, and idle ranks in lockstep plans.
+/// The plan must be valid (check_plan); what is not is passed over.
 std::vector<std::string> check_options(const Plan& plan, const Batch& batch, const Cluster& cluster,
                                        const CostModel& cost, const PlanOptions& options);
 

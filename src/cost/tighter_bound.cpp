@@ -246,14 +246,24 @@ class Search {
   void raise_simply() {
     const std::vector<Lambda> zero(index(problem_.ranks()) + 1, Lambda{});
     const Charges charges(problem_, {}, zero);
-    raise_until([&](double seconds) {
-      double total = 0.0;
-      for (Item item : problem_.items()) {
-        item.least = least_short_enough(item, seconds);
-        double charge = 0.0;
-        charges.fill(item, {&charge, 1});
-        total += charge;
+    const auto charge_of = [&](Item item, double seconds) {
+      item.least = least_short_enough(item, seconds);
+      double charge = 0.0;
+      charges.fill(item, {&charge, 1});
+      return charge;
+    };
+    double settled = 0.0;
+    std::vector<Item> open;  // those that a longer T lets use fewer ranks
+    for (const Item& item : problem_.items()) {
+      if (problem_.alone_s(item, item.least) > bound_s_) {
+        open.push_back(item);
+      } else {
+        settled += charge_of(item, bound_s_);
       }
+    }
+    raise_until([&](double seconds) {
+      double total = settled;
+      for (const Item& item : open) total += charge_of(item, seconds);
       return total <= problem_.capacity_s(seconds, problem_.rank_task_s());
     });
   }

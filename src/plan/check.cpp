@@ -87,6 +87,9 @@ class Checker {
       if (rank < 0 || rank >= plan_.ranks) {
         violation(name(i) + " has rank " + std::to_string(rank) + ", outside 0 to " + std::to_string(plan_.ranks - 1));
         ok = false;
+      } else if (rank < cluster_.ranks() && !(cluster_.speed_of(rank) > 0.0)) {
+        violation(name(i) + " has rank " + std::to_string(rank) + ", which is out of service");
+        ok = false;
       }
       if (!seen.insert(rank).second) {
         violation(name(i) + " has rank " + std::to_string(rank) + " twice");

@@ -55,6 +55,33 @@ TEST(LeastTransfer, EqualsTryingEveryGroup) {
   }
 }
 
+TEST(LeastTransfer, WideGroupsAreNoQuicker) {
+  // Too many groups to try: a random sample, even splits over nodes among it.
+  const CostModel cost = test::make_cost();
+  Cluster cluster = test::make_cluster(300, 8, 100);
+  for (const double bandwidth : {500.0, 2e3, 1e6}) {
+    cluster.inter_node.bandwidth_bytes_per_s = bandwidth;
+    const std::vector<LeastTransfer> least = least_transfers(cluster, cost);
+    for (std::uint64_t seed = 1; seed <= 300; ++seed) {
+      SCOPED_TRACE("seed " + std::to_string(seed));
+      test::Random random(seed);
+      const int nodes = static_cast<int>(random.whole(1, 300));
+      const int fewest = static_cast<int>(random.whole(1, 8));
+      const int most = static_cast<int>(random.whole(fewest, 8));
+      std::vector<Rank> ranks;
+      for (int node = 0; node < nodes; ++node) {
+        for (int k = 0; k < (node == 0 ? most : fewest); ++k) ranks.push_back(node * 8 + k);
+      }
+      if (ranks.size() < 2) continue;
+      const GroupShape shape = shape_of(cluster, ranks);
+      EXPECT_LE(least[ranks.size()].fixed_s, transfer_latency_s(cost, cluster, shape) * (1 + 1e-12));
+      for (const Exchange exchange : {Exchange::ring, Exchange::direct, Exchange::hierarchical}) {
+        EXPECT_LE(least[ranks.size()].per_byte_s, transfer_seconds_per_byte(cluster, shape, exchange) * (1 + 1e-12));
+      }
+    }
+  }
+}
+
 TEST(TighterBound, EmptyBatchesAndDeadClusters) {
   Cluster cluster = test::make_cluster(1, 2, 100);
   EXPECT_EQ(tighter_lower_bound_s({}, cluster, test::make_cost()), 0.0);
