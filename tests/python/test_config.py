@@ -13,7 +13,8 @@ from dhp.config import read_config
 from dhp.optimizer import learning_rate
 from dhp.runtime import plan
 
-CASES = Path(__file__).parents[2] / "data" / "cases"
+ROOT = Path(__file__).parents[2]
+CASES = ROOT / "data" / "cases"
 DHP = os.environ.get("DHP_BINARY") or str(Path(sys.executable).parent / "dhp")
 
 
@@ -107,6 +108,13 @@ def test_plan_table_plans_as_the_command_line_does(tmp_path: Path, line: str, sc
     shown = subprocess.run([DHP, "plan", *words], capture_output=True, text=True, timeout=60, check=True).stdout
     assert made.hash == json.loads(shown)["hash"]
     assert made.hash != plan(batch, cluster, cost, schedule=schedule).hash, f"{line} changes nothing"
+
+
+def test_the_example_of_the_docs_shows_every_option(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "training.md").read_text().split("```toml\n")[1].split("```")[0]
+    file = tmp_path / "run.toml"
+    file.write_text(f'model = "m"\ndata = "d"\n{text}')
+    assert {"schedule", *read_config(file).plan} == {info.name for info in plan_options()}
 
 
 def test_every_option_of_the_planner_is_tried() -> None:
