@@ -184,7 +184,7 @@ PlanResult plan_free(const Batch& in_any_order, const Limits& limits, const Plan
   FreePlanner planner(batch, limits);
   Best best{planner.plan(effort * kTicksPerEffort), planner.makespan_s()};
   const double bound_s = planner.bound_s();
-  if (best.seconds <= bound_s * (1.0 + kRounding)) return best.plan;
+  if (best.seconds <= bound_s * (1.0 + kRounding)) return std::move(best.plan);
   if (sequences <= kFew * static_cast<std::ptrdiff_t>(limits.ranks()) && best.seconds > kGoodGap * bound_s) {
     best.offer(without_barriers(batch, limits, options), batch, limits);
   }
@@ -194,7 +194,7 @@ PlanResult plan_free(const Batch& in_any_order, const Limits& limits, const Plan
     best.offer(balanced_mesh(batch, limits, options), batch, limits);
   }
   best.plan.planner.clear();
-  return best.plan;
+  return std::move(best.plan);
 }
 
 }  // namespace dhp
