@@ -99,6 +99,15 @@ def test_plan_check_replay_explain() -> None:
         busy = sum(timeline.busy_s)
         assert timeline.idle_share() == pytest.approx(1.0 - busy / (6 * timeline.makespan_s), abs=1e-12)
 
+        reasons = core.explain_tasks(plan, batch, CLUSTER, COST)
+        assert [reason.task for reason in reasons] == [task.id for task in plan.tasks]
+        assert all(reason.degree and reason.start.startswith("starts ") for reason in reasons)
+        what_if = core.explain_changes(plan, batch, CLUSTER, COST, min_shard_tokens=64)
+        assert what_if.method == f"planned again by {plan.planner}"
+        assert what_if.from_s == plan.predicted.makespan_s
+        assert any(change.what == "one node more" for change in what_if.changes)
+        assert "one node more" in repr(what_if.changes[0])
+
         explanation = core.explain_plan(plan, batch, CLUSTER, COST)
         assert explanation.makespan_s == timeline.makespan_s
         assert sum(tasks for _, tasks in explanation.degrees) == len(plan.tasks)
@@ -202,7 +211,9 @@ def test_a_plan_can_be_made_by_hand() -> None:
 
 def test_planners_are_listed() -> None:
     listed = core.planners()
-    assert [info.name for info in listed] == ["paper", "static", "static:CP"]
+    names = [info.name for info in listed]
+    assert len(set(names)) == len(names)
+    assert {"free", "lockstep", "paper", "static", "static:CP"} <= set(names)
     assert all(info.help for info in listed)
 
 
