@@ -14,6 +14,7 @@
 #include "cli/inputs.h"
 #include "cli/report.h"
 #include "cli/table.h"
+#include "dhp/bound.h"
 #include "dhp/error.h"
 #include "dhp/metrics.h"
 #include "dhp/planner.h"
@@ -101,7 +102,10 @@ Entry try_planner(const CompareCommand& command, const std::string& schedule) {
     return entry;
   }
   entry.metrics = measure_plan(entry.plan, in.batch, in.cluster, in.cost);
-  entry.bound_s = entry.plan.predicted ? entry.plan.predicted->lower_bound_s : 0.0;
+  // The plan's own bound is 0 where none is known, for all_to_all.
+  if (entry.plan.predicted.value_or(Prediction{}).lower_bound_s > 0.0) {
+    entry.bound_s = tighter_lower_bound_s(in.batch, in.cluster, in.cost);
+  }
   if (command.noise > 0.0) entry.noisy = noisy_of(command, entry.plan);
   return entry;
 }
