@@ -8,6 +8,7 @@
 #include <iostream>
 #include <string>
 
+#include "dhp/bound.h"
 #include "dhp/cost_model.h"
 #include "dhp/plan.h"
 
@@ -64,6 +65,38 @@ void simple_bound(benchmark::State& state) {
   }
 }
 
+void tighter_bound(benchmark::State& state, const dhp::Batch& batch, const dhp::Cluster& cluster,
+                   const dhp::CostModel& cost) {
+  for ([[maybe_unused]] auto _ : state) {
+    benchmark::DoNotOptimize(dhp::tighter_lower_bound_s(batch, cluster, cost));
+  }
+  const double tighter = dhp::tighter_lower_bound_s(batch, cluster, cost);
+  state.counters["tighter/simple"] = tighter / dhp::simple_lower_bound_s(batch, cluster, cost);
+}
+
+void add_tighter_bounds() {
+  for (const char* network : {"910b_8x8", "910b_8x8_slow_network"}) {
+    const dhp::Cluster cluster = dhp::read_cluster(kCases + "cluster_" + network + ".json");
+    for (const char* tokens : {"4096", "8192", "16384"}) {
+      const dhp::CostModel cost = dhp::read_cost_model(kCases + "cost_qwen3-vl-8b_" + tokens + ".json");
+      for (const char* data : {"openvid", "internvid", "lognormal", "burst", "uniform", "msrvtt"}) {
+        const dhp::Batch batch = dhp::read_batch(kCases + "batch_" + data + "_512.json");
+        const std::string name = std::string("tighter_bound/") + network + '/' + tokens + '/' + data;
+        benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) {
+          tighter_bound(state, batch, cluster, cost);
+        })->Unit(benchmark::kMillisecond);
+      }
+    }
+  }
+  for (const auto& [sequences, nodes] : {std::pair{4096, 128}, {131072, 2048}}) {
+    const Large large(sequences, nodes);
+    const std::string name = "tighter_bound/" + std::to_string(sequences) + '/' + std::to_string(nodes);
+    benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) {
+      tighter_bound(state, large.batch, large.cluster, large.cost);
+    })->Unit(benchmark::kMillisecond);
+  }
+}
+
 void add_all() {
   benchmark::RegisterBenchmark("annotate", annotate)
       ->Args({512, 8})
@@ -75,6 +108,7 @@ void add_all() {
       ->Args({131072, 2048, 0})
       ->Args({131072, 2048, 1})
       ->Unit(benchmark::kMillisecond);
+  add_tighter_bounds();
 }
 
 }  // namespace

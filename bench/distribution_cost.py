@@ -1,6 +1,7 @@
 """What it costs to distribute attention: CPU time of `degree` ranks together against one process for the same sequence.
 
     python bench/distribution_cost.py                     # 4,096 tokens, 8 heads of 64, degree 4, 8 and 2 KV heads
+    python bench/distribution_cost.py --exchange ring direct hierarchical --nodes 2
 
 Both sides run in turns in the same processes, so that both meet the same load: for the one-process side every process
 computes the whole sequence by itself. The clock is CPU time, because ranks outnumber cores: waiting costs nothing and a
@@ -11,6 +12,7 @@ sends; "process" adds the threads that move the bytes. One torch thread a proces
 from __future__ import annotations
 
 import argparse
+import itertools
 import multiprocessing
 import platform
 import statistics
@@ -28,12 +30,14 @@ def shard(tensor: torch.Tensor, degree: int, position: int) -> torch.Tensor:
     return torch.cat([chunks[position], chunks[2 * degree - 1 - position]])
 
 
-def forward_backward(inputs: list[torch.Tensor], tokens: int, ranks: list[int], group: str) -> tuple[float, float]:
+def forward_backward(
+    inputs: list[torch.Tensor], tokens: int, ranks: list[int], group: str, exchange: str, nodes: list[int]
+) -> tuple[float, float]:
     """CPU seconds of this thread and of this process."""
     q, k, v, dout = inputs
     leaves = [t.detach().requires_grad_() for t in (q, k, v)]
     start = time.thread_time(), time.process_time()
-    out = torch.ops.dhp.ring_attention(*leaves, [tokens], ranks, group, q.shape[-1] ** -0.5)
+    out = torch.ops.dhp.ring_attention(*leaves, [tokens], ranks, group, q.shape[-1] ** -0.5, True, exchange, nodes)
     out.backward(dout)
     return time.thread_time() - start[0], time.process_time() - start[1]
 
@@ -46,6 +50,8 @@ def rank_main(rank: int, port: int, pipe: Any, options: argparse.Namespace) -> N
     dist.init_process_group("gloo", store=store, rank=rank, world_size=degree)
     traffic = dist.new_group(list(range(degree)))
     dtype = getattr(torch, options.dtype)
+    ranks = list(range(degree))
+    nodes = [r * options.nodes // degree for r in ranks]
     results: dict[int, list[dict[str, tuple[float, float]]]] = {}
     for kv_heads in options.kv_heads:
         generator = torch.Generator().manual_seed(0)
@@ -55,10 +61,11 @@ def rank_main(rank: int, port: int, pipe: Any, options: argparse.Namespace) -> N
         results[kv_heads] = []
         for _ in range(options.repeats + 1):
             dist.barrier()
-            one = forward_backward(whole, tokens, [rank], "")
-            dist.barrier()
-            ring = forward_backward(part, tokens, list(range(degree)), traffic.group_name)
-            results[kv_heads].append({"one": one, "ring": ring})
+            runs = {"one": forward_backward(whole, tokens, [rank], "", "ring", [])}
+            for exchange in options.exchange:
+                dist.barrier()
+                runs[exchange] = forward_backward(part, tokens, ranks, traffic.group_name, exchange, nodes)
+            results[kv_heads].append(runs)
         del results[kv_heads][0]  # warms up
     pipe.send(results)
     dist.barrier()
@@ -87,17 +94,17 @@ def report(options: argparse.Namespace, results: list[dict[int, list[dict[str, t
     print(f"{torch.backends.cpu.get_cpu_capability()}, {options.dtype}, Gloo over loopback")
     print(f"{options.tokens} tokens, {options.heads} heads of {options.head_size}, degree {options.degree}, ", end="")
     print(f"forward + backward, {options.repeats} repeats: median (least to most)")
-    for kv_heads in options.kv_heads:
+    for kv_heads, exchange in itertools.product(options.kv_heads, options.exchange):
         for clock, name in enumerate(("compute", "process")):
-            one, ring, ratio = [], [], []
+            one, group, ratio = [], [], []
             for repeat in range(options.repeats):
                 runs = [result[kv_heads][repeat] for result in results]
                 one.append(statistics.mean(run["one"][clock] for run in runs))
-                ring.append(sum(run["ring"][clock] for run in runs))
-                ratio.append(ring[-1] / one[-1])
+                group.append(sum(run[exchange][clock] for run in runs))
+                ratio.append(group[-1] / one[-1])
             print(
-                f"{kv_heads} KV heads, {name} CPU: one process {statistics.median(one):.3f} s, all ranks "
-                f"{statistics.median(ring):.3f} s, ratio {statistics.median(ratio):.3f} "
+                f"{exchange}, {kv_heads} KV heads, {name} CPU: one process {statistics.median(one):.3f} s, all ranks "
+                f"{statistics.median(group):.3f} s, ratio {statistics.median(ratio):.3f} "
                 f"({min(ratio):.3f} to {max(ratio):.3f})"
             )
 
@@ -109,6 +116,8 @@ def main() -> None:
     parser.add_argument("--kv-heads", type=int, nargs="+", default=[8, 2])
     parser.add_argument("--head-size", type=int, default=64)
     parser.add_argument("--degree", type=int, default=4)
+    parser.add_argument("--exchange", nargs="+", default=["ring"], choices=["ring", "direct", "hierarchical"])
+    parser.add_argument("--nodes", type=int, default=1, help="that hierarchical takes the ranks to be on")
     parser.add_argument("--dtype", default="float32", choices=["float64", "float32", "bfloat16", "float16"])
     parser.add_argument("--repeats", type=int, default=15)
     options = parser.parse_args()

@@ -1,4 +1,5 @@
-// Time of plan_batch() alone, on the shared cases: 64 ranks, batches of 512.
+// Time of plan_batch() alone (no parsing, no check, one thread): the shared cases, 64 ranks, batches of 512; and 1,024
+// and 16,384 ranks with eight sequences a rank.
 //
 //     build/release/bench/planner_bench --benchmark_filter=paper
 
@@ -8,47 +9,42 @@
 #include <iostream>
 #include <string>
 
-#include "dhp/planner.h"
+#include "cases.h"
 
 namespace {
 
-const std::string kCases = DHP_DATA_DIR "/cases/";
+using namespace dhp;
 
-struct Case {
-  dhp::Batch batch;
-  dhp::Cluster cluster;
-  dhp::CostModel cost;
-  std::string schedule;
-};
-
-void plan(benchmark::State& state, const Case& one) {
-  const dhp::PlanOptions options{.schedule = one.schedule};
+void plan(benchmark::State& state, const bench::Case& one, const PlanOptions& options) {
   double gap = 0.0;
   for ([[maybe_unused]] auto _ : state) {
-    dhp::PlanResult result = dhp::plan_batch(one.batch, one.cluster, one.cost, options);
+    PlanResult result = plan_batch(one.batch, one.cluster, one.cost, options);
     benchmark::DoNotOptimize(result);
-    if (const auto* made = std::get_if<dhp::Plan>(&result)) gap = made->predicted->gap;
+    if (const auto* made = std::get_if<Plan>(&result)) gap = made->predicted->gap;
   }
   state.counters["makespan/bound"] = 1.0 + gap;
 }
 
-void add(const std::string& schedule, const std::string& cluster, const std::string& cost, const std::string& data) {
-  const Case one{dhp::read_batch(kCases + "batch_" + data + "_512.json"),
-                 dhp::read_cluster(kCases + "cluster_" + cluster + ".json"),
-                 dhp::read_cost_model(kCases + "cost_" + cost + ".json"), schedule};
-  const std::string name = schedule + '/' + cluster + '/' + cost + '/' + data;
-  benchmark::RegisterBenchmark(name.c_str(), [one](benchmark::State& state) {
-    plan(state, one);
+void add(const std::string& prefix, const bench::Case& one, const PlanOptions& options) {
+  std::string name = prefix + '/' + one.name;
+  std::replace(name.begin(), name.end(), ' ', '/');
+  benchmark::RegisterBenchmark(name.c_str(), [one, options](benchmark::State& state) {
+    plan(state, one, options);
   })->Unit(benchmark::kMillisecond);
 }
 
 void add_all() {
-  for (const char* schedule : {"paper", "static"}) {
-    for (const char* cost : {"qwen3-vl-8b_4096", "qwen3-vl-8b_8192", "qwen3-vl-8b_16384"}) {
-      for (const char* data : {"openvid", "internvid", "lognormal", "burst", "uniform", "msrvtt"}) {
-        add(schedule, "910b_8x8", cost, data);
+  for (const char* schedule : {"free", "lockstep", "paper", "static"}) {
+    for (const std::string& tokens : bench::kTokens) {
+      for (const std::string& data : bench::kData) {
+        const bench::Case one = bench::shared_case("910b_8x8", tokens, data);
+        if (std::string(schedule) == "free") add("free:fast", one, {.schedule = schedule, .effort = kEffortFast});
+        add(schedule, one, {.schedule = schedule});
       }
     }
+  }
+  for (const int ranks : {1024, 16384}) {
+    for (const std::string& data : bench::kData) add("free", bench::large_case(ranks, data), {.schedule = "free"});
   }
 }
 

@@ -21,10 +21,12 @@ struct Wait {
 /// What bounds a plan and where its ranks wait.
 struct Explanation {
   double makespan_s = 0.0;
-  double lower_bound_s = 0.0;  ///< the tightest known; 0 where none is: for all_to_all
+  double lower_bound_s = 0.0;  ///< the tighter one; 0 for a plan that uses all_to_all
   double gap = 0.0;
   double idle_share = 0.0;
-  std::string limited_by;  ///< what bounds the batch: "total work of 512 sequences", "sequence 17 (131072 tokens)"
+  /// What bounds the batch: "total work of 512 sequences" or "sequence 17 (131072 tokens)"; "transfers of …" or "memory
+  /// of …" these, where the bound would be 5 % lower if that cost nothing.
+  std::string limited_by;
   std::vector<std::pair<int, int>> degrees;  ///< (degree, tasks), ascending
   std::vector<Wait> longest_waits;           ///< three at most, longest first
 };

@@ -38,8 +38,8 @@ struct Task {
 
 struct Prediction {
   double makespan_s = 0.0;
-  double lower_bound_s = 0.0;
-  double gap = 0.0;  ///< makespan / lower bound - 1; 0 for an empty batch
+  double lower_bound_s = 0.0;  ///< the best one computed: simple, or tighter after certify()
+  double gap = 0.0;            ///< makespan / lower bound - 1; 0 for an empty batch
 
   bool operator==(const Prediction&) const = default;
 };
@@ -92,12 +92,18 @@ Timeline replay(const Plan& plan, std::span<const double> task_s);
 std::vector<double> predict_task_seconds(const Plan& plan, const Batch& batch, const Cluster& cluster,
                                          const CostModel& cost);
 
-/// Fills start_s, end_s, predicted and hash.
+/// Fills start_s, end_s, predicted (with the simple bound) and hash.
 void annotate(Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost);
+
+/// Raises the bound of an annotated plan to the tighter one (bound.h), where a bound holds: not with all_to_all.
+void certify(Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost);
+
+/// Whether a task of several ranks exchanges by all_to_all, for which no lower bound is known.
+bool uses_all_to_all(const Plan& plan);
 
 /// Everything that is wrong with a plan for this batch, cluster and cost, one sentence a violation; empty = valid.
 /// Shares no code with the planners. Verifies hash, predicted, start_s and end_s where they are present (times to
-/// 1e-9 relative).
+/// 1e-9 relative). A stated bound must be the simple or the tighter one.
 std::vector<std::string> check_plan(const Plan& plan, const Batch& batch, const Cluster& cluster,
                                     const CostModel& cost);
 

@@ -23,14 +23,14 @@ inline constexpr std::int64_t kEffortDefault = 1200;
 /// Options that change what is planned. All of them hold for every planner; what the batch asks for beyond them makes
 /// it Infeasible. Names, ranges and help: dhp/plan_options.h.
 struct PlanOptions {
-  std::string schedule = "paper";  ///< a name of planners()
+  std::string schedule = "free";  ///< a name of planners()
 
   // Which degrees
   int max_degree = 0;                    ///< widest group; 0: all ranks
   std::vector<int> degrees_divide = {};  ///< every degree divides each of these (head counts of the model)
   std::int64_t max_tokens_per_rank = 0;  ///< tokens a rank may hold in a task, whatever memory allows; 0: no cap
-  /// No sequence is cut into shards of fewer tokens, unless memory asks for it. Planners with one degree for all do not
-  /// look at it.
+  /// No sequence is cut into shards of fewer tokens, unless memory or the cap on tokens asks for it. Kept by paper,
+  /// free and lockstep; the others have one degree for all, or rules of their source that do not know of it.
   int min_shard_tokens = 64;
 
   // Which ranks
@@ -43,6 +43,10 @@ struct PlanOptions {
 
   // How hard to try
   std::int64_t effort = 0;  ///< of free and lockstep, in thousands of looks at a rank; 0: kEffortDefault
+
+  /// The plan states the tighter lower bound (bound.h) instead of the simple one; about a millisecond more for 512
+  /// sequences on 64 ranks.
+  bool tighter_bound = false;
 
   // lockstep only
   int pipeline_stages = 1;     ///< p > 1 adds (p - 1) times the slowest micro-batch to what is minimised
@@ -59,7 +63,9 @@ struct Infeasible {
 };
 
 /// Everything in which a plan breaks the options, one sentence a violation. Like check_plan it shares no code with the
-/// planners. Looks at degrees, tokens a rank, shards, peers, nodes, placement, exchanges and idle ranks.
+/// planners. Looks at ranks out of service, degrees, tokens a rank, shards (where options.schedule is one that keeps
+/// min_shard_tokens), peers, nodes, placement, exchanges where the options name any, and idle ranks in lockstep plans.
+/// The plan must be valid (check_plan); what is not is passed over.
 std::vector<std::string> check_options(const Plan& plan, const Batch& batch, const Cluster& cluster,
                                        const CostModel& cost, const PlanOptions& options);
 

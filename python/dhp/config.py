@@ -34,7 +34,7 @@ class TrainConfig:
     global_batch_size: int = 8
     steps: int = 100
     seed: int = 0
-    schedule: str = "paper"  # a planner of `dhp plan`
+    schedule: str = "free"  # a planner of `dhp plan`
     plan: dict[str, Any] = field(default_factory=dict)  # table [plan]: further options of `dhp plan`, max_degree = 8
     capacity_tokens: int = 0  # tokens a rank may hold in a task; 0: what the cost and cluster files say
     cluster: str = ""  # dhp.cluster/1 file; empty: one node of the local ranks

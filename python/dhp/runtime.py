@@ -187,7 +187,7 @@ def _join(timeout: timedelta) -> tuple[dist.Store, int, int]:
 
 
 def plan(
-    batch: Batch, cluster: Cluster, cost: CostModel, *, schedule: str = "paper", run: Run | None = None, **options: Any
+    batch: Batch, cluster: Cluster, cost: CostModel, *, schedule: str = "free", run: Run | None = None, **options: Any
 ) -> Plan:
     """Decides which ranks share which sequences of the batch: `plan_batch`, then `check_plan`. `options` are those of
     `dhp plan`: max_degree=8, exchanges=["ring"], ….

@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "bindings/bindings.h"
+#include "dhp/bound.h"
 #include "dhp/explain.h"
 #include "dhp/metrics.h"
 #include "dhp/planner.h"
@@ -46,6 +47,27 @@ void bind_plan_batch(nb::module_& module) {
       "on every rank. An empty batch gives an empty plan. `schedule`: see planners(); the rest: see plan_options().\n"
       "Raises InputError for options that make no sense. Releases the interpreter lock: change none of the arguments\n"
       "meanwhile.");
+}
+
+void bind_bound(nb::module_& module) {
+  nb::class_<LowerBound>(module, "LowerBound", "Seconds that no plan beats, and why.")
+      .def_ro("seconds", &LowerBound::seconds)
+      .def_ro("sequence", &LowerBound::sequence,
+              "place in the batch of a sequence that takes as long alone; None where it is the work of all together")
+      .def("__repr__", [](const LowerBound& bound) { return "<LowerBound " + std::to_string(bound.seconds) + " s>"; });
+  module.def(
+      "tighter_lower_bound", &tighter_lower_bound, "batch"_a, "cluster"_a, "cost"_a,
+      "The tighter bound of docs/bounds.md. Meaningful for a batch that can be planned; not valid for all_to_all.");
+  module.def("tighter_lower_bound_s", &tighter_lower_bound_s, "batch"_a, "cluster"_a, "cost"_a,
+             "Its seconds: never below simple_lower_bound_s().");
+  module.attr("kMostBoundEntries") = kMostBoundEntries;
+  module.def(
+      "check_options",
+      [](const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
+         const nb::kwargs& keywords) { return check_options(plan, batch, cluster, cost, options_of(keywords)); },
+      "plan"_a, "batch"_a, "cluster"_a, "cost"_a, "options"_a,
+      signature("check_options", "plan: Plan, batch: Batch, cluster: Cluster, cost: CostModel", "list[str]"),
+      "Everything in which a valid plan breaks the options, one sentence a violation; empty = keeps them.");
 }
 
 void bind_explain(nb::module_& module) {
@@ -153,6 +175,7 @@ void bind_metrics(nb::module_& module) {
 void bind_planner(nb::module_& module) {
   bind_options(module);
   bind_plan_batch(module);
+  bind_bound(module);
   bind_explain(module);
   bind_reasons(module);
   bind_metrics(module);

@@ -102,10 +102,7 @@ Entry try_planner(const CompareCommand& command, const std::string& schedule) {
     return entry;
   }
   entry.metrics = measure_plan(entry.plan, in.batch, in.cluster, in.cost);
-  // The plan's own bound is 0 where none is known, for all_to_all.
-  if (entry.plan.predicted.value_or(Prediction{}).lower_bound_s > 0.0) {
-    entry.bound_s = tighter_lower_bound_s(in.batch, in.cluster, in.cost);
-  }
+  if (!uses_all_to_all(entry.plan)) entry.bound_s = tighter_lower_bound_s(in.batch, in.cluster, in.cost);
   if (command.noise > 0.0) entry.noisy = noisy_of(command, entry.plan);
   return entry;
 }

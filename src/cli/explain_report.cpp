@@ -21,12 +21,10 @@ std::string verdict_text(const Report& report) {
   const Explanation& e = report.explanation;
   const PlanMetrics& m = report.metrics;
   std::string text = "step " + seconds_text(e.makespan_s);
-  if (e.lower_bound_s > 0.0 || report.plan.tasks.empty()) {
-    text +=
-        ", bound " + seconds_text(e.lower_bound_s) + " (gap " + percent_text(e.gap) + "), limited by " + e.limited_by;
-  } else {
-    text += ", no bound is known for all_to_all";
+  if (!uses_all_to_all(report.plan)) {
+    text += ", bound " + seconds_text(e.lower_bound_s) + " (gap " + percent_text(e.gap) + ")";
   }
+  text += ", limited by " + e.limited_by;
   text += "\ngroups    " + groups_text(e.degrees) + "\nidle      " + percent_text(e.idle_share);
   text += "\ntransfer  " + percent_text(m.exposed_transfer_share) + " of all ranks' time waits for transfers";
   text += "\nmemory    " + bytes_text(m.peak_memory_bytes) + " of activations on the fullest rank, " +

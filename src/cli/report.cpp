@@ -77,8 +77,12 @@ std::string summary_text(const Plan& plan, const Explanation& explanation) {
   text += " on " + count(static_cast<std::size_t>(plan.ranks), "rank") + ", " + std::string(to_string(plan.schedule));
   text += "\ngroups    " + groups_text(explanation.degrees);
   text += "\nmakespan  " + seconds_text(explanation.makespan_s);
-  text += "\nbound     " + seconds_text(explanation.lower_bound_s) + ", " + explanation.limited_by;
-  text += "\ngap       " + percent_text(explanation.gap);
+  if (uses_all_to_all(plan)) {
+    text += "\nbound     none is known for all_to_all";
+  } else {
+    text += "\nbound     " + seconds_text(explanation.lower_bound_s) + ", " + explanation.limited_by;
+    text += "\ngap       " + percent_text(explanation.gap);
+  }
   text += "\nidle      " + percent_text(explanation.idle_share);
   text += "\nhash      " + plan.hash + '\n';
   return text;

@@ -9,6 +9,9 @@
 namespace dhp {
 namespace {
 
+/// Wider groups over several nodes get a figure that no layout is below: there are too many to look at each.
+constexpr int kWidestExact = 1024;
+
 /// Walks the ways in which a group can lie on the nodes: on how many, with how many members at least and at most on
 /// each.
 class Layouts {
@@ -37,6 +40,7 @@ class Layouts {
     const int most_nodes = std::min(degree, static_cast<int>(room_.size()));
     int nodes = 1;
     while (filled_[index(nodes)].back() < degree) ++nodes;
+    if (degree > kWidestExact && nodes > 1) return below_all(degree, nodes);
     for (; nodes < most_nodes; ++nodes) {
       if (no_better_from(degree, nodes)) break;
       add_spread(degree, nodes);
@@ -54,10 +58,17 @@ class Layouts {
   bool no_better_from(int degree, int nodes) const {
     if (nodes == 1) return false;
     const double latency = std::max(cluster_.intra_node.latency_s, cluster_.inter_node.latency_s);
-    const int direct = degree - degree / nodes;
-    const int hierarchical = nodes - 1;
     return least_.fixed_s <= (degree - 1) * (cost_.layers * latency) &&
-           least_.per_byte_s <= std::min(direct, hierarchical) / cluster_.inter_node.bandwidth_bytes_per_s;
+           least_.per_byte_s <= least_between_nodes(degree, nodes);
+  }
+
+  /// Seconds a byte that direct and hierarchical, and ring no less, take between `nodes` nodes or more.
+  double least_between_nodes(int degree, int nodes) const {
+    return std::min(degree - degree / nodes, nodes - 1) / cluster_.inter_node.bandwidth_bytes_per_s;
+  }
+
+  LeastTransfer below_all(int degree, int least_nodes) const {
+    return {(degree - 1) * (cost_.layers * cluster_.inter_node.latency_s), least_between_nodes(degree, least_nodes)};
   }
 
   /// For a given number of nodes and of members on the emptiest, the fewer on the fullest the better.

@@ -246,14 +246,24 @@ class Search {
   void raise_simply() {
     const std::vector<Lambda> zero(index(problem_.ranks()) + 1, Lambda{});
     const Charges charges(problem_, {}, zero);
-    raise_until([&](double seconds) {
-      double total = 0.0;
-      for (Item item : problem_.items()) {
-        item.least = least_short_enough(item, seconds);
-        double charge = 0.0;
-        charges.fill(item, {&charge, 1});
-        total += charge;
+    const auto charge_of = [&](Item item, double seconds) {
+      item.least = least_short_enough(item, seconds);
+      double charge = 0.0;
+      charges.fill(item, {&charge, 1});
+      return charge;
+    };
+    double settled = 0.0;
+    std::vector<Item> open;  // those that a longer T lets use fewer ranks
+    for (const Item& item : problem_.items()) {
+      if (problem_.alone_s(item, item.least) > bound_s_) {
+        open.push_back(item);
+      } else {
+        settled += charge_of(item, bound_s_);
       }
+    }
+    raise_until([&](double seconds) {
+      double total = settled;
+      for (const Item& item : open) total += charge_of(item, seconds);
       return total <= problem_.capacity_s(seconds, problem_.rank_task_s());
     });
   }
@@ -406,14 +416,11 @@ void search_all(const Problem& problem, Search& search) {
   }
 }
 
-}  // namespace
-
-LowerBound tighter_lower_bound(const Batch& batch, const Cluster& cluster, const CostModel& cost,
-                               std::size_t most_entries) {
-  const double simple = simple_lower_bound_s(batch, cluster, cost);
+/// Raises the bound as far as this cluster's does.
+void raise(LowerBound& bound, const Batch& batch, const Cluster& cluster, const CostModel& cost,
+           std::size_t most_entries) {
   const Problem problem(batch, cluster, cost);
-  if (batch.sequences.empty() || problem.ranks() == 0) return {.seconds = simple};
-  Search search(problem, simple);
+  Search search(problem, bound.seconds);
   if (batch.sequences.size() * index(problem.ranks()) > most_entries) {
     search.raise_simply();
   } else {
@@ -421,9 +428,30 @@ LowerBound tighter_lower_bound(const Batch& batch, const Cluster& cluster, const
   }
   // Sums and products are rounded, plans' times too: what is stated stays below by more than that.
   const double rounding = 8 * static_cast<double>(batch.sequences.size() + 64) * std::numeric_limits<double>::epsilon();
-  LowerBound result{.seconds = std::max(simple, search.seconds() * (1 - rounding))};
-  if (search.longest_s() * (1 + rounding) >= result.seconds) result.sequence = search.longest();
-  return result;
+  const double seconds = search.seconds() * (1 - rounding);
+  if (seconds > bound.seconds) bound = {.seconds = seconds};
+  if (search.longest_s() * (1 + rounding) >= bound.seconds) bound.sequence = search.longest();
+}
+
+/// Every rank in service as quick as the quickest, on which no plan takes longer.
+Cluster quickened(Cluster cluster) {
+  const double quickest = *std::max_element(cluster.rank_speed.begin(), cluster.rank_speed.end());
+  for (double& speed : cluster.rank_speed) speed = speed > 0.0 ? quickest : 0.0;
+  return cluster;
+}
+
+}  // namespace
+
+LowerBound tighter_lower_bound(const Batch& batch, const Cluster& cluster, const CostModel& cost,
+                               std::size_t most_entries) {
+  LowerBound bound{.seconds = simple_lower_bound_s(batch, cluster, cost)};
+  if (batch.sequences.empty() || cluster.live_ranks().empty()) return bound;
+  raise(bound, batch, cluster, cost, most_entries);
+  if (cluster.rank_speed.empty()) return bound;
+  // Transfers weigh as much as the slowest rank's speed lets them, so one slow rank hides those of all the others.
+  const Cluster quick = quickened(cluster);
+  if (quick != cluster) raise(bound, batch, quick, cost, most_entries);
+  return bound;
 }
 
 LowerBound tighter_lower_bound(const Batch& batch, const Cluster& cluster, const CostModel& cost) {

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "core/json_reader.h"
+#include "dhp/bound.h"
 #include "dhp/plan.h"
 
 namespace dhp {
@@ -85,6 +86,9 @@ class Checker {
     for (const Rank rank : task.ranks) {
       if (rank < 0 || rank >= plan_.ranks) {
         violation(name(i) + " has rank " + std::to_string(rank) + ", outside 0 to " + std::to_string(plan_.ranks - 1));
+        ok = false;
+      } else if (rank < cluster_.ranks() && !(cluster_.speed_of(rank) > 0.0)) {
+        violation(name(i) + " has rank " + std::to_string(rank) + ", which is out of service");
         ok = false;
       }
       if (!seen.insert(rank).second) {
@@ -224,15 +228,8 @@ class Checker {
   void check_prediction(double makespan) {
     const Prediction& predicted = *plan_.predicted;
     check_time("predicted.makespan_s", predicted.makespan_s, makespan);
-    const bool all_to_all = std::any_of(plan_.tasks.begin(), plan_.tasks.end(), [](const Task& task) {
-      return task.exchange == Exchange::all_to_all && task.degree() > 1;
-    });
-    // Planners may know a tighter bound than the simple one, never a looser one; all_to_all has none (0).
-    const double least = all_to_all ? 0.0 : simple_lower_bound_s(batch_, cluster_, cost_);
     const double bound = predicted.lower_bound_s;
-    if (!(bound >= least) && !close(bound, least)) {
-      violation("predicted.lower_bound_s is " + shown(bound) + ", below the simple bound " + shown(least));
-    }
+    check_bound(bound);
     if (bound > makespan && !close(bound, makespan)) {
       violation("predicted.lower_bound_s is " + shown(bound) + ", above the makespan " + shown(makespan) +
                 ", so it is no bound");
@@ -242,6 +239,19 @@ class Checker {
       violation("predicted.gap is " + shown(predicted.gap) +
                 ", expected makespan / lower bound - 1 = " + shown(ratio - 1.0));
     }
+  }
+
+  void check_bound(double bound) {
+    const bool all_to_all = uses_all_to_all(plan_);  // for which none is known
+    const double simple = all_to_all ? 0.0 : simple_lower_bound_s(batch_, cluster_, cost_);
+    if (close(bound, simple)) return;
+    std::string expected = shown(simple);
+    if (!all_to_all) {
+      const double tighter = tighter_lower_bound_s(batch_, cluster_, cost_);
+      if (close(bound, tighter)) return;
+      expected += " (the simple bound) or " + shown(tighter) + " (the tighter one)";
+    }
+    violation("predicted.lower_bound_s is " + shown(bound) + ", expected " + expected);
   }
 
   const Plan& plan_;

@@ -1,6 +1,7 @@
 #include "dhp/explain.h"
 
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <tuple>
 
@@ -12,19 +13,42 @@ namespace {
 
 constexpr std::size_t kMostWaits = 3;
 
-std::string limits(const Batch& batch, const LowerBound& bound) {
-  if (batch.sequences.empty()) return "nothing: the batch is empty";
-  if (bound.sequence) {
-    const Sequence& sequence = batch.sequences[*bound.sequence];
-    return "sequence " + std::to_string(sequence.id) + " (" + std::to_string(sequence.tokens) + " tokens)";
+/// A cause other than work is named if the bound would be so much lower without it.
+constexpr double kTelling = 0.05;
+
+Cluster without_transfers(Cluster cluster) {
+  for (Link* link : {&cluster.intra_node, &cluster.inter_node}) {
+    link->bandwidth_bytes_per_s = std::numeric_limits<double>::infinity();
+    link->latency_s = 0.0;
   }
-  return "total work of " + std::to_string(batch.sequences.size()) + " sequences";
+  return cluster;
 }
 
-/// No bound is known for all_to_all, which pays one attention step instead of one a rank.
-bool has_bound(const Plan& plan) {
-  return std::none_of(plan.tasks.begin(), plan.tasks.end(),
-                      [](const Task& task) { return task.exchange == Exchange::all_to_all && task.degree() > 1; });
+Cluster without_memory_limit(Cluster cluster) {
+  cluster.memory_bytes = std::numeric_limits<double>::infinity();
+  return cluster;
+}
+
+/// What the bound is made of, found by leaving transfers out, then the limit of memory.
+std::string limits(const Batch& batch, const Cluster& cluster, const CostModel& cost, const LowerBound& bound) {
+  if (batch.sequences.empty()) return "nothing: the batch is empty";
+  std::string whose = std::to_string(batch.sequences.size()) + " sequences";
+  if (batch.sequences.size() == 1) whose = "1 sequence";
+  std::string text = "total work of " + whose;
+  if (bound.sequence) {
+    const Sequence& sequence = batch.sequences[*bound.sequence];
+    text = whose = "sequence " + std::to_string(sequence.id) + " (" + std::to_string(sequence.tokens) + " tokens)";
+  }
+  double least_s = bound.seconds * (1 - kTelling);
+  const auto name_if_telling = [&](const char* what, const Cluster& without) {
+    const double seconds = tighter_lower_bound_s(batch, without, cost);
+    if (seconds >= least_s) return;
+    least_s = seconds;
+    text = what + whose;
+  };
+  name_if_telling("transfers of ", without_transfers(cluster));
+  name_if_telling("memory of ", without_memory_limit(cluster));
+  return text;
 }
 
 std::string number(const char* what, long value) { return std::string(what) + ' ' + std::to_string(value); }
@@ -88,11 +112,14 @@ Explanation explain_plan(const Plan& plan, const Batch& batch, const Cluster& cl
   const Timeline timeline = replay(plan, predict_task_seconds(plan, batch, cluster, cost));
   Explanation result;
   result.makespan_s = timeline.makespan_s;
-  const LowerBound bound = has_bound(plan) ? tighter_lower_bound(batch, cluster, cost) : LowerBound{};
-  result.lower_bound_s = bound.seconds;
+  result.limited_by = "all_to_all, for which no bound is known";
+  if (!uses_all_to_all(plan)) {
+    const LowerBound bound = tighter_lower_bound(batch, cluster, cost);
+    result.lower_bound_s = bound.seconds;
+    result.limited_by = limits(batch, cluster, cost, bound);
+  }
   result.gap = result.lower_bound_s > 0.0 ? result.makespan_s / result.lower_bound_s - 1.0 : 0.0;
   result.idle_share = timeline.idle_share();
-  result.limited_by = limits(batch, bound);
   std::map<int, int> degrees;
   for (const Task& task : plan.tasks) ++degrees[task.degree()];
   result.degrees.assign(degrees.begin(), degrees.end());

@@ -19,6 +19,14 @@ class FreePlanner {
   FreePlanner(const Batch& batch, const Limits& limits)
       : batch_(batch), model_(limits), bound_s_(simple_lower_bound_s(batch, limits.cluster(), limits.cost())) {}
 
+  /// Of the last plan, by the planner's own arithmetic.
+  double makespan_s() const {
+    double last = 0.0;
+    for (const CellSearch& search : searches_) last = std::max(last, search.makespan_s());
+    return last;
+  }
+  double bound_s() const { return bound_s_; }
+
   Plan plan(std::int64_t ticks) {
     make_cells();
     if (searches_.size() == 1) {
@@ -106,12 +114,52 @@ class FreePlanner {
   std::vector<CellSearch> searches_;
 };
 
+double replayed_s(const Plan& plan, const Batch& batch, const Limits& limits) {
+  return replay(plan, predict_task_seconds(plan, batch, limits.cluster(), limits.cost())).makespan_s;
+}
+
+/// A lockstep plan without its barriers. Where sequences are few, groups that several share save what the search, which
+/// gives a group one sequence, cannot.
+std::optional<Plan> without_barriers(const Batch& batch, const Limits& limits, const PlanOptions& options) {
+  PlanOptions plain = options;
+  plain.no_idle_ranks = false;
+  plain.pipeline_stages = 1;
+  PlanResult result = plan_lockstep(batch, limits, plain, {});
+  Plan* plan = std::get_if<Plan>(&result);
+  if (plan == nullptr) return std::nullopt;
+  plan->schedule = Schedule::free;
+  plan->ranks = limits.cluster().ranks();
+  for (Task& task : plan->tasks) task.micro_batch = 0;
+  return std::move(*plan);
+}
+
 }  // namespace
 
 PlanResult plan_free(const Batch& batch, const Limits& limits, const PlanOptions& options,
                      std::optional<int> /*argument*/) {
+  constexpr int kFew = 2;            // sequences a rank
+  constexpr double kGoodGap = 1.01;  // times the bound: not worth another look
+  constexpr double kRounding = 1e-9;
   const std::int64_t effort = options.effort > 0 ? options.effort : kEffortDefault;
-  return FreePlanner(batch, limits).plan(effort * kTicksPerEffort);
+  FreePlanner planner(batch, limits);
+  Plan plan = planner.plan(effort * kTicksPerEffort);
+  double seconds = planner.makespan_s();
+  if (seconds <= planner.bound_s() * (1.0 + kRounding)) return plan;
+  const bool few = std::ssize(batch.sequences) <= kFew * static_cast<std::ptrdiff_t>(limits.ranks());
+  if (few && seconds > kGoodGap * planner.bound_s()) {
+    std::optional<Plan> other = without_barriers(batch, limits, options);
+    const double other_s = other ? replayed_s(*other, batch, limits) : seconds;
+    if (other_s < seconds) {
+      plan = std::move(*other);
+      seconds = other_s;
+    }
+  }
+  // A mesh that happens to suit the batch, as for equal sequences, is not missed.
+  if (std::optional<Plan> mesh = static_plan_below(batch, limits, options, seconds * (1.0 - kRounding))) {
+    plan = std::move(*mesh);
+    plan.planner.clear();
+  }
+  return plan;
 }
 
 }  // namespace dhp

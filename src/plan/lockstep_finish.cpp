@@ -54,18 +54,40 @@ MicroBatches deal(const FreeCell& cell, std::span<const FreeItem> items, std::sp
   return result;
 }
 
+/// All of it on all ranks at once; nothing where that is not allowed or does not fit.
+MicroBatches together(const FreeCell& cell, std::span<const FreeItem> items, LeftItems& left,
+                      MicroBatchFiller& filler) {
+  LockGroup group;
+  group.items.push_back(left.next(0));
+  group.load = items[at(left.next(0))];
+  for (int position = left.next(left.next(0) + 1); position < left.count(); position = left.next(position + 1)) {
+    group.load.add(items[at(position)]);
+    group.items.push_back(position);
+  }
+  const bool allowed = cell.ranks() <= std::min(group.load.max_degree, cell.widest()) &&
+                       cell.model().limits().allows(cell.ranks()) && filler.fits(group.load, cell.ranks());
+  if (!allowed) return {};
+  for (int rank = 0; rank < cell.ranks(); ++rank) group.ranks.push_back(rank);
+  filler.settle(group);
+  MicroBatches result(1);
+  result[0].groups.push_back(std::move(group));
+  filler.complete(result[0]);
+  return result;
+}
+
 }  // namespace
 
 std::vector<MicroBatches> finishes(const FreeCell& cell, std::span<const FreeItem> items, LeftItems& left,
                                    MicroBatchFiller& filler) {
+  std::vector<MicroBatches> result;
+  if (MicroBatches all = together(cell, items, left, filler); !all.empty()) result.push_back(std::move(all));
   double need = 0.0;
   std::vector<std::int32_t> alone;
   for (int position = left.next(0); position < left.count(); position = left.next(position + 1)) {
-    if (items[at(position)].min_degree > 1) return {};
+    if (items[at(position)].min_degree > 1) return result;
     need += cell.model().need(items[at(position)]);
     alone.push_back(position);
   }
-  std::vector<MicroBatches> result;
   const int fewest = static_cast<int>(need / cell.ranks()) + 1;
   for (int count = fewest; count <= fewest + kMore; ++count) {
     MicroBatches dealt = deal(cell, items, alone, count, filler);

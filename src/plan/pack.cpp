@@ -7,25 +7,25 @@ namespace dhp {
 namespace {
 
 /// Whether the bin still fits its own ranks with the item in it; the same arithmetic that checks plans.
-bool holds(const Bin& bin, const Item& item, const CostModel& cost, double budget_bytes) {
+bool holds(const Bin& bin, const Item& item, const Limits& limits) {
   Load load = bin.load;
   load.add(item.sequence);
-  return task_memory_bytes(cost, load, bin.min_degree) <= budget_bytes;
+  return limits.fits(load, bin.min_degree);
 }
 
 using Slack = std::pair<double, std::int32_t>;
 
 /// The entry of the bin that the item joins; the end for a new one.
-std::vector<Slack>::iterator tightest(Packing& packing, const Item& item, const CostModel& cost, double budget_bytes) {
+std::vector<Slack>::iterator tightest(Packing& packing, const Item& item, const Limits& limits) {
   // Slack is a rounded difference: let it pass bins that are full to the last bit, `holds` decides.
   constexpr double kRounding = 1e-9;
-  const double least = item.memory_bytes * (1.0 - kRounding) - kRounding * budget_bytes;
+  const double least = item.memory_bytes * (1.0 - kRounding) - kRounding * limits.budget_bytes();
   auto& slacks = packing.by_slack_bytes;
   const auto first = std::lower_bound(slacks.begin(), slacks.end(), least,
                                       [](const Slack& slack, double bytes) { return slack.first < bytes; });
   return std::find_if(first, slacks.end(), [&](const Slack& slack) {
     const Bin& bin = packing.bins[static_cast<std::size_t>(slack.second)];
-    return item.max_degree >= bin.min_degree && holds(bin, item, cost, budget_bytes);
+    return item.max_degree >= bin.min_degree && holds(bin, item, limits);
   });
 }
 
@@ -39,16 +39,15 @@ void lower_slack(std::vector<Slack>& slacks, std::vector<Slack>::iterator entry,
 
 }  // namespace
 
-std::vector<Item> make_items(const Batch& batch, const Cluster& cluster, const CostModel& cost, int min_shard_tokens) {
+std::vector<Item> make_items(const Batch& batch, const Limits& limits) {
   std::vector<Item> items;
   items.reserve(batch.sequences.size());
   for (const Sequence& sequence : batch.sequences) {
     Item item;
     item.sequence = sequence;
-    item.memory_bytes = task_memory_bytes(cost, load_of(std::span(&sequence, 1)), 1);
-    item.min_degree = min_degree(cost, cluster, sequence);
-    const std::int64_t widest = std::min<std::int64_t>(sequence.tokens / min_shard_tokens, cluster.ranks());
-    item.max_degree = std::max(item.min_degree, static_cast<int>(widest));
+    item.memory_bytes = task_memory_bytes(limits.cost(), load_of(std::span(&sequence, 1)), 1);
+    item.min_degree = limits.min_degree(sequence);
+    item.max_degree = limits.max_degree(sequence, item.min_degree);
     item.place = static_cast<std::int32_t>(items.size());
     items.push_back(item);
   }
@@ -58,8 +57,8 @@ std::vector<Item> make_items(const Batch& batch, const Cluster& cluster, const C
   return items;
 }
 
-bool best_fit_decreasing(std::span<const Item> items, std::span<const std::int32_t> chosen, const CostModel& cost,
-                         double budget_bytes, int ranks, Packing& packing) {
+bool best_fit_decreasing(std::span<const Item> items, std::span<const std::int32_t> chosen, const Limits& limits,
+                         int ranks, Packing& packing) {
   std::vector<Bin>& bins = packing.bins;
   bins.clear();
   packing.bin_of.clear();
@@ -67,11 +66,11 @@ bool best_fit_decreasing(std::span<const Item> items, std::span<const std::int32
   int left = ranks;
   for (const std::int32_t index : chosen) {
     const Item& item = items[static_cast<std::size_t>(index)];
-    auto entry = tightest(packing, item, cost, budget_bytes);
+    auto entry = tightest(packing, item, limits);
     if (entry == packing.by_slack_bytes.end()) {
       left -= item.min_degree;
       if (left < 0) return false;
-      const Slack whole(item.min_degree * budget_bytes, static_cast<std::int32_t>(bins.size()));
+      const Slack whole(item.min_degree * limits.budget_bytes(), static_cast<std::int32_t>(bins.size()));
       entry = packing.by_slack_bytes.insert(
           std::upper_bound(packing.by_slack_bytes.begin(), packing.by_slack_bytes.end(), whole), whole);
       bins.push_back({{}, item.min_degree, item.max_degree});

@@ -7,6 +7,7 @@
 
 #include "dhp/batch.h"
 #include "dhp/cost_model.h"
+#include "plan/limits.h"
 
 namespace dhp {
 
@@ -14,14 +15,13 @@ namespace dhp {
 struct Item {
   Sequence sequence;
   double memory_bytes = 0.0;  ///< its activations, on however many ranks
-  int min_degree = 1;         ///< by memory
+  int min_degree = 1;         ///< by memory and the cap on tokens, allowed
   int max_degree = 1;         ///< by the shortest shard allowed; at least min_degree
   std::int32_t place = 0;     ///< in the batch
 };
 
-/// One item a sequence, by falling memory, ties by id. A shard has at least `min_shard_tokens` tokens unless memory
-/// asks for more ranks; no degree exceeds the cluster. The batch must be feasible (feasible.h).
-std::vector<Item> make_items(const Batch& batch, const Cluster& cluster, const CostModel& cost, int min_shard_tokens);
+/// One item a sequence, by falling memory, ties by id. The batch must be feasible (Limits::find_infeasible).
+std::vector<Item> make_items(const Batch& batch, const Limits& limits);
 
 /// Sequences that share a group.
 struct Bin {
@@ -40,7 +40,7 @@ struct Packing {
 /// joins the bin with the least slack that holds it (the older among equals) and whose degree it may be cut to; else it
 /// opens a bin of its min_degree. False as soon as the bins' degrees exceed `ranks`; `packing`, whose storage is used
 /// again, is then unfinished.
-bool best_fit_decreasing(std::span<const Item> items, std::span<const std::int32_t> chosen, const CostModel& cost,
-                         double budget_bytes, int ranks, Packing& packing);
+bool best_fit_decreasing(std::span<const Item> items, std::span<const std::int32_t> chosen, const Limits& limits,
+                         int ranks, Packing& packing);
 
 }  // namespace dhp

@@ -9,10 +9,9 @@ namespace {
 /// Groups that fit a node, by degree.
 class NodeFiller {
  public:
-  NodeFiller(std::span<const int> degrees, int ranks_per_node)
-      : waiting_(static_cast<std::size_t>(ranks_per_node) + 1) {
+  NodeFiller(std::span<const int> degrees, int widest_node) : waiting_(static_cast<std::size_t>(widest_node) + 1) {
     for (std::size_t group = degrees.size(); group-- > 0;) {
-      if (degrees[group] <= ranks_per_node) {
+      if (degrees[group] <= widest_node) {
         waiting_[static_cast<std::size_t>(degrees[group])].push_back(static_cast<int>(group));
         ++groups_;
       }
@@ -93,29 +92,33 @@ class NodeFiller {
 
 }  // namespace
 
-std::vector<Rank> place_consecutive(std::span<const int> degrees, const Cluster& cluster,
-                                    const std::function<double(int group)>& straddled_s) {
-  const int node = cluster.ranks_per_node;
-  std::vector<Rank> first(degrees.size(), 0);
+std::vector<int> place_consecutive(std::span<const int> degrees, std::span<const int> node_begins,
+                                   const std::function<double(int group)>& straddled_s) {
+  int widest_node = 0;
+  for (std::size_t i = 1; i < node_begins.size(); ++i) {
+    widest_node = std::max(widest_node, node_begins[i] - node_begins[i - 1]);
+  }
+  std::vector<int> first(degrees.size(), 0);
   std::vector<int> wide;
   for (std::size_t group = 0; group < degrees.size(); ++group) {
-    if (degrees[group] > node) wide.push_back(static_cast<int>(group));
+    if (degrees[group] > widest_node) wide.push_back(static_cast<int>(group));
   }
   const auto degree_of = [&](int group) { return degrees[static_cast<std::size_t>(group)]; };
   std::sort(wide.begin(), wide.end(),
             [&](int a, int b) { return degree_of(a) != degree_of(b) ? degree_of(a) > degree_of(b) : a < b; });
 
-  int idle = cluster.ranks() - std::accumulate(degrees.begin(), degrees.end(), 0);
-  Rank next = 0;
+  int idle = node_begins.back() - std::accumulate(degrees.begin(), degrees.end(), 0);
+  int next = 0;
   const auto put = [&](int group) {
     first[static_cast<std::size_t>(group)] = next;
     next += degree_of(group);
   };
   for (const int group : wide) put(group);
-  NodeFiller filler(degrees, node);
+  NodeFiller filler(degrees, widest_node);
   while (!filler.empty()) {
-    for (const int group : filler.take_best_fill(node - next % node)) put(group);
-    const int hole = (node - next % node) % node;
+    const int end = *std::upper_bound(node_begins.begin(), node_begins.end(), next);
+    for (const int group : filler.take_best_fill(end - next)) put(group);
+    const int hole = end - next;
     if (filler.empty() || hole == 0) continue;
     if (idle >= hole) {
       idle -= hole;
@@ -125,6 +128,15 @@ std::vector<Rank> place_consecutive(std::span<const int> degrees, const Cluster&
     }
   }
   return first;
+}
+
+std::vector<Rank> place_consecutive(std::span<const int> degrees, const Cluster& cluster,
+                                    const std::function<double(int group)>& straddled_s) {
+  std::vector<int> node_begins(static_cast<std::size_t>(cluster.nodes) + 1);
+  for (std::size_t node = 0; node < node_begins.size(); ++node) {
+    node_begins[node] = static_cast<int>(node) * cluster.ranks_per_node;
+  }
+  return place_consecutive(degrees, node_begins, straddled_s);
 }
 
 }  // namespace dhp

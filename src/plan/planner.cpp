@@ -16,7 +16,7 @@ using PlanFunction = PlanResult (*)(const Batch& batch, const Limits& limits, co
                                     std::optional<int> argument);
 
 /// What the number after the colon of a name may be.
-enum class Argument { none, divides_ranks };
+enum class Argument { none, number, divides_ranks };
 
 struct Planner {
   const char* name;
@@ -63,6 +63,38 @@ const std::vector<Planner>& table() {
        plan_static,
        "what frameworks run: one degree for all; the best degree and pack size by prediction",
        "the same at the degree CP, which must divide the ranks"},
+      {"balanced-static",
+       Argument::divides_ranks,
+       "CP",
+       Schedule::free,
+       {ring},
+       plan_balanced_static,
+       "the best of production: one degree for all, packs balanced over the groups by predicted time",
+       "the same at the degree CP, which must divide the ranks"},
+      {"ulysses",
+       Argument::divides_ranks,
+       "SP",
+       Schedule::free,
+       {all_to_all},
+       plan_ulysses,
+       "DeepSpeed-Ulysses: static, but heads are split instead of sequences; degrees divide the query heads",
+       "the same at the degree SP, which must divide the ranks"},
+      {"megatron-hybrid",
+       Argument::number,
+       "M",
+       Schedule::rounds,
+       {ring},
+       plan_megatron_hybrid,
+       "Megatron-Core's BalancedCPScheduler: powers of two by length, samples one at a time, barriers",
+       "the same with at most M tokens of a sample on a rank, instead of the best of five M"},
+      {"megatron-dynamic",
+       Argument::number,
+       "M",
+       Schedule::lockstep,
+       {ring},
+       plan_megatron_dynamic,
+       "Megatron-Core's DefaultDynamicCPScheduler: powers of two, packed, micro-batch by micro-batch",
+       "the same with at most M tokens on a rank, instead of the best of five M"},
   };
   return kTable;
 }
@@ -146,8 +178,10 @@ PlanResult plan_batch(const Batch& batch, const Cluster& cluster, const CostMode
   if (!batch.sequences.empty()) result = planner.plan(batch, limits, options, argument);
   if (Plan* plan = std::get_if<Plan>(&result)) {
     plan->ranks = cluster.ranks();
+    plan->schedule = planner.schedule;
     if (plan->planner.empty()) plan->planner = options.schedule;
     annotate(*plan, batch, cluster, cost);
+    if (options.tighter_bound) certify(*plan, batch, cluster, cost);
   }
   return result;
 }

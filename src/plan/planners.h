@@ -27,6 +27,27 @@ PlanResult plan_paper(const Batch& batch, const Limits& limits, const PlanOption
 PlanResult plan_static(const Batch& batch, const Limits& limits, const PlanOptions& options,
                        std::optional<int> argument);
 
+/// The best static plan that keeps min_shard_tokens and takes less than `limit_s`, if there is one; quick where not.
+std::optional<Plan> static_plan_below(const Batch& batch, const Limits& limits, const PlanOptions& options,
+                                      double limit_s);
+
+/// The same mesh as production runs it at best: packs balanced over the groups by predicted time.
+PlanResult plan_balanced_static(const Batch& batch, const Limits& limits, const PlanOptions& options,
+                                std::optional<int> argument);
+
+/// The static mesh with heads split instead of sequences, as DeepSpeed-Ulysses. Ref: Jacobs et al., arXiv 2309.14509.
+/// Throws InputError for a cost model that lacks heads or bytes of all_to_all.
+PlanResult plan_ulysses(const Batch& batch, const Limits& limits, const PlanOptions& options,
+                        std::optional<int> argument);
+
+/// Megatron-Core's BalancedCPScheduler (main).
+PlanResult plan_megatron_hybrid(const Batch& batch, const Limits& limits, const PlanOptions& options,
+                                std::optional<int> argument);
+
+/// Megatron-Core's DefaultDynamicCPScheduler (dev).
+PlanResult plan_megatron_dynamic(const Batch& batch, const Limits& limits, const PlanOptions& options,
+                                 std::optional<int> argument);
+
 /// All divisors of a positive number, ascending.
 std::vector<int> divisors(int number);
 

@@ -3,6 +3,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "dhp/bound.h"
 #include "dhp/error.h"
 #include "dhp/plan.h"
 
@@ -137,21 +138,37 @@ std::vector<double> predict_task_seconds(const Plan& plan, const Batch& batch, c
   return seconds;
 }
 
+bool uses_all_to_all(const Plan& plan) {
+  return std::any_of(plan.tasks.begin(), plan.tasks.end(),
+                     [](const Task& task) { return task.exchange == Exchange::all_to_all && task.degree() > 1; });
+}
+
+namespace {
+
+void set_bound(Prediction& prediction, double lower_bound_s) {
+  prediction.lower_bound_s = lower_bound_s;
+  prediction.gap = lower_bound_s > 0.0 ? prediction.makespan_s / lower_bound_s - 1.0 : 0.0;
+}
+
+}  // namespace
+
 void annotate(Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost) {
   const Timeline timeline = replay(plan, predict_task_seconds(plan, batch, cluster, cost));
-  bool all_to_all = false;
   for (std::size_t i = 0; i < plan.tasks.size(); ++i) {
     plan.tasks[i].start_s = timeline.start_s[i];
     plan.tasks[i].end_s = timeline.end_s[i];
-    all_to_all = all_to_all || (plan.tasks[i].exchange == Exchange::all_to_all && plan.tasks[i].degree() > 1);
   }
   Prediction prediction;
   prediction.makespan_s = timeline.makespan_s;
-  // The bound charges one attention step a rank, which all_to_all does not pay: no bound is known for such a plan.
-  if (!all_to_all) prediction.lower_bound_s = simple_lower_bound_s(batch, cluster, cost);
-  if (prediction.lower_bound_s > 0.0) prediction.gap = prediction.makespan_s / prediction.lower_bound_s - 1.0;
+  // The bounds charge one attention step a rank, which all_to_all does not pay: none is known for such a plan.
+  set_bound(prediction, uses_all_to_all(plan) ? 0.0 : simple_lower_bound_s(batch, cluster, cost));
   plan.predicted = prediction;
   plan.hash = plan_hash(plan, batch);
+}
+
+void certify(Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost) {
+  if (!plan.predicted || uses_all_to_all(plan)) return;
+  set_bound(*plan.predicted, tighter_lower_bound_s(batch, cluster, cost));
 }
 
 }  // namespace dhp

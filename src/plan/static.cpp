@@ -1,99 +1,146 @@
 #include <algorithm>
-#include <array>
+#include <functional>
 #include <limits>
-#include <numeric>
+#include <string>
 
+#include "plan/mesh.h"
 #include "plan/planners.h"
 
 namespace dhp {
 namespace {
 
-/// Pack sizes that are tried, as shares of what a group's memory holds.
-constexpr std::array kPackShares = {1.0, 1.0 / 2, 1.0 / 4, 1.0 / 8, 1.0 / 16};
-
-/// Consecutive sequences of the batch that run together.
-struct Pack {
-  Load load;
-  std::size_t begin = 0;  ///< in batch order
-  std::size_t end = 0;
-};
-
-/// Next-fit in arrival order. A sequence longer than the pack size gets a pack of its own.
-std::vector<Pack> pack_next_fit(const Batch& batch, const CostModel& cost, double capacity_bytes, int degree) {
-  std::vector<Pack> packs;
-  for (std::size_t i = 0; i < batch.sequences.size(); ++i) {
-    Load joined = packs.empty() ? Load{} : packs.back().load;
-    joined.add(batch.sequences[i]);
-    if (packs.empty() || task_memory_bytes(cost, joined, degree) > capacity_bytes) {
-      joined = {};
-      joined.add(batch.sequences[i]);
-      packs.push_back({joined, i, i});
-    }
-    packs.back().load = joined;
-    packs.back().end = i + 1;
-  }
-  return packs;
-}
-
-struct Candidate {
-  int degree = 0;
-  std::vector<Pack> packs;
-  double makespan_s = std::numeric_limits<double>::infinity();
-};
+using ExchangeOf = std::function<Exchange(const GroupShape& shape)>;
 
 /// Packs go to the groups in turn; a group runs its packs one after the other.
-double makespan(const std::vector<Pack>& packs, const Cluster& cluster, const CostModel& cost, int degree) {
-  const int groups = cluster.ranks() / degree;
-  std::vector<double> busy_s(static_cast<std::size_t>(groups), 0.0);
+double makespan(const std::vector<Pack>& packs, const Limits& limits, const Mesh& mesh, const ExchangeOf& exchange_of) {
+  std::vector<Exchange> exchanges;
+  for (const GroupShape& shape : mesh.shapes) exchanges.push_back(exchange_of(shape));
+  std::vector<double> busy_s(mesh.groups(), 0.0);
   for (std::size_t i = 0; i < packs.size(); ++i) {
     const std::size_t group = i % busy_s.size();
-    const GroupShape shape = consecutive_shape(cluster, static_cast<Rank>(group) * degree, degree);
-    busy_s[group] += task_seconds(cost, cluster, packs[i].load, shape, Exchange::ring);
+    busy_s[group] += task_seconds(limits.cost(), limits.cluster(), packs[i].load, mesh.shapes[group], exchanges[group]);
   }
   return *std::max_element(busy_s.begin(), busy_s.end());
 }
 
-Plan to_plan(const Candidate& candidate, const Batch& batch, int ranks) {
+/// A mesh, and packs dealt to its groups in turn.
+struct Dealt {
+  const Mesh* mesh = nullptr;
+  Packs packs;
+  double seconds = std::numeric_limits<double>::infinity();
+};
+
+Plan to_plan(const Dealt& dealt, const Batch& batch, const Limits& limits, const ExchangeOf& exchange_of,
+             const std::string& name) {
   Plan plan;
   plan.schedule = Schedule::free;
-  plan.planner = "static:" + std::to_string(candidate.degree);
-  const int groups = ranks / candidate.degree;
-  for (std::size_t i = 0; i < candidate.packs.size(); ++i) {
-    Task task;
-    task.id = static_cast<int>(i);
-    task.ranks.resize(static_cast<std::size_t>(candidate.degree));
-    std::iota(task.ranks.begin(), task.ranks.end(), task.id % groups * candidate.degree);
-    for (std::size_t k = candidate.packs[i].begin; k < candidate.packs[i].end; ++k) {
-      task.sequences.push_back(batch.sequences[k].id);
-    }
-    plan.tasks.push_back(std::move(task));
+  plan.planner = name + ":" + std::to_string(dealt.mesh->degree);
+  for (std::size_t i = 0; i < dealt.packs.packs.size(); ++i) {
+    const std::size_t group = i % dealt.mesh->groups();
+    const Exchange exchange = exchange_of(dealt.mesh->shapes[group]);
+    plan.tasks.push_back(mesh_task(batch, limits, *dealt.mesh, dealt.packs, i, group, exchange));
+    plan.tasks.back().id = static_cast<int>(i);
   }
   return plan;
 }
 
-}  // namespace
-
-PlanResult plan_static(const Batch& batch, const Limits& limits, const PlanOptions& /*options*/,
-                       std::optional<int> argument) {
-  const Cluster& cluster = limits.cluster();
-  const CostModel& cost = limits.cost();
-  if (argument) {
-    if (auto infeasible = limits.find_infeasible(batch, *argument)) return std::move(*infeasible);
-  }
-  int narrowest = 1;
-  for (const Sequence& sequence : batch.sequences) narrowest = std::max(narrowest, min_degree(cost, cluster, sequence));
-
-  const double budget_bytes = activation_budget_bytes(cost, cluster);
-  Candidate best;
-  for (const int each : argument ? std::vector{*argument} : divisors(cluster.ranks())) {
-    if (each < narrowest) continue;
+/// The best mesh and pack size by prediction.
+Plan deal_in_turn(const Batch& batch, const Limits& limits, const std::vector<Mesh>& meshes,
+                  const ExchangeOf& exchange_of, const std::string& name) {
+  Dealt best;
+  for (const Mesh& mesh : meshes) {
     for (const double share : kPackShares) {
-      Candidate candidate{each, pack_next_fit(batch, cost, share * budget_bytes, each)};
-      candidate.makespan_s = makespan(candidate.packs, cluster, cost, each);
-      if (candidate.makespan_s < best.makespan_s) best = std::move(candidate);
+      Packs candidate = pack_next_fit(batch, limits, mesh.degree, share);
+      const double seconds = makespan(candidate.packs, limits, mesh, exchange_of);
+      if (best.mesh != nullptr && seconds >= best.seconds) continue;
+      best = {&mesh, std::move(candidate), seconds};
     }
   }
-  return to_plan(best, batch, cluster.ranks());
+  return to_plan(best, batch, limits, exchange_of, name);
+}
+
+/// No dealing of packs of this size takes less: all rank time over all ranks of the mesh.
+double least_seconds(const Batch& batch, const Limits& limits, const Mesh& mesh, double share) {
+  const CostModel& cost = limits.cost();
+  const double degree = mesh.degree;
+  double work_s = 0.0;
+  double packs = 0.0;
+  for (const Sequence& sequence : batch.sequences) {
+    const Load load = load_of(std::span(&sequence, 1));
+    const double filled = task_memory_bytes(cost, load, mesh.degree) / limits.budget_bytes();
+    packs += std::min(filled, share) / share;
+    work_s += cost.patch_s * load.patches;
+    for (const PassCost* pass : {&cost.forward, &cost.backward}) {
+      work_s += pass->token_s * load.tokens + pass->pair_s * load.tokens_squared / 2 +
+                degree * degree * pass->sequence_step_s;
+    }
+  }
+  const double pack_s = degree * (cost.task_s + degree * (cost.forward.step_s + cost.backward.step_s));
+  return (work_s + packs * pack_s) / (degree * static_cast<double>(mesh.groups()));
+}
+
+/// Seconds of the first group alone.
+double first_group_s(const std::vector<Pack>& packs, const Limits& limits, const Mesh& mesh) {
+  double seconds = 0.0;
+  for (std::size_t i = 0; i < packs.size(); i += mesh.groups()) {
+    seconds += task_seconds(limits.cost(), limits.cluster(), packs[i].load, mesh.shapes[0],
+                            limits.exchange_for(mesh.shapes[0]));
+  }
+  return seconds;
+}
+
+}  // namespace
+
+PlanResult plan_static(const Batch& batch, const Limits& limits, const PlanOptions& options,
+                       std::optional<int> argument) {
+  MeshChoice choice = choose_meshes(
+      batch, limits, options, argument, [](int) { return true; }, "");
+  if (choice.meshes.empty()) return std::move(choice.none);
+  const auto exchange_of = [&](const GroupShape& shape) { return limits.exchange_for(shape); };
+  return deal_in_turn(batch, limits, choice.meshes, exchange_of, "static");
+}
+
+std::optional<Plan> static_plan_below(const Batch& batch, const Limits& limits, const PlanOptions& options,
+                                      double limit_s) {
+  int widest = limits.widest();
+  for (const Sequence& sequence : batch.sequences) {
+    widest = std::min(widest, limits.max_degree(sequence, limits.min_degree(sequence)));
+  }
+  const MeshChoice choice = choose_meshes(
+      batch, limits, options, {}, [&](int degree) { return degree <= widest; }, "");
+  const auto exchange_of = [&](const GroupShape& shape) { return limits.exchange_for(shape); };
+  Dealt best;
+  best.seconds = limit_s;
+  for (const Mesh& mesh : choice.meshes) {
+    for (const double share : kPackShares) {
+      if (least_seconds(batch, limits, mesh, share) >= best.seconds) continue;
+      Packs candidate = pack_next_fit(batch, limits, mesh.degree, share);
+      if (first_group_s(candidate.packs, limits, mesh) >= best.seconds) continue;
+      const double seconds = makespan(candidate.packs, limits, mesh, exchange_of);
+      if (seconds < best.seconds) best = {&mesh, std::move(candidate), seconds};
+    }
+  }
+  if (best.mesh == nullptr) return std::nullopt;
+  return to_plan(best, batch, limits, exchange_of, "static");
+}
+
+PlanResult plan_ulysses(const Batch& batch, const Limits& limits, const PlanOptions& options,
+                        std::optional<int> argument) {
+  // A cost model without what all_to_all needs is bad input, whichever degree wins: task time says so.
+  task_seconds(limits.cost(), limits.cluster(), Load{}, GroupShape{}, Exchange::all_to_all);
+  const int heads = limits.cost().query_heads;
+  const bool other_exchanges = !options.exchanges.empty();
+  const auto suits = [&](int degree) { return degree == 1 || (heads % degree == 0 && !other_exchanges); };
+  const std::string unsuited =
+      other_exchanges ? "need the exchange all_to_all, which is not among those allowed"
+                      : "do not divide the model's " + std::to_string(heads) + " query heads, as all_to_all needs";
+  MeshChoice choice = choose_meshes(batch, limits, options, argument, suits, unsuited);
+  if (choice.meshes.empty()) return std::move(choice.none);
+  // A single rank exchanges nothing; naming its exchange ring keeps the lower bound, which all_to_all has not.
+  const auto exchange_of = [](const GroupShape& shape) {
+    return shape.degree == 1 ? Exchange::ring : Exchange::all_to_all;
+  };
+  return deal_in_turn(batch, limits, choice.meshes, exchange_of, "ulysses");
 }
 
 }  // namespace dhp

@@ -4,6 +4,7 @@
 #include <functional>
 #include <limits>
 
+#include "dhp/bound.h"
 #include "dhp/plan.h"
 #include "support.h"
 
@@ -203,10 +204,21 @@ TEST(CheckPlan, LowerBound) {
     return bounded.check();
   };
   const double simple = predicted.lower_bound_s;
-  EXPECT_EQ(claim((simple + predicted.makespan_s) / 2), std::vector<std::string>{});  // a tighter bound
-  EXPECT_EQ(claim(simple * 0.9).at(0).rfind("predicted.lower_bound_s is ", 0), 0U);
-  EXPECT_NE(claim(simple * 0.9).at(0).find("below the simple bound"), std::string::npos);
-  EXPECT_NE(claim(predicted.makespan_s * 1.01).at(0).find("above the makespan"), std::string::npos);
+  const double tighter = tighter_lower_bound_s(bounded.batch, bounded.cluster, bounded.cost);
+  ASSERT_GT(tighter, simple * 1.001);
+  EXPECT_EQ(claim(tighter), std::vector<std::string>{});
+  EXPECT_EQ(claim(simple * (1 + 1e-10)), std::vector<std::string>{});
+  for (const double wrong : {simple * 0.9, (simple + tighter) / 2, tighter * (1 + 1e-8), 0.0}) {
+    const std::vector<std::string> found = claim(wrong);
+    ASSERT_FALSE(found.empty());
+    EXPECT_EQ(found[0].rfind("predicted.lower_bound_s is ", 0), 0U) << found[0];
+    EXPECT_NE(found[0].find("(the simple bound)"), std::string::npos) << found[0];
+  }
+  EXPECT_NE(claim(predicted.makespan_s * 1.01).at(1).find("above the makespan"), std::string::npos);
+  bounded.plan.tasks[2].exchange = Exchange::all_to_all;
+  annotate(bounded.plan, bounded.batch, bounded.cluster, bounded.cost);
+  EXPECT_EQ(bounded.check(), std::vector<std::string>{});
+  EXPECT_TRUE(claim(simple).at(0).ends_with(", expected 0"));
 }
 
 TEST(CheckPlan, NamesEveryViolation) {

@@ -97,6 +97,42 @@ TEST(PlanExplain, NamesTheLimitingSequence) {
   EXPECT_EQ(explain_plan(plan, batch, kCluster, cost).limited_by, "sequence 1 (1000 tokens)");
 }
 
+TEST(PlanExplain, NamesTransfersAndMemory) {
+  CostModel cost = seconds_by_length();
+  const auto limited_by = [&](const Batch& batch, const Cluster& cluster) {
+    const Plan plan = test::plan_of(plan_batch(batch, cluster, cost, {.tighter_bound = true}));
+    const Explanation explanation = explain_plan(plan, batch, cluster, cost);
+    EXPECT_EQ(explanation.lower_bound_s, plan.predicted->lower_bound_s);
+    EXPECT_GE(explanation.gap, 0.0);
+    return explanation.limited_by;
+  };
+  // Memory makes the long one take two ranks; what they send each other then takes longer than they compute.
+  cost.forward.ring_bytes_per_token = 10.0;
+  Cluster cluster{1, 3, 600.0, {100.0, 0.0, 1}, {100.0, 0.0, 1}};
+  EXPECT_EQ(limited_by(test::make_batch({10, 1000, 10}), cluster), "transfers of sequence 1 (1000 tokens)");
+  EXPECT_EQ(limited_by(test::make_batch({1000, 1000, 1000}), cluster), "transfers of 3 sequences");
+  // Splitting costs a step a rank, and memory makes it necessary.
+  cost.forward.ring_bytes_per_token = 0.0;
+  cost.forward.step_s = 4.0;
+  EXPECT_EQ(limited_by(test::make_batch({1000}), cluster), "sequence 0 (1000 tokens)");
+  EXPECT_EQ(limited_by(test::make_batch({1000, 1000, 1000}), cluster), "memory of 3 sequences");
+}
+
+TEST(PlanExplain, NoBoundIsKnownForAllToAll) {
+  CostModel cost = seconds_by_length();
+  cost.query_heads = 2;
+  cost.forward.all_to_all_bytes_per_token = 1.0;
+  cost.backward.all_to_all_bytes_per_token = 1.0;
+  Plan plan;
+  plan.ranks = 3;
+  plan.tasks = {task(0, {0, 1}, {0})};
+  plan.tasks[0].exchange = Exchange::all_to_all;
+  const Explanation explanation = explain_plan(plan, test::make_batch({100}), kCluster, cost);
+  EXPECT_EQ(explanation.lower_bound_s, 0.0);
+  EXPECT_EQ(explanation.gap, 0.0);
+  EXPECT_EQ(explanation.limited_by, "all_to_all, for which no bound is known");
+}
+
 TEST(PlanExplain, EmptyPlan) {
   const Plan plan = test::plan_of(plan_batch({}, kCluster, seconds_by_length(), {}));
   const Explanation explanation = explain_plan(plan, {}, kCluster, seconds_by_length());

@@ -259,7 +259,7 @@ TEST(PlanPaper, ConsecutiveRanksRingLockstepAndShards) {
     const Batch batch = random_batch(random, 80, 4096 * std::min(setting.cluster.ranks(), 8));
     std::map<std::int64_t, Sequence> by_id;
     for (const Sequence& sequence : batch.sequences) by_id[sequence.id] = sequence;
-    const PlanResult result = plan_batch(batch, setting.cluster, setting.cost, {});
+    const PlanResult result = plan_batch(batch, setting.cluster, setting.cost, {.schedule = "paper"});
     if (std::holds_alternative<Infeasible>(result)) continue;
     const Plan& plan = std::get<Plan>(result);
     test::expect_valid(plan, batch, setting.cluster, setting.cost);

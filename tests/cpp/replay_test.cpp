@@ -4,6 +4,7 @@
 #include <limits>
 #include <stdexcept>
 
+#include "dhp/bound.h"
 #include "dhp/plan.h"
 #include "support.h"
 
@@ -138,8 +139,13 @@ TEST(Annotate, FillsTimesPredictionAndHash) {
   EXPECT_EQ(plan.predicted->lower_bound_s, simple_lower_bound_s(batch, cluster, cost));
   EXPECT_DOUBLE_EQ(plan.predicted->gap, plan.predicted->makespan_s / plan.predicted->lower_bound_s - 1);
   EXPECT_EQ(plan.hash, plan_hash(plan, batch));
+  certify(plan, batch, cluster, cost);
+  EXPECT_EQ(plan.predicted->lower_bound_s, tighter_lower_bound_s(batch, cluster, cost));
+  EXPECT_DOUBLE_EQ(plan.predicted->gap, plan.predicted->makespan_s / plan.predicted->lower_bound_s - 1);
+  EXPECT_EQ(check_plan(plan, batch, cluster, cost), std::vector<std::string>{});
   plan.tasks[0].exchange = Exchange::all_to_all;  // for which no bound is known
   annotate(plan, batch, cluster, cost);
+  certify(plan, batch, cluster, cost);
   EXPECT_EQ(plan.predicted->lower_bound_s, 0);
   EXPECT_EQ(plan.predicted->gap, 0);
 }

@@ -1,11 +1,13 @@
 """Trains the same ten steps in one way and stores losses and gradients; run by test_parity.py in a process of its own.
 
     parity_worker.py FOLDER NAME...     NAME is "reference-PRECISION" or "RANKS-SCHEDULE-PRECISION", and may end with
-                                        "-VARIANT", a key of VARIANTS
+                                        "-VARIANT", a key of VARIANTS. SCHEDULE is a planner's name or "handmade", and
+                                        may end with "@NODES": the ranks are then on so many nodes, not on one
 
 The reference is Hugging Face alone: one sample at a time through model(..., labels=...), no DHP, no packing, no groups.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import transformers
 from transformers import AutoModelForImageTextToText
 
 from dhp import optimizer, runtime, train
+from dhp._core import Batch, Cluster, CostModel, Plan, annotate, check_plan, parse_plan
 from dhp.config import TrainConfig
 from dhp.dataset import Dataset
 from dhp.launch import run_local
@@ -26,23 +29,86 @@ VARIANTS: dict[str, dict] = {
     "frozen_llm": {"freeze_llm": True},
     "recompute": {"gradient_checkpointing": True},
 }
+# Free plans of four ranks on two nodes of two, for a step each in turn: groups of any ranks in any order, tasks of all
+# exchanges, ranks with one to four tasks, and one (rank 1 of the second plan) with none. Ranks, places in the batch,
+# exchange.
+HANDMADE: list[list[tuple[list[int], list[int], str]]] = [
+    [
+        ([3, 0, 2], [0, 4], "hierarchical"),
+        ([1], [1], "ring"),
+        ([1], [5], "direct"),
+        ([2, 1], [2], "direct"),
+        ([0, 3, 1, 2], [3], "direct"),
+    ],
+    [([2, 3, 0], [1, 5, 2], "direct"), ([0, 3], [0], "ring"), ([0], [3], "ring"), ([3, 0, 2], [4], "hierarchical")],
+    [
+        ([1, 3, 0, 2], [5, 0, 3], "hierarchical"),
+        ([0], [1], "hierarchical"),
+        ([3, 2, 1], [2], "ring"),
+        ([1, 3], [4], "hierarchical"),
+    ],
+]
 transformers.logging.set_verbosity_error()
+
+
+def handmade_plan(step: int, batch: Batch) -> Plan:
+    ids = [sequence.id for sequence in batch.sequences]
+    tasks = [
+        {"id": i, "ranks": ranks, "sequences": [ids[place] for place in places], "exchange": exchange}
+        for i, (ranks, places, exchange) in enumerate(HANDMADE[step % len(HANDMADE)])
+    ]
+    text = json.dumps({"format": "dhp.plan/1", "schedule": "free", "ranks": 4, "tasks": tasks})
+    return parse_plan(text, f"handmade plan of step {step + 1}")
+
+
+class Handmade:
+    """Stands where `runtime.plan` does, with the next plan at each call."""
+
+    def __init__(self) -> None:
+        self._step = 0
+
+    def plan(self, batch: Batch, cluster: Cluster, cost: CostModel, *, schedule: str) -> Plan:
+        made = handmade_plan(self._step, batch)
+        annotate(made, batch, cluster, cost)
+        assert not check_plan(made, batch, cluster, cost), check_plan(made, batch, cluster, cost)
+        self._step += 1
+        return made
+
+
+def capacity_of(planner: str, ranks: int) -> int:
+    """Tokens."""
+    if planner.startswith(("static", "handmade")):
+        return 10_000
+    # Just enough for the longest of 214 tokens, so that groups of all sizes arise.
+    return {1: 10_000, 2: 110, 3: 75, 4: 56}[ranks]
+
+
+def write_cluster(file: Path, ranks: int, nodes: int, capacity: int) -> None:
+    """With slow links between nodes."""
+    cluster = {"format": "dhp.cluster/1", "nodes": nodes, "ranks_per_node": ranks // nodes, "memory_bytes": capacity}
+    inside, across = ({"bandwidth_bytes_per_s": b, "latency_s": 5e-5} for b in (2e9, 1e8))
+    file.write_text(json.dumps(cluster | {"intra_node": inside, "inter_node": across}))
 
 
 def settings_for(folder: Path, name: str) -> TrainConfig:
     parts = name.replace("reference", "1-paper").split("-")
-    ranks, schedule, precision = parts[:3]
+    ranks, schedule, precision = int(parts[0]), *parts[1:3]
+    planner, _, nodes = schedule.partition("@")
+    capacity = capacity_of(planner, ranks)
+    cluster = folder / f"cluster-{name}.json" if nodes else None
+    if cluster and not cluster.exists():  # by the process that starts the ranks
+        write_cluster(cluster, ranks, int(nodes), capacity)
     return TrainConfig(
         model=str(folder / "model"),
         data=str(folder / "train.jsonl"),
         output_dir=str(folder / f"run-{name}"),
-        ranks=int(ranks),
-        schedule=schedule,
+        ranks=ranks,
+        schedule=planner,
         precision=precision,
         steps=STEPS,
         global_batch_size=6,
-        # Just enough for the longest of 214 tokens, so that groups of all sizes arise.
-        capacity_tokens={"1": 10_000, "2": 110, "3": 75, "4": 56}[ranks] if schedule == "paper" else 10_000,
+        capacity_tokens=capacity,
+        cluster=str(cluster or ""),
         learning_rate=1e-3,
         warmup_steps=2,
         seed=3,
@@ -78,6 +144,8 @@ def run_dhp(folder: Path, name: str) -> int:
     torch.set_num_threads(1)
     settings, recorder, losses = settings_for(folder, name), Recorder(), Losses()
     optimizer.update = recorder.update
+    if settings.schedule == "handmade":
+        runtime.plan = Handmade().plan
     run = runtime.init(timeout_s=120)
     train.train(settings, run, losses, Tracer(None, run))
     if run.rank == 0:

@@ -9,6 +9,7 @@ import torch
 
 RUNS = [(1, "paper"), (2, "paper"), (3, "paper"), (4, "paper")]
 RUNS += [(ranks, "static:1") for ranks in (1, 2, 3, 4)] + [(2, "static:2"), (4, "static:2")]
+RUNS += [(4, "handmade@2")]  # free plans with every exchange on two nodes: parity_worker.HANDMADE
 FROZEN = ["frozen_vit", "frozen_vision", "frozen_llm"]
 TOLERANCE = {"fp64": 1e-6, "fp32": 1e-4}
 
@@ -74,6 +75,6 @@ def test_runs_use_groups_of_several_sizes(results: Path) -> None:
     assert any(d & (d - 1) for d in degrees), f"no degree that is not a power of two: {degrees}"
 
 
-@pytest.mark.parametrize("name", ["4-paper-fp64", "4-static:2-fp64", "3-paper-fp64"])
+@pytest.mark.parametrize("name", ["4-paper-fp64", "4-static:2-fp64", "3-paper-fp64", "4-handmade@2-fp64"])
 def test_two_process_groups_however_many_groups_plans_use(results: Path, name: str) -> None:
     assert torch.load(results / f"{name}.pt")["groups"] == 2

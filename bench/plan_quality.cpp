@@ -1,0 +1,215 @@
+// How good plans are: makespan over the simple bound of docs/design.md, as Markdown tables.
+//
+//     build/release/bench/plan_quality cases     every planner on the shared cases, 64 ranks, batches of 512
+//     build/release/bench/plan_quality effort    free and lockstep: quality against effort
+//     build/release/bench/plan_quality scale     free at 1,024 and 16,384 ranks
+//     build/release/bench/plan_quality shapes    clusters that are no powers of two, batches at the edge
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <exception>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "cases.h"
+#include "dhp/bound.h"
+
+namespace {
+
+using namespace dhp;
+using bench::Case;
+
+struct Result {
+  double ratio = 0.0;  ///< makespan over the simple bound; 0: infeasible
+  double milliseconds = 0.0;
+};
+
+/// Median time of `runs`. The ratio is to the simple bound also where the planner itself knows none.
+Result run(const Case& one, const PlanOptions& options, int runs) {
+  Result result;
+  std::vector<double> times;
+  for (int i = 0; i < runs; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    const PlanResult plan = plan_batch(one.batch, one.cluster, one.cost, options);
+    times.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
+    if (const auto* made = std::get_if<Plan>(&plan)) {
+      result.ratio = made->predicted->makespan_s / simple_lower_bound_s(one.batch, one.cluster, one.cost);
+    }
+  }
+  std::sort(times.begin(), times.end());
+  result.milliseconds = times[times.size() / 2];
+  return result;
+}
+
+std::string cell(double ratio) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.4f", ratio);
+  return ratio > 0.0 ? text : "-";
+}
+
+/// Names of all planners, those with an argument once.
+std::vector<std::string> planner_names() {
+  std::vector<std::string> names;
+  for (const PlannerInfo& planner : planners()) {
+    if (planner.name.find(':') == std::string::npos) names.push_back(planner.name);
+  }
+  return names;
+}
+
+/// Geometric mean of what is above zero in both.
+std::optional<double> mean_over(const std::vector<double>& of, const std::vector<double>& over) {
+  double sum = 0.0;
+  int count = 0;
+  for (std::size_t i = 0; i < of.size(); ++i) {
+    if (of[i] <= 0.0 || over[i] <= 0.0) continue;
+    sum += std::log(of[i] / over[i]);
+    ++count;
+  }
+  return count == 0 ? std::nullopt : std::optional(std::exp(sum / count));
+}
+
+void header(const std::vector<std::string>& columns) {
+  for (const std::string& column : columns) std::printf("| %s ", column.c_str());
+  std::printf("|\n");
+  for (std::size_t i = 0; i < columns.size(); ++i) std::printf("|---");
+  std::printf("|\n");
+}
+
+void cases() {
+  const std::vector<std::string> names = planner_names();
+  std::vector<std::string> columns = {"cluster", "tokens a rank", "data"};
+  columns.insert(columns.end(), names.begin(), names.end());
+  header(columns);
+  std::map<std::string, std::vector<double>> ratios;
+  std::vector<double> ones;
+  for (const char* cluster : {"910b_8x8", "910b_8x8_slow_network"}) {
+    for (const std::string& tokens : bench::kTokens) {
+      for (const std::string& data : bench::kData) {
+        const Case one = bench::shared_case(cluster, tokens, data);
+        std::printf("| %s | %s | %s ", cluster, tokens.c_str(), data.c_str());
+        for (const std::string& name : names) {
+          ratios[name].push_back(run(one, {.schedule = name}, 1).ratio);
+          std::printf("| %s ", cell(ratios[name].back()).c_str());
+        }
+        std::printf("|\n");
+        ones.push_back(1.0);
+      }
+    }
+  }
+  std::printf("| geometric mean | | ");
+  for (const std::string& name : names) std::printf("| %s ", cell(mean_over(ratios[name], ones).value_or(0.0)).c_str());
+  std::printf("|\n| over free | | ");
+  for (const std::string& name : names) {
+    std::printf("| %s ", cell(mean_over(ratios[name], ratios["free"]).value_or(0.0)).c_str());
+  }
+  std::printf("|\n\n");
+  for (const std::string& name : names) {
+    int worse = 0;
+    for (std::size_t i = 0; i < ones.size(); ++i) {
+      if (ratios[name][i] > 0.0 && ratios["free"][i] > ratios[name][i] * (1 + 1e-9)) ++worse;
+    }
+    if (worse > 0) std::printf("free is worse than %s on %d cases\n", name.c_str(), worse);
+  }
+}
+
+void effort() {
+  header({"planner", "effort", "geometric mean", "worst", "mean ms", "most ms"});
+  for (const char* name : {"free", "lockstep"}) {
+    for (const std::int64_t level : {std::int64_t{1}, std::int64_t{30}, kEffortFast, std::int64_t{120},
+                                     std::int64_t{300}, kEffortDefault, std::int64_t{5000}, std::int64_t{50000}}) {
+      std::vector<double> ratios;
+      double sum_ms = 0.0;
+      double most_ms = 0.0;
+      for (const char* cluster : {"910b_8x8", "910b_8x8_slow_network"}) {
+        for (const std::string& tokens : bench::kTokens) {
+          for (const std::string& data : bench::kData) {
+            const Result result = run(bench::shared_case(cluster, tokens, data), {.schedule = name, .effort = level},
+                                      level > 2000 ? 1 : 3);
+            ratios.push_back(result.ratio);
+            sum_ms += result.milliseconds;
+            most_ms = std::max(most_ms, result.milliseconds);
+          }
+        }
+      }
+      const std::vector<double> ones(ratios.size(), 1.0);
+      const char* label = level == kEffortFast ? " (fast)" : level == kEffortDefault ? " (default)" : "";
+      std::printf("| %s | %ld%s | %s | %s | %.2f | %.2f |\n", name, static_cast<long>(level), label,
+                  cell(*mean_over(ratios, ones)).c_str(), cell(*std::max_element(ratios.begin(), ratios.end())).c_str(),
+                  sum_ms / static_cast<double>(ratios.size()), most_ms);
+    }
+  }
+}
+
+void scale() {
+  header({"ranks", "sequences", "data", "free", "ms"});
+  for (const int ranks : {1024, 16384}) {
+    for (const std::string& data : bench::kData) {
+      const Result result = run(bench::large_case(ranks, data), {.schedule = "free"}, 5);
+      std::printf("| %d | %d | %s | %s | %.1f |\n", ranks, 8 * ranks, data.c_str(), cell(result.ratio).c_str(),
+                  result.milliseconds);
+    }
+  }
+}
+
+Batch batch_of(const std::vector<std::int64_t>& tokens) {
+  Batch batch;
+  for (const std::int64_t length : tokens) batch.sequences.push_back({std::ssize(batch.sequences), length, 0});
+  return batch;
+}
+
+void shapes() {
+  header({"nodes × ranks", "batch", "free / simple bound", "free / tighter bound", "lockstep / tighter bound"});
+  for (const auto& [nodes, per_node] :
+       {std::pair{1, 6}, std::pair{3, 8}, std::pair{5, 8}, std::pair{7, 8}, std::pair{25, 4}, std::pair{61, 1}}) {
+    const int ranks = nodes * per_node;
+    const auto times = [&](int count, std::int64_t tokens) {
+      return std::vector<std::int64_t>(static_cast<std::size_t>(count), tokens);
+    };
+    std::vector<std::int64_t> tiny_and_giant = times(200, 100);
+    tiny_and_giant.push_back(4000LL * ranks);
+    const std::vector<std::pair<std::string, Batch>> batches = {
+        {"one of 6,000", batch_of({6000})},
+        {"half as many as ranks, 4,000", batch_of(times(ranks / 2, 4000))},
+        {"ranks + 1 of 4,000", batch_of(times(ranks + 1, 4000))},
+        {"2,000 of 70", batch_of(times(2000, 70))},
+        {"200 of 100, one of 4,000 a rank", batch_of(tiny_and_giant)},
+        {"OpenVid-like 512", bench::shared_case("910b_8x8", "8192", "openvid").batch}};
+    for (const auto& [name, batch] : batches) {
+      Case one = bench::shared_case("910b_8x8", "8192", "openvid");
+      one.batch = batch;
+      one.cluster.nodes = nodes;
+      one.cluster.ranks_per_node = per_node;
+      const double simple = simple_lower_bound_s(one.batch, one.cluster, one.cost);
+      const double tighter = tighter_lower_bound_s(one.batch, one.cluster, one.cost);
+      const double free = run(one, {.schedule = "free"}, 1).ratio;
+      const double lockstep = run(one, {.schedule = "lockstep"}, 1).ratio;
+      std::printf("| %d × %d | %s | %s | %s | %s |\n", nodes, per_node, name.c_str(), cell(free).c_str(),
+                  cell(free * simple / tighter).c_str(), cell(lockstep * simple / tighter).c_str());
+    }
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    const std::string what = argc == 2 ? argv[1] : "";
+    if (what == "cases") {
+      cases();
+    } else if (what == "effort") {
+      effort();
+    } else if (what == "scale") {
+      scale();
+    } else if (what == "shapes") {
+      shapes();
+    } else {
+      std::fprintf(stderr, "usage: plan_quality cases|effort|scale|shapes\n");
+      return 2;
+    }
+    return 0;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "plan_quality: %s\n", error.what());
+    return 2;
+  }
+}
