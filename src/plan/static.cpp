@@ -121,7 +121,9 @@ std::optional<Plan> static_plan_below(const Batch& batch, const Limits& limits, 
     }
   }
   if (best.mesh == nullptr) return std::nullopt;
-  return to_plan(best, batch, limits, exchange_of, "static");
+  Plan plan = to_plan(best, batch, limits, exchange_of, "static");
+  plan.ranks = limits.cluster().ranks();
+  return plan;
 }
 
 PlanResult plan_ulysses(const Batch& batch, const Limits& limits, const PlanOptions& options,

@@ -45,7 +45,7 @@ GOOD_COST = json.loads((CASES / "cost_qwen3-vl-8b_8192.json").read_text())
 
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, Path]:
-    """Good batch, cluster and cost files, and a plan by `paper`."""
+    """Good batch, cluster and cost files, and a plan by the default planner."""
     paths = {}
     for name, content in (("batch", GOOD_BATCH), ("cluster", GOOD_CLUSTER), ("cost", GOOD_COST)):
         paths[name] = tmp_path / f"{name}.json"
@@ -76,18 +76,18 @@ def test_plan_prints_a_summary_in_text(files: dict[str, Path]) -> None:
     result = dhp("plan", *inputs(files))
     assert result.code == 0
     assert result.err == ""
-    assert result.out.startswith("paper: ")
+    assert result.out.startswith("free: ")
     for word in ("groups ", "makespan ", "bound ", "gap ", "idle ", "×"):
         assert word in result.out
 
 
-@pytest.mark.parametrize("schedule", ["paper", "static", "static:1", "static:2", "static:6"])
+@pytest.mark.parametrize("schedule", ["free", "lockstep", "paper", "static", "static:1", "static:2", "static:6"])
 def test_plan_prints_the_plan_in_json(files: dict[str, Path], schedule: str) -> None:
     result = dhp("plan", *inputs(files), "--schedule", schedule, "--output-format", "json")
     assert result.code == 0, result.err
     plan = result.json()
     assert plan["format"] == "dhp.plan/1"
-    assert plan["schedule"] == ("lockstep" if schedule == "paper" else "free")
+    assert plan["schedule"] == ("lockstep" if schedule in ("lockstep", "paper") else "free")
     assert plan["ranks"] == 6
     assert sorted(i for task in plan["tasks"] for i in task["sequences"]) == list(range(12))
     if ":" in schedule:
@@ -178,7 +178,7 @@ def test_bad_options_are_named(files: dict[str, Path], words: list[str], message
 # --- infeasible: an answer
 
 
-@pytest.mark.parametrize("schedule", ["paper", "static"])
+@pytest.mark.parametrize("schedule", ["free", "lockstep", "paper", "static"])
 def test_infeasible_names_sequence_need_and_offer(files: dict[str, Path], schedule: str) -> None:
     files["batch"].write_text(json.dumps(changed(GOOD_BATCH, ("sequences", 7, "tokens"), 131072)))
     text = dhp("plan", *inputs(files), "--schedule", schedule)
@@ -406,7 +406,7 @@ def test_compare_sorts_all_planners_by_makespan(files: dict[str, Path]) -> None:
     assert lines[0].startswith("12 sequences on 6 ranks, bound ")
     assert lines[1].split()[0] == "schedule"
     answer = dhp("compare", *inputs(files), "--output-format", "json").json()["schedules"]
-    assert {entry["schedule"] for entry in answer} >= {"paper", "static"}
+    assert {entry["schedule"] for entry in answer} >= {"free", "lockstep", "paper", "static"}
     planned = [entry for entry in answer if "reason" not in entry]
     assert answer[: len(planned)] == planned
     makespans = [entry["makespan_s"] for entry in planned]
@@ -417,8 +417,8 @@ def test_compare_sorts_all_planners_by_makespan(files: dict[str, Path]) -> None:
         assert 0.0 <= entry["exposed_transfer_share"] <= 1.0
         assert 0.0 < entry["peak_memory_share"] <= 1.0
         assert 0 <= entry["most_peers"] < 6
-    paper = next(entry for entry in planned if entry["schedule"] == "paper")
-    assert paper["makespan_s"] == json.loads(files["plan"].read_text())["predicted"]["makespan_s"]
+    free = next(entry for entry in planned if entry["schedule"] == "free")
+    assert free["makespan_s"] == json.loads(files["plan"].read_text())["predicted"]["makespan_s"]
 
 
 def test_compare_gives_the_reason_where_there_is_no_plan(files: dict[str, Path]) -> None:

@@ -83,7 +83,7 @@ def test_input_error_is_a_value_error_that_names_the_place() -> None:
 
 def test_plan_check_replay_explain() -> None:
     batch = batch_of(3000, 200, 1500, 70, 900, 9000)
-    for schedule in ("paper", "static", "static:3"):
+    for schedule in ("free", "lockstep", "paper", "static", "static:3"):
         plan = core.plan_batch(batch, CLUSTER, COST, schedule=schedule)
         assert isinstance(plan, core.Plan)
         assert core.check_plan(plan, batch, CLUSTER, COST) == []
@@ -333,7 +333,7 @@ def test_reprs_say_what_is_inside() -> None:
     assert repr(batch_of(1, 2)) == "<Batch of 2 sequences, 3 tokens>"
     assert "2 nodes x 3 ranks" in repr(CLUSTER)
     assert "round" in repr(COST)
-    assert "paper" in repr(core.plan_batch(batch_of(5), CLUSTER, COST))
+    assert "free" in repr(core.plan_batch(batch_of(5), CLUSTER, COST))
 
 
 def test_stubs_are_installed_with_the_module() -> None:
