@@ -115,6 +115,16 @@ class FreePlanner {
   std::vector<CellSearch> searches_;
 };
 
+/// Meshes are dealt in the order of the batch; the plan is not to depend on it.
+Batch by_id(const Batch& batch) {
+  Batch sorted = batch;
+  const auto less = [](const Sequence& a, const Sequence& b) { return a.id < b.id; };
+  if (!std::is_sorted(sorted.sequences.begin(), sorted.sequences.end(), less)) {
+    std::sort(sorted.sequences.begin(), sorted.sequences.end(), less);
+  }
+  return sorted;
+}
+
 double replayed_s(const Plan& plan, const Batch& batch, const Limits& limits) {
   return replay(plan, predict_task_seconds(plan, batch, limits.cluster(), limits.cost())).makespan_s;
 }
@@ -163,17 +173,18 @@ struct Best {
 
 }  // namespace
 
-PlanResult plan_free(const Batch& batch, const Limits& limits, const PlanOptions& options,
+PlanResult plan_free(const Batch& in_any_order, const Limits& limits, const PlanOptions& options,
                      std::optional<int> /*argument*/) {
   constexpr int kFew = 2;              // sequences a rank
   constexpr double kGoodGap = 1.01;    // times the bound: not worth another look
   constexpr int kMostBalanced = 1024;  // sequences: more would take too long
   const std::int64_t effort = options.effort > 0 ? options.effort : kEffortDefault;
+  const Batch batch = by_id(in_any_order);
   const std::ptrdiff_t sequences = std::ssize(batch.sequences);
   FreePlanner planner(batch, limits);
   Best best{planner.plan(effort * kTicksPerEffort), planner.makespan_s()};
   const double bound_s = planner.bound_s();
-  if (best.seconds <= bound_s * (1.0 + kRounding)) return best.plan;
+  if (best.seconds <= bound_s * (1.0 + kRounding)) return std::move(best.plan);
   if (sequences <= kFew * static_cast<std::ptrdiff_t>(limits.ranks()) && best.seconds > kGoodGap * bound_s) {
     best.offer(without_barriers(batch, limits, options), batch, limits);
   }
@@ -183,7 +194,7 @@ PlanResult plan_free(const Batch& batch, const Limits& limits, const PlanOptions
     best.offer(balanced_mesh(batch, limits, options), batch, limits);
   }
   best.plan.planner.clear();
-  return best.plan;
+  return std::move(best.plan);
 }
 
 }  // namespace dhp

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -334,17 +335,65 @@ def test_a_plan_for_another_batch_is_not_valid(files: dict[str, Path]) -> None:
 def test_explain(files: dict[str, Path]) -> None:
     text = dhp("explain", *inputs(files), files["plan"])
     assert text.code == 0, text.err
-    assert text.out.startswith("step ")
-    for word in ("bound ", "gap ", "limited by ", "groups ", "idle ", "waits"):
+    # The verdict, then waits, chart, reasons, and what would help.
+    places = [text.out.index(word) for word in ("step ", "waits", "ranks and time", "why each task", "one change")]
+    assert places == sorted(places)
+    assert places[0] == 0
+    for word in ("bound ", "gap ", "limited by ", "groups ", "idle ", "transfer ", "memory ", "peers "):
         assert word in text.out
     answer = dhp("explain", *inputs(files), files["plan"], "--output-format", "json").json()
-    predicted = json.loads(files["plan"].read_text())["predicted"]
-    assert answer["makespan_s"] == pytest.approx(predicted["makespan_s"], rel=1e-12)
-    assert answer["gap"] == pytest.approx(predicted["gap"], rel=1e-9)
+    plan = json.loads(files["plan"].read_text())
+    assert answer["makespan_s"] == pytest.approx(plan["predicted"]["makespan_s"], rel=1e-12)
+    assert answer["lower_bound_s"] >= plan["predicted"]["lower_bound_s"] * (1 - 1e-12)
+    assert answer["gap"] == pytest.approx(answer["makespan_s"] / answer["lower_bound_s"] - 1, abs=1e-12)
     assert 0.0 <= answer["idle_share"] < 1.0
     waits = [wait["seconds"] for wait in answer["longest_waits"]]
     assert len(waits) <= 3
     assert waits == sorted(waits, reverse=True)
+    assert [task["task"] for task in answer["tasks"]] == [task["id"] for task in plan["tasks"]]
+    assert [task["start_s"] for task in answer["tasks"]] == [task["start_s"] for task in plan["tasks"]]
+    assert all(task["degree_reason"] and task["start_reason"] for task in answer["tasks"])
+    assert len(answer["metrics"]["peers"]) == 6
+    assert answer["what_if"]["method"] == "planned again by paper"
+    changes = {change["what"]: change for change in answer["what_if"]["changes"]}
+    assert {"one rank more", "10 % more memory a rank", "twice the bandwidth"} <= changes.keys()
+    assert changes["one rank more"]["from_s"] == answer["makespan_s"]
+
+
+def test_explain_in_a_pipe_has_no_colours_and_a_hundred_columns(files: dict[str, Path]) -> None:
+    out = dhp("explain", *inputs(files), files["plan"]).out
+    assert "\x1b" not in out
+    chart = out[out.index("ranks and time") :].splitlines()[1:7]
+    assert [line[0] for line in chart] == list("012345")
+    assert {len(line) for line in chart} == {100}
+
+
+def test_explain_on_a_terminal(files: dict[str, Path]) -> None:
+    def shown(**env: str) -> str:
+        ours, theirs = os.openpty()
+        words = [DHP, "explain", *map(str, inputs(files)), str(files["plan"])]
+        with subprocess.Popen(words, stdout=theirs, env={**os.environ, "TERM": "xterm", **env}) as process:
+            os.close(theirs)
+            text = b""
+            with contextlib.suppress(OSError):  # the end of a terminal
+                while part := os.read(ours, 65536):
+                    text += part
+            assert process.wait() == 0
+        os.close(ours)
+        return text.decode()
+
+    assert "\x1b[38;5;" in shown(NO_COLOR="")
+    assert "\x1b" not in shown(NO_COLOR="1")
+
+
+def test_explain_of_a_plan_by_hand_uses_bounds(files: dict[str, Path]) -> None:
+    plan = json.loads(files["plan"].read_text())
+    plan["planner"] = "me"
+    files["plan"].write_text(json.dumps(plan))
+    answer = dhp("explain", *inputs(files), files["plan"], "--output-format", "json").json()
+    assert answer["what_if"]["method"] == "lower bounds"
+    assert answer["what_if"]["from_s"] == answer["lower_bound_s"]
+    assert dhp("explain", *inputs(files), files["plan"], "--all").code == 0
 
 
 # --- compare
