@@ -85,11 +85,12 @@ class FreePlanner {
   /// that ends last.
   void search_cells(std::int64_t ticks) {
     constexpr std::int64_t kShare = 4;    // of the ticks for the first look
+    constexpr double kSloppy = 1.001;     // times the first cell: level enough for the others
     constexpr double kStandsOut = 1.005;  // times the first cell: worth half more than the ticks granted
     searches_[0].search(ticks / kShare);
     const int kind = searches_[0].best_kind();
     std::int64_t used = searches_[0].ticks();
-    const double enough_s = searches_[0].makespan_s();
+    const double enough_s = searches_[0].makespan_s() * kSloppy;
     for (CellSearch& search : searches_) {
       if (&search == &searches_[0]) continue;
       search.try_kind(kind, enough_s);
