@@ -43,7 +43,8 @@ void add(const std::string& schedule, const std::string& cluster, const std::str
 }
 
 void add_all() {
-  for (const char* schedule : {"paper", "static"}) {
+  for (const char* schedule :
+       {"paper", "static", "balanced-static", "ulysses", "megatron-hybrid", "megatron-dynamic"}) {
     for (const char* cost : {"qwen3-vl-8b_4096", "qwen3-vl-8b_8192", "qwen3-vl-8b_16384"}) {
       for (const char* data : {"openvid", "internvid", "lognormal", "burst", "uniform", "msrvtt"}) {
         add(schedule, "910b_8x8", cost, data);
