@@ -34,7 +34,8 @@ void add(const std::string& prefix, const bench::Case& one, const PlanOptions& o
 }
 
 void add_all() {
-  for (const char* schedule : {"free", "lockstep", "paper", "static"}) {
+  for (const char* schedule :
+       {"free", "lockstep", "paper", "static", "balanced-static", "ulysses", "megatron-hybrid", "megatron-dynamic"}) {
     for (const std::string& tokens : bench::kTokens) {
       for (const std::string& data : bench::kData) {
         const bench::Case one = bench::shared_case("910b_8x8", tokens, data);

@@ -14,17 +14,17 @@ MODEL, DATA = "build/demo/model", "build/demo/train.jsonl"
 
 with dhp.init() as run:
     model = AutoModelForImageTextToText.from_pretrained(MODEL, dtype=torch.float32)
-    adapter = dhp.attach(model)
     data = dhp.Dataset(DATA, MODEL)
-    cluster = dhp.local_cluster(run.world_size, capacity_tokens=2048)
+    cluster = dhp.local_cluster(run.world_size, capacity_tokens=2048)  # or dhp.read_cluster("cluster.json")
     cost = dhp.local_cost(MODEL, run.world_size, capacity_tokens=2048)
+    adapter = dhp.attach(model, cluster=cluster)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for step in range(10):
         batch = data.batch(step, size=8)
         plan = dhp.plan(batch, cluster, cost, run=run)
         loss_sum = torch.zeros(())
         for task in dhp.tasks(plan):
-            loss = adapter.loss(data.read(task, run.rank), task.ranks, data.label_tokens(batch))
+            loss = adapter.loss(data.read(task, run.rank), task, data.label_tokens(batch))
             loss.backward()
             loss_sum += loss.detach()
         dhp.reduce_gradients(model)

@@ -1,9 +1,11 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "dhp/plan.h"
+#include "dhp/planner.h"
 
 namespace dhp {
 
@@ -16,6 +18,7 @@ struct Wait {
   std::string cause;  ///< "waits for rank 3, busy with task 7"
 };
 
+/// What bounds a plan and where its ranks wait.
 struct Explanation {
   double makespan_s = 0.0;
   double lower_bound_s = 0.0;  ///< the tighter one; 0 for a plan that uses all_to_all
@@ -28,7 +31,41 @@ struct Explanation {
   std::vector<Wait> longest_waits;           ///< three at most, longest first
 };
 
-/// The plan must be valid (check_plan).
+/// The plan must be valid (check_plan), here and below.
 Explanation explain_plan(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost);
+
+/// Why a task has the degree and the start that it has. Worked out from the plan, not told by its planner: what the
+/// next narrower degree would have meant.
+struct TaskReason {
+  int task = 0;
+  std::int64_t tokens = 0;
+  double start_s = 0.0;
+  double seconds = 0.0;
+  std::string degree;  ///< "memory: 3 ranks are the fewest that hold it"
+  std::string start;   ///< "starts when rank 3 is done with task 4"
+};
+
+/// One a task, in plan order.
+std::vector<TaskReason> explain_tasks(const Plan& plan, const Batch& batch, const Cluster& cluster,
+                                      const CostModel& cost);
+
+/// What the step would take after one change.
+struct Change {
+  std::string what;         ///< "one node more"
+  double from_s = 0.0;      ///< the step as it is, by the same method
+  double makespan_s = 0.0;  ///< 0 where there is no answer
+  std::string no_answer;    ///< why
+};
+
+struct WhatIf {
+  std::string method;   ///< "planned again by free", or "lower bounds" where the plan names no planner that is known
+  double from_s = 0.0;  ///< everything as it is: the plan's makespan, unless the plan was made with other options
+  std::vector<Change> changes = {};
+};
+
+/// What one change would buy: more ranks, more memory, quicker links, no barriers. Plans again with `options`, but with
+/// the planner that the plan names; takes about as long as planning six times.
+WhatIf explain_changes(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
+                       const PlanOptions& options = {});
 
 }  // namespace dhp

@@ -18,7 +18,7 @@ enum class Placement {
 /// Levels of effort: work counted, never timed, so that every rank plans the same. At 64 ranks and 512 sequences they
 /// take about 0.5 ms and 5 ms.
 inline constexpr std::int64_t kEffortFast = 60;
-inline constexpr std::int64_t kEffortDefault = 1200;
+inline constexpr std::int64_t kEffortDefault = 800;
 
 /// Options that change what is planned. All of them hold for every planner; what the batch asks for beyond them makes
 /// it Infeasible. Names, ranges and help: dhp/plan_options.h.

@@ -9,7 +9,7 @@ A training loop of your own (examples/own_loop.py is this, runnable):
             batch = data.batch(step, size=64)
             plan = dhp.plan(batch, cluster, cost, run=run)     # who shares what; the same on every rank
             for task in dhp.tasks(plan):                       # this rank's, in plan order
-                loss = adapter.loss(data.read(task, run.rank), task.ranks, data.label_tokens(batch))
+                loss = adapter.loss(data.read(task, run.rank), task, data.label_tokens(batch))
                 loss.backward()
             dhp.reduce_gradients(model)                        # exactly the gradients of one process
             optimizer.step()

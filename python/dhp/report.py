@@ -96,6 +96,7 @@ class Reporter:
             f"{r.tokens_per_s:,.0f} tok/s",
             f"groups {groups_text(r.degrees)}",
             f"idle {r.idle_share:.0%}".replace("%", " %"),
+            f"gap {r.gap:.0%}".replace("%", " %"),
             f"plan {r.plan_s * 1e3:.1f} ms",
         ]
         if r.dropped:

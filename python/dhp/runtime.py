@@ -20,6 +20,7 @@ from dhp import _ops
 from dhp._core import Batch, Cluster, CostModel, Infeasible, InputError, Plan, Task, check_plan, plan_batch
 
 LOST_KEY = "dhp/lost"  # where the launcher writes which rank died, and how
+EXCHANGES = ("ring", "direct", "hierarchical")  # how the run-time moves shards
 
 
 class InfeasibleBatch(Exception):
@@ -208,7 +209,13 @@ def plan(
 
 
 def agree_on(plan: Plan, run: Run) -> None:
-    """Raises RankFailed on every rank unless all ranks hold this very plan, for as many ranks as there are."""
+    """Raises RankFailed on every rank unless all ranks hold this very plan, for as many ranks as there are, and
+    InputError if its tasks exchange shards in a way that the run-time has not."""
+    if missing := {task.exchange.name for task in plan.tasks} - set(EXCHANGES):
+        raise InputError(
+            f"schedule: {plan.planner or 'the plan'} exchanges by {', '.join(missing)}, which is there for comparing "
+            f"plans only; expected {', '.join(EXCHANGES)}"
+        )
     if plan.ranks != run.world_size:
         raise RankFailed(f"the plan is for {plan.ranks} ranks, the run has {run.world_size}")
     words = [int(plan.hash[i : i + 8], 16) for i in range(0, len(plan.hash), 8)]

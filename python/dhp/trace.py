@@ -57,8 +57,9 @@ class Tracer:
             )
 
     def task(self, task: Task) -> contextlib.AbstractContextManager[None]:
-        """A bar for a task, with its group."""
-        return self.span(f"task {task.id}", "task", ranks=list(task.ranks), sequences=list(task.sequences))
+        """A bar for a task, with its group and exchange."""
+        details = {"ranks": list(task.ranks), "sequences": list(task.sequences), "exchange": task.exchange.name}
+        return self.span(f"task {task.id}", "task", **details)
 
     def write(self) -> None:
         """Collective: every rank writes its part, rank 0 joins them."""

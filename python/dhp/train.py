@@ -59,8 +59,8 @@ class Prepared:
 def train(settings: TrainConfig, run: Run, reporter: Reporter | None, tracer: Tracer) -> None:
     """Batch, plan, tasks, gradients, step; the next batch is planned and read meanwhile."""
     model, first_step = load_model(settings, run)
-    adapter = attach(model, run)
     cluster, cost = planning_inputs(settings, run)
+    adapter = attach(model, run, cluster=cluster)
     data = open_dataset(settings, cluster, cost, run)
     adamw = optimizer.make_optimizer(model, settings, run)
     if first_step:
@@ -76,7 +76,7 @@ def train(settings: TrainConfig, run: Run, reporter: Reporter | None, tracer: Tr
         valid_tokens = data.label_tokens(now.batch, dropped)
         for task in runtime.tasks(now.plan, run):
             with run.at(f"step {step + 1}, task {task.id}"), tracer.task(task), clock.task(task):
-                loss = forward(adapter, share, task, valid_tokens, cluster, settings)
+                loss = forward(adapter, share, task, valid_tokens, settings)
                 if loss.requires_grad:
                     loss.backward()
                 clock.loss += loss.item()
@@ -131,13 +131,10 @@ def prepare(step: int, data: Dataset, cluster: Cluster, cost: CostModel, setting
         return Prepared(step, batch, plan, plan_s, data.read_ahead(plan, run.rank))
 
 
-def forward(
-    adapter: Adapter, share: Share, task: Task, valid_tokens: int, cluster: Cluster, settings: TrainConfig
-) -> torch.Tensor:
+def forward(adapter: Adapter, share: Share, task: Task, valid_tokens: int, settings: TrainConfig) -> torch.Tensor:
     """This rank's part of the loss of a task."""
-    nodes = [cluster.node_of(rank) for rank in task.ranks]
     with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16"):
-        return adapter.loss(share.inputs[task.id], task.ranks, valid_tokens, task.exchange.name, nodes)
+        return adapter.loss(share.inputs[task.id], task, valid_tokens)
 
 
 def agree_on_dropped(share: Share, now: Prepared, data: Dataset, settings: TrainConfig, run: Run) -> list[int]:
@@ -331,7 +328,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="dhp train", description="Trains a vision-language model; docs/training.md")
     parser.add_argument("config", help="TOML file (examples/demo.toml)")
     parser.add_argument("--ranks", type=int, help="local ranks to start (under torchrun: its own)")
-    parser.add_argument("--schedule", help="a planner of `dhp plan`: paper, static, static:CP")
+    parser.add_argument("--schedule", help="a planner of `dhp plan`: free, lockstep, paper, static:CP, ...")
     parser.add_argument("--steps", type=int, help="optimizer steps in all")
     parser.add_argument("--metrics", default="", metavar="FILE.jsonl", help="append one JSON object a step")
     parser.add_argument("--trace", default="", metavar="FILE.json", help="write a Chrome/Perfetto trace of all ranks")

@@ -41,15 +41,20 @@ void bind_cluster_types(nb::module_& module) {
       .def(
           "__init__",
           [](Cluster* self, int nodes, int ranks_per_node, double memory_bytes, const Link& intra_node,
-             const Link& inter_node) {
-            new (self) Cluster{nodes, ranks_per_node, memory_bytes, intra_node, inter_node, {}};
+             const Link& inter_node, std::vector<double> rank_speed) {
+            new (self) Cluster{nodes, ranks_per_node, memory_bytes, intra_node, inter_node, std::move(rank_speed)};
           },
-          "nodes"_a, "ranks_per_node"_a, "memory_bytes"_a, "intra_node"_a, "inter_node"_a)
+          "nodes"_a, "ranks_per_node"_a, "memory_bytes"_a, "intra_node"_a, "inter_node"_a,
+          "rank_speed"_a = std::vector<double>{})
       .def_rw("nodes", &Cluster::nodes)
       .def_rw("ranks_per_node", &Cluster::ranks_per_node)
       .def_rw("memory_bytes", &Cluster::memory_bytes, "of one rank")
       .def_rw("intra_node", &Cluster::intra_node)
       .def_rw("inter_node", &Cluster::inter_node, "bandwidth is per rank")
+      .def_rw("rank_speed", &Cluster::rank_speed,
+              "speed of each rank as a share of what the cost model describes, 0 out of service; empty: all 1")
+      .def("speed_of", &Cluster::speed_of, "rank"_a)
+      .def("live_ranks", &Cluster::live_ranks, "Ranks in service, ascending.")
       .def("ranks", &Cluster::ranks)
       .def("node_of", &Cluster::node_of, "rank"_a)
       .def(nb::self == nb::self, kEqual)

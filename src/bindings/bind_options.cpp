@@ -103,6 +103,7 @@ void bind_options(nb::module_& module) {
       .value("any", Placement::any, "any ranks")
       .value("consecutive", Placement::consecutive, "rank, rank + 1, ... (ranks out of service are skipped)");
   module.attr("kEffortFast") = kEffortFast;
+  module.attr("kEffortDefault") = kEffortDefault;
 }
 
 }  // namespace dhp::bindings

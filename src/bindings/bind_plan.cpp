@@ -129,6 +129,10 @@ void bind_plan_functions(nb::module_& module) {
              "Predicted seconds of every task, in plan order.");
   module.def("annotate", &annotate, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
              "Fills start_s, end_s, predicted and hash of the plan, in place.");
+  module.def("certify", &certify, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
+             "Raises the bound of an annotated plan to the tighter one, in place.");
+  module.def("uses_all_to_all", &uses_all_to_all, "plan"_a,
+             "Whether a task of several ranks exchanges by all_to_all, for which no lower bound is known.");
   module.def("check_plan", &check_plan, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
              "Everything that is wrong with a plan, one sentence a violation; empty = valid.");
 }

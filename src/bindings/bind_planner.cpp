@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "bindings/bindings.h"
+#include "dhp/bound.h"
 #include "dhp/explain.h"
 #include "dhp/metrics.h"
 #include "dhp/planner.h"
@@ -48,6 +49,27 @@ void bind_plan_batch(nb::module_& module) {
       "meanwhile.");
 }
 
+void bind_bound(nb::module_& module) {
+  nb::class_<LowerBound>(module, "LowerBound", "Seconds that no plan beats, and why.")
+      .def_ro("seconds", &LowerBound::seconds)
+      .def_ro("sequence", &LowerBound::sequence,
+              "place in the batch of a sequence that takes as long alone; None where it is the work of all together")
+      .def("__repr__", [](const LowerBound& bound) { return "<LowerBound " + std::to_string(bound.seconds) + " s>"; });
+  module.def(
+      "tighter_lower_bound", &tighter_lower_bound, "batch"_a, "cluster"_a, "cost"_a,
+      "The tighter bound of docs/bounds.md. Meaningful for a batch that can be planned; not valid for all_to_all.");
+  module.def("tighter_lower_bound_s", &tighter_lower_bound_s, "batch"_a, "cluster"_a, "cost"_a,
+             "Its seconds: never below simple_lower_bound_s().");
+  module.attr("kMostBoundEntries") = kMostBoundEntries;
+  module.def(
+      "check_options",
+      [](const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
+         const nb::kwargs& keywords) { return check_options(plan, batch, cluster, cost, options_of(keywords)); },
+      "plan"_a, "batch"_a, "cluster"_a, "cost"_a, "options"_a,
+      signature("check_options", "plan: Plan, batch: Batch, cluster: Cluster, cost: CostModel", "list[str]"),
+      "Everything in which a valid plan breaks the options, one sentence a violation; empty = keeps them.");
+}
+
 void bind_explain(nb::module_& module) {
   nb::class_<Wait>(module, "Wait", "A rank that stands idle before a task of its own, or after its last one.")
       .def_ro("rank", &Wait::rank)
@@ -76,6 +98,45 @@ void bind_explain(nb::module_& module) {
       });
   module.def("explain_plan", &explain_plan, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
              "What bounds the plan, its longest waits, idle share and gap. The plan must be valid (check_plan).");
+}
+
+void bind_reasons(nb::module_& module) {
+  nb::class_<TaskReason>(module, "TaskReason", "Why a task has the degree and the start that it has.")
+      .def_ro("task", &TaskReason::task)
+      .def_ro("tokens", &TaskReason::tokens)
+      .def_ro("start_s", &TaskReason::start_s)
+      .def_ro("seconds", &TaskReason::seconds)
+      .def_ro("degree", &TaskReason::degree, "\"memory: 3 ranks are the fewest that hold it\"")
+      .def_ro("start", &TaskReason::start, "\"starts when rank 3 is done with task 4\"")
+      .def("__repr__", [](const TaskReason& reason) {
+        return "<TaskReason " + std::to_string(reason.task) + ": " + reason.degree + "; " + reason.start + ">";
+      });
+  module.def("explain_tasks", &explain_tasks, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
+             "Why each task of a valid plan has its degree and its start, in plan order.");
+  nb::class_<Change>(module, "Change", "What the step would take after one change.")
+      .def_ro("what", &Change::what, "\"one node more\"")
+      .def_ro("from_s", &Change::from_s, "the step as it is, by the same method")
+      .def_ro("makespan_s", &Change::makespan_s, "0 where there is no answer")
+      .def_ro("no_answer", &Change::no_answer, "why")
+      .def("__repr__", [](const Change& change) {
+        std::ostringstream text;
+        text << "<Change " << change.what << ": " << change.from_s << " s -> " << change.makespan_s << " s>";
+        return text.str();
+      });
+  nb::class_<WhatIf>(module, "WhatIf", "What one change would buy.")
+      .def_ro("method", &WhatIf::method, "\"planned again by free\" or \"lower bounds\"")
+      .def_ro("from_s", &WhatIf::from_s, "everything as it is")
+      .def_ro("changes", &WhatIf::changes)
+      .def("__repr__", [](const WhatIf& what_if) { return "<WhatIf, " + what_if.method + ">"; });
+  module.def(
+      "explain_changes",
+      [](const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
+         const nb::kwargs& keywords) { return explain_changes(plan, batch, cluster, cost, options_of(keywords)); },
+      "plan"_a, "batch"_a, "cluster"_a, "cost"_a, "options"_a,
+      signature("explain_changes", "plan: Plan, batch: Batch, cluster: Cluster, cost: CostModel", "WhatIf"),
+      "What more ranks, more memory, quicker links or no barriers would buy. Plans again with the options, but with "
+      "the\n"
+      "planner that the plan names.");
 }
 
 void bind_metrics(nb::module_& module) {
@@ -114,7 +175,9 @@ void bind_metrics(nb::module_& module) {
 void bind_planner(nb::module_& module) {
   bind_options(module);
   bind_plan_batch(module);
+  bind_bound(module);
   bind_explain(module);
+  bind_reasons(module);
   bind_metrics(module);
 }
 

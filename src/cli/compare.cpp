@@ -14,6 +14,7 @@
 #include "cli/inputs.h"
 #include "cli/report.h"
 #include "cli/table.h"
+#include "dhp/bound.h"
 #include "dhp/error.h"
 #include "dhp/metrics.h"
 #include "dhp/planner.h"
@@ -101,7 +102,7 @@ Entry try_planner(const CompareCommand& command, const std::string& schedule) {
     return entry;
   }
   entry.metrics = measure_plan(entry.plan, in.batch, in.cluster, in.cost);
-  entry.bound_s = entry.plan.predicted ? entry.plan.predicted->lower_bound_s : 0.0;
+  if (!uses_all_to_all(entry.plan)) entry.bound_s = tighter_lower_bound_s(in.batch, in.cluster, in.cost);
   if (command.noise > 0.0) entry.noisy = noisy_of(command, entry.plan);
   return entry;
 }
@@ -130,25 +131,6 @@ std::vector<std::string> schedules_of(const CompareCommand& command) {
   return names;
 }
 
-std::string number_text(double value, int digits) {
-  std::ostringstream text;
-  text.setf(std::ios::fixed);
-  text.precision(digits);
-  text << value;
-  return text.str();
-}
-
-std::string bytes_text(double bytes) {
-  constexpr double kMiB = 1024.0 * 1024.0;
-  constexpr double kGiB = 1024.0 * kMiB;
-  return bytes >= kGiB ? number_text(bytes / kGiB, 1) + " GiB" : number_text(bytes / kMiB, 1) + " MiB";
-}
-
-std::string change_text(double from, double to) {
-  const double percent = from > 0.0 ? (to / from - 1.0) * 100.0 : 0.0;
-  return (percent < 0.0 ? "-" : "+") + number_text(std::abs(percent), 1) + " %";
-}
-
 std::string to_text(const std::vector<Entry>& entries, const CompareCommand& command) {
   std::vector<TextTable::Column> columns = {{"schedule", TextTable::Align::left},
                                             {"makespan"},
@@ -173,13 +155,13 @@ std::string to_text(const std::vector<Entry>& entries, const CompareCommand& com
     best_bound_s = std::max(best_bound_s, entry.bound_s);
     std::vector<std::string> cells = {entry.schedule == entry.plan.planner ? entry.schedule : entry.plan.planner,
                                       seconds_text(m.makespan_s),
-                                      entry.bound_s > 0.0 ? number_text(m.makespan_s / entry.bound_s, 3) : "-",
+                                      entry.bound_s > 0.0 ? fixed_text(m.makespan_s / entry.bound_s, 3) : "-",
                                       percent_text(m.idle_share),
                                       percent_text(m.exposed_transfer_share),
                                       bytes_text(m.peak_memory_bytes) + " " + percent_text(m.peak_memory_share),
                                       std::to_string(m.most_peers),
                                       std::to_string(entry.plan.tasks.size()),
-                                      number_text(entry.planning_s * 1e3, 1) + " ms"};
+                                      fixed_text(entry.planning_s * 1e3, 1) + " ms"};
     if (entry.noisy) {
       cells.push_back(seconds_text(entry.noisy->mean_s));
       cells.push_back(change_text(m.makespan_s, entry.noisy->mean_s));
@@ -193,7 +175,7 @@ std::string to_text(const std::vector<Entry>& entries, const CompareCommand& com
   text += table.text();
   if (command.noise > 0.0) {
     text += "noise: every task takes its time times a log-normal factor, mean 1, sigma " +
-            number_text(command.noise, 2) + "; " + std::to_string(command.trials) + " trials, seed " +
+            fixed_text(command.noise, 2) + "; " + std::to_string(command.trials) + " trials, seed " +
             std::to_string(command.seed) + '\n';
   }
   return text;

@@ -1,11 +1,9 @@
-#include "dhp/explain.h"
-
 #include <iostream>
 #include <memory>
 
 #include "cli/cli.h"
+#include "cli/explain_report.h"
 #include "cli/inputs.h"
-#include "cli/report.h"
 
 namespace dhp::cli {
 namespace {
@@ -13,6 +11,8 @@ namespace {
 struct ExplainCommand {
   Inputs inputs;
   std::string plan_file;
+  PlanOptions options;
+  bool all = false;
   bool json = false;
 };
 
@@ -27,8 +27,8 @@ int run(ExplainCommand& command) {
     std::cerr << '\n';
     return kNo;
   }
-  const Explanation explanation = explain_plan(plan, in.batch, in.cluster, in.cost);
-  std::cout << (command.json ? to_json(explanation) : to_text(explanation));
+  const Report report = make_report(plan, in.batch, in.cluster, in.cost, command.options);
+  std::cout << (command.json ? to_json(report) : to_text(report, standard_output(), command.all));
   return kOk;
 }
 
@@ -36,11 +36,17 @@ int run(ExplainCommand& command) {
 
 void add_explain_command(CLI::App& app, int& exit_code) {
   auto command = std::make_shared<ExplainCommand>();
-  CLI::App& sub = *app.add_subcommand("explain", "Say what bounds a plan and where its ranks wait");
+  CLI::App& sub = *app.add_subcommand(
+      "explain", "Say what bounds a plan, where its ranks wait, why tasks have theirs, and what would help");
   command->inputs.add_options(sub);
   sub.add_option("plan", command->plan_file, "dhp.plan/1 JSON")->required();
+  sub.add_flag("--all", command->all, "every rank and every task, not the most telling ones");
+  add_plan_options(sub, command->options);
   add_output_format(sub, command->json);
-  sub.footer("Exit codes: 0 explained, 1 not a valid plan for the batch, 2 bad input.");
+  sub.footer(
+      "Constraints hold for what is planned again, to see what a change would buy: give those of the plan.\n"
+      "NO_COLOR turns colours off; without a terminal there are none, and the width is 100.\n"
+      "Exit codes: 0 explained, 1 not a valid plan for the batch, 2 bad input.");
   sub.callback([command, &exit_code] { exit_code = run(*command); });
 }
 

@@ -16,17 +16,7 @@ std::string format(const char* pattern, double value) {
   return text.data();
 }
 
-Json degrees_json(const Explanation& explanation) {
-  Json degrees = Json::object();
-  for (const auto& [degree, tasks] : explanation.degrees) degrees[std::to_string(degree)] = tasks;
-  return degrees;
-}
-
 int micro_batches(const Plan& plan) { return plan.tasks.empty() ? 0 : plan.tasks.back().micro_batch + 1; }
-
-std::string count(std::size_t number, const std::string& what) {
-  return std::to_string(number) + ' ' + what + (number == 1 ? "" : what.ends_with("ch") ? "es" : "s");
-}
 
 }  // namespace
 
@@ -48,45 +38,35 @@ std::string seconds_text(double seconds) {
 
 std::string percent_text(double share) { return format("%.1f %%", share * 100.0); }
 
+std::string fixed_text(double value, int digits) {
+  std::array<char, 64> text{};
+  std::snprintf(text.data(), text.size(), "%.*f", digits, value);  // NOLINT
+  return text.data();
+}
+
+std::string bytes_text(double bytes) {
+  constexpr double kMiB = 1024.0 * 1024.0;
+  constexpr double kGiB = 1024.0 * kMiB;
+  return bytes >= kGiB ? format("%.1f GiB", bytes / kGiB) : format("%.1f MiB", bytes / kMiB);
+}
+
+std::string change_text(double from, double to) {
+  return format("%+.1f %%", from > 0.0 ? (to / from - 1.0) * 100.0 : 0.0);
+}
+
+std::string count(std::size_t number, const std::string& what) {
+  return std::to_string(number) + ' ' + what + (number == 1 ? "" : what.ends_with("ch") ? "es" : "s");
+}
+
+nlohmann::ordered_json degrees_json(const Explanation& explanation) {
+  Json degrees = Json::object();
+  for (const auto& [degree, tasks] : explanation.degrees) degrees[std::to_string(degree)] = tasks;
+  return degrees;
+}
+
 std::string line(std::string text) {
   while (text.ends_with('\n')) text.pop_back();
   return text + '\n';
-}
-
-std::string to_text(const Explanation& explanation) {
-  std::string text = "step " + seconds_text(explanation.makespan_s) + "; bound " +
-                     seconds_text(explanation.lower_bound_s) + " (gap " + percent_text(explanation.gap) +
-                     "); limited by " + explanation.limited_by + '\n';
-  text += "groups  " + groups_text(explanation.degrees) + '\n';
-  text += "idle    " + percent_text(explanation.idle_share) + '\n';
-  if (explanation.longest_waits.empty()) return text + "waits   none\n";
-  text += "longest waits\n";
-  for (const Wait& wait : explanation.longest_waits) {
-    text += "  " + seconds_text(wait.seconds) + " from " + seconds_text(wait.from_s) + ": rank " +
-            std::to_string(wait.rank) + ' ' + wait.cause;
-    if (wait.task >= 0) text += ", before task " + std::to_string(wait.task);
-    text += '\n';
-  }
-  return text;
-}
-
-std::string to_json(const Explanation& explanation) {
-  Json waits = Json::array();
-  for (const Wait& wait : explanation.longest_waits) {
-    waits.push_back({{"rank", wait.rank},
-                     {"seconds", wait.seconds},
-                     {"from_s", wait.from_s},
-                     {"task", wait.task >= 0 ? Json(wait.task) : Json(nullptr)},
-                     {"cause", wait.cause}});
-  }
-  const Json json = {{"makespan_s", explanation.makespan_s},
-                     {"lower_bound_s", explanation.lower_bound_s},
-                     {"gap", explanation.gap},
-                     {"idle_share", explanation.idle_share},
-                     {"limited_by", explanation.limited_by},
-                     {"degrees", degrees_json(explanation)},
-                     {"longest_waits", waits}};
-  return line(json.dump(1));
 }
 
 std::string summary_text(const Plan& plan, const Explanation& explanation) {
@@ -97,8 +77,12 @@ std::string summary_text(const Plan& plan, const Explanation& explanation) {
   text += " on " + count(static_cast<std::size_t>(plan.ranks), "rank") + ", " + std::string(to_string(plan.schedule));
   text += "\ngroups    " + groups_text(explanation.degrees);
   text += "\nmakespan  " + seconds_text(explanation.makespan_s);
-  text += "\nbound     " + seconds_text(explanation.lower_bound_s) + ", " + explanation.limited_by;
-  text += "\ngap       " + percent_text(explanation.gap);
+  if (uses_all_to_all(plan)) {
+    text += "\nbound     none is known for all_to_all";
+  } else {
+    text += "\nbound     " + seconds_text(explanation.lower_bound_s) + ", " + explanation.limited_by;
+    text += "\ngap       " + percent_text(explanation.gap);
+  }
   text += "\nidle      " + percent_text(explanation.idle_share);
   text += "\nhash      " + plan.hash + '\n';
   return text;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "dhp/explain.h"
@@ -15,12 +16,23 @@ std::string seconds_text(double seconds);
 /// "3.1 %"
 std::string percent_text(double share);
 
+/// The value with so many digits after the point.
+std::string fixed_text(double value, int digits);
+
+/// "29.8 GiB", "112.0 MiB"
+std::string bytes_text(double bytes);
+
+/// How much `to` is above or below `from`: "+11.3 %"
+std::string change_text(double from, double to);
+
+/// "1 task", "2 tasks", "3 micro-batches"
+std::string count(std::size_t number, const std::string& what);
+
+/// {"1": 171, "2": 32}: tasks by degree.
+nlohmann::ordered_json degrees_json(const Explanation& explanation);
+
 /// The text as JSON output wants it: exactly one newline at its end.
 std::string line(std::string text);
-
-/// Text of an explanation; the JSON form is below.
-std::string to_text(const Explanation& explanation);
-std::string to_json(const Explanation& explanation);
 
 /// A plan in a few lines.
 std::string summary_text(const Plan& plan, const Explanation& explanation);

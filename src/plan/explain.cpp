@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "dhp/bound.h"
+#include "plan/start_cause.h"
 
 namespace dhp {
 namespace {
@@ -52,79 +53,45 @@ std::string limits(const Batch& batch, const Cluster& cluster, const CostModel& 
 
 std::string number(const char* what, long value) { return std::string(what) + ' ' + std::to_string(value); }
 
-/// Walks a timeline in plan order and collects the waits of every rank.
-class WaitFinder {
- public:
-  WaitFinder(const Plan& plan, const Timeline& timeline)
-      : plan_(plan), timeline_(timeline), last_(static_cast<std::size_t>(plan.ranks), -1) {}
+std::size_t index(int value) { return static_cast<std::size_t>(value); }
 
-  std::vector<Wait> find() {
-    for (const Task& task : plan_.tasks) {
-      enter_micro_batch(task.micro_batch);
-      const double start_s = timeline_.start_s[index(task.id)];
-      const std::string cause = cause_of_start(task, start_s);
-      for (const Rank rank : task.ranks) add(rank, start_s, task.id, cause);
-      for (const Rank rank : task.ranks) last_[index(rank)] = task.id;
-    }
-    const int last_task = last_to_end();
-    for (Rank rank = 0; rank < plan_.ranks && last_task >= 0; ++rank) {
-      add(rank, timeline_.makespan_s, -1,
-          "has no task left; the step ends with " + number("task", last_task) + " on " +
-              number("rank", plan_.tasks[index(last_task)].ranks.front()));
-    }
-    return std::move(waits_);
+std::string cause_text(const Plan& plan, const StartCause& cause) {
+  switch (cause.kind) {
+    case StartCause::Kind::step:
+      break;
+    case StartCause::Kind::rank:
+      return "waits for " + number("rank", cause.rank) + ", busy with " + number("task", cause.task);
+    case StartCause::Kind::barrier:
+      return "waits at the barrier for " + number("rank", cause.rank) + ", busy with " + number("task", cause.task) +
+             " of " + number("micro-batch", plan.tasks[index(cause.task)].micro_batch);
   }
+  return "waits";
+}
 
- private:
-  static std::size_t index(int value) { return static_cast<std::size_t>(value); }
-
-  double ready_s(Rank rank) const {
-    const int task = last_[index(rank)];
-    return task < 0 ? 0.0 : timeline_.end_s[index(task)];
-  }
-
-  /// The task with the latest end so far, the first of equals; -1 before any.
-  int last_to_end() const {
-    int latest = -1;
-    for (const int task : last_) {
-      if (task < 0) continue;
-      const double end_s = timeline_.end_s[index(task)];
-      if (latest < 0 || std::tuple(-end_s, task) < std::tuple(-timeline_.end_s[index(latest)], latest)) latest = task;
-    }
-    return latest;
-  }
-
-  void enter_micro_batch(int micro_batch) {
-    if (micro_batch == micro_batch_) return;
-    micro_batch_ = micro_batch;
-    barrier_task_ = plan_.schedule == Schedule::free ? -1 : last_to_end();
-  }
-
-  std::string cause_of_start(const Task& task, double start_s) const {
+/// The waits of every rank, in plan order.
+std::vector<Wait> find_waits(const Plan& plan, const Timeline& timeline) {
+  std::vector<Wait> waits;
+  std::vector<double> ready_s(index(plan.ranks), 0.0);
+  const auto add = [&](Rank rank, double until_s, int task, const std::string& cause) {
+    const double from_s = ready_s[index(rank)];
+    if (until_s > from_s) waits.push_back({rank, until_s - from_s, from_s, task, cause});
+  };
+  const std::vector<StartCause> causes = start_causes(plan, timeline);
+  for (const Task& task : plan.tasks) {
+    const std::string cause = cause_text(plan, causes[index(task.id)]);
     for (const Rank rank : task.ranks) {
-      const bool since_barrier = barrier_task_ < 0 || ready_s(rank) > timeline_.end_s[index(barrier_task_)];
-      if (last_[index(rank)] >= 0 && ready_s(rank) >= start_s && since_barrier) {
-        return "waits for " + number("rank", rank) + ", busy with " + number("task", last_[index(rank)]);
-      }
+      add(rank, timeline.start_s[index(task.id)], task.id, cause);
+      ready_s[index(rank)] = timeline.end_s[index(task.id)];
     }
-    if (barrier_task_ < 0) return "waits";
-    const Task& slowest = plan_.tasks[index(barrier_task_)];
-    return "waits at the barrier for " + number("rank", slowest.ranks.front()) + ", busy with " +
-           number("task", barrier_task_) + " of " + number("micro-batch", slowest.micro_batch);
   }
-
-  void add(Rank rank, double until_s, int task, const std::string& cause) {
-    const double seconds = until_s - ready_s(rank);
-    if (seconds > 0.0) waits_.push_back({rank, seconds, ready_s(rank), task, cause});
+  const int last = last_task(timeline);
+  for (Rank rank = 0; rank < plan.ranks && last >= 0; ++rank) {
+    add(rank, timeline.makespan_s, -1,
+        "has no task left; the step ends with " + number("task", last) + " on " +
+            number("rank", plan.tasks[index(last)].ranks.front()));
   }
-
-  const Plan& plan_;
-  const Timeline& timeline_;
-  std::vector<int> last_;  // by rank: its latest task, -1 before any
-  std::vector<Wait> waits_;
-  int micro_batch_ = -1;
-  int barrier_task_ = -1;
-};
+  return waits;
+}
 
 /// Ranks of one group wait alike: only the lowest stands for them.
 std::vector<Wait> longest(std::vector<Wait> waits) {
@@ -156,7 +123,7 @@ Explanation explain_plan(const Plan& plan, const Batch& batch, const Cluster& cl
   std::map<int, int> degrees;
   for (const Task& task : plan.tasks) ++degrees[task.degree()];
   result.degrees.assign(degrees.begin(), degrees.end());
-  result.longest_waits = longest(WaitFinder(plan, timeline).find());
+  result.longest_waits = longest(find_waits(plan, timeline));
   return result;
 }
 

@@ -13,6 +13,7 @@ namespace dhp {
 namespace {
 
 constexpr std::int64_t kTicksPerEffort = 1000;
+constexpr double kRounding = 1e-9;  // of seconds: no gain
 
 class FreePlanner {
  public:
@@ -84,11 +85,12 @@ class FreePlanner {
   /// that ends last.
   void search_cells(std::int64_t ticks) {
     constexpr std::int64_t kShare = 4;    // of the ticks for the first look
+    constexpr double kSloppy = 1.001;     // times the first cell: level enough for the others
     constexpr double kStandsOut = 1.005;  // times the first cell: worth half more than the ticks granted
     searches_[0].search(ticks / kShare);
     const int kind = searches_[0].best_kind();
     std::int64_t used = searches_[0].ticks();
-    const double enough_s = searches_[0].makespan_s();
+    const double enough_s = searches_[0].makespan_s() * kSloppy;
     for (CellSearch& search : searches_) {
       if (&search == &searches_[0]) continue;
       search.try_kind(kind, enough_s);
@@ -114,6 +116,16 @@ class FreePlanner {
   std::vector<CellSearch> searches_;
 };
 
+/// Meshes are dealt in the order of the batch; the plan is not to depend on it.
+Batch by_id(const Batch& batch) {
+  Batch sorted = batch;
+  const auto less = [](const Sequence& a, const Sequence& b) { return a.id < b.id; };
+  if (!std::is_sorted(sorted.sequences.begin(), sorted.sequences.end(), less)) {
+    std::sort(sorted.sequences.begin(), sorted.sequences.end(), less);
+  }
+  return sorted;
+}
+
 double replayed_s(const Plan& plan, const Batch& batch, const Limits& limits) {
   return replay(plan, predict_task_seconds(plan, batch, limits.cluster(), limits.cost())).makespan_s;
 }
@@ -133,33 +145,57 @@ std::optional<Plan> without_barriers(const Batch& batch, const Limits& limits, c
   return std::move(*plan);
 }
 
+/// A balanced mesh whose shards are long enough.
+std::optional<Plan> balanced_mesh(const Batch& batch, const Limits& limits, const PlanOptions& options) {
+  PlanResult result = plan_balanced_static(batch, limits, options, {});
+  Plan* plan = std::get_if<Plan>(&result);
+  if (plan == nullptr) return std::nullopt;
+  const int degree = plan->tasks.front().degree();
+  for (const Sequence& sequence : batch.sequences) {
+    if (degree > limits.max_degree(sequence, limits.min_degree(sequence))) return std::nullopt;
+  }
+  plan->ranks = limits.cluster().ranks();
+  return std::move(*plan);
+}
+
+/// The best plan so far and its seconds.
+struct Best {
+  Plan plan;
+  double seconds = 0.0;
+
+  void offer(std::optional<Plan>&& other, const Batch& batch, const Limits& limits) {
+    if (!other) return;
+    const double other_s = replayed_s(*other, batch, limits);
+    if (other_s >= seconds * (1.0 - kRounding)) return;
+    plan = std::move(*other);
+    seconds = other_s;
+  }
+};
+
 }  // namespace
 
-PlanResult plan_free(const Batch& batch, const Limits& limits, const PlanOptions& options,
+PlanResult plan_free(const Batch& in_any_order, const Limits& limits, const PlanOptions& options,
                      std::optional<int> /*argument*/) {
-  constexpr int kFew = 2;            // sequences a rank
-  constexpr double kGoodGap = 1.01;  // times the bound: not worth another look
-  constexpr double kRounding = 1e-9;
+  constexpr int kFew = 2;              // sequences a rank
+  constexpr double kGoodGap = 1.01;    // times the bound: not worth another look
+  constexpr int kMostBalanced = 1024;  // sequences: more would take too long
   const std::int64_t effort = options.effort > 0 ? options.effort : kEffortDefault;
+  const Batch batch = by_id(in_any_order);
+  const std::ptrdiff_t sequences = std::ssize(batch.sequences);
   FreePlanner planner(batch, limits);
-  Plan plan = planner.plan(effort * kTicksPerEffort);
-  double seconds = planner.makespan_s();
-  if (seconds <= planner.bound_s() * (1.0 + kRounding)) return plan;
-  const bool few = std::ssize(batch.sequences) <= kFew * static_cast<std::ptrdiff_t>(limits.ranks());
-  if (few && seconds > kGoodGap * planner.bound_s()) {
-    std::optional<Plan> other = without_barriers(batch, limits, options);
-    const double other_s = other ? replayed_s(*other, batch, limits) : seconds;
-    if (other_s < seconds) {
-      plan = std::move(*other);
-      seconds = other_s;
-    }
+  Best best{planner.plan(effort * kTicksPerEffort), planner.makespan_s()};
+  const double bound_s = planner.bound_s();
+  if (best.seconds <= bound_s * (1.0 + kRounding)) return std::move(best.plan);
+  if (sequences <= kFew * static_cast<std::ptrdiff_t>(limits.ranks()) && best.seconds > kGoodGap * bound_s) {
+    best.offer(without_barriers(batch, limits, options), batch, limits);
   }
   // A mesh that happens to suit the batch, as for equal sequences, is not missed.
-  if (std::optional<Plan> mesh = static_plan_below(batch, limits, options, seconds * (1.0 - kRounding))) {
-    plan = std::move(*mesh);
-    plan.planner.clear();
+  best.offer(static_plan_below(batch, limits, options, best.seconds * (1.0 - kRounding)), batch, limits);
+  if (effort >= kEffortDefault && sequences <= kMostBalanced) {
+    best.offer(balanced_mesh(batch, limits, options), batch, limits);
   }
-  return plan;
+  best.plan.planner.clear();
+  return std::move(best.plan);
 }
 
 }  // namespace dhp

@@ -12,7 +12,7 @@ constexpr int kMostLooks = 8;           // at items that fit a hole's time but n
 constexpr double kGoodEnough = 0.35;    // of the distance between two ends: a swap that wins so much is taken at once
 constexpr std::size_t kMostRanks = 32;  // that a rank may exchange with, the earliest first
 constexpr std::size_t kMostMoves = 6;   // kept for when no swap is good enough
-constexpr double kLevel = 1e-4;         // of the mean end: as level as it need be
+constexpr double kLevel = 1e-5;         // of the mean end: as level as it need be
 constexpr double kNothing = 1e-9;       // of the mean end: no gain
 
 }  // namespace
@@ -156,21 +156,11 @@ int AloneFiller::choose_rank(const FreeItem& item) {
     const std::vector<Room>& packs = tails_[at(rank)].packs;
     return !one_pack_ || packs.empty() || model_.holds(packs[0].tokens + item.tokens, packs[0].patches + item.patches);
   };
-  if (!ranks_.uniform && !one_pack_) return earliest(item);
-  if (takes(heap_.front())) return heap_.front();
+  if (ranks_.uniform && takes(heap_.front())) return heap_.front();
+  const auto end_with = [&](int rank) { return end_s_[at(rank)] + item.alone_s / speed(rank); };
   int best = -1;
   for (int rank = 0; rank < ranks_.count(); ++rank) {
-    if (takes(rank) && (best < 0 || end_s_[at(rank)] < end_s_[at(best)])) best = rank;
-  }
-  return best;
-}
-
-/// Where the item would end first.
-int AloneFiller::earliest(const FreeItem& item) const {
-  int best = 0;
-  const auto end_with = [&](int rank) { return end_s_[at(rank)] + item.alone_s / speed(rank); };
-  for (int rank = 1; rank < ranks_.count(); ++rank) {
-    if (end_with(rank) < end_with(best)) best = rank;
+    if (takes(rank) && (best < 0 || end_with(rank) < end_with(best))) best = rank;
   }
   return best;
 }

@@ -68,7 +68,6 @@ class AloneFiller {
   int unplaced_from(int position);
   bool fill_tails(std::span<const std::int32_t> alone);
   int choose_rank(const FreeItem& item);
-  int earliest(const FreeItem& item) const;
   void raise_end(int rank, double end_s);
   double speed(int rank) const { return ranks_.speed[at(rank)]; }
   Room* fullest_that_holds(std::vector<Room>& packs, const FreeItem& item) const;

@@ -9,11 +9,11 @@ namespace {
 
 // What counts as waste, found by trial on the shared cases; the results move little around these values.
 constexpr double kFillableShare = 0.15;    // of a hole that something else may fill
-constexpr double kShortHole_s = 0.06;      // up to here a hole is lost in full
+constexpr double kShortHole = 0.1;         // of the shortest task: up to here a hole is lost in full
 constexpr double kDeadTailShare = 0.5;     // of a tail too short for any task
 constexpr double kLate = 100.0;            // per second beyond the target
 constexpr std::int64_t kTicksOfTime = 10;  // of evaluating the time of a task
-constexpr double kCheap = 1e-3;            // seconds of waste for which no other kind of place is looked at
+constexpr double kCheap = 5e-5;            // of the target: waste for which no other kind of place is looked at
 
 }  // namespace
 
@@ -34,7 +34,7 @@ void GroupPlacer::start(double target_s, double shortest_s) {
 }
 
 double GroupPlacer::waste(double hole_s) const {
-  const double full = kShortHole_s;
+  const double full = kShortHole * shortest_s_;
   return hole_s <= full ? hole_s : full + kFillableShare * (hole_s - full);
 }
 
@@ -185,9 +185,9 @@ void GroupPlacer::place(const FreeItem& item, std::int32_t index, int degree) {
     if (degree <= cell_.largest_pool()) try_pools(item, degree);
     for (const double least : cell_.speed_steps()) {
       for (const PoolRange& block : cell_.blocks()) {
-        if (block.ranks < degree || (spot_.found && spot_.cost <= kCheap)) continue;
+        if (block.ranks < degree || (spot_.found && spot_.cost <= kCheap * target_s_)) continue;
         if (degree > cell_.largest_pool()) try_even(item, degree, block, least);
-        if (block.end - block.begin > 1 && (!spot_.found || spot_.cost > kCheap)) {
+        if (block.end - block.begin > 1 && (!spot_.found || spot_.cost > kCheap * target_s_)) {
           try_anywhere(item, degree, block, least);
         }
       }

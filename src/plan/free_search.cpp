@@ -9,7 +9,7 @@ namespace {
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kReached = 1e-6;     // of the bound: as good as it gets
 constexpr double kFarOff = 1.02;      // times the target: something stands out that can be relieved
-constexpr double kWorthwhile = 2e-4;  // of the makespan: smaller gains are not looked for
+constexpr double kWorthwhile = 2e-5;  // of the makespan: smaller gains are not looked for
 constexpr int kLevelSteps = 200;
 constexpr std::int64_t kTicksOfSeed = 2;  // an item
 

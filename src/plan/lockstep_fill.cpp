@@ -1,6 +1,7 @@
 #include "plan/lockstep_fill.h"
 
 #include <algorithm>
+#include <iterator>
 #include <limits>
 #include <numeric>
 
@@ -24,7 +25,11 @@ int LeftItems::next(int position) {
 }
 
 MicroBatchFiller::MicroBatchFiller(const FreeCell& cell, std::span<const FreeItem> items, bool no_idle_ranks)
-    : cell_(cell), items_(items), no_idle_ranks_(no_idle_ranks), free_(cell.pools().size()) {}
+    : cell_(cell),
+      items_(items),
+      no_idle_ranks_(no_idle_ranks),
+      consecutive_(cell.model().limits().consecutive()),
+      free_(cell.pools().size()) {}
 
 /// The smallest degree at which the item ends by `target_s`; else the quickest.
 int MicroBatchFiller::degree_within(const FreeItem& item, double target_s) const {
@@ -54,19 +59,62 @@ bool MicroBatchFiller::take_from_pool(int degree, LockGroup& group) {
   int best = -1;
   for (int pool = 0; pool < static_cast<int>(free_.size()); ++pool) {
     if (std::ssize(free_[at(pool)]) < degree) continue;
-    if (best < 0 || free_[at(pool)].size() < free_[at(best)].size()) best = pool;
+    const auto left = std::ssize(free_[at(pool)]);
+    // Where groups are consecutive, the first pools are kept whole for wide ones.
+    if (best < 0 || left < std::ssize(free_[at(best)]) || (consecutive_ && left == std::ssize(free_[at(best)]))) {
+      best = pool;
+    }
   }
   if (best < 0) return false;
   take(best, degree, group);
   return true;
 }
 
+/// Pools that follow each other, all of them whole; the last one may keep some of its ranks.
+bool MicroBatchFiller::take_run_of_pools(const PoolRange& block, int degree, LockGroup& group) {
+  for (int begin = block.begin; begin < block.end; ++begin) {
+    int ranks = 0;
+    int end = begin;
+    for (; end < block.end && ranks < degree && is_whole(end); ++end) ranks += cell_.pools()[at(end)].size();
+    if (ranks < degree) continue;
+    for (int pool = begin; pool < end; ++pool) {
+      take(pool, std::min(cell_.pools()[at(pool)].size(), degree - group.degree()), group);
+    }
+    return true;
+  }
+  return false;
+}
+
+/// Moves the groups of each pool together, so that the ranks of each follow each other.
+void MicroBatchFiller::line_up(MicroBatch& micro_batch) const {
+  std::vector<int> next;  // by pool: the first rank without a group
+  for (const Pool& pool : cell_.pools()) next.push_back(pool.begin);
+  const auto is_wide = [&](const LockGroup& group) {
+    return cell_.pool_of(group.ranks.front()) != cell_.pool_of(group.ranks.back());
+  };
+  for (const LockGroup& group : micro_batch.groups) {
+    if (!is_wide(group)) continue;
+    for (const int rank : group.ranks) ++next[at(cell_.pool_of(rank))];  // from the pools' begins on
+  }
+  for (LockGroup& group : micro_batch.groups) {
+    if (is_wide(group)) continue;
+    int& first = next[at(cell_.pool_of(group.ranks.front()))];
+    std::iota(group.ranks.begin(), group.ranks.end(), first);
+    first += group.degree();
+    settle(group);
+  }
+}
+
 /// Whole pools of one block, the largest first, as many as it takes; all their ranks where the item may have so many.
 bool MicroBatchFiller::take_whole_pools(const FreeItem& item, int degree, LockGroup& group) {
   for (const PoolRange& block : cell_.blocks()) {
+    if (consecutive_) {
+      if (take_run_of_pools(block, degree, group)) return true;
+      continue;
+    }
     std::vector<int> whole;
     for (int pool = block.begin; pool < block.end; ++pool) {
-      if (std::ssize(free_[at(pool)]) == cell_.pools()[at(pool)].size()) whole.push_back(pool);
+      if (is_whole(pool)) whole.push_back(pool);
     }
     std::stable_sort(whole.begin(), whole.end(),
                      [&](int a, int b) { return free_[at(a)].size() > free_[at(b)].size(); });
@@ -171,7 +219,9 @@ void MicroBatchFiller::use_free_ranks(MicroBatch& micro_batch) {
           // Across nodes only whole ones, and only for groups that have whole ones already.
           const bool fills_home = (*group)->degree() >= cell_.largest_pool();
           for (int count = 1; count <= free && !grown; ++count) {
-            if (pool != home && !(whole && count == free && (wide || fills_home))) continue;
+            const bool may_leave = whole && count == free && (wide || fills_home) && !consecutive_;
+            if (pool != home && !may_leave) continue;
+            if (wide && consecutive_) continue;
             grown = grow(**group, pool, count, even_if_slower);
           }
         }
@@ -185,7 +235,7 @@ void MicroBatchFiller::free_all() {
     const Pool& pool = cell_.pools()[p];
     free_[p].resize(at(pool.size()));
     std::iota(free_[p].begin(), free_[p].end(), pool.begin);
-    if (cell_.uniform()) {
+    if (cell_.uniform() || consecutive_) {
       std::reverse(free_[p].begin(), free_[p].end());
     } else {
       std::stable_sort(free_[p].begin(), free_[p].end(), [&](int a, int b) { return cell_.speed(a) < cell_.speed(b); });
@@ -199,6 +249,7 @@ void MicroBatchFiller::complete(MicroBatch& micro_batch) {
     for (const int rank : group.ranks) std::erase(free_[at(cell_.pool_of(rank))], rank);
   }
   use_free_ranks(micro_batch);
+  if (consecutive_) line_up(micro_batch);
   micro_batch.seconds = micro_batch.work_s = 0.0;
   micro_batch.idle_ranks = 0;
   for (const LockGroup& group : micro_batch.groups) {
@@ -209,9 +260,24 @@ void MicroBatchFiller::complete(MicroBatch& micro_batch) {
 }
 
 MicroBatch MicroBatchFiller::fill(LeftItems& left, double target_s) {
-  free_all();
   MicroBatch result;
-  int ranks = cell_.ranks();
+  free_all();
+  const std::vector<int> slow = set_slow_aside();
+  fill_groups(left, target_s, result);
+  if (result.groups.empty()) {
+    // Too long for the quick ranks alone.
+    free_all();
+    fill_groups(left, target_s, result);
+  } else {
+    for (const int rank : slow) fill_slow_rank(rank, left, target_s, result);
+  }
+  complete(result);
+  return result;
+}
+
+void MicroBatchFiller::fill_groups(LeftItems& left, double target_s, MicroBatch& micro_batch) {
+  int ranks = 0;
+  for (const std::vector<int>& free : free_) ranks += static_cast<int>(free.size());
   for (int position = left.next(0); position < left.count() && ranks > 0; position = left.next(position + 1)) {
     const FreeItem& item = items_[at(position)];
     const int degree = degree_within(item, target_s);
@@ -224,10 +290,41 @@ MicroBatch MicroBatchFiller::fill(LeftItems& left, double target_s) {
     left.take(position);
     add_riders(left, target_s, group);
     ranks -= group.degree();
-    result.groups.push_back(std::move(group));
+    micro_batch.groups.push_back(std::move(group));
   }
-  complete(result);
-  return result;
+}
+
+/// A group is as slow as its slowest rank: much slower ones are kept out of groups. Returns them, the quickest first.
+std::vector<int> MicroBatchFiller::set_slow_aside() {
+  constexpr double kSlow = 0.95;  // of the top speed
+  std::vector<int> slow;
+  if (cell_.uniform()) return slow;
+  for (std::vector<int>& free : free_) {
+    const auto is_slow = [&](int rank) { return cell_.speed(rank) < kSlow * cell_.top_speed(); };
+    std::copy_if(free.begin(), free.end(), std::back_inserter(slow), is_slow);
+    std::erase_if(free, is_slow);
+  }
+  std::stable_sort(slow.begin(), slow.end(), [&](int a, int b) { return cell_.speed(a) > cell_.speed(b); });
+  return slow;
+}
+
+/// What a slow rank alone ends by the target: the longest such item, and riders.
+void MicroBatchFiller::fill_slow_rank(int rank, LeftItems& left, double target_s, MicroBatch& micro_batch) const {
+  for (int position = left.next(0); position < left.count(); position = left.next(position + 1)) {
+    ticks_ += 1;
+    const FreeItem& item = items_[at(position)];
+    if (item.min_degree > 1) continue;
+    LockGroup group;
+    group.load = item;
+    group.items = {position};
+    group.ranks = {rank};
+    settle(group);
+    if (group.seconds > target_s) continue;
+    left.take(position);
+    add_riders(left, target_s, group);
+    micro_batch.groups.push_back(std::move(group));
+    return;
+  }
 }
 
 }  // namespace dhp

@@ -74,6 +74,12 @@ class MicroBatchFiller {
   int degree_within(const FreeItem& item, double target_s) const;
   bool find_ranks(const FreeItem& item, int degree, LockGroup& group);
   bool take_from_pool(int degree, LockGroup& group);
+  void fill_groups(LeftItems& left, double target_s, MicroBatch& micro_batch);
+  std::vector<int> set_slow_aside();
+  void fill_slow_rank(int rank, LeftItems& left, double target_s, MicroBatch& micro_batch) const;
+  bool is_whole(int pool) const { return std::ssize(free_[at(pool)]) == cell_.pools()[at(pool)].size(); }
+  bool take_run_of_pools(const PoolRange& block, int degree, LockGroup& group);
+  void line_up(MicroBatch& micro_batch) const;
   bool take_whole_pools(const FreeItem& item, int degree, LockGroup& group);
   void take(int pool, int count, LockGroup& group);
   void add_riders(LeftItems& left, double target_s, LockGroup& group) const;
@@ -84,6 +90,7 @@ class MicroBatchFiller {
   const FreeCell& cell_;
   std::span<const FreeItem> items_;
   bool no_idle_ranks_;
+  bool consecutive_;
   mutable std::int64_t ticks_ = 0;
   std::vector<std::vector<int>> free_;  // by pool: ranks without a group, the slowest first
 };

@@ -59,24 +59,38 @@ Plan deal_in_turn(const Batch& batch, const Limits& limits, const std::vector<Me
   return to_plan(best, batch, limits, exchange_of, name);
 }
 
-/// No dealing of packs of this size takes less: all rank time over all ranks of the mesh.
-double least_seconds(const Batch& batch, const Limits& limits, const Mesh& mesh, double share) {
+/// What the least time of a dealing follows from.
+struct Totals {
+  double work_s = 0.0;           ///< rank time on single ranks, fixed costs apart
+  double sequence_step_s = 0.0;  ///< of one attention step of all sequences
+  std::vector<double> needs;     ///< memory in budgets of a rank
+};
+
+Totals totals_of(const Batch& batch, const Limits& limits) {
   const CostModel& cost = limits.cost();
-  const double degree = mesh.degree;
-  double work_s = 0.0;
-  double packs = 0.0;
+  Totals totals;
+  totals.needs.reserve(batch.sequences.size());
   for (const Sequence& sequence : batch.sequences) {
     const Load load = load_of(std::span(&sequence, 1));
-    const double filled = task_memory_bytes(cost, load, mesh.degree) / limits.budget_bytes();
-    packs += std::min(filled, share) / share;
-    work_s += cost.patch_s * load.patches;
+    totals.needs.push_back(task_memory_bytes(cost, load, 1) / limits.budget_bytes());
+    totals.work_s += cost.patch_s * load.patches;
     for (const PassCost* pass : {&cost.forward, &cost.backward}) {
-      work_s += pass->token_s * load.tokens + pass->pair_s * load.tokens_squared / 2 +
-                degree * degree * pass->sequence_step_s;
+      totals.work_s += pass->token_s * load.tokens + pass->pair_s * load.tokens_squared / 2;
+      totals.sequence_step_s += pass->sequence_step_s;
     }
   }
+  return totals;
+}
+
+/// No dealing of packs of this size takes less: all rank time over all ranks of the mesh. Grows as packs get smaller.
+double least_seconds(const Totals& totals, const Limits& limits, const Mesh& mesh, double share) {
+  const CostModel& cost = limits.cost();
+  const double degree = mesh.degree;
+  double packs = 0.0;
+  for (const double need : totals.needs) packs += std::min(need / (degree * share), 1.0);
   const double pack_s = degree * (cost.task_s + degree * (cost.forward.step_s + cost.backward.step_s));
-  return (work_s + packs * pack_s) / (degree * static_cast<double>(mesh.groups()));
+  const double all_s = totals.work_s + degree * degree * totals.sequence_step_s + packs * pack_s;
+  return all_s / (degree * static_cast<double>(mesh.groups()));
 }
 
 /// Seconds of the first group alone.
@@ -109,11 +123,12 @@ std::optional<Plan> static_plan_below(const Batch& batch, const Limits& limits, 
   const MeshChoice choice = choose_meshes(
       batch, limits, options, {}, [&](int degree) { return degree <= widest; }, "");
   const auto exchange_of = [&](const GroupShape& shape) { return limits.exchange_for(shape); };
+  const Totals totals = totals_of(batch, limits);
   Dealt best;
   best.seconds = limit_s;
   for (const Mesh& mesh : choice.meshes) {
     for (const double share : kPackShares) {
-      if (least_seconds(batch, limits, mesh, share) >= best.seconds) continue;
+      if (least_seconds(totals, limits, mesh, share) >= best.seconds) break;
       Packs candidate = pack_next_fit(batch, limits, mesh.degree, share);
       if (first_group_s(candidate.packs, limits, mesh) >= best.seconds) continue;
       const double seconds = makespan(candidate.packs, limits, mesh, exchange_of);
@@ -121,7 +136,9 @@ std::optional<Plan> static_plan_below(const Batch& batch, const Limits& limits, 
     }
   }
   if (best.mesh == nullptr) return std::nullopt;
-  return to_plan(best, batch, limits, exchange_of, "static");
+  Plan plan = to_plan(best, batch, limits, exchange_of, "static");
+  plan.ranks = limits.cluster().ranks();
+  return plan;
 }
 
 PlanResult plan_ulysses(const Batch& batch, const Limits& limits, const PlanOptions& options,

@@ -27,6 +27,7 @@ TEST(PlanOptionsTable, EveryFieldIsReadAndWritten) {
                                                                   {"placement", "consecutive"},
                                                                   {"exchanges", "ring,hierarchical"},
                                                                   {"effort", "fast"},
+                                                                  {"tighter_bound", "true"},
                                                                   {"pipeline_stages", "4"},
                                                                   {"no_idle_ranks", "true"}};
   PlanOptions options;
@@ -46,6 +47,7 @@ TEST(PlanOptionsTable, EveryFieldIsReadAndWritten) {
   EXPECT_EQ(options.placement, Placement::consecutive);
   EXPECT_EQ(options.exchanges, (std::vector{Exchange::ring, Exchange::hierarchical}));
   EXPECT_EQ(options.effort, kEffortFast);
+  EXPECT_TRUE(options.tighter_bound);
   EXPECT_EQ(options.pipeline_stages, 4);
   EXPECT_TRUE(options.no_idle_ranks);
 }

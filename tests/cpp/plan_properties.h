@@ -1,7 +1,6 @@
 #pragma once
 
 #include <optional>
-#include <set>
 #include <string>
 
 #include "random_case.h"
@@ -30,8 +29,8 @@ struct Broken {
 //                      but for their order, and on the unit of time
 //     beats static     where static's plan keeps the options and nothing else is asked for (free)
 
-/// The first property, apart from those in `open`, that the planner that the options name breaks in this case. Order,
+/// The first property that the planner that the options name breaks in this case. Order,
 /// units and static are for free and lockstep only; so is the exact set of infeasible batches, but for paper.
-std::optional<Broken> first_broken(const Case& made, const std::set<std::string>& open);
+std::optional<Broken> first_broken(const Case& made);
 
 }  // namespace dhp::test

@@ -31,13 +31,6 @@ constexpr bool is_slow_build() {
 #endif
 }
 
-/// Properties known to be broken, by planner: tests/golden/replay_open/ has the cases.
-std::set<std::string> open_of(const std::string& schedule) {
-  if (schedule == "free") return {"keeps placement", "order", "time"};
-  if (schedule == "lockstep") return {"keeps placement"};
-  return {};
-}
-
 struct Promise {
   const char* schedule;
   std::uint64_t cases;
@@ -47,7 +40,7 @@ std::ostream& operator<<(std::ostream& stream, const Promise& promise) { return 
 
 void report(const Case& found, const Broken& broken, std::uint64_t seed, const Promise& promise) {
   const auto still_broken = [&](const Case& candidate) {
-    const std::optional<Broken> now = first_broken(candidate, open_of(promise.schedule));
+    const std::optional<Broken> now = first_broken(candidate);
     return now && now->property == broken.property;
   };
   const Case smallest = shrink(found, still_broken);
@@ -58,7 +51,7 @@ void report(const Case& found, const Broken& broken, std::uint64_t seed, const P
   std::ifstream stream(folder + "/command.txt");
   std::string command;
   std::getline(stream, command);
-  const std::optional<Broken> now = first_broken(smallest, open_of(promise.schedule));
+  const std::optional<Broken> now = first_broken(smallest);
   ADD_FAILURE() << "seed " << seed << " breaks \"" << broken.property << "\": " << broken.detail << "\nshrunk to "
                 << smallest.batch.sequences.size() << " sequences on " << smallest.cluster.ranks()
                 << " ranks: " << (now ? now->detail : "") << "\ncd " << folder << " && " << command;
@@ -77,7 +70,7 @@ TEST_P(Planners, KeepTheirPromisesOnRandomCases) {
   for (std::uint64_t seed = first; seed < first + cases && failures < kMostFailures; ++seed) {
     const Case made = random_case(seed, promise.schedule);
     ++planned;
-    const std::optional<Broken> broken = first_broken(made, open_of(promise.schedule));
+    const std::optional<Broken> broken = first_broken(made);
     if (!broken) continue;
     ++failures;
     report(made, *broken, seed, promise);
@@ -96,23 +89,13 @@ INSTANTIATE_TEST_SUITE_P(Planners, Planners,
                            return name;
                          });
 
-void expect_kept(const std::string& folder, const std::set<std::string>& asked_all_the_same) {
-  for (const auto& entry : std::filesystem::directory_iterator(golden_file(folder))) {
+/// Cases that once broke a promise.
+TEST(PlanReplay, RecordedCasesKeepTheirPromises) {
+  for (const auto& entry : std::filesystem::directory_iterator(golden_file("replay"))) {
     SCOPED_TRACE(entry.path().string());
-    const Case made = read_case(entry.path().string());
-    std::set<std::string> open = open_of(made.options.schedule);
-    for (const std::string& property : asked_all_the_same) open.erase(property);
-    const std::optional<Broken> broken = first_broken(made, open);
+    const std::optional<Broken> broken = first_broken(read_case(entry.path().string()));
     if (broken) ADD_FAILURE() << broken->property << ": " << broken->detail;
   }
-}
-
-/// Cases that once broke a promise.
-TEST(PlanReplay, RecordedCasesKeepTheirPromises) { expect_kept("replay", {}); }
-
-/// Cases that still do: move those that pass to tests/golden/replay/, and their property out of open_of().
-TEST(PlanReplay, DISABLED_OpenCasesKeepTheirPromises) {
-  expect_kept("replay_open", {"keeps placement", "order", "time"});
 }
 
 TEST(PlanReplay, CasesSurviveTheirFiles) {

@@ -19,9 +19,10 @@ void write_text(const std::filesystem::path& file, const std::string& text) {
   if (!stream.flush()) throw InputError(file.string(), "", "cannot be written");
 }
 
-std::string flag_of(std::string name) {
-  std::replace(name.begin(), name.end(), '_', '-');
-  return "--" + name;
+std::string flag_of(const std::string& name) {
+  std::string flag = "--";
+  for (const char letter : name) flag += letter == '_' ? '-' : letter;
+  return flag;
 }
 
 std::string command_of(const PlanOptions& options) {
@@ -29,10 +30,10 @@ std::string command_of(const PlanOptions& options) {
   for (const OptionInfo& info : plan_options()) {
     const std::string value = option_text(options, info.name);
     if (value == info.default_text && info.name != "schedule") continue;
-    text += " " + flag_of(info.name);
-    if (info.kind != OptionInfo::Kind::flag) text += " " + value;
+    text.append(" ").append(flag_of(info.name));
+    if (info.kind != OptionInfo::Kind::flag) text.append(" ").append(value);
   }
-  return text + "\n";
+  return text.append("\n");
 }
 
 PlanOptions options_of(const std::string& command, const std::string& source) {

@@ -61,17 +61,21 @@ def handmade_plan(step: int, batch: Batch) -> Plan:
     return parse_plan(text, f"handmade plan of step {step + 1}")
 
 
-class Handmade:
-    """Stands where `runtime.plan` does, with the next plan at each call."""
+class Plans:
+    """Stands where `runtime.plan` does: keeps the plans, and makes them by hand where the schedule says so."""
 
     def __init__(self) -> None:
-        self._step = 0
+        self.made: list[Plan] = []
+        self._plan = runtime.plan
 
     def plan(self, batch: Batch, cluster: Cluster, cost: CostModel, *, schedule: str) -> Plan:
-        made = handmade_plan(self._step, batch)
-        annotate(made, batch, cluster, cost)
-        assert not check_plan(made, batch, cluster, cost), check_plan(made, batch, cluster, cost)
-        self._step += 1
+        if schedule == "handmade":
+            made = handmade_plan(len(self.made), batch)
+            annotate(made, batch, cluster, cost)
+            assert not check_plan(made, batch, cluster, cost), check_plan(made, batch, cluster, cost)
+        else:
+            made = self._plan(batch, cluster, cost, schedule=schedule)
+        self.made.append(made)
         return made
 
 
@@ -142,17 +146,15 @@ class Losses:
 
 def run_dhp(folder: Path, name: str) -> int:
     torch.set_num_threads(1)
-    settings, recorder, losses = settings_for(folder, name), Recorder(), Losses()
-    optimizer.update = recorder.update
-    if settings.schedule == "handmade":
-        runtime.plan = Handmade().plan
+    settings, recorder, losses, plans = settings_for(folder, name), Recorder(), Losses(), Plans()
+    optimizer.update, runtime.plan = recorder.update, plans.plan
     run = runtime.init(timeout_s=120)
     train.train(settings, run, losses, Tracer(None, run))
     if run.rank == 0:
         result = {
             "losses": [r.loss for r in losses.records],
             "gradients": recorder.gradients,
-            "degrees": [r.degrees for r in losses.records],
+            "tasks": [[(list(task.ranks), task.exchange.name) for task in plan.tasks] for plan in plans.made],
             "groups": len(torch.distributed.distributed_c10d._world.pg_map),
         }
         torch.save(result, folder / f"{name}.pt")

@@ -1,12 +1,21 @@
 """Settings: defaults, overrides, and what is said of wrong ones."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from dhp._core import InputError
+from dhp._core import Batch, InputError, plan_options, read_batch, read_cluster, read_cost_model, to_json
 from dhp.config import read_config
 from dhp.optimizer import learning_rate
+from dhp.runtime import plan
+
+ROOT = Path(__file__).parents[2]
+CASES = ROOT / "data" / "cases"
+DHP = os.environ.get("DHP_BINARY") or str(Path(sys.executable).parent / "dhp")
 
 
 @pytest.fixture
@@ -59,6 +68,57 @@ def test_options_of_the_planner_stand_in_a_table(tmp_path: Path) -> None:
         "effort": "fast",
     }
     assert read_config(file, ["steps=3"]).plan["max_degree"] == 8
+
+
+OPTIONS = [  # a line of [plan], the planner, the number of sequences that make it tell
+    ("max_degree = 5", "free", 100),
+    ("degrees_divide = [32, 8]", "free", 100),
+    ("max_tokens_per_rank = 7000", "free", 100),
+    ("min_shard_tokens = 2000", "free", 100),
+    ("max_peers = 7", "free", 100),
+    ("within_node = true", "free", 100),
+    ('placement = "consecutive"', "free", 100),
+    ('exchanges = ["ring"]', "free", 100),
+    ('exchanges = ["ring", "direct"]', "free", 100),
+    ('effort = "fast"', "free", 100),
+    ("effort = 1", "free", 100),
+    ("pipeline_stages = 8", "lockstep", 256),
+    ("no_idle_ranks = true", "lockstep", 120),
+]
+
+
+@pytest.mark.parametrize(("line", "schedule", "sequences"), OPTIONS)
+def test_plan_table_plans_as_the_command_line_does(tmp_path: Path, line: str, schedule: str, sequences: int) -> None:
+    batch = Batch(read_batch(str(CASES / "batch_openvid_512.json")).sequences[:sequences])
+    inputs = {"batch": tmp_path / "batch.json"}
+    inputs["batch"].write_text(to_json(batch))
+    inputs |= {"cluster": CASES / "cluster_910b_8x8.json", "cost": CASES / "cost_qwen3-vl-8b_8192.json"}
+    cluster, cost = read_cluster(str(inputs["cluster"])), read_cost_model(str(inputs["cost"]))
+
+    file = tmp_path / "run.toml"
+    file.write_text(f'model = "m"\ndata = "d"\nschedule = "{schedule}"\n[plan]\n{line}\n')
+    config = read_config(file)
+    made = plan(batch, cluster, cost, schedule=config.schedule, **config.plan)
+
+    option, value = next(iter(config.plan.items()))
+    flag = "--" + option.replace("_", "-")
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    words = [word for name, path in inputs.items() for word in (f"--{name}", str(path))]
+    words += ["--schedule", schedule, flag, *([] if value is True else [text]), "--output-format", "json"]
+    shown = subprocess.run([DHP, "plan", *words], capture_output=True, text=True, timeout=60, check=True).stdout
+    assert made.hash == json.loads(shown)["hash"]
+    assert made.hash != plan(batch, cluster, cost, schedule=schedule).hash, f"{line} changes nothing"
+
+
+def test_the_example_of_the_docs_shows_every_option(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "training.md").read_text().split("```toml\n")[1].split("```")[0]
+    file = tmp_path / "run.toml"
+    file.write_text(f'model = "m"\ndata = "d"\n{text}')
+    assert {"schedule", *read_config(file).plan} == {info.name for info in plan_options()}
+
+
+def test_every_option_of_the_planner_is_tried() -> None:
+    assert {line.split()[0] for line, _, _ in OPTIONS} == {info.name for info in plan_options()} - {"schedule"}
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_input_error_is_a_value_error_that_names_the_place() -> None:
 
 def test_plan_check_replay_explain() -> None:
     batch = batch_of(3000, 200, 1500, 70, 900, 9000)
-    for schedule in ("paper", "static", "static:3"):
+    for schedule in ("free", "lockstep", "paper", "static", "static:3"):
         plan = core.plan_batch(batch, CLUSTER, COST, schedule=schedule)
         assert isinstance(plan, core.Plan)
         assert core.check_plan(plan, batch, CLUSTER, COST) == []
@@ -98,6 +98,15 @@ def test_plan_check_replay_explain() -> None:
         assert len(timeline.busy_s) == 6
         busy = sum(timeline.busy_s)
         assert timeline.idle_share() == pytest.approx(1.0 - busy / (6 * timeline.makespan_s), abs=1e-12)
+
+        reasons = core.explain_tasks(plan, batch, CLUSTER, COST)
+        assert [reason.task for reason in reasons] == [task.id for task in plan.tasks]
+        assert all(reason.degree and reason.start.startswith("starts ") for reason in reasons)
+        what_if = core.explain_changes(plan, batch, CLUSTER, COST, min_shard_tokens=64)
+        assert what_if.method == f"planned again by {plan.planner}"
+        assert what_if.from_s == plan.predicted.makespan_s
+        assert any(change.what == "one node more" for change in what_if.changes)
+        assert "one node more" in repr(what_if.changes[0])
 
         explanation = core.explain_plan(plan, batch, CLUSTER, COST)
         assert explanation.makespan_s == timeline.makespan_s
@@ -178,6 +187,31 @@ def test_options_are_keywords() -> None:
             core.validate_options(**bad)  # type: ignore[arg-type]
 
 
+def test_options_are_checked_and_bounds_tightened() -> None:
+    batch = batch_of(3000, 200, 1500, 70, 900, 9000)
+    plan = core.plan_batch(batch, CLUSTER, COST, max_degree=4)
+    assert isinstance(plan, core.Plan)
+    assert core.check_options(plan, batch, CLUSTER, COST, max_degree=4) == []
+    assert len(core.check_options(plan, batch, CLUSTER, COST, max_degree=1)) > 0
+    tight = core.plan_batch(batch, CLUSTER, COST, max_degree=4, tighter_bound=True)
+    assert isinstance(tight, core.Plan)
+    assert tight.predicted is not None
+    assert tight.predicted.lower_bound_s == core.tighter_lower_bound_s(batch, CLUSTER, COST)
+    assert tight.predicted.lower_bound_s >= core.simple_lower_bound_s(batch, CLUSTER, COST)
+    core.certify(plan, batch, CLUSTER, COST)
+    assert plan == tight
+    assert not core.uses_all_to_all(plan)
+
+
+def test_ranks_out_of_service_stay_out_of_plans() -> None:
+    slow = core.Cluster(2, 3, 4e9, LINK, LINK, rank_speed=[1, 1, 0, 1, 0.5, 1])
+    assert slow.live_ranks() == [0, 1, 3, 4, 5]
+    assert (slow.speed_of(4), CLUSTER.speed_of(4)) == (0.5, 1.0)
+    plan = core.plan_batch(batch_of(3000, 200, 1500, 70, 900), slow, COST)
+    assert isinstance(plan, core.Plan)
+    assert all(2 not in task.ranks for task in plan.tasks)
+
+
 def test_a_plan_can_be_made_by_hand() -> None:
     batch = batch_of(300, 200)
     tasks = [core.Task(id=0, ranks=[2, 0], sequences=[1]), core.Task(id=1, ranks=[1], sequences=[0])]
@@ -202,7 +236,9 @@ def test_a_plan_can_be_made_by_hand() -> None:
 
 def test_planners_are_listed() -> None:
     listed = core.planners()
-    assert [info.name for info in listed] == ["paper", "static", "static:CP"]
+    names = [info.name for info in listed]
+    assert len(set(names)) == len(names)
+    assert {"free", "lockstep", "paper", "static", "static:CP"} <= set(names)
     assert all(info.help for info in listed)
 
 
@@ -297,7 +333,7 @@ def test_reprs_say_what_is_inside() -> None:
     assert repr(batch_of(1, 2)) == "<Batch of 2 sequences, 3 tokens>"
     assert "2 nodes x 3 ranks" in repr(CLUSTER)
     assert "round" in repr(COST)
-    assert "paper" in repr(core.plan_batch(batch_of(5), CLUSTER, COST))
+    assert "free" in repr(core.plan_batch(batch_of(5), CLUSTER, COST))
 
 
 def test_stubs_are_installed_with_the_module() -> None:

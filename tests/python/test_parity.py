@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-RUNS = [(1, "paper"), (2, "paper"), (3, "paper"), (4, "paper")]
-RUNS += [(ranks, "static:1") for ranks in (1, 2, 3, 4)] + [(2, "static:2"), (4, "static:2")]
-RUNS += [(4, "handmade@2")]  # free plans with every exchange on two nodes: parity_worker.HANDMADE
+FREE = ["4-free", "4-free@2"]  # on one node and on two
+RUNS = ["1-free", "2-free", "3-free", *FREE, "2-lockstep", "3-lockstep", "4-lockstep", "4-lockstep@2"]
+RUNS += ["1-paper", "2-paper", "3-paper", "4-paper", "4-static:1", "2-static:2", "4-static:2"]
+RUNS += ["4-handmade@2"]  # free plans with every exchange on two nodes: parity_worker.HANDMADE
+IN_FP32 = [*FREE, "4-lockstep", "4-paper", "4-static:2", "4-handmade@2"]
+CASES = [f"{run}-fp64" for run in RUNS] + [f"{run}-fp32" for run in IN_FP32]
 FROZEN = ["frozen_vit", "frozen_vision", "frozen_llm"]
 TOLERANCE = {"fp64": 1e-6, "fp32": 1e-4}
 
@@ -17,24 +20,24 @@ TOLERANCE = {"fp64": 1e-6, "fp32": 1e-4}
 @pytest.fixture(scope="module")
 def results(mixed_data: Path) -> Path:
     """Runs everything once; `mixed_data` has pictures, clips and text, and a tiny checkpoint (conftest.py)."""
-    names = [f"reference-{p}" for p in TOLERANCE] + [f"{r}-{s}-{p}" for r, s in RUNS for p in TOLERANCE]
-    names += [f"{kind}-fp64-{variant}" for variant in FROZEN for kind in ("reference", "4-paper")]
-    names += ["4-paper-fp64-recompute"]
+    names = [f"reference-{precision}" for precision in TOLERANCE] + CASES
+    names += [f"{kind}-fp64-{variant}" for variant in FROZEN for kind in ("reference", "4-free@2")]
+    names += ["4-free@2-fp64-recompute"]
     worker = Path(__file__).with_name("parity_worker.py")
-    done = subprocess.run([sys.executable, worker, mixed_data, *names], capture_output=True, text=True, timeout=900)
+    done = subprocess.run([sys.executable, worker, mixed_data, *names], capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return mixed_data
 
 
-@pytest.mark.parametrize("precision", TOLERANCE)
-@pytest.mark.parametrize(("ranks", "schedule"), RUNS)
-def test_losses_and_gradients_equal_hugging_face(results: Path, ranks: int, schedule: str, precision: str) -> None:
-    compare(results, f"{ranks}-{schedule}-{precision}", f"reference-{precision}", TOLERANCE[precision])
+@pytest.mark.parametrize("case", CASES)
+def test_losses_and_gradients_equal_hugging_face(results: Path, case: str) -> None:
+    precision = case[-4:]
+    compare(results, case, f"reference-{precision}", TOLERANCE[precision])
 
 
 @pytest.mark.parametrize("variant", FROZEN)
 def test_parts_that_do_not_train(results: Path, variant: str) -> None:
-    gradients = compare(results, f"4-paper-fp64-{variant}", f"reference-fp64-{variant}", 1e-6)
+    gradients = compare(results, f"4-free@2-fp64-{variant}", f"reference-fp64-{variant}", 1e-6)
     vision = {name for name in gradients if ".visual." in name}
     aligner = {name for name in vision if "merger" in name}
     text = gradients.keys() - vision
@@ -47,7 +50,7 @@ def test_parts_that_do_not_train(results: Path, variant: str) -> None:
 
 
 def test_recomputed_activations_change_nothing(results: Path) -> None:
-    compare(results, "4-paper-fp64-recompute", "reference-fp64", 1e-6)
+    compare(results, "4-free@2-fp64-recompute", "reference-fp64", 1e-6)
 
 
 def compare(results: Path, name: str, reference: str, tolerance: float) -> dict[str, torch.Tensor]:
@@ -69,12 +72,32 @@ def compare(results: Path, name: str, reference: str, tolerance: float) -> dict[
     return mine
 
 
-def test_runs_use_groups_of_several_sizes(results: Path) -> None:
-    degrees = {d for step in torch.load(results / "4-paper-fp64.pt")["degrees"] for d in step}
-    assert len(degrees) >= 3, degrees
-    assert any(d & (d - 1) for d in degrees), f"no degree that is not a power of two: {degrees}"
+@pytest.mark.parametrize("run", [*FREE, "4-lockstep", "4-lockstep@2", "4-paper"])
+def test_runs_use_groups_of_several_sizes(results: Path, run: str) -> None:
+    degrees = {len(ranks) for tasks in tasks_of(results, run) for ranks, _ in tasks}
+    assert degrees == {1, 2, 3, 4}
 
 
-@pytest.mark.parametrize("name", ["4-paper-fp64", "4-static:2-fp64", "3-paper-fp64", "4-handmade@2-fp64"])
-def test_two_process_groups_however_many_groups_plans_use(results: Path, name: str) -> None:
-    assert torch.load(results / f"{name}.pt")["groups"] == 2
+@pytest.mark.parametrize("run", FREE)
+def test_free_plans_scatter_groups_and_give_ranks_different_numbers_of_tasks(results: Path, run: str) -> None:
+    steps = tasks_of(results, run)
+    groups = [sorted(ranks) for tasks in steps for ranks, _ in tasks]
+    assert any(group[-1] - group[0] >= len(group) for group in groups), f"only consecutive ranks: {groups}"
+    for tasks in steps:
+        counts = [sum(rank in ranks for ranks, _ in tasks) for rank in range(4)]
+        assert min(counts) < max(counts), f"as many tasks on all ranks: {tasks}"
+
+
+def test_planners_choose_exchanges_by_where_ranks_are(results: Path) -> None:
+    used = {run: {exchange for tasks in tasks_of(results, run) for _, exchange in tasks} for run in FREE}
+    assert used == {"4-free": {"ring", "direct"}, "4-free@2": {"ring", "hierarchical"}}
+
+
+def tasks_of(results: Path, run: str) -> list[list[tuple[list[int], str]]]:
+    """Ranks and exchange of each task, of every step."""
+    return torch.load(results / f"{run}-fp64.pt")["tasks"]
+
+
+@pytest.mark.parametrize("run", [*FREE, "3-paper", "4-lockstep", "4-static:2", "4-handmade@2"])
+def test_two_process_groups_however_many_groups_plans_use(results: Path, run: str) -> None:
+    assert torch.load(results / f"{run}-fp64.pt")["groups"] == 2

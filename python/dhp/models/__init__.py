@@ -7,14 +7,13 @@ share of the pictures, and calls the language model on this rank's tokens.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import torch
 
-from dhp._core import InputError
+from dhp._core import Cluster, InputError, Task
 from dhp.data.text import Encoded
 from dhp.layout import TaskLayout
 from dhp.runtime import Run, current_run
@@ -39,19 +38,9 @@ class Adapter(Protocol):
 
     model: torch.nn.Module
 
-    def loss(
-        self,
-        task_input: TaskInput,
-        ranks: Sequence[int],
-        valid_tokens: int,
-        exchange: str = "ring",
-        nodes: Sequence[int] = (),
-    ) -> torch.Tensor:
-        """This rank's part of the loss: the sum over its tokens, divided by `valid_tokens` of the global batch.
-        A scalar; backward through it is collective in the group `ranks`, so every member calls it, tokens or not.
-
-        exchange  how shards travel: "ring", "direct" or "hierarchical"
-        nodes     the node of each of `ranks`, which hierarchical needs; none: all on one
+    def loss(self, task_input: TaskInput, task: Task, valid_tokens: int) -> torch.Tensor:
+        """This rank's part of the loss of a task: the sum over its tokens, divided by `valid_tokens` of the global
+        batch. A scalar; backward through it is collective in the task's group, so every member calls it, tokens or not.
         """
         ...
 
@@ -76,12 +65,13 @@ def family_of(folder: str | Path) -> str:
     return str(model_type)
 
 
-def attach(model: torch.nn.Module, run: Run | None = None) -> Adapter:
+def attach(model: torch.nn.Module, run: Run | None = None, *, cluster: Cluster | None = None) -> Adapter:
     """Makes a Hugging Face model run on shards: returns its adapter.
 
     The text model's attention becomes ring attention over the group of the task at hand; vision attention, which stays
     inside a frame, is left as it is. From then on call the model through the adapter; `dhp.models.detach(model)` gives
-    the model its own attention back, for generation or evaluation. `run` is the current one unless given.
+    the model its own attention back, for generation or evaluation. `run` is the current one unless given; `cluster`
+    says which ranks share a node, for tasks whose exchange is hierarchical: without it, all do.
 
     Raises InputError for a family without an adapter.
     """
@@ -89,7 +79,7 @@ def attach(model: torch.nn.Module, run: Run | None = None) -> Adapter:
     if model_type == "qwen3_vl":
         from dhp.models.qwen3_vl import Qwen3VLAdapter
 
-        return Qwen3VLAdapter(model, run or current_run())
+        return Qwen3VLAdapter(model, run or current_run(), cluster)
     raise InputError(f'model: model_type: found "{model_type}", supported: {", ".join(FAMILIES)}')
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from transformers import AttentionInterface
 
+from dhp._core import Cluster, Task
 from dhp.data.text import IGNORED
 from dhp.layout import TaskLayout
 from dhp.models import TaskInput
@@ -62,24 +63,19 @@ AttentionInterface.register("dhp", group_attention)
 class Qwen3VLAdapter:
     """See `dhp.models.Adapter`."""
 
-    def __init__(self, model: Any, run: Run) -> None:
+    def __init__(self, model: Any, run: Run, cluster: Cluster | None = None) -> None:
         self.model = model
         self.run = run
+        self._cluster = cluster
         model.set_attn_implementation({"text_config": "dhp", "vision_config": "sdpa"})
         self._vision = model.model.visual
         self._text = model.model.language_model
         self._row_width = model.config.text_config.hidden_size * (1 + len(self._vision.deepstack_visual_indexes))
 
-    def loss(
-        self,
-        task_input: TaskInput,
-        ranks: Sequence[int],
-        valid_tokens: int,
-        exchange: str = "ring",
-        nodes: Sequence[int] = (),
-    ) -> torch.Tensor:
+    def loss(self, task_input: TaskInput, task: Task, valid_tokens: int) -> torch.Tensor:
         layout = task_input.layout
-        group = Group(layout.seq_tokens, list(ranks), self.run.traffic, exchange, list(nodes))
+        nodes = [self._cluster.node_of(rank) for rank in task.ranks] if self._cluster else []
+        group = Group(layout.seq_tokens, list(task.ranks), self.run.traffic, task.exchange.name, nodes)
         ids, positions, labels = self._shard(task_input)
         embeds = self._text.embed_tokens(ids)  # [T_local, C]
         visual_mask = torch.zeros(1, len(ids), dtype=torch.bool, device=embeds.device)
