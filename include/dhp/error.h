@@ -11,12 +11,14 @@ namespace dhp {
 ///
 /// and the command line answers it with exit code 2. A batch that is well formed but cannot be planned is not an
 /// error: see `Infeasible` in planner.h.
+///
+/// Messages quote what was found, which may be any bytes; whatever in them is not UTF-8 is shown as U+FFFD, so that a
+/// terminal and Python's str can show all of them.
 class InputError : public std::runtime_error {
  public:
   /// `source` is the file (or "--option"), `place` the path inside it (may be empty), `problem` what was found, what
   /// was expected and what to do.
-  InputError(const std::string& source, const std::string& place, const std::string& problem)
-      : std::runtime_error(source + ": " + (place.empty() ? "" : place + ": ") + problem) {}
+  InputError(const std::string& source, const std::string& place, const std::string& problem);
 };
 
 }  // namespace dhp

@@ -51,23 +51,36 @@ struct Shape {
   std::int64_t kv_width() const { return kv_heads * head_dim; }
 };
 
-constexpr int kMaxDimension = 1 << 24;
+// Far beyond any model; every count of weights then stays inside 64 bits.
+constexpr int kMaxWidth = 1 << 20;
+constexpr int kMaxVisionWidth = 1 << 16;
+constexpr int kMaxVocabulary = 1 << 24;
+constexpr int kMaxLayers = 1 << 12;
+constexpr int kMaxHeads = 1 << 12;
+constexpr int kMaxPatch = 1 << 10;
+constexpr int kMaxMerge = 1 << 4;
+constexpr int kMaxPositions = 1 << 24;
 
 Shape::Vision parse_vision(const JsonObject& entry) {
   Shape::Vision vision;
-  vision.depth = entry.integer("depth", 1, kMaxDimension);
-  vision.hidden = entry.integer("hidden_size", 1, kMaxDimension);
-  vision.intermediate = entry.integer("intermediate_size", 1, kMaxDimension);
-  vision.out_hidden = entry.integer("out_hidden_size", 1, kMaxDimension);
-  constexpr int kMaxPatch = 1024;
+  vision.depth = entry.integer("depth", 1, kMaxLayers);
+  vision.hidden = entry.integer("hidden_size", 1, kMaxVisionWidth);
+  vision.intermediate = entry.integer("intermediate_size", 1, kMaxWidth);
+  vision.out_hidden = entry.integer("out_hidden_size", 1, kMaxWidth);
   const std::int64_t patch = entry.integer("patch_size", 1, kMaxPatch);
   const std::int64_t frames = entry.integer("temporal_patch_size", 1, kMaxPatch);
   const std::int64_t channels = entry.integer_or("in_channels", 3, 1, kMaxPatch);
   vision.patch_values = channels * frames * patch * patch;
-  const std::int64_t merge = entry.integer("spatial_merge_size", 1, kMaxPatch);
+  const std::int64_t merge = entry.integer("spatial_merge_size", 1, kMaxMerge);
   vision.merge = merge * merge;
-  vision.positions = entry.integer("num_position_embeddings", 0, kMaxDimension);
-  vision.deepstack = static_cast<std::int64_t>(entry.integers("deepstack_visual_indexes", 0, kMaxDimension).size());
+  vision.positions = entry.integer("num_position_embeddings", 0, kMaxPositions);
+  const std::vector<int> deepstack = entry.integers("deepstack_visual_indexes", 0, kMaxLayers);
+  if (std::ssize(deepstack) > vision.depth) {
+    entry.fail("deepstack_visual_indexes", "found " + std::to_string(deepstack.size()) +
+                                               " of them, expected at most the " + std::to_string(vision.depth) +
+                                               " blocks of the tower");
+  }
+  vision.deepstack = std::ssize(deepstack);
   return vision;
 }
 
@@ -76,10 +89,10 @@ Shape parse_shape(const JsonObject& root) {
   if (family != "qwen3_vl") root.fail("model_type", "found \"" + family + "\", expected \"qwen3_vl\"");
   const JsonObject text = root.object("text_config");
   Shape shape;
-  shape.hidden = text.integer("hidden_size", 1, kMaxDimension);
-  shape.intermediate = text.integer("intermediate_size", 1, kMaxDimension);
-  shape.layers = text.integer("num_hidden_layers", 1, kMaxDimension);
-  shape.query_heads = text.integer("num_attention_heads", 1, kMaxDimension);
+  shape.hidden = text.integer("hidden_size", 1, kMaxWidth);
+  shape.intermediate = text.integer("intermediate_size", 1, kMaxWidth);
+  shape.layers = text.integer("num_hidden_layers", 1, kMaxLayers);
+  shape.query_heads = text.integer("num_attention_heads", 1, kMaxHeads);
   // null stands for one key-value head a query head.
   shape.kv_heads = shape.query_heads;
   if (!text.has("num_key_value_heads") || text.has_value("num_key_value_heads")) {
@@ -90,8 +103,8 @@ Shape parse_shape(const JsonObject& root) {
                                          std::to_string(shape.query_heads) + " attention heads");
   }
   constexpr int kDefaultHeadDim = 128;  // of Qwen3VLTextConfig, whatever the hidden size
-  shape.head_dim = text.integer_or("head_dim", kDefaultHeadDim, 1, kMaxDimension);
-  shape.vocabulary = text.integer("vocab_size", 1, kMaxDimension);
+  shape.head_dim = text.integer_or("head_dim", kDefaultHeadDim, 1, kMaxHeads);
+  shape.vocabulary = text.integer("vocab_size", 1, kMaxVocabulary);
   shape.attention_bias = text.boolean_or("attention_bias", false);
   shape.tied = root.boolean_or("tie_word_embeddings", false);
   shape.vision = parse_vision(root.object("vision_config"));

@@ -110,7 +110,7 @@ double all_to_all_transfer_s(const CostModel& cost, const Cluster& cluster, cons
   const double bytes = pass.all_to_all_bytes_per_token * load.tokens / degree * (degree - 1) / degree;
   const double bandwidth =
       shape.nodes == 1 ? node_bandwidth(cluster, shape.degree) : cluster.inter_node.bandwidth_bytes_per_s;
-  return 4 * cost.layers * latency_s(cluster, shape) + bytes / bandwidth;
+  return 4.0 * cost.layers * latency_s(cluster, shape) + bytes / bandwidth;
 }
 
 /// Attention of one pass with whole sequences and split heads; nothing is hidden.

@@ -59,7 +59,7 @@ Limits::Limits(const Cluster& cluster, const CostModel& cost, const PlanOptions&
 }
 
 void Limits::make_blocks(const PlanOptions& options) {
-  const int most = options.max_peers > 0 ? options.max_peers + 1 : ranks();
+  const int most = options.max_peers > 0 && options.max_peers < ranks() ? options.max_peers + 1 : ranks();
   int size = 0;
   for (int place = 0; place < ranks(); ++place) {
     const bool new_node =

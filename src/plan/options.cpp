@@ -153,8 +153,8 @@ class Reader {
  public:
   Reader(const Row& row, std::string_view text, const std::string& source) : row_(row), text_(text), source_(source) {}
 
-  void operator()(int& value) const { value = static_cast<int>(number(text_, std::numeric_limits<int>::max())); }
-  void operator()(std::int64_t& value) const { value = number(text_, std::numeric_limits<std::int64_t>::max()); }
+  void operator()(int& value) const { value = static_cast<int>(number<int>(text_)); }
+  void operator()(std::int64_t& value) const { value = number<std::int64_t>(text_); }
   void operator()(bool& value) const {
     if (text_ != "true" && text_ != "false") fail("true or false");
     value = text_ == "true";
@@ -168,7 +168,7 @@ class Reader {
   void operator()(std::vector<int>& values) const {
     values.clear();
     for (const std::string_view part : split(text_)) {
-      values.push_back(static_cast<int>(number(part, std::numeric_limits<int>::max())));
+      values.push_back(static_cast<int>(number<int>(part)));
     }
   }
   void operator()(std::vector<Exchange>& values) const {
@@ -192,13 +192,18 @@ class Reader {
     return std::nullopt;
   }
 
-  std::int64_t number(std::string_view text, std::int64_t most) const {
+  /// The number, if an Int holds it.
+  template <typename Int>
+  std::int64_t number(std::string_view text) const {
     if (const std::optional<std::int64_t> named = by_name(text)) return *named;
     std::int64_t value = 0;
     const char* end_of_text = text.data() + text.size();
     const auto [end, error] = std::from_chars(text.data(), end_of_text, value);
     if (error != std::errc{} || end != end_of_text) fail(expected_kind());
-    if (value > most) fail("at most " + std::to_string(most));
+    constexpr std::int64_t kLeast = std::numeric_limits<Int>::min();
+    constexpr std::int64_t kMost = std::numeric_limits<Int>::max();
+    if (value < kLeast) fail("at least " + std::to_string(row_.least));
+    if (value > kMost) fail("at most " + std::to_string(kMost));
     return value;
   }
 
@@ -237,9 +242,13 @@ class Writer {
   const Row& row_;
 };
 
-/// Values that have a name are in range wherever they lie.
+/// Values that have a name are in range wherever they lie. No number makes sense beyond the longest sequence, and
+/// products of it with ranks stay inside 64 bits.
 void check_number(const Row& row, std::int64_t value, const std::string& source) {
   const auto is_value = [&](const auto& name) { return name.second == value; };
+  if (value > kMaxTokens) {
+    throw InputError(source, "", "found " + std::to_string(value) + ", expected at most " + std::to_string(kMaxTokens));
+  }
   if (value >= row.least || std::any_of(row.names.begin(), row.names.end(), is_value)) return;
   throw InputError(source, "", "found " + std::to_string(value) + ", expected at least " + std::to_string(row.least));
 }
