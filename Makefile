@@ -10,6 +10,7 @@ PYTHON ?= python3
 VENV ?= build/venv
 JOBS ?= $(shell nproc)
 DEMO ?= build/demo
+FUZZ_SECONDS ?= 6
 
 export PYTHON
 export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
@@ -18,7 +19,7 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 sources := $(shell find include src cmake -type f) CMakeLists.txt pyproject.toml
 python := $(VENV)/bin/python
 
-.PHONY: demo test test-core test-sanitizers lint format setup build bench clean
+.PHONY: demo test test-core test-sanitizers fuzz lint format setup build bench clean
 
 demo: build
 	@$(python) -m dhp.demo $(DEMO)
@@ -42,6 +43,11 @@ test-sanitizers: build
 	  cmake --preset $$preset -DDHP_TORCH=ON -DPython_EXECUTABLE=$(abspath $(python)) && \
 	  cmake --build --preset $$preset && ctest --preset $$preset || exit 1; \
 	done
+
+# Every reader of files against texts that grow out of tests/fuzz/corpus, FUZZ_SECONDS each, with sanitizers.
+fuzz:
+	@scripts/setup.sh $(VENV) "$(TORCH)" fuzz
+	@scripts/fuzz.sh $(FUZZ_SECONDS) $(JOBS)
 
 bench: build
 	cmake --build build/release

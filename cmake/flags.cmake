@@ -1,7 +1,14 @@
 # Warnings are errors, in every target of ours.
 function(dhp_flags target)
-  target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Werror)
+  target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Werror
+    # It does not see what a lambda changes.
+    $<$<CXX_COMPILER_ID:Clang>:-Wno-for-loop-analysis>)
 endfunction()
+
+if(DHP_FUZZ)
+  set(DHP_SANITIZE address,undefined)
+  add_compile_options(-fsanitize=fuzzer-no-link -D_GLIBCXX_ASSERTIONS)
+endif()
 
 # Sanitizers go on the whole tree: mixing instrumented and plain objects hides errors.
 if(DHP_SANITIZE)

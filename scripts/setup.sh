@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets up what `make` needs: system packages and a virtual environment. Called by the Makefile; quick when nothing
 # changed.
-#   setup.sh VENV TORCH [lint]
+#   setup.sh VENV TORCH [lint|clang|fuzz]
 # TORCH is what pip installs ("torch==2.13.0", pip options allowed), or "system": the torch of $PYTHON.
 set -euo pipefail
 venv=$1 torch=$2 purpose=${3:-}
@@ -23,6 +23,20 @@ missing_packages() {
 missing_lint_tools() {
   command -v clang-format >/dev/null || echo clang-format
   command -v clang-tidy >/dev/null || echo clang-tidy
+}
+
+missing_clang() {
+  command -v clang++ >/dev/null || echo clang
+}
+
+# clang with the run-time library of libFuzzer and the sanitizers: a package of its own, named after the version.
+missing_fuzzer() {
+  local version runtime
+  missing_clang
+  version=$(clang++ -dumpversion 2>/dev/null || apt-cache depends clang 2>/dev/null | grep -o 'clang-[0-9]*' || true)
+  version=$(echo "$version" | grep -o '[0-9]*' | head -1)
+  runtime=$(clang++ -print-file-name=libclang_rt.fuzzer-"$(uname -m)".a 2>/dev/null || true)
+  [ -f "$runtime" ] || echo "libclang-rt-${version:-14}-dev"
 }
 
 install_packages() {
@@ -50,7 +64,8 @@ stamp=$venv/ready
 wanted=$({ "$python" -VV; echo "$torch"; cat requirements.txt; } | cksum)
 ready=no
 [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && ready=yes
-packages=$({ [ $ready = yes ] || missing_packages; [ "$purpose" != lint ] || missing_lint_tools; } | tr '\n' ' ')
+packages=$({ [ $ready = yes ] || missing_packages; [ "$purpose" != lint ] || missing_lint_tools
+             [ "$purpose" != clang ] || missing_clang; [ "$purpose" != fuzz ] || missing_fuzzer; } | tr '\n' ' ')
 if [ -n "${packages// /}" ]; then
   echo "setup: installing $packages"
   install_packages "$packages"

@@ -1,0 +1,30 @@
+#include "dhp/cost_model.h"
+
+#include <cmath>
+
+#include "dhp/bound.h"
+#include "readers.h"
+
+namespace dhp::fuzz {
+
+void cost(std::string_view text) {
+  const auto cost = round_trip<CostModel>(text, parse_cost_model, parse_cost_model);
+  if (!cost) return;
+  const Cluster cluster{2, 4, 1e10, {1e9, 1e-5, 7}, {1e8, 1e-4, 1}, {}};
+  const Batch batch{.sequences = {{0, 1, 0}, {1, 1000, 400}, {2, 100'000, 0}}};
+  for (const int degree : {1, 3, 8}) {
+    const GroupShape shape = consecutive_shape(cluster, 0, degree);
+    for (const Exchange exchange : {Exchange::ring, Exchange::direct, Exchange::hierarchical, Exchange::all_to_all}) {
+      const auto seconds =
+          unless_input_error([&] { return task_seconds(*cost, cluster, load_of(batch.sequences), shape, exchange); });
+      require(!seconds || !(*seconds < 0.0), "no task takes less than no time");
+    }
+  }
+  for (const Sequence& sequence : batch.sequences) {
+    require(min_degree(*cost, cluster, sequence) >= 0, "no degree is below 0");
+  }
+  require(!(simple_lower_bound_s(batch, cluster, *cost) < 0.0), "no bound is below 0");
+  require(!(tighter_lower_bound_s(batch, cluster, *cost) < 0.0), "no tighter bound is below 0");
+}
+
+}  // namespace dhp::fuzz
