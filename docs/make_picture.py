@@ -8,7 +8,7 @@ from pathlib import Path
 import dhp
 from dhp.config import read_config
 
-STEP, SEED = 0, 0  # the demo's first batch
+STEP, SEED = 1, 0  # the demo's second batch
 COLOURS = {1: "#9aa5b1", 2: "#4c9f70", 3: "#d98e04", 4: "#c8553d"}  # by degree
 LEFT, TOP, ROW, LANE = 20, 56, 17, 58
 BATCH_WIDTH, PLAN_LEFT, PLAN_WIDTH = 260, 400, 560
@@ -58,8 +58,13 @@ for rank in range(plan.ranks):
         if rank in task.ranks:
             x = PLAN_LEFT + 50 + (PLAN_WIDTH - 50) * task.start_s / makespan
             width = (PLAN_WIDTH - 50) * (task.end_s - task.start_s) / makespan
-            lengths = " + ".join(f"{s.tokens:,}" for s in batch.sequences if s.id in task.sequences)
-            parts.append(box(x, y, width, LANE - 8, COLOURS[len(task.ranks)], f"task {task.id}: {lengths} tokens"))
+            lengths = [s.tokens for s in batch.sequences if s.id in task.sequences]
+            listed = " + ".join(f"{tokens:,}" for tokens in lengths)
+            parts.append(box(x, y, width, LANE - 8, COLOURS[len(task.ranks)], f"task {task.id}: {listed} tokens"))
+            label = f"{lengths[0]:,}" if len(lengths) == 1 else f"{len(lengths)} samples"
+            if width > 7 * len(label):
+                middle = x + width / 2, y + LANE / 2
+                parts.append(text(*middle, label, size=11, anchor="middle", colour="white"))
 y = TOP + LANE * plan.ranks + 16
 for i, (size, colour) in enumerate(COLOURS.items()):
     parts.append(box(PLAN_LEFT + 50 + 130 * i, y, 14, 14, colour, ""))

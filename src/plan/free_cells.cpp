@@ -27,17 +27,20 @@ std::vector<CellRange> cut_cells(const Limits& limits, int widest_degree, double
   if (ranks <= kCellRanks * 3 / 2) return {{0, ranks}};
   const std::vector<int> allowed = borders(limits);
   std::vector<CellRange> cells;
-  int begin = 0;
-  const auto cut_at = [&](int wanted) {
-    const auto next = std::lower_bound(allowed.begin(), allowed.end(), std::min(wanted, ranks));
-    cells.push_back({begin, *next - begin});
-    begin = *next;
+  // A cell from `begin` to the first border at or after `wanted`; returns that border.
+  const auto cut = [&](int begin, int wanted) {
+    const int end = *std::lower_bound(allowed.begin(), allowed.end(), std::min(wanted, ranks));
+    cells.push_back({begin, end - begin});
+    return end;
   };
+  int begin = 0;
   if (widest_degree > kCellRanks) {
-    cut_at(std::max(widest_degree, static_cast<int>(std::min<double>(std::ceil(wide_ranks), ranks))));
+    begin = cut(0, std::max(widest_degree, static_cast<int>(std::min<double>(std::ceil(wide_ranks), ranks))));
   }
-  for (int left = (ranks - begin + kCellRanks / 2) / kCellRanks; begin < ranks; --left) {
-    cut_at(left > 1 ? begin + (ranks - begin) / left : ranks);
+  int left = (ranks - begin + kCellRanks / 2) / kCellRanks;
+  while (begin < ranks) {
+    begin = cut(begin, left > 1 ? begin + (ranks - begin) / left : ranks);
+    --left;
   }
   return cells;
 }

@@ -37,7 +37,7 @@ double AloneFiller::fill(std::span<const std::int32_t> alone, std::span<const do
     tail.packs.clear();
   }
   holes_.assign(holes.begin(), holes.end());
-  ticks_ += 10 * std::ssize(alone) + 10 * std::ssize(holes_) + 10 * ranks_.count();
+  ticks_ += 10 * (std::ssize(alone) + std::ssize(holes_) + std::ssize(ranks_.speed));
   if (!alone.empty()) fill_holes(alone, holes_);
   if (!fill_tails(alone)) return kInfinity;
   mean_end_s_ = 0.0;

@@ -155,7 +155,8 @@ void FreeCell::find_speeds() {
   constexpr std::size_t kMostSteps = 6;
   const Limits& limits = model_->limits();
   for (int rank = 0; rank < ranks_; ++rank) {
-    lanes_.speed.push_back(limits.cluster().speed_of(limits.live()[static_cast<std::size_t>(first_place_ + rank)]));
+    const int place = first_place_ + rank;
+    lanes_.speed.push_back(limits.cluster().speed_of(limits.live()[static_cast<std::size_t>(place)]));
     lanes_.total_speed += lanes_.speed.back();
   }
   std::vector<double> sorted = lanes_.speed;

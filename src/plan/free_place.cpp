@@ -152,7 +152,7 @@ void GroupPlacer::try_anywhere(const FreeItem& item, int degree, const PoolRange
   }
   std::sort(order_.begin(), order_.end());
   const int ranks = static_cast<int>(order_.size());
-  ticks_ += 4 * ranks;
+  ticks_ += 4 * std::ssize(order_);
   for (int first = 0; first + degree <= ranks; ++first) {
     const double start = order_[at(first + degree - 1)].first;
     if (first + degree < ranks && order_[at(first + degree)].first == start) continue;  // the next wastes less
@@ -199,7 +199,7 @@ void GroupPlacer::place(const FreeItem& item, std::int32_t index, int degree) {
 void GroupPlacer::occupy(std::int32_t item, int degree) {
   groups_.push_back({item, degree, static_cast<int>(members_.size()), spot_.start_s, spot_.end_s, spot_.exchange});
   last_end_s_ = std::max(last_end_s_, spot_.end_s);
-  ticks_ += kTicksOfTime + 2 * degree;
+  ticks_ += kTicksOfTime + 2 * std::int64_t{degree};
   for (const int rank : spot_ranks_) {
     members_.push_back(rank);
     const double hole = spot_.start_s - ready_s_[at(rank)];

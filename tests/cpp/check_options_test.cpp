@@ -9,7 +9,6 @@
 namespace dhp {
 namespace {
 
-using test::infeasible_of;
 using test::make_batch;
 using test::make_cluster;
 using test::plan_of;

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-FIELDS = {"step", "loss", "tokens", "degrees", "plan_s", "idle_share"}
+FIELDS = {"step", "loss", "tokens", "degrees", "plan_s", "idle_share", "gap"}
 
 
 @pytest.fixture
@@ -59,6 +59,7 @@ def test_metrics_trace_checkpoint_and_silence_when_piped(folder: Path) -> None:
         assert record["samples"] == 6
         assert 0 <= record["idle_share"] < 1
         assert record["predicted_step_s"] >= record["lower_bound_s"] > 0
+        assert record["gap"] == pytest.approx(record["predicted_step_s"] / record["lower_bound_s"] - 1, abs=1e-12)
     assert records[-1]["loss"] < records[0]["loss"]
 
     events = json.loads((folder / "t.json").read_text())["traceEvents"]
@@ -106,10 +107,59 @@ def test_step_lines_where_asked_for(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines[1:]] == ["step", "step", "saved"]
-    assert "20 samples of 27 to 214 tokens | 2 ranks of 110 tokens | schedule paper" in lines[0]
+    assert "20 samples of 27 to 214 tokens | 2 ranks of 110 tokens | schedule free" in lines[0]
     assert lines[1].startswith("step 2/4 | loss ")
-    for part in (" tok/s | groups ", "×", " | idle ", " % | plan ", " ms"):
+    for part in (" tok/s | groups ", "×", " | idle ", " % | gap ", " % | plan ", " ms"):
         assert part in lines[1]
+
+
+def write_two_nodes(file: Path, capacity: int) -> None:
+    """Four ranks, two a node, slow links between the nodes."""
+    links = {name: {"bandwidth_bytes_per_s": b, "latency_s": 5e-5} for name, b in (("intra", 2e9), ("inter", 1e8))}
+    cluster = {"format": "dhp.cluster/1", "nodes": 2, "ranks_per_node": 2, "memory_bytes": capacity}
+    file.write_text(json.dumps(cluster | {f"{name}_node": link for name, link in links.items()}))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "options", "degrees", "exchange"),
+    [
+        (
+            "free",
+            {"degrees_divide": [4, 8], "exchanges": ["direct"], "effort": "fast", "max_tokens_per_rank": 56},
+            {1, 2, 4},
+            "direct",
+        ),
+        (
+            "lockstep",
+            {"within_node": True, "placement": "consecutive", "pipeline_stages": 2, "tighter_bound": True},
+            {1, 2},
+            "ring",
+        ),
+        ("paper", {"max_degree": 2, "min_shard_tokens": 8, "max_peers": 1}, {1, 2}, "ring"),
+        ("megatron-hybrid", {"max_tokens_per_rank": 56}, {1, 2, 4}, "ring"),
+    ],
+)
+def test_runs_follow_schedule_and_plan_table(
+    folder: Path, schedule: str, options: dict, degrees: set[int], exchange: str
+) -> None:
+    write_two_nodes(folder / "cluster.json", 110)
+    table = "".join(f"{key} = {json.dumps(value)}\n" for key, value in options.items())
+    with (folder / "run.toml").open("a") as file:
+        file.write(f"[plan]\n{table}")
+    trace, metrics = folder / "t.json", folder / "m.jsonl"
+    done = dhp_train(
+        folder, "--schedule", schedule, "--steps", "2", "--set", f"cluster={folder}/cluster.json",
+        "--trace", str(trace), "--metrics", str(metrics),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert losses(metrics).keys() == {1, 2}
+    tasks = [e["args"] for e in json.loads(trace.read_text())["traceEvents"] if e.get("cat") == "task"]
+    found = {len(task["ranks"]) for task in tasks}
+    assert found <= degrees
+    assert max(found) == max(degrees)
+    assert {task["exchange"] for task in tasks if len(task["ranks"]) > 1} == {exchange}
+    if "within_node" in options:
+        assert all(len({rank // 2 for rank in task["ranks"]}) == 1 for task in tasks)
 
 
 def test_killed_rank_ends_the_run_and_resume_continues_it_exactly(folder: Path) -> None:
@@ -194,6 +244,10 @@ def test_picture_that_vanishes_after_indexing_is_dropped_on_all_ranks(folder: Pa
         (["--set", "model=nowhere"], 2, "nowhere/config.json: cannot be read"),
         (["--set", "cluster=nowhere.json"], 2, "nowhere.json"),
         (["--set", "schedule=static:1"], 1, "needs"),
+        (["--schedule", "ulysses"], 2, "schedule: ulysses exchanges by all_to_all, which is there for comparing plans"),
+        (["--set", "plan.max_degree=-1"], 2, "plan.max_degree: found -1, expected at least 0"),
+        (["--set", "plan.max_degree=2"], 1, "2 ranks offer"),
+        (["--schedule", "lockstep", "--set", "plan.no_idle_ranks=true"], 1, "no idle ranks: the sequences"),
     ],
 )
 def test_bad_input_is_named_once(folder: Path, arguments: list[str], code: int, message: str) -> None:
