@@ -19,7 +19,7 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 sources := $(shell find include src cmake -type f) CMakeLists.txt pyproject.toml
 python := $(VENV)/bin/python
 
-.PHONY: demo test test-core test-sanitizers fuzz lint format setup build bench clean
+.PHONY: demo test test-core test-sanitizers fuzz same-bytes lint format setup build bench clean
 
 demo: build
 	@$(python) -m dhp.demo $(DEMO)
@@ -48,6 +48,11 @@ test-sanitizers: build
 fuzz:
 	@scripts/setup.sh $(VENV) "$(TORCH)" fuzz
 	@scripts/fuzz.sh $(FUZZ_SECONDS) $(JOBS)
+
+# The same plans to the last bit from builds of several compilers.
+same-bytes:
+	@scripts/setup.sh $(VENV) "$(TORCH)" clang
+	@scripts/same_bytes.sh $(JOBS)
 
 bench: build
 	cmake --build build/release

@@ -29,6 +29,11 @@ class CaseMaker {
  private:
   bool chance(int percent) { return random_.whole(1, 100) <= percent; }
   int whole(int low, int high) { return static_cast<int>(random_.whole(low, high)); }
+  /// Drawn one after the other: compilers differ in which operand comes first.
+  int product(int most, int other_most) {
+    const int first = whole(1, most);
+    return first * whole(1, other_most);
+  }
   double real(double low, double high) { return low + (high - low) * random_.unit(); }
   /// Spread evenly over orders of magnitude.
   double magnitude(double low, double high) { return low * std::pow(high / low, random_.unit()); }
@@ -104,7 +109,8 @@ class CaseMaker {
         break;
       case 2:  // one giant
         repeat(whole(0, count), [&] { return random_.whole(1, equal); });
-        made.insert(made.begin() + random_.whole(0, std::ssize(made)), equal * ranks * whole(1, 4));
+        made.push_back(equal * ranks * whole(1, 4));
+        std::swap(made.back(), made[static_cast<std::size_t>(random_.whole(0, std::ssize(made) - 1))]);
         break;
       case 3:
         repeat(ranks + 1, [&] { return equal; });
@@ -161,8 +167,8 @@ class CaseMaker {
     if (chance(50)) return chosen;
     const int rate = whole(5, 50);
     if (chance(rate)) chosen.max_degree = whole(1, ranks);
-    if (chance(rate)) chosen.degrees_divide = {whole(1, 4) * whole(1, 8)};
-    if (chance(rate / 2)) chosen.degrees_divide.push_back(whole(1, 3) * whole(1, 8));
+    if (chance(rate)) chosen.degrees_divide = {product(4, 8)};
+    if (chance(rate / 2)) chosen.degrees_divide.push_back(product(3, 8));
     if (chance(rate)) chosen.max_tokens_per_rank = token_cap(made);
     if (chance(rate)) chosen.min_shard_tokens = static_cast<int>(magnitude(1, 2 * typical_tokens_ + 1));
     if (chance(rate)) chosen.max_peers = whole(1, ranks);
@@ -177,7 +183,8 @@ class CaseMaker {
   std::int64_t token_cap(const Case& made) {
     std::int64_t longest = 1;
     for (const Sequence& sequence : made.batch.sequences) longest = std::max(longest, sequence.tokens);
-    return std::max<std::int64_t>(1, longest * whole(1, 3) / whole(1, made.cluster.ranks()));
+    const int shares = whole(1, 3);
+    return std::max<std::int64_t>(1, longest * shares / whole(1, made.cluster.ranks()));
   }
 
   std::vector<Exchange> exchanges() {
