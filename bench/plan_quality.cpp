@@ -4,11 +4,13 @@
 //     build/release/bench/plan_quality effort    free and lockstep: quality against effort
 //     build/release/bench/plan_quality scale     free at 1,024 and 16,384 ranks
 //     build/release/bench/plan_quality shapes    clusters that are no powers of two, batches at the edge
+//     build/release/bench/plan_quality all       free against every peer on all combinations of the files there
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <ctime>
 #include <exception>
+#include <filesystem>
 #include <map>
 #include <optional>
 #include <string>
@@ -198,6 +200,48 @@ void shapes() {
   }
 }
 
+/// Names of the files in data/cases that begin so.
+std::vector<std::string> files_of(const std::string& kind) {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(DHP_DATA_DIR "/cases")) {
+    const std::string name = entry.path().stem().string();
+    if (name.starts_with(kind)) names.push_back(name);
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+void all() {
+  std::vector<double> free;
+  std::vector<double> ones;
+  std::map<std::string, int> better;  // than free
+  int lockstep_behind = 0;            // paper
+  for (const std::string& cluster : files_of("cluster_")) {
+    for (const std::string& cost : files_of("cost_")) {
+      for (const std::string& batch : files_of("batch_")) {
+        const Case one{"", read_batch(bench::case_file(batch)), read_cluster(bench::case_file(cluster)),
+                       read_cost_model(bench::case_file(cost))};
+        std::map<std::string, double> ratios;
+        for (const std::string& name : planner_names()) ratios[name] = run(one, {.schedule = name}, 1).ratio;
+        if (ratios["free"] <= 0.0) continue;
+        free.push_back(ratios["free"]);
+        ones.push_back(1.0);
+        for (const auto& [name, ratio] : ratios) {
+          if (ratio <= 0.0 || ratio >= ratios["free"] * (1 - 1e-9)) continue;
+          ++better[name];
+          std::printf("%s %s %s: %s %s, free %s\n", cluster.c_str(), cost.c_str(), batch.c_str(), name.c_str(),
+                      cell(ratio).c_str(), cell(ratios["free"]).c_str());
+        }
+        if (ratios["lockstep"] > ratios["paper"] * (1 + 1e-9)) ++lockstep_behind;
+      }
+    }
+  }
+  std::printf("%zu cases that can be planned: geometric mean of free %s, worst %s.\n", free.size(),
+              cell(*mean_over(free, ones)).c_str(), cell(*std::max_element(free.begin(), free.end())).c_str());
+  for (const auto& [name, count] : better) std::printf("%s is better than free on %d.\n", name.c_str(), count);
+  std::printf("lockstep is behind paper on %d.\n", lockstep_behind);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -211,8 +255,10 @@ int main(int argc, char** argv) {
       scale();
     } else if (what == "shapes") {
       shapes();
+    } else if (what == "all") {
+      all();
     } else {
-      std::fprintf(stderr, "usage: plan_quality cases|effort|scale|shapes\n");
+      std::fprintf(stderr, "usage: plan_quality cases|effort|scale|shapes|all\n");
       return 2;
     }
     return 0;

@@ -3,10 +3,12 @@
 //
 // Micro-batches are filled one after the other, each at the target time that uses the ranks best (lockstep_fill). As
 // soon as all that is left can run on single ranks, it is also tried to deal it to several micro-batches at once, level
-// over all ranks (lockstep_finish). The best plan of several ways to weigh targets wins.
+// over all ranks (lockstep_finish). The best plan of several ways to weigh targets wins. Then sets of its
+// micro-batches, those with most idle time first, are filled anew, as long as that helps and effort lasts.
 #include <algorithm>
 #include <functional>
 #include <limits>
+#include <set>
 
 #include "plan/lockstep_fill.h"
 #include "plan/lockstep_finish.h"
@@ -17,6 +19,8 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr std::int64_t kTicksPerEffort = 2000;  // its looks are shorter than those of `free`
+constexpr std::int64_t kTicksOfTime = 10;       // of evaluating the time of a task
+constexpr std::int64_t kTicksOfFill = 500;      // of beginning a micro-batch
 
 // How much more (or less) a micro-batch of the longest target counts than one of no length: long ones mean fewer fixed
 // costs, short ones less to wait for.
@@ -28,6 +32,10 @@ constexpr double kMultiples[] = {4.0, 3.0, 2.5, 2.0, 1.6, 1.3, 1.1, 1.0};
 constexpr int kMostShares = 5;
 constexpr double kAir[] = {1.005, 1.02, 1.05};
 constexpr double kDistinct = 0.985;  // closer targets give the same
+
+constexpr std::size_t kReach[] = {20, 6};  // of sets of two and of three
+constexpr double kShortest = 0.9;          // of its target: what a micro-batch that is filled anew is expected to take
+constexpr double kBestUse = 0.997;         // of ranks in a micro-batch: what filling anew hopes for at most
 
 std::size_t at(std::int64_t value) { return static_cast<std::size_t>(value); }
 
@@ -44,8 +52,10 @@ class LockstepPlanner {
   PlanResult plan(std::int64_t ticks) {
     for (const double favour : kFavours) {
       fill_all(favour);
-      if (filler_.ticks() >= ticks) break;
+      if (ticks_ + filler_.ticks() >= ticks) break;
     }
+    most_ticks_ = ticks + ticks * 3 / 4;
+    for (const std::size_t together : {2, 3}) improve(together);
     for (std::size_t number = 0; options_.no_idle_ranks && number < best_.size(); ++number) {
       if (best_[number].idle_ranks > 0) return idle(number);
     }
@@ -74,16 +84,22 @@ class LockstepPlanner {
     best_ = std::move(candidate);
   }
 
-  /// Times to try for the next micro-batch, falling.
-  std::vector<double> targets(LeftItems& left) const {
-    const FreeItem& longest = items_[at(left.next(0))];
-    const double least_s = cell_.best_seconds(longest, longest.min_degree);
-    std::vector<double> targets;
-    for (const double multiple : kMultiples) targets.push_back(multiple * least_s);
+  /// Rank time that what is left takes at the very least.
+  double work_left_s(LeftItems& left) const {
     double work_s = 0.0;
     for (int position = left.next(0); position < left.count(); position = left.next(position + 1)) {
       work_s += items_[at(position)].alone_s + model_.need(items_[at(position)]) * model_.pack_s();
     }
+    return work_s;
+  }
+
+  /// Times to try for the next micro-batch, falling.
+  std::vector<double> targets(LeftItems& left) {
+    const FreeItem& longest = items_[at(left.next(0))];
+    const double least_s = cell_.best_seconds(longest, longest.min_degree);
+    std::vector<double> targets;
+    for (const double multiple : kMultiples) targets.push_back(multiple * least_s);
+    const double work_s = work_left_s(left);
     for (int share = 1; share <= kMostShares; ++share) {
       for (const double air : kAir) {
         const double target = work_s / cell_.total_speed() / share * air;
@@ -93,6 +109,7 @@ class LockstepPlanner {
     for (int degree = longest.min_degree + 1; degree <= std::min(longest.max_degree, cell_.widest()); ++degree) {
       if (!model_.limits().allows(degree)) continue;
       targets.push_back(cell_.best_seconds(longest, degree));
+      ticks_ += kTicksOfTime;
     }
     std::sort(targets.begin(), targets.end(), std::greater<>());
     const auto alike = [](double longer, double shorter) { return shorter > longer * kDistinct; };
@@ -136,6 +153,104 @@ class LockstepPlanner {
     offer(std::move(begun));
   }
 
+  /// Sets of 2 or 3 micro-batches no farther apart than kReach, by falling idle time over distance: neighbours hold
+  /// items of like length.
+  std::vector<std::vector<std::size_t>> sets(std::size_t size) {
+    const std::size_t reach = kReach[size - 2];
+    std::vector<double> idle_s;
+    for (const MicroBatch& one : best_) idle_s.push_back(cell_.total_speed() * one.seconds - one.work_s);
+    std::vector<std::pair<double, std::vector<std::size_t>>> weighed;
+    const auto weigh = [&](std::vector<std::size_t>&& numbers) {
+      double sum_s = 0.0;
+      for (const std::size_t number : numbers) sum_s += idle_s[number];
+      weighed.emplace_back(sum_s / static_cast<double>(numbers.back() - numbers.front()), std::move(numbers));
+    };
+    for (std::size_t i = 0; i < best_.size(); ++i) {
+      for (std::size_t j = i + 1; j < std::min(best_.size(), i + reach + 1); ++j) {
+        if (size == 2) weigh({i, j});
+        for (std::size_t k = i + 1; size == 3 && k < j; ++k) weigh({i, k, j});
+      }
+    }
+    ticks_ += kTicksOfTime * std::ssize(weighed);
+    std::stable_sort(weighed.begin(), weighed.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
+    std::vector<std::vector<std::size_t>> result;
+    result.reserve(weighed.size());
+    for (auto& [weight, numbers] : weighed) result.push_back(std::move(numbers));
+    return result;
+  }
+
+  /// Fills sets of micro-batches anew until none gets shorter.
+  void improve(std::size_t together) {
+    std::set<std::vector<std::vector<std::int32_t>>> tried;  // by the items of each one's first group
+    for (bool better = true; better && !tired();) {
+      better = false;
+      for (const std::vector<std::size_t>& numbers : sets(together)) {
+        if (tired()) break;
+        std::vector<std::vector<std::int32_t>> key;
+        for (const std::size_t number : numbers) {
+          if (!best_[number].groups.empty()) key.push_back(best_[number].groups.front().items);
+        }
+        if (key.size() > 1 && tried.insert(std::move(key)).second) better = refill(numbers) || better;
+      }
+      std::erase_if(best_, [](const MicroBatch& one) { return one.groups.empty(); });
+    }
+  }
+
+  /// The items of some micro-batches in as many others, or fewer, that take less time together.
+  bool refill(const std::vector<std::size_t>& numbers) {
+    std::vector<bool> pooled(items_.size(), false);
+    Refilled refilled;
+    for (const std::size_t number : numbers) {
+      refilled.seconds += best_[number].seconds;
+      for (const LockGroup& group : best_[number].groups) {
+        for (const std::int32_t item : group.items) pooled[at(item)] = true;
+      }
+    }
+    LeftItems left(items_.size());
+    for (int position = 0; position < left.count(); ++position) {
+      if (!pooled[at(position)]) left.take(position);
+    }
+    ticks_ += left.count();
+    MicroBatches begun;
+    search(left, numbers.size(), 0.0, begun, refilled);
+    if (refilled.micro_batches.empty()) return false;
+    refilled.micro_batches.resize(numbers.size());
+    MicroBatches candidate = best_;
+    for (std::size_t i = 0; i < numbers.size(); ++i) candidate[numbers[i]] = std::move(refilled.micro_batches[i]);
+    const double before = best_value_;
+    offer(std::move(candidate));
+    return best_value_ < before;
+  }
+
+  bool tired() const { return ticks_ + filler_.ticks() >= most_ticks_; }
+
+  struct Refilled {
+    double seconds = 0.0;
+    MicroBatches micro_batches = {};
+  };
+
+  /// All ways to fill at most `more` micro-batches, by target times, that may still beat the best.
+  void search(LeftItems& left, std::size_t more, double begun_s, MicroBatches& begun, Refilled& best) {
+    if (begun_s + work_left_s(left) / cell_.total_speed() / kBestUse >= best.seconds) return;
+    if (left.empty()) {
+      best = {.seconds = begun_s, .micro_batches = begun};
+      return;
+    }
+    for (const double target : targets(left)) {
+      if (tired()) return;
+      // What ends long before its target gets another target too.
+      if (more == 1 && begun_s + kShortest * target > best.seconds) continue;
+      LeftItems rest = left;
+      MicroBatch candidate = filler_.fill(rest, target);
+      ticks_ += kTicksOfFill;
+      if (more == 1 && !rest.empty()) return;
+      const double seconds = begun_s + candidate.seconds;
+      begun.push_back(std::move(candidate));
+      search(rest, more - 1, seconds, begun, best);
+      begun.pop_back();
+    }
+  }
+
   Infeasible idle(std::size_t number) const {
     return {.reason = "no idle ranks: the sequences of micro-batch " + std::to_string(number) + " keep only " +
                       std::to_string(cell_.ranks() - best_[number].idle_ranks) + " of " +
@@ -170,6 +285,8 @@ class LockstepPlanner {
   MicroBatchFiller filler_;
   MicroBatches best_;
   double best_value_ = kInfinity;
+  std::int64_t ticks_ = 0;  // beside the filler's
+  std::int64_t most_ticks_ = 0;
 };
 
 }  // namespace

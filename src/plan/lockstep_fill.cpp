@@ -159,8 +159,12 @@ void MicroBatchFiller::add_riders(LeftItems& left, double target_s, LockGroup& g
   while (true) {
     const double room_s = (target_s - group.seconds) * degree * group.speed;
     if (room_s <= 0.0) return;
-    const auto first =
-        std::partition_point(items_.begin(), items_.end(), [&](const FreeItem& item) { return item.alone_s > room_s; });
+    const double room = degree - cell_.model().need(group.load);
+    const auto too_long = [&](const FreeItem& item) {
+      return item.alone_s > room_s || cell_.model().need(item) > room;
+    };
+    // Longer items mostly need more memory too, so this is where those that fit begin, or a few places off.
+    const auto first = std::partition_point(items_.begin(), items_.end(), too_long);
     int position = left.next(static_cast<int>(first - items_.begin()));
     bool added = false;
     ticks_ += kTicksOfTime;

@@ -151,13 +151,13 @@ TEST(PlanCases, SamePlansFromEveryCompiler) {
       {"openvid", "8192", "megatron-dynamic", "93f3bd2c79cde746120ab1d3a17b35fa"},
       {"burst", "16384", "megatron-dynamic", "8fee5e48132704a02a5ecd89782eb25e"},
       {"openvid", "4096", "free", "1a50b3feeeff4bf0394fb3d568622181"},
-      {"openvid", "4096", "lockstep", "ae07af022cd71f3bce6ea7a8175f73e5"},
+      {"openvid", "4096", "lockstep", "71721b6cf9880661a24798a0b5d51fc2"},
       {"burst", "4096", "free", "23f85acc1c201bb70f2bd16b8fc28338"},
-      {"burst", "4096", "lockstep", "119832fd4f745d77586fa7eea9ae0914"},
+      {"burst", "4096", "lockstep", "adac87d0dde55f98b1dad21bcb856cb9"},
       {"msrvtt", "4096", "free", "7625b086b2cdd6fb54fa16ef2c7fa77e"},
       {"msrvtt", "4096", "lockstep", "decc127035e7bbc5d7db6e421845e476"},
       {"internvid", "4096", "free", "8181f8e7e6c638c7bc290f2bc9863a3b"},
-      {"internvid", "4096", "lockstep", "c6ff04f8f0a08b4453379bffe548bff3"},
+      {"internvid", "4096", "lockstep", "67879cfce402f2aaa9ada4fdbb434764"},
       {"openvid", "16384", "free", "b2dd15150b369a6b4b2af7ba2cfc3798"},
       {"openvid", "16384", "lockstep", "ac01e8a155320a4e742ae4ca5dcaff2b"},
       {"burst", "16384", "free", "f997681d6d55bd131c8f3385b9523af5"},
@@ -165,7 +165,7 @@ TEST(PlanCases, SamePlansFromEveryCompiler) {
       {"msrvtt", "16384", "free", "7339ff6a63687f54583d06349d7c2f50"},
       {"msrvtt", "16384", "lockstep", "7dc92f7b5883f909d4517b07fe29d3a3"},
       {"internvid", "16384", "free", "40a139a7d73342994ba0abd36aed8124"},
-      {"internvid", "16384", "lockstep", "72bf2d6bd1e24b7eef9dc5d97f3930ae"},
+      {"internvid", "16384", "lockstep", "05d7b9e1cf29c6d3cb5d21dbd4773280"},
   };
   const Cluster cluster = read_cluster(test::case_file("cluster_910b_8x8.json"));
   for (const Recorded& one : recorded) {
