@@ -1,6 +1,6 @@
 # make demo   sets everything up, builds, and trains a small Qwen3-VL on pictures and clips over four local ranks
 # make test   sets everything up, builds, and runs all tests
-# make lint   formats and static checks, as in CI
+# make lint   formats and static checks, as in CI; DEEP=1: the slow ones too
 #
 # TORCH   what pip installs; options are allowed: make TORCH="torch==2.13.0 --index-url URL". "system": the installed one
 # PYTHON  the interpreter to make the virtual environment of
@@ -64,7 +64,7 @@ lint:
 	$(VENV)/bin/ruff check python tests bench examples docs
 	$(VENV)/bin/ruff format --check python tests bench examples docs
 	$(VENV)/bin/mypy
-	@scripts/lint_cpp.sh $(python) $(JOBS)
+	@scripts/lint_cpp.sh $(python) $(JOBS) $(DEEP)
 
 format:
 	@scripts/setup.sh $(VENV) "$(TORCH)" lint
