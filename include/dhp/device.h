@@ -52,7 +52,7 @@ struct Device {
   std::vector<AttentionTable> attention = {};  ///< at least one, a head size each
 
   /// The table of the nearest head size, by ratio.
-  const AttentionTable& attention_of(int head_dim) const;
+  AttentionTable attention_of(int head_dim) const;
 };
 
 /// The presets, parsed: data/devices holds them and their sources.

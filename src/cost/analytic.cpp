@@ -87,11 +87,11 @@ ModuleCost vision_cost(const Context& context, const ForwardWork& work, std::int
 
 ModuleCost projector_cost(const Context& context, const ForwardWork& work, std::int64_t parameters) {
   const Freeze& freeze = context.options.freeze;
-  const double weights = freeze.aligner ? 0.0 : 1.0;
-  const double inputs = freeze.vit ? 0.0 : 1.0;  // of the first matrix: for the tower
   ModuleCost module{.name = "projector", .unit = "patch", .parameters = parameters};
-  add_matrices(context, module, work.projector_in, {.backward = weights + inputs});
-  add_matrices(context, module, work.projector_out, {.backward = weights + std::max(weights, inputs)});
+  // Gradients of inputs are needed for the tower, or for the norm before the first matrix.
+  const double inputs = freeze.vit && freeze.aligner ? 0.0 : 1.0;
+  const Passes passes{.backward = inputs + (freeze.aligner ? 0.0 : 1.0)};
+  add_matrices(context, module, work.projector, passes);
   return module;
 }
 

@@ -144,7 +144,7 @@ double attention_flop_per_s(const AttentionRate& rate, const AttentionTable& tab
   return pairs * pair_flop(table) / seconds;
 }
 
-const AttentionTable& Device::attention_of(int head_dim) const {
+AttentionTable Device::attention_of(int head_dim) const {
   const auto distance = [&](const AttentionTable& table) {
     return std::abs(std::log(static_cast<double>(table.head_dim) / head_dim));
   };

@@ -45,7 +45,7 @@ struct VisionShape {
   bool qkv_bias = false;
   bool qk_norm = false;  ///< over the whole width
   bool layer_scale = false;
-  bool last_norm = false;
+  bool last_norm = false;  ///< a LayerNorm, whatever the others are
 
   std::int64_t merge = 1;           ///< patches of one row for the language model
   std::int64_t tile_patches = 0;    ///< patches of every tile where pictures are cut into tiles; else 0

@@ -32,7 +32,7 @@ std::int64_t vision_parameters(const VisionShape& vision) {
   if (vision.mlp_bias) block += (vision.gated ? 2 : 1) * vision.intermediate + vision.hidden;
   if (vision.layer_scale) block += 2 * vision.hidden;
   return vision.patch_values * vision.hidden + (vision.patch_bias ? vision.hidden : 0) +
-         vision.positions * vision.hidden + vision.depth * block + (vision.last_norm ? norm : 0);
+         vision.positions * vision.hidden + vision.depth * block + (vision.last_norm ? 2 * vision.hidden : 0);
 }
 
 std::int64_t projector_parameters(const ProjectorShape& projector) {
@@ -128,8 +128,9 @@ ForwardWork count_forward(const ModelShape& shape, int frame_patches) {
   work.vision_blocks = {.linear = 2.0 * tokens * depth * real(block_matrices(vision)),
                         .attention = 4.0 * tokens * depth * real(vision.hidden) * work.vision_reach,
                         .values = tokens * depth * block_traffic(vision)};
-  work.projector_in = {.linear = 2.0 * copies * input * inner, .values = copies * (2 * input + input + inner)};
-  work.projector_out = {.linear = 2.0 * copies * inner * output, .values = copies * (2 * inner + inner + output)};
+  // Norm, matrix, GELU, matrix.
+  work.projector = {.linear = 2.0 * copies * (input * inner + inner * output),
+                    .values = copies * (2 * input + (input + inner) + 2 * inner + (inner + output))};
   work.embedding = {.values = 2.0 * hidden};
   // The last norm; then the head.
   work.layers = {.linear = 2.0 * real(layer_matrices(language, language.experts_per_token)),

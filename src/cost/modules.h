@@ -27,8 +27,7 @@ struct UnitWork {
 struct ForwardWork {
   UnitWork patch_embedding;  ///< first matrix of the tower: nothing before it, and not computed again
   UnitWork vision_blocks;
-  UnitWork projector_in;   ///< norm and first matrix
-  UnitWork projector_out;  ///< GELU and second matrix
+  UnitWork projector;
   UnitWork embedding;
   UnitWork layers;  ///< attention apart
   UnitWork head;

@@ -150,7 +150,7 @@ TEST(AnalyticCost, TinyModelFrozenByHand) {
   const double tower = static_cast<double>(counts.vision - mergers);
 
   const CostModel vit = with({.vit = true});
-  EXPECT_EQ(vit.patch_s, forward + 256 + 2 * 128);  // weights of both matrices, inputs of the second alone
+  EXPECT_EQ(vit.patch_s, forward + 2 * (256 + 128));  // the norm before the first matrix trains, too
   EXPECT_EQ(vit.patch_bytes, all.patch_bytes - 4 * 2);
   EXPECT_EQ(all.state_bytes - vit.state_bytes, tower * (2 + 12 / 4.0));
   EXPECT_EQ(vit.backward, all.backward);
