@@ -6,28 +6,36 @@
 #include <vector>
 
 #include "dhp/cost_model.h"
+#include "dhp/device.h"
 
 namespace dhp {
 
-/// What a device achieves on large work; see `devices()`.
-struct Device {
-  std::string name = {};
-  double linear_flop_per_s = 0.0;     ///< dense layers
-  double attention_flop_per_s = 0.0;  ///< attention kernel
-  double launch_s = 0.0;              ///< fixed cost of one attention step of one layer: kernel calls and messages
-  double sequence_launch_s = 0.0;     ///< the same per packed sequence
-  double task_s = 0.0;                ///< fixed cost of a task (host work)
-  double memory_bytes = 0.0;          ///< of one rank
-  int bytes_per_value = 2;            ///< of activations in training (bf16 2, fp32 4)
-};
+/// Parts of a model that do not train. The aligner is every matrix between vision tower and language model.
+struct Freeze {
+  bool vit = false;
+  bool aligner = false;
+  bool llm = false;
 
-/// The presets: local-cpu, ascend-910b, h100. Sources beside each value in the table.
-const std::vector<Device>& devices();
+  bool operator==(const Freeze&) const = default;
+};
+/// "vit,aligner", in any order; empty for nothing. Throws InputError naming `source`.
+Freeze parse_freeze(std::string_view names, const std::string& source);
+
+/// What of the forward pass is computed again in the backward pass instead of kept: `full`: language layers and vision
+/// blocks, whose inputs are kept (what Hugging Face's gradient checkpointing does); or nothing.
+enum class Recompute { full, none };
+std::string_view to_string(Recompute recompute);
+Recompute parse_recompute(std::string_view name, const std::string& source);
 
 struct CostOptions {
-  std::string device = "local-cpu";
-  int ranks = 1;            ///< over which the optimizer state is sharded (ZeRO-1)
-  bool freeze_vit = false;  ///< no backward through the vision tower
+  std::string device = "local-cpu";  ///< a preset or a `dhp.device/1` file
+  int ranks = 1;                     ///< that share what `zero` shards
+  Recompute recompute = Recompute::full;
+  Freeze freeze = {};
+  int zero = 1;  ///< 0: nothing is sharded, 1: the optimizer's state, 2: gradients too, 3: parameters too
+  /// Patches of a picture or pair of frames, which attention of the tower does not leave. Families that cut pictures
+  /// into tiles have their own number.
+  int frame_patches = 1024;
 };
 
 /// Parameters of a model by part.
@@ -40,16 +48,62 @@ struct ParameterCounts {
 };
 ParameterCounts count_parameters(std::string_view config_json, const std::string& source);
 
-/// Counts FLOP and bytes of a Hugging Face `config.json` (Qwen3-VL family) into a cost model. Throws InputError for an
-/// unknown model family or device, or a config that lacks a field.
+/// Work of one pass over one unit. `bytes` are activations that kernels read and write, each operation by itself;
+/// weights are left out, since all tokens of a task share them.
+struct PassWork {
+  double flop = 0.0;
+  double bytes = 0.0;
+  double seconds = 0.0;
+};
+
+/// One row of the module table: all layers together, a unit being a patch, a token or a pair of query and key.
+struct ModuleCost {
+  std::string name = {};  ///< vision, projector, embedding, layers, attention, head
+  std::string unit = {};  ///< "patch", "token" or "pair"
+  std::int64_t parameters = 0;
+  PassWork forward = {};
+  PassWork backward = {};
+  PassWork recompute = {};
+};
+
+/// Bytes of a rank.
+struct MemoryCost {
+  double parameters = 0.0;
+  double gradients = 0.0;
+  double optimizer = 0.0;
+  double reserve = 0.0;           ///< for what is not counted: padding, exchange buffers, the allocator
+  double token_kept = 0.0;        ///< a token: inputs of layers, or all that backward reads
+  double token_live_layer = 0.0;  ///< a token: one layer while it is computed again
+  double token_logits = 0.0;      ///< a token: logits, in training precision and fp32
+  double patch_kept = 0.0;        ///< a patch: pixels, what backward of tower and projector reads, rows for the LLM
+};
+
+/// What `dhp cost` prints.
+struct CostReport {
+  std::string family = {};
+  ParameterCounts parameters = {};
+  std::vector<ModuleCost> modules = {};
+  AttentionRate attention = {};  ///< of the language model; see device.h
+  MemoryCost memory = {};
+  CostModel cost = {};
+};
+
+/// Counts FLOP and bytes of a Hugging Face `config.json` and what they take on a device. docs/costs.md has conventions,
+/// assumptions and sources. In short:
 ///
-/// Conventions: full recomputation of language layers and vision blocks. Forward linear work is 2 FLOP per weight of
-/// matrix products (layers, output head, vision tower); backward runs layers three times that (again, and two
-/// gradients), the head twice. Attention: 4 * heads * head_dim * layers FLOP per pair, backward 3.5 times. Vision
-/// attention, confined to a frame, is left out; a frozen tower runs forward only. Ring traffic: keys and values;
-/// backward: them again, once more, and their gradients in fp32 (four times forward in bf16). Memory: per token the
-/// input of every layer plus the larger of logits and one live layer; per rank parameters, gradients, the optimizer's
-/// share of it, and a reserve of 1/16 of the device.
+/// - Matrix products: 2 FLOP a weight and unit forward, as many backward for gradients of inputs and again for those of
+///   weights; what is frozen has no gradients of weights, and what stands before everything that trains none at all.
+/// - Attention: 4 * heads * head_dim * layers FLOP a pair, backward 2.5 times that; rate by length from the device's
+///   table. A token's fixed part is in `token_s`, a sequence's in `sequence_step_s`.
+/// - Time: FLOP over the sustained rate, or bytes over bandwidth where that is longer.
+/// - `full` recomputation adds a forward pass of layers, attention and vision blocks to backward.
+///
+/// Throws InputError for an unknown model family or device, a config that lacks a field, or nothing to train. `label`
+/// starts the cost model's name; empty: the family.
+CostReport analytic_report(std::string_view config_json, const std::string& source, const CostOptions& options,
+                           const std::string& label = "");
+
+/// The cost model of the report.
 CostModel analytic_cost(std::string_view config_json, const std::string& source, const CostOptions& options);
 
 }  // namespace dhp

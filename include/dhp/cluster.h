@@ -43,7 +43,8 @@ struct Cluster {
 /// Throws InputError (from `source`) for sizes out of range, speeds outside [0, 1] or as many as there are no ranks.
 void validate(const Cluster& cluster, const std::string& source);
 
-/// Reads `dhp.cluster/1` JSON. Throws InputError.
+/// Reads `dhp.cluster/1` JSON: a file, or the name of a preset of data/clusters ("ascend-910b-8x8"), whose numbers of
+/// nodes and ranks a node may be others ("ascend-910b-128x8", "h100-1x4"). Throws InputError.
 Cluster read_cluster(const std::string& file);
 Cluster parse_cluster(std::string_view text, const std::string& source);
 std::string to_json(const Cluster& cluster);

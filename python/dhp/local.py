@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dhp._core import Cluster, CostModel, InputError, Link, analytic_cost, devices
+from dhp._core import Cluster, CostModel, Freeze, InputError, Link, Recompute, analytic_cost, read_device
 
 
 def local_cluster(ranks: int, *, device: str = "local-cpu", capacity_tokens: int = 0) -> Cluster:
     """One node of `ranks` ranks. Loopback links (assumed: 2 GB/s, 50 us), the device preset's memory, or, with
     `capacity_tokens`, a memory that counts tokens (see `local_cost`)."""
     link = Link(bandwidth_bytes_per_s=2e9, latency_s=5e-5)
-    memory = float(capacity_tokens) or next(d.memory_bytes for d in devices() if d.name == device)
+    memory = float(capacity_tokens) or read_device(device).memory_bytes
     return Cluster(nodes=1, ranks_per_node=ranks, memory_bytes=memory, intra_node=link, inter_node=link)
 
 
 def local_cost(
-    model: str | Path, ranks: int, *, device: str = "local-cpu", freeze_vit: bool = False, capacity_tokens: int = 0
+    model: str | Path,
+    ranks: int,
+    *,
+    device: str = "local-cpu",
+    recompute: bool = True,
+    freeze_vit: bool = False,
+    freeze_aligner: bool = False,
+    freeze_llm: bool = False,
+    capacity_tokens: int = 0,
 ) -> CostModel:
     """Cost counted from the checkpoint folder's config.json. With `capacity_tokens` a rank holds that many tokens in a
     task, whatever they are: one byte a token, and nothing else counts."""
@@ -25,7 +33,14 @@ def local_cost(
         text = config.read_text()
     except OSError as error:
         raise InputError(f"{config}: cannot be read ({error.strerror})") from None
-    cost = analytic_cost(text, str(config), device=device, ranks=ranks, freeze_vit=freeze_vit)
+    cost = analytic_cost(
+        text,
+        str(config),
+        device=device,
+        ranks=ranks,
+        recompute=Recompute.full if recompute else Recompute.none,
+        freeze=Freeze(vit=freeze_vit, aligner=freeze_aligner, llm=freeze_llm),
+    )
     if capacity_tokens:
         cost.token_bytes, cost.patch_bytes, cost.state_bytes = 1.0, 0.0, 0.0
     return cost

@@ -222,7 +222,10 @@ def planning_inputs(settings: TrainConfig, run: Run) -> tuple[Cluster, CostModel
             settings.model,
             run.world_size,
             device=settings.device,
+            recompute=settings.gradient_checkpointing,
             freeze_vit=settings.freeze_vit,
+            freeze_aligner=settings.freeze_aligner,
+            freeze_llm=settings.freeze_llm,
             capacity_tokens=settings.capacity_tokens,
         )
     )

@@ -6,7 +6,6 @@
 #include <sstream>
 
 #include "bindings/bindings.h"
-#include "dhp/analytic_cost.h"
 #include "dhp/cluster.h"
 #include "dhp/cost_model.h"
 
@@ -159,44 +158,12 @@ void bind_cost_functions(nb::module_& module) {
              "No plan is quicker than this many seconds. 0 for an empty batch.");
 }
 
-void bind_analytic_cost(nb::module_& module) {
-  nb::class_<Device>(module, "Device", "What a device achieves on large work.")
-      .def_ro("name", &Device::name)
-      .def_ro("linear_flop_per_s", &Device::linear_flop_per_s, "dense layers")
-      .def_ro("attention_flop_per_s", &Device::attention_flop_per_s, "attention kernel")
-      .def_ro("launch_s", &Device::launch_s, "fixed cost of one kernel call")
-      .def_ro("task_s", &Device::task_s, "fixed cost of a task (host work)")
-      .def_ro("memory_bytes", &Device::memory_bytes)
-      .def_ro("bytes_per_value", &Device::bytes_per_value, "of activations in training (bf16 2, fp32 4)")
-      .def("__repr__", [](const Device& device) { return "<Device " + device.name + ">"; });
-  module.def("devices", &devices, "The device presets of analytic_cost.");
-  nb::class_<ParameterCounts>(module, "ParameterCounts", "Parameters of a model by part.")
-      .def_ro("language_body", &ParameterCounts::language_body, "layers and last norm")
-      .def_ro("embeddings", &ParameterCounts::embeddings, "input embedding, and output head where the two are not tied")
-      .def_ro("vision", &ParameterCounts::vision, "tower and all mergers")
-      .def("total", &ParameterCounts::total)
-      .def("__repr__",
-           [](const ParameterCounts& counts) { return "<ParameterCounts " + std::to_string(counts.total()) + ">"; });
-  module.def("count_parameters", &count_parameters, "config_json"_a, "source"_a,
-             "Parameters of the model of a Hugging Face config.json (its text). Raises InputError.");
-  module.def(
-      "analytic_cost",
-      [](std::string_view config_json, const std::string& source, std::string device, int ranks, bool freeze_vit) {
-        return analytic_cost(config_json, source, {std::move(device), ranks, freeze_vit});
-      },
-      "config_json"_a, "source"_a, nb::kw_only(), "device"_a = CostOptions{}.device, "ranks"_a = CostOptions{}.ranks,
-      "freeze_vit"_a = CostOptions{}.freeze_vit,
-      "Counts FLOP and bytes of a Hugging Face config.json (its text) into a cost model; `source` names it in errors.\n"
-      "`ranks` share the optimizer state. Raises InputError for an unknown model family or device.");
-}
-
 }  // namespace
 
 void bind_cluster(nb::module_& module) {
   bind_cluster_types(module);
   bind_cost_types(module);
   bind_cost_functions(module);
-  bind_analytic_cost(module);
 }
 
 }  // namespace dhp::bindings

@@ -11,13 +11,14 @@ struct PlanOptions;
 namespace dhp::bindings {
 
 // Each mirrors headers of include/dhp under the same names.
-void bind_batch(nanobind::module_& module);     // error.h, batch.h
-void bind_cluster(nanobind::module_& module);   // cluster.h, cost_model.h, analytic_cost.h
-void bind_plan(nanobind::module_& module);      // plan.h
-void bind_planner(nanobind::module_& module);   // planner.h, bound.h, explain.h, metrics.h
-void bind_options(nanobind::module_& module);   // plan_options.h
-void bind_shard(nanobind::module_& module);     // shard.h
-void bind_qwen3_vl(nanobind::module_& module);  // qwen3_vl.h, a submodule
+void bind_batch(nanobind::module_& module);          // error.h, batch.h
+void bind_cluster(nanobind::module_& module);        // cluster.h, cost_model.h
+void bind_analytic_cost(nanobind::module_& module);  // presets.h, device.h, analytic_cost.h
+void bind_plan(nanobind::module_& module);           // plan.h
+void bind_planner(nanobind::module_& module);        // planner.h, bound.h, explain.h, metrics.h
+void bind_options(nanobind::module_& module);        // plan_options.h
+void bind_shard(nanobind::module_& module);          // shard.h
+void bind_qwen3_vl(nanobind::module_& module);       // qwen3_vl.h, a submodule
 
 /// Keywords as PlanOptions, by the table of options. Numbers, truth values, names, enum values, and lists of them.
 /// Throws InputError for an unknown keyword and for a value of another kind or out of range.

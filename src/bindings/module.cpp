@@ -9,6 +9,7 @@ NB_MODULE(_core, module) {
       "change one.";
   bind_batch(module);
   bind_cluster(module);
+  bind_analytic_cost(module);
   bind_plan(module);
   bind_planner(module);
   bind_shard(module);

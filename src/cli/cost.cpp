@@ -1,49 +1,148 @@
+#include <array>
 #include <iostream>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "cli/cli.h"
 #include "cli/report.h"
+#include "cli/table.h"
 #include "dhp/analytic_cost.h"
+#include "dhp/presets.h"
 
 namespace dhp::cli {
 namespace {
 
 struct CostCommand {
-  std::string config_file;
+  std::string model;
   std::string out_file;
   CostOptions options;
   bool json = false;
 };
 
-std::string to_text(const CostModel& cost) {
-  constexpr double kMiB = 1024.0 * 1024.0;
+/// "8,767,123,696"
+std::string grouped_text(std::int64_t number) {
+  const std::string digits = std::to_string(number);
+  std::string text;
+  for (std::size_t i = 0; i < digits.size(); ++i) {
+    if (i > 0 && (digits.size() - i) % 3 == 0) text.push_back(',');
+    text.push_back(digits[i]);
+  }
+  return text;
+}
+
+/// "13.9 G"; "-" for nothing.
+std::string si_text(double value) {
+  if (value == 0.0) return "-";
+  constexpr std::array kPrefixes = {"n", "µ", "m", "", "k", "M", "G", "T"};
+  std::size_t prefix = 0;
+  double scaled = value * 1e9;
+  while (scaled >= 999.5 && prefix + 1 < kPrefixes.size()) {
+    scaled /= 1000.0;
+    ++prefix;
+  }
+  const int digits = scaled < 9.995 ? 2 : scaled < 99.95 ? 1 : 0;
+  const std::string unit = kPrefixes[prefix];
+  return fixed_text(scaled, digits) + (unit.empty() ? "" : " " + unit);
+}
+
+/// "288.0 KiB" below a MiB.
+std::string memory_text(double bytes) {
+  constexpr double kKiB = 1024.0;
+  return bytes < kKiB * kKiB ? fixed_text(bytes / kKiB, 1) + " KiB" : bytes_text(bytes);
+}
+
+std::string module_table(const CostReport& report) {
+  TextTable table({{"module", TextTable::Align::left},
+                   {"parameters"},
+                   {"per", TextTable::Align::left},
+                   {"FLOP forward"},
+                   {"backward"},
+                   {"again"},
+                   {"bytes forward"},
+                   {"backward"},
+                   {"again"},
+                   {"s forward"},
+                   {"backward"},
+                   {"again"}});
+  for (const ModuleCost& module : report.modules) {
+    std::vector<std::string> cells = {module.name, module.parameters > 0 ? grouped_text(module.parameters) : "-",
+                                      module.unit};
+    for (double PassWork::*field : {&PassWork::flop, &PassWork::bytes, &PassWork::seconds}) {
+      for (const PassWork& pass : {module.forward, module.backward, module.recompute}) {
+        cells.push_back(si_text(pass.*field));
+      }
+    }
+    table.add(std::move(cells));
+  }
+  return table.text();
+}
+
+std::string to_text(const CostReport& report) {
+  const CostModel& cost = report.cost;
+  const MemoryCost& memory = report.memory;
   std::ostringstream text;
-  text.precision(4);
-  text << cost.name << ": " << cost.layers << " layers, " << cost.query_heads << " query heads, " << cost.kv_heads
-       << " key-value heads\n"
+  text << cost.name << ": " << grouped_text(report.parameters.total()) << " parameters, " << cost.layers << " layers, "
+       << cost.query_heads << " query heads, " << cost.kv_heads << " key-value heads\n\n"
+       << module_table(report) << '\n'
+       << "attention " << si_text(report.attention.flop_per_s) << "FLOP/s at length; a token takes as long as "
+       << fixed_text(report.attention.token_pairs, 0) << " pairs more\n"
        << "task      " << seconds_text(cost.task_s) << " each\n"
-       << "token     " << (cost.forward.token_s + cost.backward.token_s) * 1e6 << " us, " << cost.token_bytes / kMiB
-       << " MiB\n"
-       << "patch     " << cost.patch_s * 1e6 << " us, " << cost.patch_bytes / kMiB << " MiB\n"
-       << "pair      " << (cost.forward.pair_s + cost.backward.pair_s) * 1e9 << " ns of attention\n"
-       << "exchange  " << (cost.forward.ring_bytes_per_token + cost.backward.ring_bytes_per_token) / kMiB
-       << " MiB a token and hop\n"
-       << "state     " << cost.state_bytes / kMiB / 1024.0 << " GiB a rank\n";
+       << "exchange  " << memory_text(cost.forward.ring_bytes_per_token + cost.backward.ring_bytes_per_token)
+       << " a token and hop\n"
+       << "token     " << memory_text(cost.token_bytes) << ": " << memory_text(memory.token_kept)
+       << " kept and the larger of " << memory_text(memory.token_logits) << " of logits and "
+       << memory_text(memory.token_live_layer) << " of one layer\n"
+       << "patch     " << memory_text(cost.patch_bytes) << '\n'
+       << "state     " << memory_text(cost.state_bytes) << " a rank: parameters " << memory_text(memory.parameters)
+       << ", gradients " << memory_text(memory.gradients) << ", optimizer " << memory_text(memory.optimizer)
+       << ", reserve " << memory_text(memory.reserve) << '\n';
   return text.str();
 }
 
+nlohmann::ordered_json pass_json(const PassWork& pass) {
+  return {{"flop", pass.flop}, {"bytes", pass.bytes}, {"seconds", pass.seconds}};
+}
+
+std::string to_json_text(const CostReport& report, const CostOptions& options) {
+  nlohmann::ordered_json json;
+  json["name"] = report.cost.name;
+  json["family"] = report.family;
+  json["device"] = options.device;
+  json["parameters"] = report.parameters.total();
+  for (const ModuleCost& module : report.modules) {
+    json["modules"].push_back({{"module", module.name},
+                               {"per", module.unit},
+                               {"parameters", module.parameters},
+                               {"forward", pass_json(module.forward)},
+                               {"backward", pass_json(module.backward)},
+                               {"recompute", pass_json(module.recompute)}});
+  }
+  json["attention"] = {{"flop_per_s", report.attention.flop_per_s},
+                       {"token_pairs", report.attention.token_pairs},
+                       {"sequence_s", report.attention.sequence_s},
+                       {"backward_rate", report.attention.backward_rate}};
+  const MemoryCost& memory = report.memory;
+  json["memory"] = {{"parameters_bytes", memory.parameters},     {"gradients_bytes", memory.gradients},
+                    {"optimizer_bytes", memory.optimizer},       {"reserve_bytes", memory.reserve},
+                    {"token_kept_bytes", memory.token_kept},     {"token_live_layer_bytes", memory.token_live_layer},
+                    {"token_logits_bytes", memory.token_logits}, {"patch_kept_bytes", memory.patch_kept}};
+  json["cost"] = nlohmann::ordered_json::parse(dhp::to_json(report.cost));
+  return json.dump(1);
+}
+
 int run(const CostCommand& command) {
-  const CostModel cost = analytic_cost(read_text(command.config_file), command.config_file, command.options);
-  const std::string file_text = line(dhp::to_json(cost));
-  if (!command.out_file.empty()) write_atomically(command.out_file, file_text);
-  std::cout << (command.json ? file_text : to_text(cost));
+  const NamedText config = read_model_config(command.model);
+  const bool preset = config.source == command.model && !command.model.ends_with(".json");
+  const CostReport report = analytic_report(config.text, config.source, command.options, preset ? command.model : "");
+  if (!command.out_file.empty()) write_atomically(command.out_file, line(dhp::to_json(report.cost)));
+  std::cout << (command.json ? line(to_json_text(report, command.options)) : to_text(report));
   return kOk;
 }
 
-std::vector<std::string> device_names() {
-  std::vector<std::string> names;
-  for (const Device& device : devices()) names.push_back(device.name);
+std::string names_of(const std::vector<Preset>& presets) {
+  std::string names;
+  for (const Preset& preset : presets) names += (names.empty() ? "" : ", ") + std::string(preset.name);
   return names;
 }
 
@@ -51,15 +150,33 @@ std::vector<std::string> device_names() {
 
 void add_cost_command(CLI::App& app, int& exit_code) {
   auto command = std::make_shared<CostCommand>();
+  CostOptions& options = command->options;
   CLI::App& sub = *app.add_subcommand("cost", "Count a model's FLOP and bytes into a cost file");
-  sub.add_option("--config", command->config_file, "config.json of a Hugging Face checkpoint")->required();
-  sub.add_option("--device", command->options.device, "what the model runs on")
-      ->check(CLI::IsMember(device_names()))
+  sub.add_option("--model", command->model,
+                 "config.json of a Hugging Face checkpoint, its folder, or one of " + names_of(model_presets()))
+      ->required();
+  sub.add_option("--device", options.device, "dhp.device/1 JSON, or one of " + names_of(device_presets()))
       ->capture_default_str();
-  sub.add_option("--ranks", command->options.ranks, "ranks that share the optimizer state (ZeRO-1)")
+  sub.add_option("--ranks", options.ranks, "ranks that share what --zero shards")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  sub.add_flag("--freeze-vit", command->options.freeze_vit, "no backward through the vision tower");
+  sub.add_option("--zero", options.zero,
+                 "0: nothing sharded, 1: the optimizer's state, 2: gradients, 3: parameters too")
+      ->check(CLI::Range(0, 3))
+      ->capture_default_str();
+  sub.add_option_function<std::string>(
+         "--recompute",
+         [&options](const std::string& name) { options.recompute = parse_recompute(name, "--recompute"); },
+         "full: layers and vision blocks run again in the backward pass; or none")
+      ->default_str("full");
+  sub.add_option_function<std::string>(
+         "--freeze", [&options](const std::string& names) { options.freeze = parse_freeze(names, "--freeze"); },
+         "parts that do not train, of vit,aligner,llm")
+      ->type_name("PARTS");
+  sub.add_option("--frame-patches", options.frame_patches,
+                 "patches of a picture or pair of frames, for attention in the tower (InternVL: a tile, always)")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   sub.add_option("-o,--output", command->out_file, "file for the cost model (dhp.cost/1 JSON)");
   add_output_format(sub, command->json);
   sub.callback([command, &exit_code] { exit_code = run(*command); });

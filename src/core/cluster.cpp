@@ -1,7 +1,13 @@
 #include "dhp/cluster.h"
 
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
+#include <optional>
+
 #include "core/json_reader.h"
 #include "dhp/error.h"
+#include "dhp/presets.h"
 
 namespace dhp {
 namespace {
@@ -22,6 +28,39 @@ std::string format_speeds(const std::vector<double>& speeds) {
   std::string text;
   for (const double speed : speeds) text += (text.empty() ? "" : ", ") + format_number(speed);
   return ",\n \"rank_speed\": [" + text + "]";
+}
+
+/// A whole number from 1 to kMaxRanks; 0 if it is none.
+int parse_count(std::string_view digits) {
+  int number = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number);
+  return error == std::errc() && end == digits.data() + digits.size() && number >= 1 && number <= kMaxRanks ? number
+                                                                                                            : 0;
+}
+
+/// "h100-16x8": the preset "h100-8x8" with 16 nodes. Nothing if the name is a file or not of this form. As many ranks a
+/// node as in the preset, or fewer: how more would be wired is not known.
+std::optional<Cluster> resized_preset(const std::string& name) {
+  const std::size_t dash = name.rfind('-');
+  const std::size_t times = name.find('x', std::min(dash, name.size()));
+  std::error_code ignored;
+  if (times == std::string::npos || std::filesystem::exists(name, ignored)) return std::nullopt;
+  const int nodes = parse_count(std::string_view(name).substr(dash + 1, times - dash - 1));
+  const int ranks = parse_count(std::string_view(name).substr(times + 1));
+  for (const Preset& preset : cluster_presets()) {
+    if (preset.name.substr(0, preset.name.rfind('-')) != std::string_view(name).substr(0, dash)) continue;
+    Cluster cluster = parse_cluster(preset.text, name);
+    if (nodes == 0 || ranks == 0 || ranks > cluster.ranks_per_node) {
+      throw InputError(name, "",
+                       "expected " + name.substr(0, dash) + "-NODESxRANKS of at most " +
+                           std::to_string(cluster.ranks_per_node) + " ranks a node");
+    }
+    cluster.nodes = nodes;
+    cluster.ranks_per_node = ranks;
+    validate(cluster, name);
+    return cluster;
+  }
+  return std::nullopt;
 }
 
 void check_speeds(const Cluster& cluster, const std::string& source) {
@@ -62,7 +101,11 @@ void validate(const Cluster& cluster, const std::string& source) {
   check_speeds(cluster, source);
 }
 
-Cluster read_cluster(const std::string& file) { return parse_cluster(read_text_file(file), file); }
+Cluster read_cluster(const std::string& file) {
+  if (std::optional<Cluster> preset = resized_preset(file)) return *preset;
+  const NamedText found = read_file_or_preset(file, cluster_presets());
+  return parse_cluster(found.text, found.source);
+}
 
 Cluster parse_cluster(std::string_view text, const std::string& source) {
   const JsonDocument document(text, source);

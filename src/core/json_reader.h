@@ -50,6 +50,8 @@ class JsonObject {
   std::vector<int> integers(const char* key, int min, int max) const;
   std::vector<double> numbers(const char* key) const;
 
+  bool is_array(const char* key) const { return has(key) && value_->at(key).is_array(); }
+
   /// Throws unless the field `format` is exactly `format`.
   void expect_format(std::string_view format) const;
 

@@ -1,298 +1,335 @@
 #include <algorithm>
 #include <cmath>
 
-#include "core/json_reader.h"
+#include "cost/modules.h"
 #include "dhp/analytic_cost.h"
 #include "dhp/error.h"
 
 namespace dhp {
 namespace {
 
-constexpr double kGibibyte = 1024.0 * 1024.0 * 1024.0;
-
-/// Share of a rank's memory kept for what the count below leaves out: padding, exchange buffers, one live layer of the
+/// Share of a rank's memory kept for what the count below leaves out: padding, exchange buffers, one live block of the
 /// vision tower, the allocator. Assumption.
 constexpr double kReserveShare = 1.0 / 16.0;
 
-/// Passes of linear work that the backward pass does with full recomputation: forward again, then gradients of inputs
-/// and weights.
-constexpr double kBackwardLinear = 3.0;
-/// Attention: forward again, then five matrix products where forward has two.
-constexpr double kBackwardAttention = 3.5;
-/// Attention steps have about twice the kernel calls in the backward pass.
-constexpr double kBackwardSteps = 2.0;
-/// Ulysses: the exchanges of forward again, then gradients both ways.
-constexpr double kBackwardAllToAll = 3.0;
+/// Attention has five matrix products backward where forward has two.
+constexpr double kBackwardAttention = 2.5;
+/// Ulysses: gradients travel both ways.
+constexpr double kBackwardAllToAll = 2.0;
+/// Gradients of keys and values are summed and sent in fp32.
+constexpr double kGradientBytes = 4.0;
 
-/// The dimensions of a Qwen3-VL config, under the names that the config uses.
-struct Shape {
-  std::int64_t hidden = 0;
-  std::int64_t intermediate = 0;
-  std::int64_t layers = 0;
-  std::int64_t query_heads = 0;
-  std::int64_t kv_heads = 0;
-  std::int64_t head_dim = 0;
-  std::int64_t vocabulary = 0;
-  bool attention_bias = false;
-  bool tied = false;
-
-  struct Vision {
-    std::int64_t depth = 0;
-    std::int64_t hidden = 0;
-    std::int64_t intermediate = 0;
-    std::int64_t out_hidden = 0;
-    std::int64_t patch_values = 0;  ///< channels x temporal patch x patch x patch
-    std::int64_t merge = 0;         ///< patches merged into one row
-    std::int64_t positions = 0;
-    std::int64_t deepstack = 0;  ///< additional mergers
-  } vision;
-
-  std::int64_t query_width() const { return query_heads * head_dim; }
-  std::int64_t kv_width() const { return kv_heads * head_dim; }
+/// How often a pass is run: once for gradients of inputs, once for those of weights.
+struct Passes {
+  double backward = 0.0;
+  double recompute = 0.0;
 };
 
-// Far beyond any model; every count of weights then stays inside 64 bits.
-constexpr int kMaxWidth = 1 << 20;
-constexpr int kMaxVisionWidth = 1 << 16;
-constexpr int kMaxVocabulary = 1 << 24;
-constexpr int kMaxLayers = 1 << 12;
-constexpr int kMaxHeads = 1 << 12;
-constexpr int kMaxPatch = 1 << 10;
-constexpr int kMaxMerge = 1 << 4;
-constexpr int kMaxPositions = 1 << 24;
+/// Everything that the counts need.
+struct Context {
+  const ModelShape& shape;
+  const Device& device;
+  const CostOptions& options;
 
-Shape::Vision parse_vision(const JsonObject& entry) {
-  Shape::Vision vision;
-  vision.depth = entry.integer("depth", 1, kMaxLayers);
-  vision.hidden = entry.integer("hidden_size", 1, kMaxVisionWidth);
-  vision.intermediate = entry.integer("intermediate_size", 1, kMaxWidth);
-  vision.out_hidden = entry.integer("out_hidden_size", 1, kMaxWidth);
-  const std::int64_t patch = entry.integer("patch_size", 1, kMaxPatch);
-  const std::int64_t frames = entry.integer("temporal_patch_size", 1, kMaxPatch);
-  const std::int64_t channels = entry.integer_or("in_channels", 3, 1, kMaxPatch);
-  vision.patch_values = channels * frames * patch * patch;
-  const std::int64_t merge = entry.integer("spatial_merge_size", 1, kMaxMerge);
-  vision.merge = merge * merge;
-  vision.positions = entry.integer("num_position_embeddings", 0, kMaxPositions);
-  const std::vector<int> deepstack = entry.integers("deepstack_visual_indexes", 0, kMaxLayers);
-  if (std::ssize(deepstack) > vision.depth) {
-    entry.fail("deepstack_visual_indexes", "found " + std::to_string(deepstack.size()) +
-                                               " of them, expected at most the " + std::to_string(vision.depth) +
-                                               " blocks of the tower");
+  double again() const { return options.recompute == Recompute::full ? 1.0 : 0.0; }
+  double value_bytes() const { return device.bytes_per_value; }
+  AttentionRate rate_of(std::int64_t head_dim) const {
+    return fit_attention(device.attention_of(static_cast<int>(std::max<std::int64_t>(1, head_dim))));
   }
-  vision.deepstack = std::ssize(deepstack);
-  return vision;
+};
+
+PassWork work_of(const Context& context, const UnitWork& unit, double passes) {
+  const double flop = passes * unit.linear;
+  const double bytes = passes * unit.values * context.value_bytes();
+  return {.flop = flop,
+          .bytes = bytes,
+          .seconds = std::max(flop / context.device.linear_flop_per_s, bytes / context.device.memory_bytes_per_s)};
 }
 
-Shape parse_shape(const JsonObject& root) {
-  const std::string family = root.text("model_type");
-  if (family != "qwen3_vl") root.fail("model_type", "found \"" + family + "\", expected \"qwen3_vl\"");
-  const JsonObject text = root.object("text_config");
-  Shape shape;
-  shape.hidden = text.integer("hidden_size", 1, kMaxWidth);
-  shape.intermediate = text.integer("intermediate_size", 1, kMaxWidth);
-  shape.layers = text.integer("num_hidden_layers", 1, kMaxLayers);
-  shape.query_heads = text.integer("num_attention_heads", 1, kMaxHeads);
-  // null stands for one key-value head a query head.
-  shape.kv_heads = shape.query_heads;
-  if (!text.has("num_key_value_heads") || text.has_value("num_key_value_heads")) {
-    shape.kv_heads = text.integer("num_key_value_heads", 1, static_cast<int>(shape.query_heads));
+PassWork& operator+=(PassWork& sum, const PassWork& more) {
+  sum.flop += more.flop;
+  sum.bytes += more.bytes;
+  sum.seconds += more.seconds;
+  return sum;
+}
+
+void add_matrices(const Context& context, ModuleCost& module, const UnitWork& unit, const Passes& passes) {
+  module.forward += work_of(context, unit, 1.0);
+  module.backward += work_of(context, unit, passes.backward);
+  module.recompute += work_of(context, unit, passes.recompute);
+}
+
+/// `seconds` of the forward pass; the bytes of attention are counted with the layers.
+void add_attention(ModuleCost& module, double flop, double seconds, double backward_rate, const Passes& passes) {
+  module.forward += {.flop = flop, .seconds = seconds};
+  const double backward = kBackwardAttention * passes.backward;
+  module.backward += {.flop = backward * flop, .seconds = backward * seconds / backward_rate};
+  module.recompute += {.flop = passes.recompute * flop, .seconds = passes.recompute * seconds};
+}
+
+ModuleCost vision_cost(const Context& context, const ForwardWork& work, std::int64_t parameters) {
+  const VisionShape& vision = context.shape.vision;
+  const bool trains = !context.options.freeze.vit;
+  ModuleCost module{.name = "vision", .unit = "patch", .parameters = parameters};
+  // Pixels need no gradient.
+  add_matrices(context, module, work.patch_embedding, {.backward = trains ? 1.0 : 0.0});
+  add_matrices(context, module, work.vision_blocks,
+               {.backward = trains ? 2.0 : 0.0, .recompute = trains ? context.again() : 0.0});
+  const AttentionRate rate = context.rate_of(vision.hidden / vision.heads);
+  const double overhead = 1.0 + rate.token_pairs / work.vision_reach;
+  const double sequence_s =
+      tokens_per_patch(vision) * static_cast<double>(vision.depth) * rate.sequence_s / work.vision_reach;
+  add_attention(module, work.vision_blocks.attention,
+                work.vision_blocks.attention * overhead / rate.flop_per_s + sequence_s, rate.backward_rate,
+                {.backward = trains ? 1.0 : 0.0, .recompute = trains ? context.again() : 0.0});
+  return module;
+}
+
+ModuleCost projector_cost(const Context& context, const ForwardWork& work, std::int64_t parameters) {
+  const Freeze& freeze = context.options.freeze;
+  ModuleCost module{.name = "projector", .unit = "patch", .parameters = parameters};
+  // Gradients of inputs are needed for the tower, or for the norm before the first matrix.
+  const double inputs = freeze.vit && freeze.aligner ? 0.0 : 1.0;
+  const Passes passes{.backward = inputs + (freeze.aligner ? 0.0 : 1.0)};
+  add_matrices(context, module, work.projector, passes);
+  return module;
+}
+
+ModuleCost embedding_cost(const Context& context, const ForwardWork& work, std::int64_t parameters) {
+  ModuleCost module{.name = "embedding", .unit = "token", .parameters = parameters};
+  // The gradient's row is read, the row of the matrix' gradient read and written: 3 where forward has 2.
+  add_matrices(context, module, work.embedding, {.backward = context.options.freeze.llm ? 0.0 : 1.5});
+  return module;
+}
+
+/// Layers and head: gradients of inputs are always needed, by what trains below if not by the layers themselves.
+ModuleCost language_cost(const Context& context, const char* name, const UnitWork& unit, std::int64_t parameters,
+                         double recompute) {
+  ModuleCost module{.name = name, .unit = "token", .parameters = parameters};
+  add_matrices(context, module, unit, {.backward = context.options.freeze.llm ? 1.0 : 2.0, .recompute = recompute});
+  return module;
+}
+
+/// Attention of the language model by what it depends on: pairs, tokens, sequences, and steps as such.
+std::vector<ModuleCost> attention_costs(const Context& context, const AttentionRate& rate) {
+  const LanguageShape& language = context.shape.language;
+  const Device& device = context.device;
+  const Passes passes{.backward = 1.0, .recompute = context.again()};
+  const auto layers = static_cast<double>(language.layers);
+  const double pair_s = pair_flop(language) / rate.flop_per_s;
+  ModuleCost pair{.name = "attention", .unit = "pair"};
+  add_attention(pair, pair_flop(language), pair_s, rate.backward_rate, passes);
+  ModuleCost token{.name = "attention", .unit = "token"};
+  add_attention(token, 0.0, pair_s * rate.token_pairs, rate.backward_rate, passes);
+  ModuleCost sequence{.name = "attention", .unit = "sequence"};
+  add_attention(sequence, 0.0, layers * rate.sequence_s, rate.backward_rate, passes);
+  ModuleCost step{.name = "attention", .unit = "step"};
+  // As many calls backward as forward.
+  const auto add_launches = [&](ModuleCost& module, double launch_s) {
+    module.forward.seconds += layers * launch_s;
+    module.backward.seconds += layers * launch_s;
+    module.recompute.seconds += passes.recompute * layers * launch_s;
+  };
+  add_launches(sequence, device.sequence_launch_s);
+  add_launches(step, device.launch_s);
+  return {pair, token, sequence, step};
+}
+
+std::vector<ModuleCost> module_costs(const Context& context, const AttentionRate& rate) {
+  const ForwardWork work = count_forward(context.shape, context.options.frame_patches);
+  const ModuleParameters parameters = count_modules(context.shape);
+  std::vector<ModuleCost> modules = {vision_cost(context, work, parameters.vision),
+                                     projector_cost(context, work, parameters.projector),
+                                     embedding_cost(context, work, parameters.embedding),
+                                     language_cost(context, "layers", work.layers, parameters.layers, context.again())};
+  for (ModuleCost& module : attention_costs(context, rate)) modules.push_back(std::move(module));
+  modules.push_back(language_cost(context, "head", work.head, parameters.head, 0.0));
+  return modules;
+}
+
+/// Sums of the rows of one unit.
+struct UnitSeconds {
+  double forward = 0.0;
+  double backward = 0.0;  ///< and recomputation
+};
+UnitSeconds seconds_of(const std::vector<ModuleCost>& modules, std::string_view unit) {
+  UnitSeconds sum;
+  for (const ModuleCost& module : modules) {
+    if (module.unit != unit) continue;
+    sum.forward += module.forward.seconds;
+    sum.backward += module.backward.seconds + module.recompute.seconds;
   }
-  if (shape.query_heads % shape.kv_heads != 0) {
-    text.fail("num_key_value_heads", "found " + std::to_string(shape.kv_heads) + ", expected a divisor of the " +
-                                         std::to_string(shape.query_heads) + " attention heads");
+  return sum;
+}
+
+/// Two fp32 moments, and fp32 weights where training is not in fp32 already.
+double optimizer_bytes(double value_bytes) { return value_bytes < 4.0 ? 12.0 : 8.0; }
+
+/// Parameters, gradients and optimizer of one rank. Frozen weights have neither gradients nor moments.
+void count_state(const Context& context, MemoryCost& memory) {
+  const ModuleParameters counts = count_modules(context.shape);
+  const Freeze& freeze = context.options.freeze;
+  const std::int64_t language = counts.embedding + counts.layers + counts.head;
+  const auto all = static_cast<double>(counts.vision + counts.projector + language);
+  const auto trained = static_cast<double>((freeze.vit ? 0 : counts.vision) + (freeze.aligner ? 0 : counts.projector) +
+                                           (freeze.llm ? 0 : language));
+  const auto shards = [&](int stage) { return context.options.zero >= stage ? context.options.ranks : 1; };
+  memory.parameters = all * context.value_bytes() / shards(3);
+  memory.gradients = trained * context.value_bytes() / shards(2);
+  memory.optimizer = trained * optimizer_bytes(context.value_bytes()) / shards(1);
+  memory.reserve = kReserveShare * context.device.memory_bytes;
+}
+
+void count_activations(const Context& context, MemoryCost& memory) {
+  constexpr double kLogSumExpBytes = 4.0;
+  const auto& [family, language, vision, projector] = context.shape;
+  const Freeze& freeze = context.options.freeze;
+  const bool full = context.options.recompute == Recompute::full;
+  const double bytes = context.value_bytes();
+  const auto layers = static_cast<double>(language.layers);
+  const double layer = layer_values(language) * bytes + kLogSumExpBytes * static_cast<double>(language.query_heads);
+  memory.token_kept = layers * (full ? static_cast<double>(language.hidden) * bytes : layer);
+  memory.token_live_layer = full ? layer : 0.0;
+  memory.token_logits = static_cast<double>(language.vocabulary) * (bytes + 4.0);
+  const double block = block_values(vision) * bytes + kLogSumExpBytes * static_cast<double>(vision.heads);
+  const double blocks = tokens_per_patch(vision) * static_cast<double>(vision.depth) *
+                        (full ? static_cast<double>(vision.hidden) * bytes : block);
+  const double rows = static_cast<double>(projector.copies * projector.output) / static_cast<double>(vision.merge);
+  memory.patch_kept = (static_cast<double>(vision.patch_values) + rows) * bytes;
+  if (!freeze.vit) memory.patch_kept += blocks;
+  if (!freeze.vit || !freeze.aligner) memory.patch_kept += projector_values(context.shape) * bytes;
+}
+
+void fill_exchange(const Context& context, CostModel& cost) {
+  const LanguageShape& language = context.shape.language;
+  const auto layers = static_cast<double>(language.layers);
+  const double kv_values = 2.0 * layers * static_cast<double>(language.kv_width());
+  const double query_values = 2.0 * layers * static_cast<double>(language.query_width());  // and output
+  cost.forward.ring_bytes_per_token = kv_values * context.value_bytes();
+  cost.forward.all_to_all_bytes_per_token = (query_values + kv_values) * context.value_bytes();
+  // Keys and values where forward runs again, keys and values for the gradients, and these gradients.
+  cost.backward.ring_bytes_per_token =
+      (context.again() + 1.0) * cost.forward.ring_bytes_per_token + kv_values * kGradientBytes;
+  cost.backward.all_to_all_bytes_per_token =
+      (context.again() + kBackwardAllToAll) * cost.forward.all_to_all_bytes_per_token;
+}
+
+CostModel cost_of(const Context& context, const CostReport& report, const std::string& name) {
+  const LanguageShape& language = context.shape.language;
+  CostModel cost;
+  cost.name = name;
+  cost.layers = static_cast<int>(language.layers);
+  cost.query_heads = static_cast<int>(language.query_heads);
+  cost.kv_heads = static_cast<int>(language.kv_heads);
+  cost.task_s = context.device.task_s;
+  const UnitSeconds patch = seconds_of(report.modules, "patch");
+  cost.patch_s = patch.forward + patch.backward;
+  const auto fill = [&](double PassCost::*field, std::string_view unit) {
+    const UnitSeconds seconds = seconds_of(report.modules, unit);
+    cost.forward.*field = seconds.forward;
+    cost.backward.*field = seconds.backward;
+  };
+  fill(&PassCost::token_s, "token");
+  fill(&PassCost::pair_s, "pair");
+  fill(&PassCost::step_s, "step");
+  fill(&PassCost::sequence_step_s, "sequence");
+  fill_exchange(context, cost);
+  const MemoryCost& memory = report.memory;
+  // Logits and a layer that is computed again never exist at the same time.
+  cost.token_bytes = memory.token_kept + std::max(memory.token_logits, memory.token_live_layer);
+  cost.patch_bytes = memory.patch_kept;
+  cost.state_bytes = memory.parameters + memory.gradients + memory.optimizer + memory.reserve;
+  return cost;
+}
+
+void check(const CostOptions& options) {
+  if (options.ranks < 1) {
+    throw InputError("--ranks", "", "found " + std::to_string(options.ranks) + ", expected at least 1");
   }
-  constexpr int kDefaultHeadDim = 128;  // of Qwen3VLTextConfig, whatever the hidden size
-  shape.head_dim = text.integer_or("head_dim", kDefaultHeadDim, 1, kMaxHeads);
-  shape.vocabulary = text.integer("vocab_size", 1, kMaxVocabulary);
-  shape.attention_bias = text.boolean_or("attention_bias", false);
-  shape.tied = root.boolean_or("tie_word_embeddings", false);
-  shape.vision = parse_vision(root.object("vision_config"));
-  return shape;
-}
-
-/// Weights of matrix products: what linear FLOP are counted from.
-std::int64_t layer_matrices(const Shape& shape) {
-  return 2 * shape.hidden * shape.query_width() + 2 * shape.hidden * shape.kv_width() +
-         3 * shape.hidden * shape.intermediate;
-}
-
-std::int64_t vision_block_matrices(const Shape::Vision& vision) {
-  return 4 * vision.hidden * vision.hidden + 2 * vision.hidden * vision.intermediate;
-}
-
-std::int64_t merger_matrices(const Shape::Vision& vision) {
-  const std::int64_t width = vision.hidden * vision.merge;
-  return width * width + width * vision.out_hidden;
-}
-
-std::int64_t vision_parameters(const Shape::Vision& vision) {
-  const std::int64_t width = vision.hidden * vision.merge;
-  const std::int64_t embedding = vision.patch_values * vision.hidden + vision.hidden + vision.positions * vision.hidden;
-  // Biases of qkv, projection and both MLP layers; two LayerNorms.
-  const std::int64_t block =
-      vision_block_matrices(vision) + 4 * vision.hidden + vision.intermediate + vision.hidden + 4 * vision.hidden;
-  // Mergers have a LayerNorm (over one patch in the main one, over the merged row in deepstack) and two biases.
-  const std::int64_t merger = merger_matrices(vision) + width + vision.out_hidden;
-  return embedding + vision.depth * block + merger + 2 * vision.hidden + vision.deepstack * (merger + 2 * width);
-}
-
-ParameterCounts count(const Shape& shape) {
-  // Two RMSNorms over the hidden size, one over the head size for queries and one for keys.
-  std::int64_t layer = layer_matrices(shape) + 2 * shape.hidden + 2 * shape.head_dim;
-  if (shape.attention_bias) layer += shape.query_width() + 2 * shape.kv_width() + shape.hidden;
-  const std::int64_t embedding = shape.vocabulary * shape.hidden;
-  return {.language_body = shape.layers * layer + shape.hidden,
-          .embeddings = shape.tied ? embedding : 2 * embedding,
-          .vision = vision_parameters(shape.vision)};
-}
-
-/// FLOP of the vision tower per patch, one pass. Attention stays inside a frame pair or picture and is left out: 15 %
-/// at 1,024 patches a frame in the largest tower.
-double patch_flop(const Shape::Vision& vision) {
-  const auto merged = static_cast<double>((1 + vision.deepstack) * merger_matrices(vision));
-  return 2.0 *
-         (static_cast<double>(vision.patch_values * vision.hidden + vision.depth * vision_block_matrices(vision)) +
-          merged / static_cast<double>(vision.merge));
-}
-
-/// Bytes per token with full recomputation: the input of every layer is kept; on top comes the larger of the logits
-/// (training precision and fp32) and one live layer, which never exist at the same time.
-double token_bytes(const Shape& shape, double value_bytes) {
-  const auto hidden = static_cast<double>(shape.hidden);
-  const auto widths = static_cast<double>(shape.query_width() + shape.kv_width());
-  const double checkpoints = static_cast<double>(shape.layers) * hidden * value_bytes;
-  const double logits = static_cast<double>(shape.vocabulary) * (value_bytes + 4.0);
-  // Norm inputs and outputs, queries, keys, values and output with the norms of queries and keys, the three MLP rows;
-  // the log-sum-exp in fp32.
-  const double layer = (4.0 * hidden + 3.0 * widths + 3.0 * static_cast<double>(shape.intermediate)) * value_bytes +
-                       4.0 * static_cast<double>(shape.query_heads);
-  return checkpoints + std::max(logits, layer);
-}
-
-/// Pixels, the input of every block where gradients need it, and the rows that mergers hand to the language model.
-double patch_bytes(const Shape::Vision& vision, double value_bytes, bool frozen) {
-  const auto rows = static_cast<double>((1 + vision.deepstack) * vision.out_hidden) / static_cast<double>(vision.merge);
-  const auto blocks = frozen ? 0.0 : static_cast<double>(vision.depth * vision.hidden);
-  return (static_cast<double>(vision.patch_values) + blocks + rows) * value_bytes;
-}
-
-/// Parameters, gradients, and this rank's part of the optimizer: two fp32 moments, and fp32 weights where training is
-/// not in fp32 already. Frozen weights have neither gradients nor moments.
-double parameter_bytes(const ParameterCounts& counts, double value_bytes, const CostOptions& options) {
-  const auto all = static_cast<double>(counts.total());
-  const auto trained = all - (options.freeze_vit ? static_cast<double>(counts.vision) : 0.0);
-  const double optimizer = value_bytes < 4.0 ? 12.0 : 8.0;
-  return all * value_bytes + trained * (value_bytes + optimizer / options.ranks);
-}
-
-const Device& find_device(const std::string& name) {
-  std::string names;
-  for (const Device& device : devices()) {
-    if (device.name == name) return device;
-    names += (names.empty() ? "" : ", ") + device.name;
+  if (options.zero < 0 || options.zero > 3) {
+    throw InputError("--zero", "", "found " + std::to_string(options.zero) + ", expected 0, 1, 2 or 3");
   }
-  throw InputError("--device", "", "found \"" + name + "\", expected one of " + names);
+  constexpr int kMaxFrame = 1 << 20;
+  if (options.frame_patches < 1 || options.frame_patches > kMaxFrame) {
+    throw InputError("--frame-patches", "",
+                     "found " + std::to_string(options.frame_patches) + ", expected 1 to " + std::to_string(kMaxFrame));
+  }
+  if (options.freeze == Freeze{true, true, true}) {
+    throw InputError("--freeze", "", "vit, aligner and llm together leave nothing to train");
+  }
 }
 
-std::string model_name(const std::string& device, const ParameterCounts& counts) {
-  const auto millions = static_cast<std::int64_t>(std::llround(static_cast<double>(counts.total()) / 1e6));
-  return "qwen3_vl, " + std::to_string(millions) + " M parameters, " + device;
+std::string name_of(const std::string& label, const CostReport& report, const Device& device,
+                    const CostOptions& options) {
+  const auto millions = std::llround(static_cast<double>(report.parameters.total()) / 1e6);
+  std::string name = label + ", " + std::to_string(millions) + " M parameters, " + device.name;
+  if (options.recompute == Recompute::full) name += ", recomputed";
+  std::string frozen;
+  if (options.freeze.vit) frozen += " vit";
+  if (options.freeze.aligner) frozen += " aligner";
+  if (options.freeze.llm) frozen += " llm";
+  return frozen.empty() ? name : name + ", frozen:" + frozen;
 }
 
-void fill_passes(CostModel& cost, const Shape& shape, const Device& device) {
-  const auto layers = static_cast<double>(shape.layers);
-  const double body = 2.0 * layers * static_cast<double>(layer_matrices(shape)) / device.linear_flop_per_s;
-  const double head = 2.0 * static_cast<double>(shape.vocabulary * shape.hidden) / device.linear_flop_per_s;
-  const double value_bytes = device.bytes_per_value;
-  const auto kv_values = 2.0 * layers * static_cast<double>(shape.kv_width());
-  PassCost& forward = cost.forward;
-  forward.token_s = body + head;
-  // Two matrix products of 2 * head_dim FLOP per pair and head.
-  forward.pair_s = 4.0 * layers * static_cast<double>(shape.query_width()) / device.attention_flop_per_s;
-  forward.step_s = layers * device.launch_s;
-  forward.sequence_step_s = layers * device.sequence_launch_s;
-  forward.ring_bytes_per_token = kv_values * value_bytes;
-  forward.all_to_all_bytes_per_token = 2.0 * layers * static_cast<double>(shape.query_width()) * value_bytes +
-                                       kv_values * value_bytes;  // queries and output, keys and values
-  PassCost& backward = cost.backward;
-  backward.token_s = kBackwardLinear * body + (kBackwardLinear - 1.0) * head;  // the head is not run again
-  backward.pair_s = kBackwardAttention * forward.pair_s;
-  backward.step_s = kBackwardSteps * forward.step_s;
-  backward.sequence_step_s = kBackwardSteps * forward.sequence_step_s;
-  // Keys and values when forward runs again, keys and values for the gradients, and these gradients in fp32.
-  backward.ring_bytes_per_token = 2.0 * forward.ring_bytes_per_token + kv_values * 4.0;
-  backward.all_to_all_bytes_per_token = kBackwardAllToAll * forward.all_to_all_bytes_per_token;
+ParameterCounts parts_of(const ModuleParameters& modules) {
+  return {.language_body = modules.layers,
+          .embeddings = modules.embedding + modules.head,
+          .vision = modules.vision + modules.projector};
 }
 
 }  // namespace
 
-const std::vector<Device>& devices() {
-  static const std::vector<Device> table = {
-      // Assumptions for one process of a few cores: sustained fp32 matrix products, attention at half of that, a
-      // message and a kernel call over local sockets, four GiB a rank.
-      {.name = "local-cpu",
-       .linear_flop_per_s = 5e10,
-       .attention_flop_per_s = 2.5e10,
-       .launch_s = 2e-4,
-       .sequence_launch_s = 2e-5,
-       .task_s = 5e-3,
-       .memory_bytes = 4 * kGibibyte,
-       .bytes_per_value = 4},
-      // 910B (Atlas 800T A2), 64 GB. Linear: half of the 328 TFLOP/s measured on large bf16 products
-      // (gameofdimension/limulidae). Attention: fused kernels reach 136 to 170 forward at 2K to 4K (PTO-ISA tables),
-      // less for head gradients. Launch: their floor is 70 us with about 60 us per fused call assumed here; per
-      // sequence and task: assumptions.
-      {.name = "ascend-910b",
-       .linear_flop_per_s = 160e12,
-       .attention_flop_per_s = 120e12,
-       .launch_s = 60e-6,
-       .sequence_launch_s = 1e-6,
-       .task_s = 20e-3,
-       .memory_bytes = 64 * kGibibyte,
-       .bytes_per_value = 2},
-      // H100 SXM, 80 GB. Linear: 45 % of 989 TFLOP/s, inside the 41 to 48 % that Megatron-LM reports for training.
-      // Attention: FlashAttention-2, causal, head size 128, forward and backward: 294 to 328 at 4K to 16K. Launch:
-      // three or four kernels of 4 to 6 us; per sequence and task: assumptions.
-      {.name = "h100",
-       .linear_flop_per_s = 445e12,
-       .attention_flop_per_s = 300e12,
-       .launch_s = 20e-6,
-       .sequence_launch_s = 1e-6,
-       .task_s = 20e-3,
-       .memory_bytes = 80e9,
-       .bytes_per_value = 2},
-  };
-  return table;
+Freeze parse_freeze(std::string_view names, const std::string& source) {
+  Freeze freeze;
+  while (!names.empty()) {
+    const std::size_t comma = std::min(names.find(','), names.size());
+    const std::string_view name = names.substr(0, comma);
+    names.remove_prefix(std::min(comma + 1, names.size()));
+    if (name == "vit") {
+      freeze.vit = true;
+    } else if (name == "aligner") {
+      freeze.aligner = true;
+    } else if (name == "llm") {
+      freeze.llm = true;
+    } else {
+      throw InputError(source, "",
+                       "found \"" + std::string(name) + "\", expected vit, aligner and llm, apart by commas");
+    }
+  }
+  return freeze;
+}
+
+std::string_view to_string(Recompute recompute) { return recompute == Recompute::full ? "full" : "none"; }
+
+Recompute parse_recompute(std::string_view name, const std::string& source) {
+  if (name == "full") return Recompute::full;
+  if (name == "none") return Recompute::none;
+  throw InputError(source, "", "found \"" + std::string(name) + "\", expected full or none");
 }
 
 ParameterCounts count_parameters(std::string_view config_json, const std::string& source) {
-  const JsonDocument document(config_json, source);
-  return count(parse_shape(document.root()));
+  return parts_of(count_modules(parse_model_shape(config_json, source)));
+}
+
+CostReport analytic_report(std::string_view config_json, const std::string& source, const CostOptions& options,
+                           const std::string& label) {
+  check(options);
+  const Device device = read_device(options.device);
+  const ModelShape shape = parse_model_shape(config_json, source);
+  const Context context{shape, device, options};
+  CostReport report;
+  report.family = shape.family;
+  report.parameters = parts_of(count_modules(shape));
+  report.attention = context.rate_of(shape.language.head_dim);
+  report.modules = module_costs(context, report.attention);
+  count_state(context, report.memory);
+  count_activations(context, report.memory);
+  report.cost = cost_of(context, report, name_of(label.empty() ? shape.family : label, report, device, options));
+  return report;
 }
 
 CostModel analytic_cost(std::string_view config_json, const std::string& source, const CostOptions& options) {
-  const Device& device = find_device(options.device);
-  if (options.ranks < 1) {
-    throw InputError("--ranks", "", "found " + std::to_string(options.ranks) + ", expected at least 1");
-  }
-  const JsonDocument document(config_json, source);
-  const Shape shape = parse_shape(document.root());
-  const ParameterCounts counts = count(shape);
-  const double value_bytes = device.bytes_per_value;
-  CostModel cost;
-  cost.name = model_name(device.name, counts);
-  cost.layers = static_cast<int>(shape.layers);
-  cost.task_s = device.task_s;
-  cost.patch_s =
-      (options.freeze_vit ? 1.0 : 1.0 + kBackwardLinear) * patch_flop(shape.vision) / device.linear_flop_per_s;
-  fill_passes(cost, shape, device);
-  cost.query_heads = static_cast<int>(shape.query_heads);
-  cost.kv_heads = static_cast<int>(shape.kv_heads);
-  cost.token_bytes = token_bytes(shape, value_bytes);
-  cost.patch_bytes = patch_bytes(shape.vision, value_bytes, options.freeze_vit);
-  cost.state_bytes = parameter_bytes(counts, value_bytes, options) + kReserveShare * device.memory_bytes;
-  return cost;
+  return analytic_report(config_json, source, options).cost;
 }
 
 }  // namespace dhp

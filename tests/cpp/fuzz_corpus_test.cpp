@@ -17,6 +17,7 @@ TEST(FuzzCorpus, BreaksNoReader) {
                                                                      {"cost", fuzz::cost},
                                                                      {"plan", fuzz::plan},
                                                                      {"config", fuzz::config},
+                                                                     {"device", fuzz::device},
                                                                      {"processor", fuzz::processor},
                                                                      {"options", fuzz::options}};
   const std::filesystem::path corpus = std::filesystem::path(DHP_DATA_DIR) / "../tests/fuzz/corpus";

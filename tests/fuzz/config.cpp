@@ -8,10 +8,16 @@ void config(std::string_view text) {
   if (!counts) return;
   require(counts->language_body > 0 && counts->embeddings > 0 && counts->vision > 0, "a model has parameters");
   for (const Device& device : devices()) {
-    for (const bool freeze_vit : {false, true}) {
-      const CostModel cost =
-          analytic_cost(text, "config.json", {.device = device.name, .ranks = 8, .freeze_vit = freeze_vit});
-      require(parse_cost_model(to_json(cost), "again") == cost, "an analytic cost survives being written");
+    for (const Freeze& freeze : {Freeze{}, Freeze{.vit = true, .aligner = true}, Freeze{.llm = true}}) {
+      for (const Recompute recompute : {Recompute::full, Recompute::none}) {
+        const CostReport report = analytic_report(
+            text, "config.json", {.device = device.name, .ranks = 8, .recompute = recompute, .freeze = freeze});
+        require(parse_cost_model(to_json(report.cost), "again") == report.cost,
+                "an analytic cost survives being written");
+        std::int64_t sum = 0;
+        for (const ModuleCost& module : report.modules) sum += module.parameters;
+        require(sum == counts->total(), "modules add up to the model");
+      }
     }
   }
 }

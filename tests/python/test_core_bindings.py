@@ -309,19 +309,33 @@ def test_qwen3_vl_rules(tmp_path: Path) -> None:
 
 
 def test_analytic_cost_and_devices() -> None:
-    assert [device.name for device in core.devices()] == ["local-cpu", "ascend-910b", "h100"]
-    text = (ROOT / "tests" / "golden" / "configs" / "qwen3-vl-2b.json").read_text()
+    names = [device.name for device in core.devices()]
+    assert names == [preset.name for preset in core.device_presets()]
+    assert {"a100", "ascend-910b", "h100", "h200", "local-cpu"} == set(names)
+    text = core.read_model_config("qwen3-vl-2b").text
     one = core.analytic_cost(text, "config.json", device="ascend-910b")
-    many = core.analytic_cost(text, "config.json", device="ascend-910b", ranks=8, freeze_vit=True)
+    many = core.analytic_cost(text, "config.json", device="ascend-910b", ranks=8, freeze=core.Freeze(vit=True))
     assert many.state_bytes < one.state_bytes
     assert many.patch_s < one.patch_s
+    whole = core.analytic_cost(text, "config.json", device="ascend-910b", recompute=core.Recompute.none)
+    assert whole.backward.token_s < one.backward.token_s
+    report = core.analytic_report(text, "config.json", device="ascend-910b")
+    assert report.cost == one
     counts = core.count_parameters(text, "config.json")
-    assert counts.total() == counts.language_body + counts.embeddings + counts.vision
-    assert 1.9e9 < counts.total() < 2.3e9
+    assert counts.total() == counts.language_body + counts.embeddings + counts.vision == report.parameters.total()
+    assert counts.total() == 2127532032
+    assert core.parse_freeze("llm,aligner", "here") == core.Freeze(aligner=True, llm=True)
+    assert core.parse_recompute("none", "here") == core.Recompute.none
     with pytest.raises(core.InputError, match=r"^config\.json: model_type: "):
         core.analytic_cost('{"model_type": "llama"}', "config.json")
-    with pytest.raises(core.InputError):
+    with pytest.raises(core.InputError, match="neither a file nor a preset"):
         core.analytic_cost(text, "config.json", device="abacus")
+    h100 = core.read_device("h100")
+    table = h100.attention_of(128)
+    rate = core.fit_attention(table)
+    modelled = [core.attention_flop_per_s(rate, table, tokens) for tokens in table.tokens]
+    assert modelled == pytest.approx(table.flop_per_s, rel=0.02)
+    assert core.parse_device(core.device_presets()[0].text, "a100").memory_bytes == 80e9
 
 
 def test_reprs_say_what_is_inside() -> None:

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace dhp {
+
+/// A file of data/models, data/devices or data/clusters, embedded in the program under its name without ".json".
+struct Preset {
+  std::string_view name = {};
+  std::string_view text = {};
+};
+
+/// Models as Hugging Face `config.json`, devices as `dhp.device/1`, clusters as `dhp.cluster/1`; sorted by name.
+const std::vector<Preset>& model_presets();
+const std::vector<Preset>& device_presets();
+const std::vector<Preset>& cluster_presets();
+
+/// A text and what messages call it.
+struct NamedText {
+  std::string source = {};
+  std::string text = {};
+};
+
+/// The file of that name, else the preset. Throws InputError that lists the presets if it is neither.
+NamedText read_file_or_preset(const std::string& name, const std::vector<Preset>& presets);
+
+/// The config of a model: a preset's name ("qwen3-vl-8b"), a `config.json`, or the checkpoint folder that holds one.
+/// Throws InputError.
+NamedText read_model_config(const std::string& model);
+
+}  // namespace dhp

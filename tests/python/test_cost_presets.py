@@ -1,0 +1,271 @@
+"""Counts of `dhp cost` against the model classes of transformers: parameters of every preset and of random configs on
+the meta device, FLOP of the forward pass by torch's own counter."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch.utils.flop_counter import FlopCounterMode
+
+from dhp import _core as core
+
+PRESETS = {preset.name: json.loads(preset.text) for preset in core.model_presets()}
+CLASSES = {
+    "qwen3_vl": "Qwen3VLForConditionalGeneration",
+    "qwen3_vl_moe": "Qwen3VLMoeForConditionalGeneration",
+    "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
+    "internvl": "InternVLForConditionalGeneration",
+}
+
+
+def model_of(config: dict[str, Any], device: str = "meta", **keywords: Any) -> Any:
+    made = transformers.AutoConfig.for_model(**config)
+    for key, value in keywords.items():
+        setattr(made, key, value)
+    with torch.device(device):
+        return getattr(transformers, CLASSES[config["model_type"]])(made)
+
+
+def report_of(config: dict[str, Any], **options: Any) -> core.CostReport:
+    return core.analytic_report(json.dumps(config), "config.json", device="h100", **options)
+
+
+def part_of(name: str) -> str:
+    if "merger" in name or "multi_modal_projector" in name:
+        return "projector"
+    if ".visual." in name or ".vision_tower." in name:
+        return "vision"
+    if "embed_tokens" in name:
+        return "embedding"
+    return "head" if name.startswith("lm_head") else "layers"
+
+
+def assert_parameters_equal(config: dict[str, Any]) -> None:
+    expected: Counter[str] = Counter()
+    for name, parameter in model_of(config).named_parameters():  # tied ones once
+        expected[part_of(name)] += parameter.numel()
+    counted = Counter({row.name: row.parameters for row in report_of(config).modules if row.parameters})
+    assert counted == expected
+    assert core.count_parameters(json.dumps(config), "config.json").total() == expected.total()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_parameters_of_presets(name: str) -> None:
+    assert PRESETS[name]["architectures"] == [CLASSES[PRESETS[name]["model_type"]]]
+    assert_parameters_equal(PRESETS[name])
+
+
+def random_config(family: str, rng: random.Random) -> dict[str, Any]:
+    """Small and odd: every switch that changes a count, on and off."""
+    kv_heads, share, head_dim = rng.choice([1, 2]), rng.choice([1, 2, 3]), rng.choice([4, 8])
+    heads = kv_heads * share
+    hidden = heads * head_dim
+    text: dict[str, Any] = {
+        "hidden_size": hidden,
+        "intermediate_size": rng.randrange(8, 40, 2),
+        "num_hidden_layers": rng.randint(1, 4),
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "vocab_size": rng.randint(20, 60),
+        "pad_token_id": None,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    }
+    config: dict[str, Any] = {"model_type": family, "text_config": text, "tie_word_embeddings": rng.random() < 0.5}
+    width = rng.choice([8, 16])
+    if family == "internvl":
+        text["model_type"] = rng.choice(["qwen2", "qwen3"])
+        if text["model_type"] == "qwen3":
+            text |= {"attention_bias": rng.random() < 0.5, "head_dim": rng.choice([4, 8])}
+        config["vision_config"] = {
+            "hidden_size": width,
+            "intermediate_size": rng.randrange(8, 40),
+            "num_hidden_layers": rng.randint(1, 3),
+            "num_attention_heads": 2,
+            "attention_bias": rng.random() < 0.5,
+            "use_qk_norm": rng.random() < 0.5,
+            "norm_type": rng.choice(["layer_norm", "rms_norm"]),
+            "image_size": [8, 8],
+            "patch_size": [2, 2],
+            "use_mask_token": rng.random() < 0.5,
+            "use_mean_pooling": rng.random() < 0.5,
+        }
+        config["downsample_ratio"] = rng.choice([0.5, 0.25])
+        return config
+    sections = [head_dim // 2 - 2 * (head_dim // 8), head_dim // 8, head_dim // 8]
+    text["rope_parameters"] |= {"mrope_section": sections}
+    vision = config["vision_config"] = {
+        "depth": rng.randint(1, 4),
+        "hidden_size": width,
+        "intermediate_size": rng.randrange(8, 40),
+        "num_heads": 2,
+        "out_hidden_size": hidden,
+        "patch_size": rng.choice([2, 4]),
+        "temporal_patch_size": 2,
+        "spatial_merge_size": 2,
+        "in_channels": 3,
+    }
+    if family == "qwen2_5_vl":
+        vision |= {"window_size": 4 * vision["patch_size"]}
+        vision |= {"fullatt_block_indexes": sorted(rng.sample(range(vision["depth"]), rng.randint(0, vision["depth"])))}
+        return config
+    vision |= {"num_position_embeddings": rng.choice([4, 9])}
+    vision |= {"deepstack_visual_indexes": sorted(rng.sample(range(vision["depth"]), rng.randint(0, vision["depth"])))}
+    text |= {"attention_bias": rng.random() < 0.5}
+    if family == "qwen3_vl" or rng.random() < 0.5:
+        text["head_dim"] = rng.choice([4, 8])
+    if family == "qwen3_vl_moe":
+        experts = rng.randint(2, 5)
+        text |= {"num_experts": experts, "num_experts_per_tok": rng.randint(1, experts), "moe_intermediate_size": 6}
+        text |= {"decoder_sparse_step": rng.choice([1, 2]), "mlp_only_layers": rng.choice([[], [0], [1]])}
+    return config
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("family", CLASSES)
+def test_parameters_of_random_configs(family: str, seed: int) -> None:
+    config = random_config(family, random.Random(seed))
+    print(json.dumps(config))
+    assert_parameters_equal(config)
+
+
+def row(report: core.CostReport, name: str, unit: str) -> core.ModuleCost:
+    return next(row for row in report.modules if (row.name, row.unit) == (name, unit))
+
+
+def counted_flop(run: Any) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        run()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if "-a" not in name])
+def test_flop_of_language_models(name: str) -> None:
+    """Layers and attention over whole sequences: the counter takes no account of causal masks."""
+    config = json.loads(json.dumps(PRESETS[name]))
+    config["text_config"]["rope_parameters"]["rope_type"] = (
+        "default"  # "dynamic" looks at positions, which are not there
+    )
+    model = model_of(config, _attn_implementation="eager")
+    report = report_of(config)
+    tokens = 48
+    embeds = torch.empty(1, tokens, config["text_config"]["hidden_size"], device="meta")
+    mask = torch.empty(1, 1, tokens, tokens, device="meta")
+    positions = torch.empty(1, tokens, dtype=torch.long, device="meta")
+    if config["model_type"] != "internvl":
+        positions = positions.expand(3, 1, tokens)
+    flop = counted_flop(
+        lambda: model.model.language_model(
+            inputs_embeds=embeds, position_ids=positions, attention_mask=mask, use_cache=False
+        )
+    )
+    pairs = row(report, "attention", "pair").forward.flop * tokens**2
+    assert flop == row(report, "layers", "token").forward.flop * tokens + pairs
+    head = counted_flop(lambda: model.lm_head(embeds))
+    assert head == row(report, "head", "token").forward.flop * tokens
+
+
+def tower_of(family: str, seed: int, **options: Any) -> tuple[Any, core.CostReport, int, Callable[[], torch.Tensor]]:
+    """A small model, its report, a number of patches, and what encodes them: the sum of all that comes out."""
+    config = random_config(family, random.Random(100 + seed))
+    print(json.dumps(config))
+    model = model_of(config, device="cpu", _attn_implementation="eager")  # the counter knows no fused kernel of CPUs
+    if family == "internvl":
+        pixels = torch.zeros(2, 3, 8, 8)
+        features = model.model.get_image_features
+        return model, report_of(config, **options), 2 * 16, lambda: features(pixels).pooler_output.sum()
+    frames, height, width = 3, 8, 8
+    patches = frames * height * width
+    pixels = torch.zeros(patches, 3 * 2 * config["vision_config"]["patch_size"] ** 2)
+    grid = torch.tensor([[frames, height, width]])
+
+    def encode() -> torch.Tensor:
+        made = model.model.visual(pixels, grid)
+        rows = [made.pooler_output, *(getattr(made, "deepstack_features", None) or [])]
+        return torch.stack([one.sum() for one in rows]).sum()
+
+    return model, report_of(config, frame_patches=height * width, **options), patches, encode
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("family", CLASSES)
+def test_flop_of_vision_towers(family: str, seed: int) -> None:
+    _, report, patches, encode = tower_of(family, seed)
+    expected = row(report, "vision", "patch").forward.flop + row(report, "projector", "patch").forward.flop
+    assert counted_flop(encode) == pytest.approx(expected * patches, rel=1e-9)
+
+
+@pytest.mark.parametrize("frozen", ["", "vit", "aligner"])
+@pytest.mark.parametrize("family", CLASSES)
+def test_backward_flop_of_vision_towers(family: str, frozen: str) -> None:
+    """All but attention, whose backward pass has one product less in eager mode than in fused kernels."""
+    freeze = core.parse_freeze(frozen, "test")
+    model, report, patches, encode = tower_of(family, 7, freeze=freeze, recompute=core.Recompute.none)
+    for name, parameter in model.named_parameters():
+        part = part_of(name)
+        parameter.requires_grad_(not (freeze.vit if part == "vision" else freeze.aligner))
+    with FlopCounterMode(display=False) as counter:
+        encode().backward()
+    counts = counter.get_flop_counts()["Global"]
+    attention = sum(flop for op, flop in counts.items() if "bmm" in str(op))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        encode()
+    forward = counter.get_flop_counts()["Global"]
+    fused = sum(flop for op, flop in forward.items() if "bmm" in str(op)) * (1.0 if freeze.vit else 3.5)
+    rows = [row(report, "vision", "patch"), row(report, "projector", "patch")]
+    expected = sum(one.forward.flop + one.backward.flop for one in rows) * patches - fused
+    assert sum(counts.values()) - attention == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("frozen", ["", "llm"])
+@pytest.mark.parametrize("family", CLASSES)
+def test_backward_flop_of_language_models(family: str, frozen: str) -> None:
+    config = random_config(family, random.Random(3))
+    print(json.dumps(config))
+    model = model_of(config, device="cpu", _attn_implementation="eager", _experts_implementation="eager")
+    report = report_of(config, freeze=core.parse_freeze(frozen, "test"), recompute=core.Recompute.none)
+    model.requires_grad_(not frozen)
+    tokens = 12
+    embeds = torch.randn(1, tokens, config["text_config"]["hidden_size"], requires_grad=True)
+    positions = torch.arange(tokens)[None]
+    if family != "internvl":
+        positions = positions.expand(3, 1, tokens)
+    with FlopCounterMode(display=False) as counter:
+        states = model.model.language_model(
+            inputs_embeds=embeds, position_ids=positions, attention_mask=None, use_cache=False
+        ).last_hidden_state
+        model.lm_head(states).sum().backward()
+    counts = counter.get_flop_counts()["Global"]
+    attention = sum(flop for op, flop in counts.items() if "bmm" in str(op))
+    rows = [row(report, "layers", "token"), row(report, "head", "token")]
+    expected = sum(one.forward.flop + one.backward.flop for one in rows) * tokens
+    assert sum(counts.values()) - attention == pytest.approx(expected, rel=1e-9)
+
+
+def test_original_internvl_config_counts_alike() -> None:
+    """`internvl_chat`, which transformers has no class for, with the dimensions of `internvl`."""
+    config = PRESETS["internvl3-8b"]
+    vision = config["vision_config"]
+    chat = {
+        "model_type": "internvl_chat",
+        "downsample_ratio": 0.5,
+        "llm_config": config["text_config"],
+        "vision_config": {
+            key: vision[key] for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+        }
+        | {"qkv_bias": True, "qk_normalization": False, "norm_type": "layer_norm", "image_size": 448, "patch_size": 14},
+    }
+    assert [row.parameters for row in report_of(chat).modules] == [row.parameters for row in report_of(config).modules]
+
+
+def test_flat_config_of_the_hub_counts_alike() -> None:
+    config = PRESETS["qwen2.5-vl-7b"]
+    flat = {key: value for key, value in config.items() if key != "text_config"} | config["text_config"]
+    flat["model_type"] = "qwen2_5_vl"
+    assert report_of(flat).cost == report_of(config).cost
