@@ -37,6 +37,7 @@ class SharedLinks {
   /// Whether this is the latest that was said of a stream.
   bool is_current(const Arrival& arrival) const;
   int owner(int stream) const { return streams_[index(stream)].owner; }
+  double bytes_per_s(int stream) const { return streams_[index(stream)].bytes_per_s; }
 
  private:
   struct Link {

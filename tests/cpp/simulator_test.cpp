@@ -203,7 +203,7 @@ TEST_F(TwoTasks, AttentionHidesWhatContentionAdds) {
 TEST_F(TwoTasks, LatencyUsesNoNic) {
   cluster.node_bandwidth_bytes_per_s = 10.0;
   cluster.inter_node.latency_s = 3.0;
-  EXPECT_DOUBLE_EQ(step().tasks[0].end_s, 23.0);
+  EXPECT_DOUBLE_EQ(step().tasks[0].end_s, 3.0 + 20.0 + 3.0);  // the backward pass sends nothing, and waits for it
 }
 
 TEST_F(TwoTasks, TheSwitchIsSharedByBothDirections) {
@@ -356,8 +356,8 @@ TEST(Simulator, ReductionOptimizerAndPlanningEndAStep) {
   EXPECT_DOUBLE_EQ(shared.reduce_end_s, 2.0 + 2 * inside_s + 2 * 0.25 + 60.0 / 10.0);
   const SimulatedStep planned = simulate(plan, batch, cluster, cost, {.planning_s = 20.0}).steps.front();
   EXPECT_DOUBLE_EQ(planned.seconds, 20.0);
-  EXPECT_DOUBLE_EQ(planned.ranks[3].idle.data_s, 20.0 - step.seconds);
-  EXPECT_DOUBLE_EQ(simulate(plan, batch, cluster, cost, {.planning_s = 4.0}).steps.front().seconds, step.seconds);
+  EXPECT_DOUBLE_EQ(planned.ranks[3].idle.data_s, 20.0 - shared.seconds);
+  EXPECT_DOUBLE_EQ(simulate(plan, batch, cluster, cost, {.planning_s = 4.0}).steps.front().seconds, shared.seconds);
 }
 
 TEST(Simulator, BarriersHoldUntilTheSlowestTask) {
