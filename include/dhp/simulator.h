@@ -43,6 +43,7 @@ struct Segment {
   int step = 0;  ///< of blocks, from 0; of transfers, from 1: transfer k brings the shard of block k
   double start_s = 0.0;
   double end_s = 0.0;
+  double bytes = 0.0;  ///< of transfers: moved between all ranks of the group
 };
 
 struct SimulatedTask {

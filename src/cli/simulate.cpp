@@ -3,6 +3,7 @@
 #include "cli/simulate.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -14,6 +15,7 @@
 #include "cli/schedules.h"
 #include "dhp/error.h"
 #include "dhp/metrics.h"
+#include "dhp/trace.h"
 
 namespace dhp::cli {
 namespace {
@@ -162,6 +164,21 @@ std::string to_json(const SimulateCommand& command, const Subject& subject, cons
   return line(json.dump(1));
 }
 
+/// A folder with a file a rank, or one file with all of them.
+void write_trace(const std::string& place, const Subject& subject, const Simulation& simulation) {
+  const auto& [batch, cluster, cost, plan] = subject;
+  const std::filesystem::path path = place;
+  if (!place.ends_with('/') && !std::filesystem::is_directory(path)) {
+    return write_atomically(place, chrome_trace(simulation, plan, batch, cluster, cost));
+  }
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (error) throw InputError(place, "", "cannot be made: " + error.message());
+  for (const Rank rank : cluster.live_ranks()) {
+    write_atomically((path / rank_trace_name(rank)).string(), rank_trace(simulation, plan, cluster, rank));
+  }
+}
+
 int run(SimulateCommand& command) {
   if (command.sweep) return run_sweep(command);
   Subject subject = read(command);
@@ -178,6 +195,7 @@ int run(SimulateCommand& command) {
   command.options.record = true;
   const Simulation simulation = simulate(plan, batch, cluster, cost, command.options);
   const Result result = to_result(simulation, plan, batch, cluster, cost);
+  if (!command.trace.empty()) write_trace(command.trace, subject, simulation);
   if (!command.result_file.empty()) write_atomically(command.result_file, dhp::to_json(result));
   std::cout << (command.json ? to_json(command, subject, simulation, result)
                              : to_text(command, subject, simulation, result));
@@ -239,6 +257,9 @@ void add_simulate_command(CLI::App& app, int& exit_code) {
   sub.add_option("--planning-s", command->options.planning_s, "seconds that planning the next batch takes meanwhile")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  sub.add_option("--trace", command->trace,
+                 "file for a Chrome trace (Perfetto), or a folder, ending in /, for one file a rank as Holistic Trace\n"
+                 "Analysis reads them");
   sub.add_option("--result", command->result_file, "file for the result (dhp.result/1 JSON), for dhp report");
   sub.add_flag("--sweep", command->sweep,
                "no --plan: every planner on every --batch, --cluster and --cost, which may be given several times");

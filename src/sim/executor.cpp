@@ -269,8 +269,9 @@ class Executor {
 
   void note(int task, Segment::Kind kind, int step, double start_s) {
     if (!record_ || task == reduce_id() || now_s_ == start_s) return;
-    const bool backward = progress_[index(task)].now().backward;
-    step_.segments.push_back({kind, backward, task, step, start_s, now_s_});
+    const Part& part = progress_[index(task)].now();
+    const double bytes = kind == Segment::Kind::transfer ? part.transfer.bytes : 0.0;
+    step_.segments.push_back({kind, part.backward, task, step, start_s, now_s_, bytes});
   }
 
   const Plan& plan_;
