@@ -119,7 +119,7 @@ class RankWriter {
   double start_s_ = 0.0;  // of the step
   std::int64_t begin_us_ = 0;
   std::int64_t end_us_ = 0;
-  int correlation_ = 0;
+  int correlation_ = 1 << 20;  // small ones would be read as small integers, which later hold no number of an event
 };
 
 }  // namespace
