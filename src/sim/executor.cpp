@@ -1,6 +1,8 @@
 #include "sim/executor.h"
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <queue>
 
 #include "dhp/error.h"
@@ -8,6 +10,8 @@
 
 namespace dhp {
 namespace {
+
+constexpr double kNever = std::numeric_limits<double>::infinity();
 
 std::size_t index(int value) { return static_cast<std::size_t>(value); }
 
@@ -104,29 +108,29 @@ class Executor {
   SimulatedStep run() {
     for (const int task : starter_.first()) start_task(task);
     if (plan_.tasks.empty()) start_reduce();
-    while (!events_.empty()) {
-      const double now_s = events_.top().time_s;
-      now_s_ = now_s;
-      while (!events_.empty() && events_.top().time_s == now_s) {
+    double arrival_s = kNever;  // of the next stream on shared links
+    while (!events_.empty() || arrival_s < kNever) {
+      now_s_ = std::min(arrival_s, events_.empty() ? kNever : events_.top().time_s);
+      if (arrival_s == now_s_) {
+        for (const int task : links_.arrive(now_s_)) end_of_transfer(task);
+      }
+      while (!events_.empty() && events_.top().time_s == now_s_) {
         const Event event = events_.top();
         events_.pop();
         handle(event);
       }
-      for (const SharedLinks::Arrival& arrival : links_.settle(now_s)) {
-        push(Event::Kind::stream_end, arrival.time_s, arrival.stream, arrival.version);
-      }
+      if (links_.any()) arrival_s = links_.settle(now_s_);
     }
     return std::move(step_);
   }
 
  private:
   struct Event {
-    enum class Kind { lead_end, block_end, latency_end, own_links_end, stream_end };
+    enum class Kind { lead_end, block_end, latency_end, own_links_end };
     Kind kind;
     double time_s;
     std::uint64_t order;  // events of one time take place in the order in which they were foreseen
-    int subject;          // task, or stream
-    std::uint64_t version;
+    int task;
 
     bool operator<(const Event& other) const {
       return time_s != other.time_s ? time_s > other.time_s : order > other.order;
@@ -135,30 +139,23 @@ class Executor {
 
   int reduce_id() const { return static_cast<int>(plan_.tasks.size()); }
 
-  void push(Event::Kind kind, double time_s, int subject, std::uint64_t version = 0) {
+  void push(Event::Kind kind, double time_s, int task) {
     if (!std::isfinite(time_s)) {
       throw InputError("cost", "", "a task of the plan takes longer than a number can say; are the units right?");
     }
-    events_.push({kind, time_s, next_order_++, subject, version});
+    events_.push({kind, time_s, next_order_++, task});
   }
 
   void handle(const Event& event) {
     switch (event.kind) {
       case Event::Kind::lead_end:
-        return end_lead(event.subject);
+        return end_lead(event.task);
       case Event::Kind::block_end:
-        return end_block(event.subject);
+        return end_block(event.task);
       case Event::Kind::latency_end:
-        return end_latency(event.subject);
+        return end_latency(event.task);
       case Event::Kind::own_links_end:
-        return end_of_transfer(event.subject);
-      case Event::Kind::stream_end: {
-        const SharedLinks::Arrival arrival{event.time_s, event.subject, event.version};
-        if (!links_.is_current(arrival)) return;
-        const int task = links_.owner(event.subject);
-        links_.end(event.subject);
-        return end_of_transfer(task);
-      }
+        return end_of_transfer(event.task);
     }
   }
 

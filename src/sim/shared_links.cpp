@@ -5,6 +5,11 @@
 #include <numeric>
 
 namespace dhp {
+namespace {
+
+constexpr double kNever = std::numeric_limits<double>::infinity();
+
+}  // namespace
 
 SharedLinks::SharedLinks(const Cluster& cluster)
     : node_bytes_per_s_(cluster.node_bandwidth_bytes_per_s),
@@ -16,49 +21,54 @@ SharedLinks::SharedLinks(const Cluster& cluster)
   links_.back().bytes_per_s = switch_bytes_per_s_;
 }
 
+/// Its streams need another look.
+void SharedLinks::touch(int link) {
+  if (!links_[index(link)].changed) changed_.push_back(link);
+  links_[index(link)].changed = true;
+}
+
 int SharedLinks::start(const NodeStream& stream, int owner, double now_s) {
   int number = static_cast<int>(streams_.size());
   if (unused_.empty()) {
     streams_.emplace_back();
+    arrival_s_.push_back(kNever);
   } else {
     number = unused_.back();
     unused_.pop_back();
   }
   Stream& added = streams_[index(number)];
+  added = {};
   added.owner = owner;
   added.left_bytes = stream.bytes;
   added.wanted_bytes_per_s = stream.pace_bytes_per_s;
   added.ranks = stream.ranks;
-  added.bytes_per_s = 0.0;
   added.since_s = now_s;
-  added.version = 0;
-  added.active = true;
-  added.links.clear();
-  if (node_bytes_per_s_ > 0.0) added.links = {stream.from, nodes_ + stream.to};
-  if (switch_bytes_per_s_ > 0.0) added.links.push_back(2 * nodes_);
-  for (const int link : added.links) {
+  const auto add_link = [&](int link) { added.links[index(added.link_count++)] = link; };
+  if (node_bytes_per_s_ > 0.0) add_link(stream.from);
+  if (node_bytes_per_s_ > 0.0) add_link(nodes_ + stream.to);
+  if (switch_bytes_per_s_ > 0.0) add_link(2 * nodes_);
+  for (const int link : added.on()) {
     links_[index(link)].streams.push_back(number);
-    if (!links_[index(link)].changed) changed_.push_back(link);
-    links_[index(link)].changed = true;
+    touch(link);
   }
   return number;
 }
 
-void SharedLinks::end(int stream) {
-  Stream& ended = streams_[index(stream)];
-  ended.active = false;
-  for (const int link : ended.links) {
-    std::vector<int>& streams = links_[index(link)].streams;
-    streams.erase(std::find(streams.begin(), streams.end(), stream));
-    if (!links_[index(link)].changed) changed_.push_back(link);
-    links_[index(link)].changed = true;
+std::vector<int> SharedLinks::arrive(double now_s) {
+  std::vector<int> owners;
+  for (std::size_t number = 0; number < arrival_s_.size(); ++number) {
+    if (arrival_s_[number] > now_s) continue;
+    arrival_s_[number] = kNever;
+    owners.push_back(streams_[number].owner);
+    for (const int link : streams_[number].on()) {
+      std::vector<int>& streams = links_[index(link)].streams;
+      *std::find(streams.begin(), streams.end(), static_cast<int>(number)) = streams.back();
+      streams.pop_back();
+      touch(link);
+    }
+    unused_.push_back(static_cast<int>(number));
   }
-  unused_.push_back(stream);
-}
-
-bool SharedLinks::is_current(const Arrival& arrival) const {
-  const Stream& stream = streams_[index(arrival.stream)];
-  return stream.active && stream.version == arrival.version;
+  return owners;
 }
 
 bool SharedLinks::may_limit(const Link& link) const {
@@ -70,68 +80,29 @@ bool SharedLinks::may_limit(const Link& link) const {
 /// All streams whose pace may have changed, and the links that have a say in it. A link that carries what all of its
 /// streams want has none: it does not tie them to each other.
 void SharedLinks::reach(std::vector<int>& links, std::vector<int>& streams) {
+  ++call_;
   for (const int link : changed_) {
-    links_[index(link)].in_reach = true;
+    links_[index(link)].seen = call_;
+    links_[index(link)].changed = false;
     links.push_back(link);
   }
+  changed_.clear();
   for (std::size_t next = 0; next < links.size(); ++next) {
     for (const int number : links_[index(links[next])].streams) {
       Stream& stream = streams_[index(number)];
-      if (stream.in_reach) continue;
-      stream.in_reach = true;
+      if (stream.seen == call_) continue;
+      stream.seen = call_;
       streams.push_back(number);
-      for (const int link : stream.links) {
-        if (links_[index(link)].in_reach || !may_limit(links_[index(link)])) continue;
-        links_[index(link)].in_reach = true;
-        links.push_back(link);
+      for (const int at : stream.on()) {
+        Link& link = links_[index(at)];
+        if (link.seen == call_) continue;
+        link.seen = call_;
+        if (may_limit(link)) links.push_back(at);
       }
     }
   }
+  // Sums below are taken in this order: the same whatever came before.
   std::sort(streams.begin(), streams.end());
-}
-
-/// Progressive filling: the pace of a rank rises for all streams alike, until a stream has what it wants or a link is
-/// full; those streams are settled, and it rises on for the others.
-std::vector<double> SharedLinks::share(const std::vector<int>& links, const std::vector<int>& streams) {
-  for (const int number : links) {
-    Link& link = links_[index(number)];
-    link.free_bytes_per_s = link.bytes_per_s;
-    link.open_streams = static_cast<int>(link.streams.size());
-    link.open_ranks = 0.0;
-    for (const int stream : link.streams) link.open_ranks += streams_[index(stream)].ranks;
-  }
-  std::vector<double> paces(streams.size(), 0.0);
-  std::vector<std::size_t> open(streams.size());
-  std::iota(open.begin(), open.end(), std::size_t{0});
-  double level = 0.0;  // bytes per second and rank
-  while (!open.empty()) {
-    const int fullest = fullest_of(links);
-    // Rounding must not let it fall.
-    level = std::max(level, fullest < 0 ? std::numeric_limits<double>::infinity() : level_of(links_[index(fullest)]));
-    const auto is_content = [&](std::size_t i) {
-      const Stream& stream = streams_[index(streams[i])];
-      return stream.wanted_bytes_per_s <= level * stream.ranks;
-    };
-    const bool any_content = std::any_of(open.begin(), open.end(), is_content);
-    std::vector<std::size_t> later;
-    for (const std::size_t i : open) {
-      const Stream& stream = streams_[index(streams[i])];
-      const bool on_fullest = std::find(stream.links.begin(), stream.links.end(), fullest) != stream.links.end();
-      if (!(any_content ? is_content(i) : on_fullest)) {
-        later.push_back(i);
-        continue;
-      }
-      paces[i] = any_content ? stream.wanted_bytes_per_s : level * stream.ranks;
-      for (const int number : stream.links) {
-        Link& link = links_[index(number)];
-        link.free_bytes_per_s = std::max(0.0, link.free_bytes_per_s - paces[i]);
-        link.open_ranks -= stream.ranks;
-        --link.open_streams;
-      }
-    }
-    open = std::move(later);
-  }
-  return paces;
 }
 
 double SharedLinks::level_of(const Link& link) { return link.free_bytes_per_s / link.open_ranks; }
@@ -139,35 +110,80 @@ double SharedLinks::level_of(const Link& link) { return link.free_bytes_per_s / 
 /// Of the links that still have streams without a pace; -1 if none has.
 int SharedLinks::fullest_of(const std::vector<int>& links) const {
   int fullest = -1;
+  double least = kNever;
   for (const int number : links) {
     const Link& link = links_[index(number)];
-    if (link.open_streams == 0) continue;
-    if (fullest < 0 || level_of(link) < level_of(links_[index(fullest)])) fullest = number;
+    if (link.open_streams == 0 || (fullest >= 0 && !(level_of(link) < least))) continue;
+    fullest = number;
+    least = level_of(link);
   }
   return fullest;
 }
 
-std::vector<SharedLinks::Arrival> SharedLinks::settle(double now_s) {
-  if (changed_.empty()) return {};
-  std::vector<int> links;
-  std::vector<int> streams;
-  reach(links, streams);
-  const std::vector<double> paces = share(links, streams);
-  std::vector<Arrival> arrivals;
-  for (std::size_t i = 0; i < streams.size(); ++i) {
-    Stream& stream = streams_[index(streams[i])];
-    stream.in_reach = false;
-    if (stream.bytes_per_s == paces[i]) continue;  // what was said stays true, to the last bit
-    stream.left_bytes = std::max(0.0, stream.left_bytes - stream.bytes_per_s * (now_s - stream.since_s));
-    stream.since_s = now_s;
-    stream.bytes_per_s = paces[i];
-    stream.version = next_version_++;
-    arrivals.push_back({now_s + stream.left_bytes / stream.bytes_per_s, streams[i], stream.version});
+/// The stream has its pace, which its links no longer have to offer.
+void SharedLinks::give(std::size_t at, int stream, double bytes_per_s) {
+  paces_[at] = bytes_per_s;
+  for (const int number : streams_[index(stream)].on()) {
+    Link& link = links_[index(number)];
+    link.free_bytes_per_s = std::max(0.0, link.free_bytes_per_s - bytes_per_s);
+    link.open_ranks -= streams_[index(stream)].ranks;
+    --link.open_streams;
   }
-  for (const int link : links) links_[index(link)].in_reach = false;
-  for (const int link : changed_) links_[index(link)].changed = false;
-  changed_.clear();
-  return arrivals;
+}
+
+/// Progressive filling: the pace of a rank rises for all streams alike, until a stream has what it wants or a link is
+/// full; those streams are settled, and it rises on for the others. Fills paces_.
+void SharedLinks::share(const std::vector<int>& links, const std::vector<int>& streams) {
+  for (const int number : links) {
+    Link& link = links_[index(number)];
+    link.free_bytes_per_s = link.bytes_per_s;
+    link.open_streams = static_cast<int>(link.streams.size());
+    link.open_ranks = 0.0;
+  }
+  for (const int number : streams) {
+    for (const int link : streams_[index(number)].on()) links_[index(link)].open_ranks += streams_[index(number)].ranks;
+  }
+  paces_.assign(streams.size(), 0.0);
+  std::vector<std::size_t> open(streams.size());  // places in streams
+  std::iota(open.begin(), open.end(), std::size_t{0});
+  double level = 0.0;  // bytes per second and rank
+  while (!open.empty()) {
+    const int fullest = fullest_of(links);
+    // Rounding must not let it fall.
+    level = std::max(level, fullest < 0 ? kNever : level_of(links_[index(fullest)]));
+    const std::size_t before = open.size();
+    std::erase_if(open, [&](std::size_t at) {
+      const Stream& stream = streams_[index(streams[at])];
+      if (!(stream.wanted_bytes_per_s <= level * stream.ranks)) return false;
+      give(at, streams[at], stream.wanted_bytes_per_s);
+      return true;
+    });
+    if (open.size() < before) continue;  // what they leave may raise the level
+    std::erase_if(open, [&](std::size_t at) {
+      const Stream& stream = streams_[index(streams[at])];
+      if (std::find(stream.on().begin(), stream.on().end(), fullest) == stream.on().end()) return false;
+      give(at, streams[at], level * stream.ranks);
+      return true;
+    });
+  }
+}
+
+double SharedLinks::settle(double now_s) {
+  if (!changed_.empty()) {
+    std::vector<int> links;
+    std::vector<int> streams;
+    reach(links, streams);
+    share(links, streams);
+    for (std::size_t i = 0; i < streams.size(); ++i) {
+      Stream& stream = streams_[index(streams[i])];
+      if (stream.bytes_per_s == paces_[i]) continue;  // it arrives when it was said to, to the last bit
+      stream.left_bytes = std::max(0.0, stream.left_bytes - stream.bytes_per_s * (now_s - stream.since_s));
+      stream.since_s = now_s;
+      stream.bytes_per_s = paces_[i];
+      arrival_s_[index(streams[i])] = now_s + stream.left_bytes / stream.bytes_per_s;
+    }
+  }
+  return arrival_s_.empty() ? kNever : *std::min_element(arrival_s_.begin(), arrival_s_.end());
 }
 
 }  // namespace dhp

@@ -13,6 +13,7 @@ namespace {
 
 struct Running {
   NodeStream stream;
+  int owner = 0;
   double left_bytes = 0.0;
   double pace = 0.0;
 };
@@ -61,36 +62,36 @@ TEST(SharedLinks, SharesAreFairWhateverStartsAndEnds) {
     if (seed % 3 != 1) cluster.switch_bandwidth_bytes_per_s = static_cast<double>(random.whole(1, 300));
     SharedLinks links(cluster);
     std::map<int, Running> running;
-    std::map<int, SharedLinks::Arrival> arrivals;
     double now_s = 0.0;
+    double arrival_s = std::numeric_limits<double>::infinity();
     for (int event = 0; event < 200; ++event) {
       const bool starts = running.empty() || random.whole(0, 99) < 55;
-      double next_s = std::numeric_limits<double>::infinity();
-      for (const auto& [number, arrival] : arrivals) next_s = std::min(next_s, arrival.time_s);
-      if (starts) next_s = std::min(next_s, now_s + random.unit());
+      const double next_s = starts ? std::min(arrival_s, now_s + random.unit()) : arrival_s;
       for (auto& [number, one] : running) one.left_bytes -= one.pace * (next_s - now_s);
       now_s = next_s;
-      for (auto at = running.begin(); at != running.end();) {
-        if (arrivals.at(at->first).time_s > now_s) {
-          ++at;
-          continue;
-        }
-        EXPECT_TRUE(links.is_current(arrivals.at(at->first)));
-        EXPECT_NEAR(at->second.left_bytes, 0.0, 1e-6);
-        links.end(at->first);
-        arrivals.erase(at->first);
-        at = running.erase(at);
+      if (arrival_s == now_s) {
+        std::vector<int> arrived = links.arrive(now_s);
+        EXPECT_FALSE(arrived.empty());
+        std::erase_if(running, [&](const auto& entry) {
+          const auto found = std::find(arrived.begin(), arrived.end(), entry.second.owner);
+          if (found == arrived.end()) return false;
+          EXPECT_NEAR(entry.second.left_bytes, 0.0, 1e-6);
+          arrived.erase(found);
+          return true;
+        });
+        EXPECT_TRUE(arrived.empty());
       }
+      for (const auto& [number, one] : running) EXPECT_GT(one.left_bytes, 0.0);
       if (starts) {
         NodeStream stream;
         stream.from = static_cast<int>(random.whole(0, cluster.nodes - 1));
         stream.to = static_cast<int>((stream.from + random.whole(1, cluster.nodes - 1)) % cluster.nodes);
-        stream.bytes = static_cast<double>(random.whole(0, 500));
+        stream.bytes = static_cast<double>(random.whole(1, 500));
         stream.pace_bytes_per_s = static_cast<double>(random.whole(1, 80));
         stream.ranks = static_cast<double>(random.whole(1, 4));
-        running[links.start(stream, event, now_s)] = {stream, stream.bytes, 0.0};
+        running[links.start(stream, event, now_s)] = {stream, event, stream.bytes, 0.0};
       }
-      for (const SharedLinks::Arrival& arrival : links.settle(now_s)) arrivals[arrival.stream] = arrival;
+      arrival_s = links.settle(now_s);
       for (auto& [number, one] : running) one.pace = links.bytes_per_s(number);
       expect_fair(cluster, running);
       if (testing::Test::HasFailure()) return;
