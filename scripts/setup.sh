@@ -61,7 +61,7 @@ for tool in c++ cmake "$python"; do
   command -v "$tool" >/dev/null || { echo "setup: $tool is missing; please install g++, cmake and python3" >&2; exit 1; }
 done
 stamp=$venv/ready
-wanted=$({ "$python" -VV; echo "$torch"; cat requirements.txt; } | cksum)
+wanted=$({ "$python" -VV; echo "$torch"; cat requirements.txt requirements-no-deps.txt; } | cksum)
 ready=no
 [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && ready=yes
 packages=$({ [ $ready = yes ] || missing_packages; [ "$purpose" != lint ] || missing_lint_tools
@@ -85,4 +85,5 @@ else
   "$venv/bin/python" -m pip install -q $torch
 fi
 "$venv/bin/python" -m pip install -q -r requirements.txt
+"$venv/bin/python" -m pip install -q --no-deps -r requirements-no-deps.txt
 echo "$wanted" > "$stamp"

@@ -30,6 +30,11 @@ struct Cluster {
   /// Speed of each rank as a share of what the cost model describes: 1 nominal, 0.8 takes 1/0.8 of the time to compute,
   /// 0 is out of service. Either empty (all 1) or one value in [0, 1] a rank.
   std::vector<double> rank_speed = {};
+  /// What the ranks of a node together send to other nodes at most, and receive (NICs that they share); 0: nothing but
+  /// the bandwidth of each rank limits them. Planners do not look at it, simulate() does.
+  double node_bandwidth_bytes_per_s = 0.0;
+  /// What all nodes together send to each other at most (an oversubscribed switch); 0: no limit. As above.
+  double switch_bandwidth_bytes_per_s = 0.0;
 
   int ranks() const { return nodes * ranks_per_node; }
   int node_of(Rank rank) const { return rank / ranks_per_node; }

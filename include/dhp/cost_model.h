@@ -35,6 +35,10 @@ struct CostModel {
   double patch_bytes = 0.0;  ///< activations per patch
   double state_bytes = 0.0;  ///< parameters, gradients, optimizer shard and reserve of one rank
 
+  // The end of a step. Planners do not look at it, simulate() does.
+  double gradient_bytes = 0.0;  ///< gradients of one rank, summed over all ranks once a step
+  double optimizer_s = 0.0;     ///< of the optimizer step of one rank
+
   bool operator==(const CostModel&) const = default;
 };
 

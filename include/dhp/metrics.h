@@ -28,9 +28,13 @@ PlanMetrics measure_plan(const Plan& plan, const Batch& batch, const Cluster& cl
 /// Largest noise accepted.
 inline constexpr double kMostNoise = 1.0;
 
-/// Makespans of `trials` steps in which every task takes its `task_s` times a random factor of its own: log-normal with
-/// mean 1 and standard deviation `noise` of the logarithm, as estimates of task time err. The k-th trial of a seed is
-/// the same on every machine. Throws std::invalid_argument for noise outside [0, kMostNoise] or negative trials.
+/// By what the time of every task is multiplied in trial `trial` of a seed: log-normal with mean 1 and standard
+/// deviation `noise` of the logarithm, as estimates of task time err. The same on every machine. Throws
+/// std::invalid_argument for noise outside [0, kMostNoise].
+std::vector<double> noise_factors(std::size_t tasks, double noise, std::uint64_t seed, int trial);
+
+/// Makespans of `trials` steps in which every task takes its `task_s` times its noise factor. Throws
+/// std::invalid_argument for noise outside [0, kMostNoise] or negative trials.
 std::vector<double> noisy_makespans(const Plan& plan, std::span<const double> task_s, double noise, int trials,
                                     std::uint64_t seed);
 

@@ -8,11 +8,11 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <optional>
-#include <sstream>
 
 #include "cli/cli.h"
 #include "cli/inputs.h"
 #include "cli/report.h"
+#include "cli/schedules.h"
 #include "cli/table.h"
 #include "dhp/bound.h"
 #include "dhp/error.h"
@@ -54,13 +54,6 @@ struct Entry {
 
   bool planned() const { return reason.empty(); }
 };
-
-/// The value that a share `q` of the values does not exceed, the nearest rank of them.
-double percentile(std::vector<double> values, double q) {
-  std::sort(values.begin(), values.end());
-  const auto rank = static_cast<std::size_t>(std::ceil(q * static_cast<double>(values.size())));
-  return values[std::max<std::size_t>(rank, 1) - 1];
-}
 
 Noisy noisy_of(const CompareCommand& command, const Plan& plan) {
   const Inputs& in = command.inputs;
@@ -105,30 +98,6 @@ Entry try_planner(const CompareCommand& command, const std::string& schedule) {
   if (!uses_all_to_all(entry.plan)) entry.bound_s = tighter_lower_bound_s(in.batch, in.cluster, in.cost);
   if (command.noise > 0.0) entry.noisy = noisy_of(command, entry.plan);
   return entry;
-}
-
-/// A typing error is bad input; a number that a planner cannot use is its own reason in the table.
-bool is_known(const std::string& schedule) {
-  const std::vector<PlannerInfo>& infos = planners();
-  return std::any_of(infos.begin(), infos.end(), [name = schedule.substr(0, schedule.find(':'))](const auto& info) {
-    return info.name.substr(0, info.name.find(':')) == name;
-  });
-}
-
-std::vector<std::string> schedules_of(const CompareCommand& command) {
-  std::vector<std::string> names;
-  if (command.schedules.empty()) {
-    for (const PlannerInfo& planner : planners()) {
-      if (planner.name.find(':') == std::string::npos) names.push_back(planner.name);
-    }
-    return names;
-  }
-  std::istringstream list(command.schedules);
-  for (std::string name; std::getline(list, name, ',');) {
-    if (!is_known(name)) throw InputError("--schedules", "", "found \"" + name + "\", which is no planner");
-    names.push_back(name);
-  }
-  return names;
 }
 
 std::string to_text(const std::vector<Entry>& entries, const CompareCommand& command) {
@@ -207,7 +176,7 @@ Json to_json(const Entry& entry) {
 int run(CompareCommand& command) {
   command.inputs.read();
   std::vector<Entry> entries;
-  for (const std::string& schedule : schedules_of(command)) entries.push_back(try_planner(command, schedule));
+  for (const std::string& schedule : schedules_of(command.schedules)) entries.push_back(try_planner(command, schedule));
   std::stable_sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
     if (a.planned() != b.planned()) return a.planned();
     return a.planned() && a.metrics.makespan_s < b.metrics.makespan_s;
@@ -231,8 +200,7 @@ void add_compare_command(CLI::App& app, int& exit_code) {
   auto command = std::make_shared<CompareCommand>();
   CLI::App& sub = *app.add_subcommand("compare", "Plan a batch with every planner and compare the plans");
   command->inputs.add_options(sub);
-  sub.add_option("--schedules", command->schedules, "planners of dhp plan, with commas between them; all unless given")
-      ->type_name("NAME,...");
+  add_schedules_option(sub, command->schedules);
   sub.add_option("--noise", command->noise, "sigma of the log-normal error of each task's time; 0: none")
       ->check(CLI::Range(0.0, kMostNoise))
       ->capture_default_str();

@@ -1,4 +1,4 @@
-// dhp: plans, checks and explains batches; `dhp NAME` runs dhp-NAME for every other NAME.
+// dhp: plans, checks, explains and simulates batches; `dhp NAME` runs dhp-NAME for every other NAME.
 
 #include <algorithm>
 #include <exception>
@@ -60,6 +60,7 @@ int run(int argc, char** argv) {
   add_explain_command(app, exit_code);
   add_compare_command(app, exit_code);
   add_cost_command(app, exit_code);
+  add_simulate_command(app, exit_code);
   if (const std::string more = externals_text(); !more.empty()) app.footer(more);
 
   const std::vector<std::string> words(argv + 1, argv + argc);

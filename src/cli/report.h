@@ -2,6 +2,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <vector>
 
 #include "dhp/explain.h"
 
@@ -27,6 +28,9 @@ std::string change_text(double from, double to);
 
 /// "1 task", "2 tasks", "3 micro-batches"
 std::string count(std::size_t number, const std::string& what);
+
+/// The value that a share `q` of the values does not exceed, the nearest rank of them. There must be one.
+double percentile(std::vector<double> values, double q);
 
 /// {"1": 171, "2": 32}: tasks by degree.
 nlohmann::ordered_json degrees_json(const Explanation& explanation);

@@ -63,6 +63,11 @@ std::optional<Cluster> resized_preset(const std::string& name) {
   return std::nullopt;
 }
 
+std::string format_limit(const char* name, double bytes_per_s) {
+  if (bytes_per_s == 0.0) return "";
+  return ",\n \"" + std::string(name) + "\": " + format_number(bytes_per_s);
+}
+
 void check_speeds(const Cluster& cluster, const std::string& source) {
   if (cluster.rank_speed.empty()) return;
   if (std::ssize(cluster.rank_speed) != cluster.ranks()) {
@@ -99,6 +104,10 @@ void validate(const Cluster& cluster, const std::string& source) {
                          " ranks, expected at most " + std::to_string(kMaxRanks) + " ranks in all");
   }
   check_speeds(cluster, source);
+  for (const auto& [name, limit] : {std::pair{"node_bandwidth_bytes_per_s", cluster.node_bandwidth_bytes_per_s},
+                                    std::pair{"switch_bandwidth_bytes_per_s", cluster.switch_bandwidth_bytes_per_s}}) {
+    if (!(limit >= 0.0)) throw InputError(source, name, "found a negative number, expected bytes a second, or 0: none");
+  }
 }
 
 Cluster read_cluster(const std::string& file) {
@@ -118,6 +127,8 @@ Cluster parse_cluster(std::string_view text, const std::string& source) {
   cluster.intra_node = parse_link(root.object("intra_node"));
   cluster.inter_node = parse_link(root.object("inter_node"));
   if (root.has_value("rank_speed")) cluster.rank_speed = root.numbers("rank_speed");
+  cluster.node_bandwidth_bytes_per_s = root.non_negative_or("node_bandwidth_bytes_per_s", 0.0);
+  cluster.switch_bandwidth_bytes_per_s = root.non_negative_or("switch_bandwidth_bytes_per_s", 0.0);
   validate(cluster, source);
   return cluster;
 }
@@ -127,7 +138,9 @@ std::string to_json(const Cluster& cluster) {
          ", \"ranks_per_node\": " + std::to_string(cluster.ranks_per_node) +
          ", \"memory_bytes\": " + format_number(cluster.memory_bytes) +
          ",\n \"intra_node\": " + format_link(cluster.intra_node) +
-         ",\n \"inter_node\": " + format_link(cluster.inter_node) + format_speeds(cluster.rank_speed) + "}\n";
+         ",\n \"inter_node\": " + format_link(cluster.inter_node) + format_speeds(cluster.rank_speed) +
+         format_limit("node_bandwidth_bytes_per_s", cluster.node_bandwidth_bytes_per_s) +
+         format_limit("switch_bandwidth_bytes_per_s", cluster.switch_bandwidth_bytes_per_s) + "}\n";
 }
 
 }  // namespace dhp

@@ -42,6 +42,8 @@ CostModel parse_cost_model(std::string_view text, const std::string& source) {
   cost.token_bytes = root.non_negative("token_bytes");
   cost.patch_bytes = root.non_negative_or("patch_bytes", 0.0);
   cost.state_bytes = root.non_negative("state_bytes");
+  cost.gradient_bytes = root.non_negative_or("gradient_bytes", 0.0);
+  cost.optimizer_s = root.non_negative_or("optimizer_s", 0.0);
   return cost;
 }
 
@@ -53,9 +55,13 @@ std::string to_json(const CostModel& cost) {
   // Head counts are left out where they are not known.
   if (cost.query_heads > 0) text += "\"query_heads\": " + std::to_string(cost.query_heads) + ", ";
   if (cost.kv_heads > 0) text += "\"kv_heads\": " + std::to_string(cost.kv_heads) + ", ";
-  return text + "\"token_bytes\": " + format_number(cost.token_bytes) +
-         ", \"patch_bytes\": " + format_number(cost.patch_bytes) +
-         ", \"state_bytes\": " + format_number(cost.state_bytes) + "}\n";
+  text += "\"token_bytes\": " + format_number(cost.token_bytes) +
+          ", \"patch_bytes\": " + format_number(cost.patch_bytes) +
+          ", \"state_bytes\": " + format_number(cost.state_bytes);
+  // What no planner needs is left out where it is not known, too.
+  if (cost.gradient_bytes > 0.0) text += ", \"gradient_bytes\": " + format_number(cost.gradient_bytes);
+  if (cost.optimizer_s > 0.0) text += ", \"optimizer_s\": " + format_number(cost.optimizer_s);
+  return text + "}\n";
 }
 
 }  // namespace dhp

@@ -17,11 +17,6 @@ double latency_s(const Cluster& cluster, const GroupShape& shape) {
   return std::max(cluster.intra_node.latency_s, cluster.inter_node.latency_s);
 }
 
-/// Bytes per second that a rank can send to the other `members - 1` of its group on one node.
-double node_bandwidth(const Cluster& cluster, int members) {
-  return cluster.intra_node.bandwidth_bytes_per_s * std::max(1, std::min(cluster.intra_node.links, members - 1));
-}
-
 double ring_transfer_s(const Cluster& cluster, const GroupShape& shape, double bytes) {
   double bandwidth = cluster.intra_node.bandwidth_bytes_per_s;
   if (shape.nodes > 1) {
@@ -32,7 +27,7 @@ double ring_transfer_s(const Cluster& cluster, const GroupShape& shape, double b
 }
 
 double direct_transfer_s(const Cluster& cluster, const GroupShape& shape, double bytes) {
-  const double inside = (shape.most_on_node - 1) * bytes / node_bandwidth(cluster, shape.most_on_node);
+  const double inside = (shape.most_on_node - 1) * bytes / bandwidth_inside(cluster, shape.most_on_node);
   if (shape.nodes == 1) return inside;
   const double across = (shape.degree - shape.fewest_on_node) * bytes / cluster.inter_node.bandwidth_bytes_per_s;
   return std::max(inside, across);
@@ -45,9 +40,9 @@ double hierarchical_transfer_s(const Cluster& cluster, const GroupShape& shape, 
   const double fewest = shape.fewest_on_node;
   // Shards of the fullest node that one member of the emptiest takes in per round.
   const double relayed = std::ceil(most / fewest);
-  const double fullest = nodes * (most - 1) * bytes / node_bandwidth(cluster, shape.most_on_node);
+  const double fullest = nodes * (most - 1) * bytes / bandwidth_inside(cluster, shape.most_on_node);
   const double emptiest =
-      (1 + (nodes - 1) * relayed) * (fewest - 1) * bytes / node_bandwidth(cluster, shape.fewest_on_node);
+      (1 + (nodes - 1) * relayed) * (fewest - 1) * bytes / bandwidth_inside(cluster, shape.fewest_on_node);
   const double across = (nodes - 1) * relayed * bytes / cluster.inter_node.bandwidth_bytes_per_s;
   return std::max({fullest, emptiest, across});
 }
@@ -102,15 +97,10 @@ double ring_attention_s(const CostModel& cost, const Cluster& cluster, const Pas
          ring_exposed_s(cost, cluster, pass, load, shape, exchange);
 }
 
-/// Transfers of one pass of all_to_all.
 double all_to_all_transfer_s(const CostModel& cost, const Cluster& cluster, const PassCost& pass, const Load& load,
                              const GroupShape& shape) {
-  if (shape.degree == 1) return 0.0;
-  const double degree = shape.degree;
-  const double bytes = pass.all_to_all_bytes_per_token * load.tokens / degree * (degree - 1) / degree;
-  const double bandwidth =
-      shape.nodes == 1 ? node_bandwidth(cluster, shape.degree) : cluster.inter_node.bandwidth_bytes_per_s;
-  return 4.0 * cost.layers * latency_s(cluster, shape) + bytes / bandwidth;
+  const AllToAll transfer = all_to_all_transfer(cost, cluster, pass, load, shape);
+  return transfer.latency_s + transfer.bytes_s;
 }
 
 /// Attention of one pass with whole sequences and split heads; nothing is hidden.
@@ -133,6 +123,20 @@ void check_all_to_all(const CostModel& cost) {
 }
 
 }  // namespace
+
+double bandwidth_inside(const Cluster& cluster, int members) {
+  return cluster.intra_node.bandwidth_bytes_per_s * std::max(1, std::min(cluster.intra_node.links, members - 1));
+}
+
+AllToAll all_to_all_transfer(const CostModel& cost, const Cluster& cluster, const PassCost& pass, const Load& load,
+                             const GroupShape& shape) {
+  if (shape.degree == 1) return {};
+  const double degree = shape.degree;
+  const double bytes = pass.all_to_all_bytes_per_token * load.tokens / degree * (degree - 1) / degree;
+  const double bandwidth =
+      shape.nodes == 1 ? bandwidth_inside(cluster, shape.degree) : cluster.inter_node.bandwidth_bytes_per_s;
+  return {.latency_s = 4.0 * cost.layers * latency_s(cluster, shape), .bytes_s = bytes / bandwidth, .bytes = bytes};
+}
 
 double exposed_transfer_s(const CostModel& cost, const Cluster& cluster, const Load& load, const GroupShape& shape,
                           Exchange exchange) {

@@ -37,20 +37,31 @@ double exponential(double x) {
   return power;
 }
 
+void check_noise(double noise) {
+  if (!(noise >= 0.0 && noise <= kMostNoise)) throw std::invalid_argument("noise outside 0 to 1");
+}
+
 }  // namespace
+
+std::vector<double> noise_factors(std::size_t tasks, double noise, std::uint64_t seed, int trial) {
+  check_noise(noise);
+  const std::uint64_t trial_key = mix(mix(seed) + static_cast<std::uint64_t>(trial));
+  std::vector<double> factors(tasks);
+  for (std::size_t task = 0; task < tasks; ++task) {
+    factors[task] = exponential(noise * normal(mix(trial_key + task)) - noise * noise / 2);  // of mean 1
+  }
+  return factors;
+}
 
 std::vector<double> noisy_makespans(const Plan& plan, std::span<const double> task_s, double noise, int trials,
                                     std::uint64_t seed) {
-  if (!(noise >= 0.0 && noise <= kMostNoise)) throw std::invalid_argument("noisy_makespans: noise outside 0 to 1");
+  check_noise(noise);
   if (trials < 0) throw std::invalid_argument("noisy_makespans: fewer than 0 trials");
   std::vector<double> makespans;
   std::vector<double> noisy_s(task_s.size());
   for (int trial = 0; trial < trials; ++trial) {
-    const std::uint64_t trial_key = mix(mix(seed) + static_cast<std::uint64_t>(trial));
-    for (std::size_t task = 0; task < task_s.size(); ++task) {
-      const double z = normal(mix(trial_key + task));
-      noisy_s[task] = task_s[task] * exponential(noise * z - noise * noise / 2);  // of mean 1
-    }
+    const std::vector<double> factors = noise_factors(task_s.size(), noise, seed, trial);
+    for (std::size_t task = 0; task < task_s.size(); ++task) noisy_s[task] = task_s[task] * factors[task];
     makespans.push_back(replay(plan, noisy_s).makespan_s);
   }
   return makespans;

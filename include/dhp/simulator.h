@@ -1,0 +1,100 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "dhp/plan.h"
+#include "dhp/result.h"
+
+namespace dhp {
+
+/// Runs a plan on a model of the cluster, event by event; docs/simulator.md.
+///
+///     const Simulation simulation = simulate(plan, batch, cluster, cost, {.steps = 10, .noise = 0.08});
+///     for (const SimulatedStep& step : simulation.steps) std::cout << step.seconds << '\n';
+///
+/// Where no link is shared between tasks (the cluster has neither node_bandwidth_bytes_per_s nor
+/// switch_bandwidth_bytes_per_s) every task takes what task_seconds() says, and starts when replay() says, to rounding.
+
+struct SimulateOptions {
+  int steps = 1;
+  /// Every part of a task takes its time times a factor of the task's own (noise_factors(), step k is trial k).
+  double noise = 0.0;
+  std::uint64_t seed = 7;
+  /// Planning of the next batch, on a processor of its own behind this step.
+  double planning_s = 0.0;
+  /// Keep what happens inside tasks: SimulatedStep::segments.
+  bool record = false;
+};
+
+/// A stretch of time in a task, the same for all ranks of its group.
+struct Segment {
+  enum class Kind {
+    task,      ///< fixed cost of a task
+    vision,    ///< vision tower, forward and backward
+    linear,    ///< what grows with tokens
+    block,     ///< one attention step: queries with one shard of keys and values
+    transfer,  ///< shards on their way, behind blocks or not
+    wait,      ///< for a transfer, with nothing to compute
+  };
+  Kind kind = Kind::task;
+  bool backward = false;
+  int task = 0;
+  int step = 0;  ///< of blocks, from 0; of transfers, from 1: transfer k brings the shard of block k
+  double start_s = 0.0;
+  double end_s = 0.0;
+  double bytes = 0.0;  ///< of transfers: moved between all ranks of the group
+};
+
+struct SimulatedTask {
+  double start_s = 0.0;
+  double end_s = 0.0;
+  double forward_end_s = 0.0;  ///< when its activations are largest
+  double transfer_s = 0.0;     ///< shards were on their way, hidden or not
+  double exposed_s = 0.0;      ///< its ranks did nothing but wait for them
+  double compute_s() const { return end_s - start_s - exposed_s; }
+};
+
+/// Where the time of a rank goes. The figures add up to the step's seconds, except of ranks out of service: all 0.
+struct SimulatedRank {
+  double compute_s = 0.0;
+  IdleTime idle = {};
+  double reduce_s = 0.0;     ///< gradient reduction
+  double optimizer_s = 0.0;  ///< of this rank
+  double transfer_s = 0.0;   ///< shards of its tasks were on their way: what of it is not idle.transfer_s was hidden
+};
+
+struct SimulatedStep {
+  double seconds = 0.0;                   ///< the whole step
+  double tasks_end_s = 0.0;               ///< the makespan of the plan
+  double reduce_end_s = 0.0;              ///< gradients are summed; then the optimizer
+  double optimizer_end_s = 0.0;           ///< then, if planning takes longer, the next batch is awaited
+  double shard_bytes = 0.0;               ///< moved between ranks for tasks, both passes
+  double crossing_bytes = 0.0;            ///< the part of it that went from node to node
+  std::vector<SimulatedTask> tasks = {};  ///< in plan order
+  std::vector<SimulatedRank> ranks = {};
+  std::vector<Segment> segments = {};  ///< if recorded: by end, then task
+};
+
+struct Simulation {
+  std::vector<SimulatedStep> steps = {};
+};
+
+/// The plan must be valid (check_plan). Throws InputError where a time does not fit a double, and std::invalid_argument
+/// for options out of range.
+Simulation simulate(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
+                    const SimulateOptions& options = {});
+
+/// What every rank in service does from the start of the step to its end, rank by rank; time without a task is left
+/// out. The step must be recorded.
+std::vector<ResultSpan> rank_spans(const Plan& plan, const Cluster& cluster, const SimulatedStep& step);
+
+/// Activations of every rank: they grow from the start of a task to the end of its forward pass, and shrink from there.
+std::vector<MemoryPoint> memory_over_time(const Plan& plan, const Batch& batch, const CostModel& cost,
+                                          const SimulatedStep& step);
+
+/// The whole simulation, with timeline and memory of its first step, which must be recorded.
+Result to_result(const Simulation& simulation, const Plan& plan, const Batch& batch, const Cluster& cluster,
+                 const CostModel& cost);
+
+}  // namespace dhp

@@ -1,0 +1,42 @@
+#include "cli/schedules.h"
+
+#include <algorithm>
+#include <sstream>
+
+#include "dhp/error.h"
+#include "dhp/planner.h"
+
+namespace dhp::cli {
+namespace {
+
+bool is_known(const std::string& schedule) {
+  const std::vector<PlannerInfo>& infos = planners();
+  return std::any_of(infos.begin(), infos.end(), [name = schedule.substr(0, schedule.find(':'))](const auto& info) {
+    return info.name.substr(0, info.name.find(':')) == name;
+  });
+}
+
+}  // namespace
+
+void add_schedules_option(CLI::App& command, std::string& schedules) {
+  command.add_option("--schedules", schedules, "planners of dhp plan, with commas between them; all unless given")
+      ->type_name("NAME,...");
+}
+
+std::vector<std::string> schedules_of(const std::string& list) {
+  std::vector<std::string> names;
+  if (list.empty()) {
+    for (const PlannerInfo& planner : planners()) {
+      if (planner.name.find(':') == std::string::npos) names.push_back(planner.name);
+    }
+    return names;
+  }
+  std::istringstream words(list);
+  for (std::string name; std::getline(words, name, ',');) {
+    if (!is_known(name)) throw InputError("--schedules", "", "found \"" + name + "\", which is no planner");
+    names.push_back(name);
+  }
+  return names;
+}
+
+}  // namespace dhp::cli

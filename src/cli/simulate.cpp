@@ -1,0 +1,276 @@
+// dhp simulate: what a plan does on a cluster, event by event.
+
+#include "cli/simulate.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "cli/cli.h"
+#include "cli/inputs.h"
+#include "cli/report.h"
+#include "cli/schedules.h"
+#include "dhp/error.h"
+#include "dhp/metrics.h"
+#include "dhp/trace.h"
+
+namespace dhp::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// The three files and the plan, read and found to belong together.
+struct Subject {
+  Batch batch;
+  Cluster cluster;
+  CostModel cost;
+  Plan plan;
+};
+
+const std::string& only_one(const std::vector<std::string>& files, const std::string& flag) {
+  if (files.size() == 1) return files.front();
+  throw InputError(flag, "", "found " + std::to_string(files.size()) + " of them, expected one; for more, --sweep");
+}
+
+Subject read(const SimulateCommand& command) {
+  if (command.plan_file.empty()) throw InputError("--plan", "", "missing; --sweep plans by itself");
+  return {.batch = read_batch(only_one(command.batch_files, "--batch")),
+          .cluster = read_cluster(only_one(command.cluster_files, "--cluster")),
+          .cost = read_cost_model(only_one(command.cost_files, "--cost")),
+          .plan = read_plan(command.plan_file)};
+}
+
+std::string steps_text(const SimulateCommand& command, const SimulationSummary& summary) {
+  if (command.options.steps == 1) return "";
+  return "steps     " + std::to_string(command.options.steps) + (command.options.noise > 0.0 ? ", " : "") +
+         noise_text(command.options) + ": " + seconds_text(summary.least_s) + " to " + seconds_text(summary.most_s) +
+         ", 95 % at most " + seconds_text(summary.percentile95_s) + '\n';
+}
+
+std::string end_text(const SimulateCommand& command, const SimulatedStep& step) {
+  std::string text;
+  if (step.optimizer_end_s > step.tasks_end_s) {
+    text += "end       " + seconds_text(step.reduce_end_s - step.tasks_end_s) + " gradient reduction, " +
+            seconds_text(step.optimizer_end_s - step.reduce_end_s) + " optimizer\n";
+  }
+  if (command.options.planning_s > 0.0) {
+    const double shown_s = step.seconds - step.optimizer_end_s;
+    text += "planning  " + seconds_text(command.options.planning_s) + " for the next batch, " +
+            (shown_s > 0.0 ? seconds_text(shown_s) + " longer than the step" : "hidden behind the step") + '\n';
+  }
+  return text;
+}
+
+/// Seconds in which shards were on their way, and in which ranks waited for them, summed over ranks.
+std::pair<double, double> transfers(const SimulatedStep& step) {
+  std::pair<double, double> sums = {0.0, 0.0};
+  for (const SimulatedRank& rank : step.ranks) {
+    sums.first += rank.transfer_s;
+    sums.second += rank.idle.transfer_s;
+  }
+  return sums;
+}
+
+std::string to_text(const SimulateCommand& command, const Subject& subject, const Simulation& simulation,
+                    const Result& result) {
+  const SimulationSummary summary = summarise(simulation, subject.cluster);
+  const SimulatedStep& step = simulation.steps.front();
+  std::string text =
+      "step " + seconds_text(summary.mean_s) + " (plan predicted " + seconds_text(*result.steps.front().predicted_s) +
+      (result.steps.front().lower_bound_s ? ", bound " + seconds_text(*result.steps.front().lower_bound_s) : "") +
+      "), idle " + idle_text(summary) + '\n';
+  text += steps_text(command, summary);
+  text += end_text(command, step);
+  if (step.shard_bytes > 0.0) {
+    const auto [transfer_s, exposed_s] = transfers(step);
+    text += "moved     " + bytes_text(step.shard_bytes) + " between ranks, " + bytes_text(step.crossing_bytes) +
+            " of it between nodes";
+    if (transfer_s > 0.0) text += "; " + percent_text(1.0 - exposed_s / transfer_s) + " of the time behind attention";
+    text += '\n';
+  }
+  const std::vector<double>& peaks = result.memory->peak_bytes;
+  const auto fullest = std::max_element(peaks.begin(), peaks.end());
+  if (fullest != peaks.end() && *fullest > 0.0) {
+    text += "memory    " + bytes_text(*fullest) + " of activations on rank " + std::to_string(fullest - peaks.begin()) +
+            ", " + percent_text(*fullest / result.memory->budget_bytes) + " of its budget\n";
+  }
+  return text;
+}
+
+Json to_json(const SimulatedStep& step, const ResultStep& result) {
+  const auto [transfer_s, exposed_s] = transfers(step);
+  return {{"step", result.step},
+          {"seconds", step.seconds},
+          {"tasks_end_s", step.tasks_end_s},
+          {"reduce_end_s", step.reduce_end_s},
+          {"optimizer_end_s", step.optimizer_end_s},
+          {"idle_s", idle_json(result.idle)},
+          {"communication_s", transfer_s},
+          {"exposed_communication_s", exposed_s},
+          {"shard_bytes", step.shard_bytes},
+          {"crossing_bytes", step.crossing_bytes}};
+}
+
+/// Every rank over all steps. Gradient reduction is communication that nothing hides.
+Json ranks_json(const Simulation& simulation) {
+  std::vector<SimulatedRank> sums(simulation.steps.front().ranks.size());
+  for (const SimulatedStep& step : simulation.steps) {
+    for (std::size_t rank = 0; rank < sums.size(); ++rank) {
+      const SimulatedRank& at = step.ranks[rank];
+      sums[rank].compute_s += at.compute_s;
+      sums[rank].idle += at.idle;
+      sums[rank].reduce_s += at.reduce_s;
+      sums[rank].optimizer_s += at.optimizer_s;
+      sums[rank].transfer_s += at.transfer_s;
+    }
+  }
+  Json ranks = Json::array();
+  for (std::size_t rank = 0; rank < sums.size(); ++rank) {
+    const SimulatedRank& at = sums[rank];
+    ranks.push_back({{"rank", rank},
+                     {"compute_s", at.compute_s},
+                     {"idle_s", idle_json(at.idle)},
+                     {"reduce_s", at.reduce_s},
+                     {"optimizer_s", at.optimizer_s},
+                     {"communication_s", at.transfer_s + at.reduce_s},
+                     {"exposed_communication_s", at.idle.transfer_s + at.reduce_s}});
+  }
+  return ranks;
+}
+
+std::string to_json(const SimulateCommand& command, const Subject& subject, const Simulation& simulation,
+                    const Result& result) {
+  const SimulationSummary summary = summarise(simulation, subject.cluster);
+  Json json = {{"schedule", result.schedule},
+               {"ranks", result.ranks},
+               {"predicted_s", *result.steps.front().predicted_s},
+               {"mean_s", summary.mean_s},
+               {"least_s", summary.least_s},
+               {"percentile95_s", summary.percentile95_s},
+               {"most_s", summary.most_s},
+               {"idle_share", summary.idle_share()},
+               {"noise", command.options.noise},
+               {"seed", command.options.seed},
+               {"memory", {{"budget_bytes", result.memory->budget_bytes}, {"peak_bytes", result.memory->peak_bytes}}}};
+  Json steps = Json::array();
+  for (std::size_t i = 0; i < simulation.steps.size(); ++i) {
+    steps.push_back(to_json(simulation.steps[i], result.steps[i]));
+  }
+  json["steps"] = std::move(steps);
+  json["rank_totals"] = ranks_json(simulation);
+  return line(json.dump(1));
+}
+
+/// A folder with a file a rank, or one file with all of them.
+void write_trace(const std::string& place, const Subject& subject, const Simulation& simulation) {
+  const auto& [batch, cluster, cost, plan] = subject;
+  const std::filesystem::path path = place;
+  if (!place.ends_with('/') && !std::filesystem::is_directory(path)) {
+    return write_atomically(place, chrome_trace(simulation, plan, batch, cluster, cost));
+  }
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (error) throw InputError(place, "", "cannot be made: " + error.message());
+  for (const Rank rank : cluster.live_ranks()) {
+    write_atomically((path / rank_trace_name(rank)).string(), rank_trace(simulation, plan, cluster, rank));
+  }
+}
+
+int run(SimulateCommand& command) {
+  if (command.sweep) return run_sweep(command);
+  Subject subject = read(command);
+  const auto& [batch, cluster, cost, plan] = subject;
+  const std::vector<std::string> violations = check_plan(plan, batch, cluster, cost);
+  if (!violations.empty()) {
+    std::cerr << "dhp: " << command.plan_file << " is not a valid plan for this batch: " << violations.front();
+    if (violations.size() > 1) std::cerr << " (and " << violations.size() - 1 << " more; see dhp check)";
+    std::cerr << '\n';
+    return kNo;
+  }
+  annotate(subject.plan, batch, cluster, cost);  // the plan may have come without predictions, or with another bound
+  certify(subject.plan, batch, cluster, cost);
+  command.options.record = true;
+  const Simulation simulation = simulate(plan, batch, cluster, cost, command.options);
+  const Result result = to_result(simulation, plan, batch, cluster, cost);
+  if (!command.trace.empty()) write_trace(command.trace, subject, simulation);
+  if (!command.result_file.empty()) write_atomically(command.result_file, dhp::to_json(result));
+  std::cout << (command.json ? to_json(command, subject, simulation, result)
+                             : to_text(command, subject, simulation, result));
+  return kOk;
+}
+
+}  // namespace
+
+SimulationSummary summarise(const Simulation& simulation, const Cluster& cluster) {
+  SimulationSummary summary;
+  std::vector<double> seconds;
+  for (const SimulatedStep& step : simulation.steps) {
+    seconds.push_back(step.seconds);
+    for (const SimulatedRank& rank : step.ranks) summary.idle += rank.idle;
+  }
+  const double sum = std::accumulate(seconds.begin(), seconds.end(), 0.0);
+  constexpr double kTail = 0.95;
+  summary.mean_s = sum / static_cast<double>(seconds.size());
+  summary.least_s = *std::min_element(seconds.begin(), seconds.end());
+  summary.most_s = *std::max_element(seconds.begin(), seconds.end());
+  summary.percentile95_s = percentile(seconds, kTail);
+  summary.capacity_s = sum * static_cast<double>(cluster.live_ranks().size());
+  return summary;
+}
+
+std::string idle_text(const SimulationSummary& summary) {
+  const auto share = [&](double seconds) {
+    return percent_text(summary.capacity_s > 0.0 ? seconds / summary.capacity_s : 0.0);
+  };
+  const IdleTime& idle = summary.idle;
+  return share(idle.total_s()) + ": peer " + share(idle.peer_s) + ", transfer " + share(idle.transfer_s) + ", data " +
+         share(idle.data_s) + ", no task " + share(idle.no_task_s);
+}
+
+Json idle_json(const IdleTime& idle) {
+  return {{"peer", idle.peer_s}, {"transfer", idle.transfer_s}, {"data", idle.data_s}, {"no_task", idle.no_task_s}};
+}
+
+std::string noise_text(const SimulateOptions& options) {
+  if (!(options.noise > 0.0)) return "";
+  return "noise " + fixed_text(options.noise, 2) + ", seed " + std::to_string(options.seed);
+}
+
+void add_simulate_command(CLI::App& app, int& exit_code) {
+  auto command = std::make_shared<SimulateCommand>();
+  CLI::App& sub = *app.add_subcommand("simulate", "Run a plan on a model of the cluster, event by event");
+  sub.add_option("--batch", command->batch_files, "dhp.batch/1 JSON, or CSV with the header id,tokens,patches")
+      ->required();
+  sub.add_option("--cluster", command->cluster_files, "dhp.cluster/1 JSON")->required();
+  sub.add_option("--cost", command->cost_files, "dhp.cost/1 JSON")->required();
+  sub.add_option("--plan", command->plan_file, "dhp.plan/1 JSON");
+  sub.add_option("--steps", command->options.steps, "how often to run the plan, each time with other noise")
+      ->check(CLI::Range(1, 1'000'000))
+      ->capture_default_str();
+  sub.add_option("--noise", command->options.noise, "sigma of the log-normal error of each task's time; 0: none")
+      ->check(CLI::Range(0.0, kMostNoise))
+      ->capture_default_str();
+  sub.add_option("--seed", command->options.seed, "of the noise")->capture_default_str();
+  sub.add_option("--planning-s", command->options.planning_s, "seconds that planning the next batch takes meanwhile")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  sub.add_option("--trace", command->trace,
+                 "file for a Chrome trace (Perfetto), or a folder, ending in /, for one file a rank as Holistic Trace\n"
+                 "Analysis reads them");
+  sub.add_option("--result", command->result_file, "file for the result (dhp.result/1 JSON), for dhp report");
+  sub.add_flag("--sweep", command->sweep,
+               "no --plan: every planner on every --batch, --cluster and --cost, which may be given several times");
+  add_schedules_option(sub, command->schedules);
+  add_plan_options(sub, command->plan_options);
+  add_output_format(sub, command->json);
+  sub.footer(
+      "Idle time by cause: peer (ready, another rank is not), transfer (waits for shards), data (the next batch is\n"
+      "not planned yet), no task (nothing left to run). Ranks out of service do not count.\n"
+      "Exit codes: 0 simulated, 1 not a valid plan for the batch, or no planner has one, 2 bad input.");
+  sub.callback([command, &exit_code] { exit_code = run(*command); });
+}
+
+}  // namespace dhp::cli

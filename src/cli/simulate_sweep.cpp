@@ -1,0 +1,187 @@
+// dhp simulate --sweep: planners x batches x clusters x cost models.
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "cli/cli.h"
+#include "cli/progress.h"
+#include "cli/report.h"
+#include "cli/schedules.h"
+#include "cli/simulate.h"
+#include "cli/table.h"
+#include "dhp/error.h"
+
+namespace dhp::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+template <typename Value>
+struct Named {
+  std::string name;  // of the file, without folder and ending
+  Value value;
+};
+
+template <typename Value, typename Read>
+std::vector<Named<Value>> read_all(const std::vector<std::string>& files, const Read& read) {
+  std::vector<Named<Value>> all;
+  for (const std::string& file : files) all.push_back({std::filesystem::path(file).stem().string(), read(file)});
+  return all;
+}
+
+/// One planner on one batch, cluster and cost model.
+struct Run {
+  std::string schedule;
+  std::string batch;
+  std::string cluster;
+  std::string cost;
+  std::string reason = {};  ///< why there is no plan
+  double planning_s = 0.0;
+  double predicted_s = 0.0;
+  double lower_bound_s = 0.0;
+  double crossing_bytes = 0.0;  ///< of the first step
+  SimulationSummary summary = {};
+};
+
+void simulate_run(Run& run, const SimulateCommand& command, const Batch& batch, const Cluster& cluster,
+                  const CostModel& cost) {
+  PlanOptions options = command.plan_options;
+  options.schedule = run.schedule;
+  const auto begin = std::chrono::steady_clock::now();
+  PlanResult result;
+  try {
+    result = plan_batch(batch, cluster, cost, options);
+  } catch (const InputError& error) {  // a rule of this planner's own
+    run.reason = error.what();
+    return;
+  }
+  run.planning_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  if (const auto* infeasible = std::get_if<Infeasible>(&result)) {
+    run.reason = infeasible->reason;
+    return;
+  }
+  Plan& plan = std::get<Plan>(result);
+  certify(plan, batch, cluster, cost);
+  run.schedule = plan.planner;
+  run.predicted_s = plan.predicted->makespan_s;
+  run.lower_bound_s = plan.predicted->lower_bound_s;
+  const Simulation simulation = simulate(plan, batch, cluster, cost, command.options);
+  run.crossing_bytes = simulation.steps.front().crossing_bytes;
+  run.summary = summarise(simulation, cluster);
+}
+
+std::vector<Run> run_all(const SimulateCommand& command) {
+  const auto batches = read_all<Batch>(command.batch_files, read_batch);
+  const auto clusters = read_all<Cluster>(command.cluster_files, read_cluster);
+  const auto costs = read_all<CostModel>(command.cost_files, read_cost_model);
+  std::vector<Run> runs;
+  const std::vector<std::string> schedules = schedules_of(command.schedules);
+  const std::size_t total = costs.size() * clusters.size() * batches.size() * schedules.size();
+  Progress progress(static_cast<int>(total));
+  for (const auto& [cost_name, cost] : costs) {
+    for (const auto& [cluster_name, cluster] : clusters) {
+      for (const auto& [batch_name, batch] : batches) {
+        for (const std::string& schedule : schedules) {
+          progress.show(static_cast<int>(runs.size()), schedule + ", " + batch_name + ", " + cluster_name);
+          Run& run = runs.emplace_back();
+          run.schedule = schedule;
+          run.batch = batch_name;
+          run.cluster = cluster_name;
+          run.cost = cost_name;
+          simulate_run(run, command, batch, cluster, cost);
+        }
+      }
+    }
+  }
+  return runs;
+}
+
+std::string to_text(const SimulateCommand& command, const std::vector<Run>& runs) {
+  std::vector<TextTable::Column> columns;
+  // A column that would say the same in all rows says nothing.
+  const bool shows[] = {command.cost_files.size() > 1, command.cluster_files.size() > 1,
+                        command.batch_files.size() > 1};
+  const char* headings[] = {"cost", "cluster", "batch"};
+  for (std::size_t i = 0; i < std::size(shows); ++i) {
+    if (shows[i]) columns.push_back({headings[i], TextTable::Align::left});
+  }
+  columns.push_back({"schedule", TextTable::Align::left});
+  for (const char* heading :
+       {"step", "95 %", "predicted", "× bound", "idle", "peer", "transfer", "no task", "between nodes", "planning"}) {
+    columns.push_back({heading});
+  }
+  TextTable table(std::move(columns));
+  for (const Run& run : runs) {
+    std::vector<std::string> cells;
+    const std::string names[] = {run.cost, run.cluster, run.batch};
+    for (std::size_t i = 0; i < std::size(shows); ++i) {
+      if (shows[i]) cells.push_back(names[i]);
+    }
+    cells.push_back(run.schedule);
+    if (!run.reason.empty()) {
+      cells.push_back(run.reason);
+      table.add(std::move(cells));
+      continue;
+    }
+    const SimulationSummary& s = run.summary;
+    const auto share = [&](double seconds) { return percent_text(s.capacity_s > 0.0 ? seconds / s.capacity_s : 0.0); };
+    for (std::string cell :
+         {seconds_text(s.mean_s), seconds_text(s.percentile95_s), seconds_text(run.predicted_s),
+          run.lower_bound_s > 0.0 ? fixed_text(s.mean_s / run.lower_bound_s, 3) : std::string("-"),
+          share(s.idle.total_s()), share(s.idle.peer_s), share(s.idle.transfer_s), share(s.idle.no_task_s),
+          bytes_text(run.crossing_bytes), fixed_text(run.planning_s * 1e3, 1) + " ms"}) {
+      cells.push_back(std::move(cell));
+    }
+    table.add(std::move(cells));
+  }
+  const std::string noise = noise_text(command.options);
+  return count(runs.size(), "run") + " of " + count(static_cast<std::size_t>(command.options.steps), "step") +
+         (noise.empty() ? "" : ", " + noise) + '\n' + table.text();
+}
+
+Json to_json(const Run& run) {
+  Json json = {{"schedule", run.schedule}, {"batch", run.batch}, {"cluster", run.cluster}, {"cost", run.cost}};
+  if (!run.reason.empty()) {
+    json["reason"] = run.reason;
+    return json;
+  }
+  json["mean_s"] = run.summary.mean_s;
+  json["least_s"] = run.summary.least_s;
+  json["percentile95_s"] = run.summary.percentile95_s;
+  json["most_s"] = run.summary.most_s;
+  json["predicted_s"] = run.predicted_s;
+  json["lower_bound_s"] = run.lower_bound_s;
+  json["idle_share"] = run.summary.idle_share();
+  json["idle_s"] = idle_json(run.summary.idle);
+  json["crossing_bytes"] = run.crossing_bytes;
+  json["planning_s"] = run.planning_s;
+  return json;
+}
+
+}  // namespace
+
+int run_sweep(const SimulateCommand& command) {
+  for (const auto& [flag, given] :
+       {std::pair{"--plan", !command.plan_file.empty()}, std::pair{"--trace", !command.trace.empty()},
+        std::pair{"--result", !command.result_file.empty()}}) {
+    if (given) throw InputError(flag, "", "is for one plan, not for --sweep");
+  }
+  const std::vector<Run> runs = run_all(command);
+  if (command.json) {
+    Json json = {{"steps", command.options.steps},
+                 {"noise", command.options.noise},
+                 {"seed", command.options.seed},
+                 {"runs", Json::array()}};
+    for (const Run& run : runs) json["runs"].push_back(to_json(run));
+    std::cout << line(json.dump(1));
+  } else {
+    std::cout << to_text(command, runs);
+  }
+  const bool any = std::any_of(runs.begin(), runs.end(), [](const Run& run) { return run.reason.empty(); });
+  return any ? kOk : kNo;
+}
+
+}  // namespace dhp::cli

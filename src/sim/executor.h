@@ -1,0 +1,17 @@
+#pragma once
+
+#include <vector>
+
+#include "dhp/simulator.h"
+#include "sim/program.h"
+
+namespace dhp {
+
+/// Runs one step: every task as soon as its ranks are ready and the schedule lets it, then the gradient reduction.
+/// Fills the step's tasks, bytes, segments (if `record`), tasks_end_s and reduce_end_s.
+///
+/// Programs stand in plan order; `reduce` may be empty. Throws InputError where a time does not fit a double.
+SimulatedStep execute(const Plan& plan, const Cluster& cluster, const std::vector<Program>& programs,
+                      const Program& reduce, bool record);
+
+}  // namespace dhp

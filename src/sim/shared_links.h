@@ -1,0 +1,83 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "dhp/cluster.h"
+#include "sim/program.h"
+
+namespace dhp {
+
+/// The links that tasks share: what each node sends to other nodes, what it receives, and the switch between all nodes.
+/// Streams share them max-min fairly, weighted by the ranks that feed each of them: no stream can be quicker without
+/// one becoming slower that is no quicker, per rank, already.
+///
+/// Time is the caller's. After all streams that start and arrive at one time, settle() works out anew how quick they
+/// are.
+class SharedLinks {
+ public:
+  explicit SharedLinks(const Cluster& cluster);
+
+  /// Whether the cluster has any limit that tasks share. Without one, streams need not be started.
+  bool any() const { return node_bytes_per_s_ > 0.0 || switch_bytes_per_s_ > 0.0; }
+
+  /// A stream that starts now on behalf of `owner`. Returns its number; numbers are used again after arrival.
+  int start(const NodeStream& stream, int owner, double now_s);
+
+  /// When the next stream arrives, if none starts until then; infinite if there is none.
+  double settle(double now_s);
+
+  /// Ends the streams that arrive at this time, which settle() said. Their owners, one a stream.
+  std::vector<int> arrive(double now_s);
+
+  double bytes_per_s(int stream) const { return streams_[index(stream)].bytes_per_s; }
+
+ private:
+  struct Link {
+    double bytes_per_s = 0.0;
+    std::vector<int> streams = {};
+    bool changed = false;
+    // The rest is of settle() alone.
+    std::uint64_t seen = 0;  // in which call
+    double free_bytes_per_s = 0.0;
+    double open_ranks = 0.0;  // that feed streams without a pace yet
+    int open_streams = 0;
+  };
+  struct Stream {
+    int owner = 0;
+    double left_bytes = 0.0;
+    double wanted_bytes_per_s = 0.0;
+    double ranks = 1.0;
+    double bytes_per_s = 0.0;
+    double since_s = 0.0;  // left_bytes is of this time
+    std::uint64_t seen = 0;
+    std::array<int, 3> links = {};
+    int link_count = 0;
+
+    std::span<const int> on() const { return {links.data(), static_cast<std::size_t>(link_count)}; }
+  };
+
+  static std::size_t index(int value) { return static_cast<std::size_t>(value); }
+  void touch(int link);
+  bool may_limit(const Link& link) const;
+  void reach(std::vector<int>& links, std::vector<int>& streams);
+  void share(const std::vector<int>& links, const std::vector<int>& streams);
+  void give(std::size_t at, int stream, double bytes_per_s);
+  static double level_of(const Link& link);
+  int fullest_of(const std::vector<int>& links) const;
+
+  double node_bytes_per_s_;
+  double switch_bytes_per_s_;
+  int nodes_;
+  std::vector<Link> links_;  // out of every node, into every node, the switch
+  std::vector<Stream> streams_;
+  std::vector<double> arrival_s_;  // by stream; infinite: none
+  std::vector<int> unused_;
+  std::vector<int> changed_;
+  std::uint64_t call_ = 0;
+  std::vector<double> paces_;  // of settle(), by place in its streams
+};
+
+}  // namespace dhp

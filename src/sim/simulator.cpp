@@ -1,0 +1,99 @@
+#include "dhp/simulator.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <unordered_map>
+
+#include "dhp/error.h"
+#include "dhp/metrics.h"
+#include "sim/executor.h"
+
+namespace dhp {
+namespace {
+
+std::size_t index(int value) { return static_cast<std::size_t>(value); }
+
+void check(const Plan& plan, const Cluster& cluster, const SimulateOptions& options) {
+  if (options.steps < 1) throw std::invalid_argument("simulate: fewer than 1 step");
+  if (!(options.noise >= 0.0 && options.noise <= kMostNoise)) throw std::invalid_argument("simulate: noise not 0 to 1");
+  if (!(options.planning_s >= 0.0)) throw std::invalid_argument("simulate: planning takes less than no time");
+  if (plan.ranks != cluster.ranks()) throw std::invalid_argument("simulate: the plan is for another cluster");
+  for (std::size_t i = 0; i < plan.tasks.size(); ++i) {
+    const Task& task = plan.tasks[i];
+    if (task.id != static_cast<int>(i)) throw std::invalid_argument("simulate: task ids do not count 0, 1, 2 …");
+    const bool exist =
+        std::all_of(task.ranks.begin(), task.ranks.end(), [&](Rank rank) { return rank >= 0 && rank < plan.ranks; });
+    if (task.ranks.empty() || !exist) throw std::invalid_argument("simulate: a task has ranks that do not exist");
+  }
+}
+
+std::vector<Program> programs_of(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost) {
+  std::unordered_map<std::int64_t, const Sequence*> by_id;  // looked up only, never walked
+  for (const Sequence& sequence : batch.sequences) by_id.emplace(sequence.id, &sequence);
+  std::vector<Program> programs;
+  programs.reserve(plan.tasks.size());
+  for (const Task& task : plan.tasks) {
+    Load load;
+    for (const std::int64_t id : task.sequences) {
+      const auto found = by_id.find(id);
+      if (found == by_id.end()) throw std::invalid_argument("simulate: a task has a sequence that the batch lacks");
+      load.add(*found->second);
+    }
+    programs.push_back(task_program(cost, cluster, load, task));
+  }
+  return programs;
+}
+
+/// What follows the tasks, and where the time of every rank went.
+void account(SimulatedStep& step, const Plan& plan, const Cluster& cluster, const CostModel& cost, double planning_s) {
+  step.optimizer_end_s = step.reduce_end_s;
+  for (const Rank rank : cluster.live_ranks()) {
+    step.optimizer_end_s =
+        std::max(step.optimizer_end_s, step.reduce_end_s + cost.optimizer_s / cluster.speed_of(rank));
+  }
+  step.seconds = std::max(step.optimizer_end_s, planning_s);
+  step.ranks.assign(index(plan.ranks), {});
+  std::vector<double> ready_s(index(plan.ranks), 0.0);
+  for (std::size_t i = 0; i < plan.tasks.size(); ++i) {
+    const SimulatedTask& task = step.tasks[i];
+    for (const Rank rank : plan.tasks[i].ranks) {
+      SimulatedRank& at = step.ranks[index(rank)];
+      at.compute_s += task.compute_s();
+      at.transfer_s += task.transfer_s;
+      at.idle.transfer_s += task.exposed_s;
+      at.idle.peer_s += task.start_s - ready_s[index(rank)];
+      ready_s[index(rank)] = task.end_s;
+    }
+  }
+  for (const Rank rank : cluster.live_ranks()) {
+    SimulatedRank& at = step.ranks[index(rank)];
+    at.reduce_s = step.reduce_end_s - step.tasks_end_s;
+    at.optimizer_s = cost.optimizer_s / cluster.speed_of(rank);
+    const double until_optimizer_s = step.optimizer_end_s - step.reduce_end_s;
+    at.idle.no_task_s = step.tasks_end_s - ready_s[index(rank)] + (until_optimizer_s - at.optimizer_s);
+    at.idle.data_s = step.seconds - step.optimizer_end_s;
+  }
+}
+
+}  // namespace
+
+Simulation simulate(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
+                    const SimulateOptions& options) {
+  check(plan, cluster, options);
+  const std::vector<Program> exact = programs_of(plan, batch, cluster, cost);
+  const Program reduce = reduce_program(cost, cluster);
+  Simulation simulation;
+  for (int trial = 0; trial < options.steps; ++trial) {
+    std::vector<Program> noisy;
+    if (options.noise > 0.0) {
+      noisy = exact;
+      const std::vector<double> factors = noise_factors(exact.size(), options.noise, options.seed, trial);
+      for (std::size_t task = 0; task < noisy.size(); ++task) slow_down(noisy[task], factors[task]);
+    }
+    simulation.steps.push_back(execute(plan, cluster, options.noise > 0.0 ? noisy : exact, reduce, options.record));
+    account(simulation.steps.back(), plan, cluster, cost, options.planning_s);
+  }
+  return simulation;
+}
+
+}  // namespace dhp

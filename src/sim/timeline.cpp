@@ -1,0 +1,153 @@
+// Simulations as what others read: spans of ranks, memory over time, dhp.result/1.
+
+#include <algorithm>
+#include <numeric>
+#include <unordered_map>
+
+#include "dhp/simulator.h"
+
+namespace dhp {
+namespace {
+
+std::size_t index(int value) { return static_cast<std::size_t>(value); }
+
+using Kind = ResultSpan::Kind;
+
+/// What the ranks of every task do inside of it: computing and waiting in turns. By task.
+std::vector<std::vector<ResultSpan>> spans_inside(const SimulatedStep& step) {
+  std::vector<std::vector<ResultSpan>> inside(step.tasks.size());
+  for (std::size_t task = 0; task < step.tasks.size(); ++task) {
+    const SimulatedTask& at = step.tasks[task];
+    if (at.end_s > at.start_s) inside[task].push_back({0, Kind::compute, at.start_s, at.end_s, static_cast<int>(task)});
+  }
+  for (const Segment& segment : step.segments) {
+    if (segment.kind != Segment::Kind::wait) continue;
+    std::vector<ResultSpan>& spans = inside[index(segment.task)];
+    const ResultSpan rest = spans.back();
+    spans.pop_back();
+    if (segment.start_s > rest.start_s) {
+      spans.push_back({0, Kind::compute, rest.start_s, segment.start_s, segment.task});
+    }
+    spans.push_back({0, Kind::transfer, segment.start_s, segment.end_s, segment.task});
+    spans.push_back({0, Kind::compute, segment.end_s, rest.end_s, segment.task});
+  }
+  for (std::vector<ResultSpan>& spans : inside) {
+    if (!spans.empty() && spans.back().start_s >= spans.back().end_s) spans.pop_back();
+  }
+  return inside;
+}
+
+}  // namespace
+
+std::vector<ResultSpan> rank_spans(const Plan& plan, const Cluster& cluster, const SimulatedStep& step) {
+  const std::vector<std::vector<ResultSpan>> inside = spans_inside(step);
+  std::vector<std::vector<ResultSpan>> of_rank(index(plan.ranks));
+  const auto add = [&](Rank rank, ResultSpan span) {
+    if (span.end_s <= span.start_s) return;
+    span.rank = rank;
+    of_rank[index(rank)].push_back(span);
+  };
+  std::vector<double> ready_s(index(plan.ranks), 0.0);
+  for (const Task& task : plan.tasks) {
+    for (const Rank rank : task.ranks) {
+      add(rank, {rank, Kind::peer, ready_s[index(rank)], step.tasks[index(task.id)].start_s, task.id});
+      for (const ResultSpan& span : inside[index(task.id)]) add(rank, span);
+      ready_s[index(rank)] = step.tasks[index(task.id)].end_s;
+    }
+  }
+  std::vector<ResultSpan> spans;
+  for (const Rank rank : cluster.live_ranks()) {
+    add(rank, {rank, Kind::reduce, step.tasks_end_s, step.reduce_end_s});
+    add(rank, {rank, Kind::optimizer, step.reduce_end_s, step.reduce_end_s + step.ranks[index(rank)].optimizer_s});
+    add(rank, {rank, Kind::data, step.optimizer_end_s, step.seconds});
+    spans.insert(spans.end(), of_rank[index(rank)].begin(), of_rank[index(rank)].end());
+  }
+  return spans;
+}
+
+std::vector<MemoryPoint> memory_over_time(const Plan& plan, const Batch& batch, const CostModel& cost,
+                                          const SimulatedStep& step) {
+  std::unordered_map<std::int64_t, const Sequence*> by_id;  // looked up only, never walked
+  for (const Sequence& sequence : batch.sequences) by_id.emplace(sequence.id, &sequence);
+  std::vector<std::vector<MemoryPoint>> of_rank(index(plan.ranks));
+  for (const Task& task : plan.tasks) {
+    Load load;
+    for (const std::int64_t id : task.sequences) load.add(*by_id.at(id));
+    const double bytes = task_memory_bytes(cost, load, task.degree());
+    const SimulatedTask& at = step.tasks[index(task.id)];
+    for (const Rank rank : task.ranks) {
+      of_rank[index(rank)].push_back({rank, at.start_s, 0.0});
+      of_rank[index(rank)].push_back({rank, at.forward_end_s, bytes});
+      of_rank[index(rank)].push_back({rank, at.end_s, 0.0});
+    }
+  }
+  std::vector<MemoryPoint> points;
+  for (const std::vector<MemoryPoint>& some : of_rank) points.insert(points.end(), some.begin(), some.end());
+  return points;
+}
+
+namespace {
+
+double tokens_of(const Batch& batch) {
+  return std::accumulate(batch.sequences.begin(), batch.sequences.end(), 0.0, [](double sum, const Sequence& sequence) {
+    return sum + static_cast<double>(sequence.tokens);
+  });
+}
+
+void add_tasks(Result& result, const Plan& plan, const Batch& batch, const std::vector<double>& predicted_s,
+               const SimulatedStep& step, int number) {
+  std::unordered_map<std::int64_t, std::int64_t> tokens;  // looked up only, never walked
+  for (const Sequence& sequence : batch.sequences) tokens.emplace(sequence.id, sequence.tokens);
+  for (const Task& task : plan.tasks) {
+    ResultTask& added = result.tasks.emplace_back();
+    added.step = number;
+    added.id = task.id;
+    added.degree = task.degree();
+    added.sequences = static_cast<int>(task.sequences.size());
+    for (const std::int64_t id : task.sequences) added.tokens += static_cast<double>(tokens.at(id));
+    added.predicted_s = predicted_s[index(task.id)];
+    added.seconds = step.tasks[index(task.id)].end_s - step.tasks[index(task.id)].start_s;
+  }
+}
+
+}  // namespace
+
+Result to_result(const Simulation& simulation, const Plan& plan, const Batch& batch, const Cluster& cluster,
+                 const CostModel& cost) {
+  Result result;
+  result.schedule = plan.planner.empty() ? std::string(to_string(plan.schedule)) : plan.planner;
+  result.name = result.schedule + ", " + std::to_string(plan.ranks) + " ranks";
+  result.ranks = plan.ranks;
+  result.ranks_per_node = cluster.ranks_per_node;
+  const std::vector<double> predicted_s = predict_task_seconds(plan, batch, cluster, cost);
+  const double makespan_s = replay(plan, predicted_s).makespan_s;
+  const double tokens = tokens_of(batch);
+  for (std::size_t i = 0; i < simulation.steps.size(); ++i) {
+    const SimulatedStep& step = simulation.steps[i];
+    const int number = static_cast<int>(i) + 1;
+    ResultStep& added = result.steps.emplace_back();
+    added.step = number;
+    added.seconds = step.seconds;
+    added.predicted_s = makespan_s;
+    if (plan.predicted && plan.predicted->lower_bound_s > 0.0) added.lower_bound_s = plan.predicted->lower_bound_s;
+    added.tokens = tokens;
+    for (const SimulatedRank& rank : step.ranks) added.idle += rank.idle;
+    add_tasks(result, plan, batch, predicted_s, step, number);
+  }
+  if (simulation.steps.empty()) return result;
+  const SimulatedStep& first = simulation.steps.front();
+  result.timeline = {.step = 1, .spans = rank_spans(plan, cluster, first)};
+  ResultMemory memory;
+  memory.budget_bytes = activation_budget_bytes(cost, cluster);
+  memory.peak_bytes.assign(index(plan.ranks), 0.0);
+  memory.over_time = memory_over_time(plan, batch, cost, first);
+  for (const MemoryPoint& point : memory.over_time) {
+    double& peak = memory.peak_bytes[index(point.rank)];
+    peak = std::max(peak, point.bytes);
+  }
+  result.memory = std::move(memory);
+  for (const Sequence& sequence : batch.sequences) result.lengths.push_back(static_cast<double>(sequence.tokens));
+  return result;
+}
+
+}  // namespace dhp
