@@ -15,6 +15,8 @@ void cost(std::string_view text);
 void plan(std::string_view text);
 /// config.json of a model, for the analytic cost.
 void config(std::string_view text);
+/// A user's index of samples (CSV), for batches.
+void samples(std::string_view text);
 /// Processor files: the one of pictures, a line "---", the one of videos; only the first if there is no such line.
 void processor(std::string_view text);
 /// Options of plans, "name=text" a line.

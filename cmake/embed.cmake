@@ -1,0 +1,20 @@
+# dhp_embed(TARGET FILE…): compiles text files into a target, each as dhp::embedded::NAME (src/core/embedded.h declares
+# them), NAME being the file's name without folder and ending, what is no letter or digit as "_". Made again when a file
+# changes.
+function(dhp_embed target)
+  foreach(file IN LISTS ARGN)
+    get_filename_component(name ${file} NAME_WE)
+    string(REGEX REPLACE "[^A-Za-z0-9]" "_" name ${name})
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${file})
+    file(READ ${file} text)
+    if(text MATCHES "\\)embedded\"")
+      message(FATAL_ERROR "${file} holds the end mark of an embedded text")
+    endif()
+    set(source ${CMAKE_CURRENT_BINARY_DIR}/embedded/${name}.cpp)
+    set(code "#include \"core/embedded.h\"\n\n#pragma GCC diagnostic ignored \"-Woverlength-strings\"\n\n")
+    string(APPEND code "namespace {\nconstexpr char kText[] = R\"embedded(${text})embedded\";\n}  // namespace\n\n")
+    string(APPEND code "constinit const std::string_view dhp::embedded::${name}(kText, sizeof(kText) - 1);\n")
+    file(CONFIGURE OUTPUT ${source} CONTENT "@code@" @ONLY)
+    target_sources(${target} PRIVATE ${source})
+  endforeach()
+endfunction()
