@@ -1,15 +1,19 @@
-# Embeds the JSON files of data/models, data/devices and data/clusters into a target as presets, so that an installed
-# dhp knows them.
+# Embeds the files of data/models, data/devices, data/clusters and data/datasets into a target as presets, so that an
+# installed dhp knows them.
 function(dhp_embed_presets target)
-  set(code "// Made by cmake/presets.cmake of the files in data/.\n#include \"dhp/presets.h\"\n\nnamespace dhp {\n")
-  foreach(kind IN ITEMS model device cluster)
+  set(code "// Made by cmake/presets.cmake of the files in data/.\n#include \"dhp/presets.h\"\n\n")
+  string(APPEND code "#pragma GCC diagnostic ignored \"-Woverlength-strings\"\n\nnamespace dhp {\n")
+  foreach(kind IN ITEMS model device cluster dataset)
     string(APPEND code "\nconst std::vector<Preset>& ${kind}_presets() {\n  static const std::vector<Preset> presets = {\n")
-    file(GLOB files CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/data/${kind}s/*.json)
+    file(GLOB files CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/data/${kind}s/*.json ${PROJECT_SOURCE_DIR}/data/${kind}s/*.csv)
     set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${files})
     foreach(path IN LISTS files)
       get_filename_component(name ${path} NAME)
-      string(REGEX REPLACE "\\.json$" "" name ${name})
+      string(REGEX REPLACE "\\.(json|csv)$" "" name ${name})
       file(READ ${path} text)
+      if(text MATCHES "\\)preset\"")
+        message(FATAL_ERROR "${path} holds the end mark of an embedded text")
+      endif()
       string(APPEND code "      {\"${name}\", R\"preset(${text})preset\"},\n")
     endforeach()
     string(APPEND code "  };\n  return presets;\n}\n")

@@ -6,7 +6,8 @@
 
 namespace dhp {
 
-/// A file of data/models, data/devices or data/clusters, embedded in the program under its name without ".json".
+/// A file of data/models, data/devices, data/clusters or data/datasets, embedded in the program under its name without
+/// ".json" or ".csv".
 struct Preset {
   std::string_view name = {};
   std::string_view text = {};
@@ -16,6 +17,8 @@ struct Preset {
 const std::vector<Preset>& model_presets();
 const std::vector<Preset>& device_presets();
 const std::vector<Preset>& cluster_presets();
+/// What `dhp dataset` draws real lengths from (data/datasets/README.md), CSV.
+const std::vector<Preset>& dataset_presets();
 
 /// A text and what messages call it.
 struct NamedText {

@@ -18,7 +18,9 @@ void bind_plan(nanobind::module_& module);           // plan.h
 void bind_planner(nanobind::module_& module);        // planner.h, bound.h, explain.h, metrics.h
 void bind_options(nanobind::module_& module);        // plan_options.h
 void bind_shard(nanobind::module_& module);          // shard.h
-void bind_qwen3_vl(nanobind::module_& module);       // qwen3_vl.h, a submodule
+void bind_qwen_vl(nanobind::module_& module);        // qwen_vl.h, a submodule
+void bind_internvl(nanobind::module_& module);       // internvl.h, a submodule
+void bind_tokens(nanobind::module_& module);         // tokens.h, dataset.h
 
 /// Keywords as PlanOptions, by the table of options. Numbers, truth values, names, enum values, and lists of them.
 /// Throws InputError for an unknown keyword and for a value of another kind or out of range.

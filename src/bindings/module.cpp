@@ -13,5 +13,7 @@ NB_MODULE(_core, module) {
   bind_plan(module);
   bind_planner(module);
   bind_shard(module);
-  bind_qwen3_vl(module);
+  bind_qwen_vl(module);
+  bind_internvl(module);
+  bind_tokens(module);
 }

@@ -19,6 +19,8 @@ void add_explain_command(CLI::App& app, int& exit_code);
 void add_compare_command(CLI::App& app, int& exit_code);
 void add_cost_command(CLI::App& app, int& exit_code);
 void add_simulate_command(CLI::App& app, int& exit_code);
+void add_tokens_command(CLI::App& app, int& exit_code);
+void add_dataset_command(CLI::App& app, int& exit_code);
 
 /// Adds --output-format. `json` is set when parsing.
 void add_output_format(CLI::App& command, bool& json);

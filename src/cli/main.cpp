@@ -61,6 +61,8 @@ int run(int argc, char** argv) {
   add_compare_command(app, exit_code);
   add_cost_command(app, exit_code);
   add_simulate_command(app, exit_code);
+  add_tokens_command(app, exit_code);
+  add_dataset_command(app, exit_code);
   if (const std::string more = externals_text(); !more.empty()) app.footer(more);
 
   const std::vector<std::string> words(argv + 1, argv + argc);

@@ -19,7 +19,8 @@ TEST(FuzzCorpus, BreaksNoReader) {
                                                                      {"config", fuzz::config},
                                                                      {"device", fuzz::device},
                                                                      {"processor", fuzz::processor},
-                                                                     {"options", fuzz::options}};
+                                                                     {"options", fuzz::options},
+                                                                     {"samples", fuzz::samples}};
   const std::filesystem::path corpus = std::filesystem::path(DHP_DATA_DIR) / "../tests/fuzz/corpus";
   for (const auto& folder : std::filesystem::directory_iterator(corpus)) {
     const auto target = targets.find(folder.path().filename().string());

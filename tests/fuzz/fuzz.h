@@ -17,6 +17,8 @@ void plan(std::string_view text);
 void config(std::string_view text);
 /// dhp.device/1.
 void device(std::string_view text);
+/// A user's index of samples (CSV), for batches.
+void samples(std::string_view text);
 /// Processor files: the one of pictures, a line "---", the one of videos; only the first if there is no such line.
 void processor(std::string_view text);
 /// Options of plans, "name=text" a line.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import sys
+import types
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,14 +17,29 @@ from transformers.video_utils import VideoMetadata
 
 
 @functools.cache
-def video_module() -> Any:
-    """transformers' video_processing_qwen3_vl, loaded past the check for torchvision."""
-    path = Path(transformers.__file__).parent / "models/qwen3_vl/video_processing_qwen3_vl.py"
-    spec = importlib.util.spec_from_file_location("transformers.models.qwen3_vl._video_reference", path)
+def video_module(family: str = "qwen3_vl") -> Any:
+    """transformers' video_processing_* of a family, loaded past the check for torchvision.
+
+    Where torchvision is missing, an empty module stands in while the file is read: sizes and frames need nothing of it.
+    """
+    path = Path(transformers.__file__).parent / f"models/{family}/video_processing_{family}.py"
+    spec = importlib.util.spec_from_file_location(f"transformers.models.{family}._video_reference", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    names = [
+        "torchvision",
+        "torchvision.transforms",
+        "torchvision.transforms.v2",
+        "torchvision.transforms.v2.functional",
+    ]
+    missing = [] if transformers.utils.is_torchvision_available() else names
+    sys.modules.update({name: types.ModuleType(name) for name in missing})
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        for name in missing:
+            del sys.modules[name]
     return module
 
 

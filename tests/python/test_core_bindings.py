@@ -48,7 +48,7 @@ def test_every_name_of_the_headers_is_there() -> None:
         names = set(re.findall(r"^(?:struct|enum class|class) (\w+)", text, re.M))
         names |= set(re.findall(r"^\w[\w:<>,& ]*?[ &>](\w+)\(", text, re.M))
         names |= set(re.findall(r"constexpr [\w:]+ (k\w+)", text))
-        place = core.qwen3_vl if header.stem == "qwen3_vl" else core
+        place = {"qwen_vl": core.qwen_vl, "internvl": core.internvl}.get(header.stem, core)
         for name in names - otherwise:
             assert hasattr(place, name), f"{header.name}: {name}"
 
@@ -284,28 +284,28 @@ def test_shards_cover_the_padded_sequence(degree: int) -> None:
 
 
 def test_qwen3_vl_rules(tmp_path: Path) -> None:
-    rules = core.qwen3_vl.Rules()
-    grid = core.qwen3_vl.image_grid(rules, 480, 640)
-    assert grid == core.qwen3_vl.Grid(frames=1, height=30, width=40)
+    rules = core.qwen_vl.Rules()
+    grid = core.qwen_vl.image_grid(rules, 480, 640)
+    assert grid == core.qwen_vl.Grid(frames=1, height=30, width=40)
     assert grid.patches() == 1200
-    assert core.qwen3_vl.visual_tokens(rules, grid) == 300
-    assert core.qwen3_vl.image_grid(rules, 480, 640, max_pixels=100_000).patches() < 1200
+    assert core.qwen_vl.visual_tokens(rules, grid) == 300
+    assert core.qwen_vl.image_grid(rules, 480, 640, max_pixels=100_000).patches() < 1200
     with pytest.raises(core.InputError, match=r"^image: "):
-        core.qwen3_vl.image_grid(rules, 0, 640)
+        core.qwen_vl.image_grid(rules, 0, 640)
 
-    clip = core.qwen3_vl.sample_clip(rules, 240, 320, 100, 25.0)
+    clip = core.qwen_vl.sample_clip(rules, 240, 320, 100, 25.0)
     assert len(clip.frame_indices) == 8
     assert len(clip.timestamps_s) == clip.grid.frames == 4
-    exact = core.qwen3_vl.sample_clip(rules, 240, 320, 100, 25.0, core.qwen3_vl.Sampling(frames=6))
+    exact = core.qwen_vl.sample_clip(rules, 240, 320, 100, 25.0, core.qwen_vl.Sampling(frames=6))
     assert len(exact.frame_indices) == 6
 
     text = json.dumps({"patch_size": 14, "size": {"shortest_edge": 3136, "longest_edge": 100352}})
-    parsed = core.qwen3_vl.parse_rules(text, "preprocessor_config.json")
+    parsed = core.qwen_vl.parse_rules(text, "preprocessor_config.json")
     assert (parsed.patch_size, parsed.image_max_pixels, parsed.fps) == (14, 100352, 2.0)
     (tmp_path / "preprocessor_config.json").write_text(text)
-    assert core.qwen3_vl.read_rules(str(tmp_path)) == parsed
+    assert core.qwen_vl.read_rules(str(tmp_path)) == parsed
     with pytest.raises(core.InputError):
-        core.qwen3_vl.read_rules(str(tmp_path / "nowhere"))
+        core.qwen_vl.read_rules(str(tmp_path / "nowhere"))
 
 
 def test_analytic_cost_and_devices() -> None:
@@ -355,5 +355,5 @@ def test_stubs_are_installed_with_the_module() -> None:
     assert (folder / "py.typed").exists()
     stub = (folder / "_core" / "__init__.pyi").read_text()
     assert "def plan_batch(" in stub
-    assert "\nfrom . import qwen3_vl" in stub
-    assert "def image_grid(" in (folder / "_core" / "qwen3_vl.pyi").read_text()
+    assert "\nfrom . import qwen_vl" in stub
+    assert "def image_grid(" in (folder / "_core" / "qwen_vl.pyi").read_text()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from dhp._core import qwen3_vl
+from dhp._core import qwen_vl
 from dhp.data.clips import probe_clip
 from dhp.data.errors import DataError, MediumError
 from dhp.data.media import Medium, probe_image
@@ -20,7 +20,7 @@ def place_medium(ref: MediumRef, processor: Processor) -> Medium:
     if ref.kind == "image":
         assert isinstance(ref.source, str)
         height, width = probe_image(ref.source)
-        grid = qwen3_vl.image_grid(processor.rules, height, width, ref.max_pixels)
+        grid = qwen_vl.image_grid(processor.rules, height, width, ref.max_pixels)
         return Medium("image", ref.source, (grid.frames, grid.height, grid.width), height, width)
     if processor.video is None:
         raise DataError(f"{processor.folder}: no video_preprocessor_config.json, so no rule for videos")
@@ -36,7 +36,7 @@ def _frame_list(ref: MediumRef, processor: Processor) -> Medium:
         if size != (height, width):
             raise MediumError(path, f"is {size[1]}x{size[0]}, but the video's first frame is {width}x{height}")
     fps = ref.fps or float(processor.rules.fps)
-    sampling = qwen3_vl.Sampling(frames=len(sizes), max_pixels=ref.max_pixels)
+    sampling = qwen_vl.Sampling(frames=len(sizes), max_pixels=ref.max_pixels)
     return _sampled(ref, processor, height, width, len(sizes), fps, sampling)
 
 
@@ -44,7 +44,7 @@ def _clip(ref: MediumRef, processor: Processor) -> Medium:
     assert isinstance(ref.source, str)
     info = probe_clip(ref.source)
     first, frames = _cut(ref, info.frames, info.fps)
-    sampling = qwen3_vl.Sampling(fps=ref.fps, frames=ref.nframes, max_pixels=ref.max_pixels)
+    sampling = qwen_vl.Sampling(fps=ref.fps, frames=ref.nframes, max_pixels=ref.max_pixels)
     medium = _sampled(ref, processor, info.height, info.width, frames, info.fps, sampling, first)
     stamps, keys = info.locate(medium.frame_indices)
     return replace(medium, frame_pts=stamps, key_pts=keys)
@@ -73,10 +73,10 @@ def _sampled(
     width: int,
     frames: int,
     fps: float,
-    sampling: qwen3_vl.Sampling,
+    sampling: qwen_vl.Sampling,
     first: int = 0,
 ) -> Medium:
-    clip = qwen3_vl.sample_clip(processor.rules, height, width, frames, fps, sampling)
+    clip = qwen_vl.sample_clip(processor.rules, height, width, frames, fps, sampling)
     grid = (clip.grid.frames, clip.grid.height, clip.grid.width)
     indices = [first + number for number in clip.frame_indices]
     indices += indices[-1:] * (grid[0] * int(processor.rules.temporal_patch_size) - len(indices))

@@ -2,7 +2,7 @@
 
 Reads `preprocessor_config.json` and `video_preprocessor_config.json`, or the `image_processor` and `video_processor`
 parts of `processor_config.json`, which newer Hugging Face releases write instead. The token rule itself is the core's
-(`dhp._core.qwen3_vl`); nothing here computes a grid.
+(`dhp._core.qwen_vl`); nothing here computes a grid.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dhp._core import qwen3_vl
+from dhp._core import qwen_vl
 from dhp.data.errors import DataError
 
 SUPPORTED_FAMILIES = ("qwen3_vl",)
@@ -54,7 +54,7 @@ class Processor:
     """What a checkpoint folder says about media."""
 
     folder: str
-    rules: qwen3_vl.Rules
+    rules: qwen_vl.Rules
     image: PixelScale
     video: PixelScale | None  # None: the folder has no rules for videos
     fingerprint: str  # of every file that decides token counts
@@ -82,7 +82,7 @@ def load_processor(folder: str | os.PathLike[str]) -> Processor:
     video, video_source = _part(root, nested, "video_processor", "video_preprocessor_config.json")
     if image is None:
         raise DataError(f"{folder}: no preprocessor_config.json; it says how pictures become patches")
-    rules = qwen3_vl.parse_rules(
+    rules = qwen_vl.parse_rules(
         json.dumps(image), image_source, None if video is None else json.dumps(video), video_source
     )
     return Processor(

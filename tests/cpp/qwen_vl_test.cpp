@@ -1,5 +1,5 @@
 // The token rule of Qwen3-VL against transformers and published figures.
-#include "dhp/qwen3_vl.h"
+#include "dhp/qwen_vl.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -10,7 +10,7 @@
 
 #include "support.h"
 
-namespace dhp::qwen3_vl {
+namespace dhp::qwen_vl {
 namespace {
 
 nlohmann::json golden() {
@@ -237,4 +237,4 @@ TEST(Qwen3VlRules, CheckpointFolders) {
 }
 
 }  // namespace
-}  // namespace dhp::qwen3_vl
+}  // namespace dhp::qwen_vl

@@ -5,7 +5,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "bindings/bindings.h"
-#include "dhp/qwen3_vl.h"
+#include "dhp/qwen_vl.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -13,45 +13,57 @@ using namespace nb::literals;
 namespace dhp::bindings {
 namespace {
 
-using namespace qwen3_vl;
+using namespace qwen_vl;
 const auto kEqual = nb::sig("def __eq__(self, arg: object, /) -> bool");
 
 void bind_rules(nb::module_& module) {
+  nb::enum_<Processor>(module, "Processor", "Whose code resizes pictures and samples clips.")
+      .value("qwen2_vl", Processor::qwen2_vl, "transformers, Qwen2-VL and Qwen2.5-VL: limits on each frame")
+      .value("qwen3_vl", Processor::qwen3_vl, "transformers, Qwen3-VL: limits on frames x height x width")
+      .value("qwen_vl_utils", Processor::qwen_vl_utils, "the package qwen-vl-utils");
+
   nb::class_<Rules>(module, "Rules", "The token and patch rule of a checkpoint's processor files.")
       .def(
           "__init__",
           [](Rules* self, int patch_size, int temporal_patch_size, int merge_size, std::int64_t image_min_pixels,
              std::int64_t image_max_pixels, std::int64_t video_min_pixels, std::int64_t video_max_pixels, double fps,
-             int min_frames, int max_frames) {
+             int min_frames, int max_frames, Processor processor, std::int64_t video_total_pixels) {
             new (self) Rules{patch_size,       temporal_patch_size, merge_size, image_min_pixels, image_max_pixels,
-                             video_min_pixels, video_max_pixels,    fps,        min_frames,       max_frames};
+                             video_min_pixels, video_max_pixels,    fps,        min_frames,       max_frames,
+                             processor,        video_total_pixels};
           },
           "patch_size"_a = Rules{}.patch_size, "temporal_patch_size"_a = Rules{}.temporal_patch_size,
           "merge_size"_a = Rules{}.merge_size, "image_min_pixels"_a = Rules{}.image_min_pixels,
           "image_max_pixels"_a = Rules{}.image_max_pixels, "video_min_pixels"_a = Rules{}.video_min_pixels,
           "video_max_pixels"_a = Rules{}.video_max_pixels, "fps"_a = Rules{}.fps, "min_frames"_a = Rules{}.min_frames,
-          "max_frames"_a = Rules{}.max_frames)
+          "max_frames"_a = Rules{}.max_frames, "processor"_a = Processor::qwen3_vl, "video_total_pixels"_a = 0)
       .def_rw("patch_size", &Rules::patch_size)
       .def_rw("temporal_patch_size", &Rules::temporal_patch_size)
       .def_rw("merge_size", &Rules::merge_size)
       .def_rw("image_min_pixels", &Rules::image_min_pixels, "height x width")
       .def_rw("image_max_pixels", &Rules::image_max_pixels, "height x width")
-      .def_rw("video_min_pixels", &Rules::video_min_pixels, "frames x height x width")
-      .def_rw("video_max_pixels", &Rules::video_max_pixels, "frames x height x width")
+      .def_rw("video_min_pixels", &Rules::video_min_pixels, "qwen3_vl: frames x height x width; else of a frame")
+      .def_rw("video_max_pixels", &Rules::video_max_pixels, "likewise")
       .def_rw("fps", &Rules::fps, "sampled frames per second")
       .def_rw("min_frames", &Rules::min_frames)
       .def_rw("max_frames", &Rules::max_frames)
+      .def_rw("processor", &Rules::processor)
+      .def_rw("video_total_pixels", &Rules::video_total_pixels, "qwen_vl_utils: frame pairs x height x width of a clip")
       .def(nb::self == nb::self, kEqual)
       .def("__repr__", [](const Rules& rules) {
         return "<Rules of patch " + std::to_string(rules.patch_size) + ", merge " + std::to_string(rules.merge_size) +
                ">";
       });
+  module.def("default_rules", &default_rules, "processor"_a, "patch_size"_a,
+             "What checkpoints ship, or the package does by default. patch_size: 14 for Qwen2-VL and Qwen2.5-VL, 16 for "
+             "Qwen3-VL.");
   module.def(
-      "read_rules", &read_rules, "checkpoint_folder"_a,
+      "read_rules", &read_rules, "checkpoint_folder"_a, "processor"_a = Processor::qwen3_vl,
       "Reads the processor settings of a checkpoint folder: processor_config.json, else preprocessor_config.json "
       "and video_preprocessor_config.json. Raises InputError.");
   module.def("parse_rules", &parse_rules, "image_json"_a, "image_source"_a, "video_json"_a.none() = nb::none(),
-             "video_source"_a = "", "Parses the texts of the two processor files. Raises InputError.");
+             "video_source"_a = "", "processor"_a = Processor::qwen3_vl,
+             "Parses the texts of the two processor files. Raises InputError.");
 }
 
 void bind_media(nb::module_& module) {
@@ -81,8 +93,8 @@ void bind_media(nb::module_& module) {
           },
           "fps"_a = nb::none(), "frames"_a = nb::none(), "max_pixels"_a = nb::none())
       .def_rw("fps", &Sampling::fps, "replaces Rules.fps", nb::arg().none())
-      .def_rw("frames", &Sampling::frames, "exact number of frames; excludes fps", nb::arg().none())
-      .def_rw("max_pixels", &Sampling::max_pixels, "of one frame; lowers Rules.video_max_pixels", nb::arg().none());
+      .def_rw("frames", &Sampling::frames, "number of frames; excludes fps", nb::arg().none())
+      .def_rw("max_pixels", &Sampling::max_pixels, "of one frame; only lowers the rule's limit", nb::arg().none());
 
   nb::class_<Clip>(module, "Clip", "What is read of a clip.")
       .def_ro("grid", &Clip::grid)
@@ -102,12 +114,13 @@ void bind_media(nb::module_& module) {
              "sampling"_a = Sampling{},
              "Which frames of a clip are read, and its grid. Raises InputError for fewer frames than "
              "temporal_patch_size.");
+  module.def("timestamp_tokens", &timestamp_tokens, "time_s"_a, "Tokens of Qwen3-VL's text \"<1.5 seconds>\".");
 }
 
 }  // namespace
 
-void bind_qwen3_vl(nb::module_& module) {
-  nb::module_ submodule = module.def_submodule("qwen3_vl", "The token and patch rule of Qwen3-VL.");
+void bind_qwen_vl(nb::module_& module) {
+  nb::module_ submodule = module.def_submodule("qwen_vl", "The token and patch rules of Qwen2-VL, Qwen2.5-VL and Qwen3-VL.");
   bind_rules(submodule);
   bind_media(submodule);
 }

@@ -1,0 +1,70 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "dhp/batch.h"
+#include "dhp/tokens.h"
+
+namespace dhp {
+
+/// Samples as a data set has them, before any model's rule, and the batch that a model makes of them:
+///
+///     const std::vector<MediaSample> samples = draw_samples("msrvtt", 512, 7);
+///     const Batch batch = make_batch(token_rules(Family::qwen3_vl, MediaSampling::qwen_vl_utils), samples);
+struct MediaSample {
+  double duration_s = 0.0;       ///< of a clip; 0: a picture
+  std::int64_t width = 0;        ///< pixels; 0: text alone
+  std::int64_t height = 0;
+  double fps = 30.0;             ///< of the file
+  std::int64_t text_tokens = 0;  ///< template, prompt and answer
+  std::int64_t tokens = 0;       ///< where above 0: already counted, like patches; no rule is asked
+  std::int64_t patches = 0;
+  std::string place = {};        ///< where it was read ("line 7"), for errors
+
+  bool operator==(const MediaSample&) const = default;
+};
+
+/// Whether drawn from real lengths or from a distribution, and which.
+struct DatasetInfo {
+  std::string name;
+  bool has_media = true;  ///< false: lengths in tokens, no model needed
+  std::string help;
+};
+
+/// msrvtt, internvid, openvid; lognormal, burst, uniform. Distributions and sources: docs/tokens.md.
+const std::vector<DatasetInfo>& datasets();
+
+/// Tokens of a sample's text beside its caption: Qwen's chat template around the prompt "Describe this video."
+/// (`<|im_start|>user\n` 3, the prompt 4, `<|im_end|>\n` 2, `<|im_start|>assistant\n` 3, `<|im_end|>\n` 2).
+inline constexpr std::int64_t kPromptTokens = 14;
+
+/// Most samples of one batch.
+inline constexpr std::int64_t kMaxSamples = std::int64_t{1} << 24;
+
+/// `count` samples of a named data set. Sample i depends on name, seed and i alone and is the same on every machine.
+/// Real lengths (msrvtt) are drawn without repetition, epoch by epoch. Throws InputError for an unknown name.
+std::vector<MediaSample> draw_samples(const std::string& name, std::int64_t count, std::uint64_t seed,
+                                      std::int64_t prompt_tokens = kPromptTokens);
+
+/// `count` of the samples, drawn without repetition, epoch by epoch.
+std::vector<MediaSample> draw_from(const std::vector<MediaSample>& samples, std::int64_t count, std::uint64_t seed);
+
+/// A user's own index: CSV with a header that names the columns, in any order:
+///
+///     duration_s,width,height            and where known: fps (else 30), text_tokens (else `prompt_tokens`)
+///     tokens,patches                     already counted
+///
+/// duration_s 0 is a picture. Other columns are ignored. Throws InputError that names line and column.
+std::vector<MediaSample> parse_sample_csv(std::string_view text, const std::string& source,
+                                          std::int64_t prompt_tokens = kPromptTokens);
+std::vector<MediaSample> read_sample_csv(const std::string& file, std::int64_t prompt_tokens = kPromptTokens);
+
+/// The batch a model makes of samples; ids count from 0. InternVL's number of frames, where options have neither fps nor
+/// frames, is drawn anew for each clip, by seed, as in training. Throws InputError that names `source` and the sample.
+Batch make_batch(const TokenRules& rules, const std::vector<MediaSample>& samples, const MediumOptions& options = {},
+                 std::uint64_t seed = 0, const std::string& source = "samples");
+
+}  // namespace dhp

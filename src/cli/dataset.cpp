@@ -1,0 +1,148 @@
+// dhp dataset: a batch with the lengths of a data set under a model's rule, and how they are spread.
+
+#include "dhp/dataset.h"
+
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "cli/cli.h"
+#include "cli/histogram.h"
+#include "cli/media_options.h"
+#include "cli/report.h"
+#include "cli/terminal.h"
+#include "dhp/error.h"
+
+namespace dhp::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr std::int64_t kUsualCount = 512;
+constexpr std::uint64_t kUsualSeed = 7;
+
+struct DatasetCommand {
+  std::string name;
+  MediaOptions media;
+  std::optional<std::int64_t> count;
+  std::uint64_t seed = kUsualSeed;
+  std::int64_t prompt_tokens = kPromptTokens;
+  std::string out_file;
+  bool json = false;
+};
+
+/// What the command answers.
+struct Answer {
+  std::vector<MediaSample> samples;
+  std::optional<TokenRules> rules;  ///< none where all lengths are tokens already
+  Batch batch;
+};
+
+bool is_file(const std::string& name) { return name.ends_with(".csv"); }
+
+std::vector<MediaSample> read_samples(const DatasetCommand& command) {
+  if (!is_file(command.name)) {
+    return draw_samples(command.name, command.count.value_or(kUsualCount), command.seed, command.prompt_tokens);
+  }
+  std::vector<MediaSample> samples = read_sample_csv(command.name, command.prompt_tokens);
+  return command.count ? draw_from(samples, *command.count, command.seed) : samples;
+}
+
+Answer answer_of(const DatasetCommand& command) {
+  Answer answer;
+  answer.samples = read_samples(command);
+  bool needs_rules = false;
+  for (const MediaSample& sample : answer.samples) needs_rules = needs_rules || sample.tokens == 0;
+  if (needs_rules && command.media.model.empty()) {
+    throw InputError("--model", "", "is missing; expected qwen2-vl, qwen2.5-vl, qwen3-vl, internvl or a checkpoint");
+  }
+  if (needs_rules) answer.rules = command.media.rules();
+  answer.batch =
+      make_batch(answer.rules.value_or(TokenRules{}), answer.samples, command.media.medium, command.seed, command.name);
+  return answer;
+}
+
+Histogram durations_of(const Answer& answer) {
+  std::vector<double> values;
+  for (const MediaSample& sample : answer.samples) {
+    if (sample.duration_s > 0.0) values.push_back(sample.duration_s);
+  }
+  return Histogram(std::move(values));
+}
+
+Histogram tokens_of(const Answer& answer) {
+  std::vector<double> values;
+  for (const Sequence& sequence : answer.batch.sequences) values.push_back(static_cast<double>(sequence.tokens));
+  return Histogram(std::move(values));
+}
+
+std::int64_t sum(const Batch& batch, std::int64_t Sequence::*member) {
+  std::int64_t total = 0;
+  for (const Sequence& sequence : batch.sequences) total += sequence.*member;
+  return total;
+}
+
+std::string to_text(const DatasetCommand& command, const Answer& answer) {
+  const int width = standard_output().width;
+  std::string text = command.name + ": " + count(answer.batch.sequences.size(), "sample") + ", " +
+                     grouped(sum(answer.batch, &Sequence::tokens)) + " tokens, " +
+                     grouped(sum(answer.batch, &Sequence::patches)) + " patches";
+  if (answer.rules) {
+    text += " | " + std::string(to_string(answer.rules->family)) + ", sampling " +
+            std::string(to_string(answer.rules->sampling()));
+  }
+  text += '\n';
+  if (const Histogram durations = durations_of(answer); durations.count() > 0) {
+    text += durations.text("clip length", "s", 1, width);
+  }
+  return text + tokens_of(answer).text("sample length", "tokens", 0, width);
+}
+
+std::string to_json(const DatasetCommand& command, const Answer& answer) {
+  const bool is_drawn = command.count || !is_file(command.name);
+  const Json json = {
+      {"name", command.name},
+      {"seed", is_drawn ? Json(command.seed) : Json(nullptr)},
+      {"model", answer.rules ? Json(to_string(answer.rules->family)) : Json(nullptr)},
+      {"sampling", answer.rules ? Json(to_string(answer.rules->sampling())) : Json(nullptr)},
+      {"samples", answer.batch.sequences.size()},
+      {"total", {{"tokens", sum(answer.batch, &Sequence::tokens)}, {"patches", sum(answer.batch, &Sequence::patches)}}},
+      {"duration_s", durations_of(answer).json()},
+      {"tokens", tokens_of(answer).json()}};
+  return line(json.dump(1));
+}
+
+int run(const DatasetCommand& command) {
+  const Answer answer = answer_of(command);
+  if (!command.out_file.empty()) write_atomically(command.out_file, dhp::to_json(answer.batch));
+  std::cout << (command.json ? to_json(command, answer) : to_text(command, answer));
+  return kOk;
+}
+
+std::string name_help() {
+  std::string text =
+      "the data set, or FILE.csv with columns duration_s,width,height[,fps][,text_tokens] or "
+      "tokens,patches:";
+  for (const DatasetInfo& info : datasets()) text += "\n  " + info.name + ": " + info.help;
+  return text;
+}
+
+}  // namespace
+
+void add_dataset_command(CLI::App& app, int& exit_code) {
+  auto command = std::make_shared<DatasetCommand>();
+  CLI::App& sub = *app.add_subcommand("dataset", "Make a batch with the lengths of a data set");
+  sub.add_option("--name", command->name, name_help())->required();
+  command->media.add_options(sub);
+  sub.add_option("--count", command->count, "samples; default 512, of a file all of its rows in order");
+  sub.add_option("--seed", command->seed, "what is drawn; the same everywhere")->capture_default_str();
+  sub.add_option("--prompt-tokens", command->prompt_tokens,
+                 "text beside the caption (chat template, prompt), where a file has no text_tokens")
+      ->capture_default_str();
+  sub.add_option("-o,--output", command->out_file, "file for the batch (dhp.batch/1 JSON)");
+  add_output_format(sub, command->json);
+  sub.callback([command, &exit_code] { exit_code = run(*command); });
+}
+
+}  // namespace dhp::cli

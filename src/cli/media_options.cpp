@@ -1,0 +1,37 @@
+#include "cli/media_options.h"
+
+#include <filesystem>
+
+namespace dhp::cli {
+
+void MediaOptions::add_options(CLI::App& command) {
+  command.add_option("--model", model, "qwen2-vl, qwen2.5-vl, qwen3-vl or internvl; or a checkpoint folder");
+  command.add_option("--sampling", sampling,
+                     "whose code resizes and samples: qwen-vl-utils (Qwen), internvl-chat (InternVL) or hf;\n"
+                     "default: hf for a checkpoint folder, else the first two");
+  command.add_option("--fps", medium.fps, "frames a second that are sampled of a clip");
+  command.add_option("--frames", medium.frames, "frames that are sampled of a clip")->excludes("--fps");
+  command.add_option("--max-pixels", medium.max_pixels, "most pixels of a picture or a frame (Qwen)");
+  command.add_option("--max-tiles", medium.max_tiles, "most tiles of a picture, thumbnail apart (InternVL)");
+}
+
+TokenRules MediaOptions::rules() const {
+  const bool is_folder = std::filesystem::is_directory(model);
+  if (is_folder) {
+    return read_token_rules(
+        model, sampling.empty() ? MediaSampling::hugging_face : parse_media_sampling(sampling, "--sampling"));
+  }
+  const Family family = parse_family(model, "--model");
+  return token_rules(family,
+                     sampling.empty() ? own_sampling(family) : parse_media_sampling(sampling, "--sampling"));
+}
+
+std::string grouped(std::int64_t number) {
+  constexpr std::size_t kGroup = 3;
+  std::string text = std::to_string(number);
+  const std::size_t sign = number < 0 ? 1 : 0;
+  for (std::size_t at = text.size(); at > sign + kGroup;) text.insert(at -= kGroup, ",");
+  return text;
+}
+
+}  // namespace dhp::cli
