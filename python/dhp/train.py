@@ -38,8 +38,8 @@ from dhp.gradients import reduce_gradients
 from dhp.launch import run_local
 from dhp.local import local_cluster, local_cost
 from dhp.models import Adapter, attach, family_of
-from dhp.report import Reporter, StepRecord
 from dhp.runtime import RankFailed, Run
+from dhp.steps import Reporter, StepRecord
 from dhp.trace import Tracer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
