@@ -20,6 +20,7 @@ from dhp._core import Batch, Cluster, CostModel, Plan, annotate, check_plan, par
 from dhp.config import TrainConfig
 from dhp.dataset import Dataset
 from dhp.launch import run_local
+from dhp.measure import Recorder
 from dhp.trace import Tracer
 
 STEPS = 10
@@ -149,7 +150,7 @@ def run_dhp(folder: Path, name: str) -> int:
     settings, recorder, losses, plans = settings_for(folder, name), Recorder(), Losses(), Plans()
     optimizer.update, runtime.plan = recorder.update, plans.plan
     run = runtime.init(timeout_s=120)
-    train.train(settings, run, losses, Tracer(None, run))
+    train.train(settings, run, losses, Tracer(None, run), Recorder("", run, settings))
     if run.rank == 0:
         result = {
             "losses": [r.loss for r in losses.records],
