@@ -118,7 +118,7 @@ class Recorder:
     def step(
         self, number: int, plan: Plan, batch: Batch, planning_s: float, task_cpu_s: list[float], watch: Stopwatch
     ) -> None:
-        """Adds a step. `task_cpu_s`: of the slowest member of each task, the same on every rank; `watch`: this rank's."""
+        """Adds a step. `task_cpu_s`: of the slowest member of each task, equal on all ranks; `watch`: this rank's."""
         if not self._file:
             return
         assert plan.predicted is not None, "planners annotate their plans"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,7 +124,7 @@ def parse_result(text: str, source: str) -> Result:
 
 def _steps(root: _Object) -> list[Step]:
     steps: list[Step] = []
-    for entry in root.objects("steps"):
+    for entry in root.rows("steps"):
         idle = entry.object("idle_s") if entry.has("idle_s") else None
         number = entry.whole("step", 0, MAX_WHOLE)
         if steps and number <= steps[-1].step:
@@ -149,35 +149,33 @@ def _steps(root: _Object) -> list[Step]:
 def _tasks(root: _Object, ranks: int) -> Columns | None:
     if not root.has("tasks"):
         return None
-    tasks = root.objects("tasks")
-    whole = [
-        ("step", 0, MAX_WHOLE, None),
-        ("id", 0, MAX_WHOLE, None),
-        ("degree", 1, ranks, -1),
-        ("sequences", 0, MAX_WHOLE, -1),
-        ("tokens", 0, MAX_WHOLE, -1),
-    ]
-    columns = {name: _whole_column(tasks, name, low, high, without) for name, low, high, without in whole}
-    for name in ("predicted_s", "seconds"):
-        columns[name] = _number_column(tasks, name, math.nan)
-    return columns
+    tasks = root.rows("tasks")
+    return {
+        "step": tasks.whole("step", 0, MAX_WHOLE, None),
+        "id": tasks.whole("id", 0, MAX_WHOLE, None),
+        "degree": tasks.whole("degree", 1, ranks, -1),
+        "sequences": tasks.whole("sequences", 0, MAX_WHOLE, -1),
+        "tokens": tasks.whole("tokens", 0, MAX_WHOLE, -1),
+        "predicted_s": tasks.number("predicted_s", math.nan),
+        "seconds": tasks.number("seconds", math.nan),
+    }
 
 
 def _timeline(root: _Object, ranks: int) -> Timeline | None:
     if not root.has("timeline"):
         return None
     timeline = root.object("timeline")
-    spans = timeline.objects("spans")
+    spans = timeline.rows("spans")
     columns = {
-        "rank": _whole_column(spans, "rank", 0, ranks - 1, None),
-        "kind": np.array([SPANS.index(span.choice("kind", SPANS)) for span in spans], dtype=np.int64),
-        "start_s": _number_column(spans, "start_s", None),
-        "end_s": _number_column(spans, "end_s", None),
-        "task": _whole_column(spans, "task", 0, MAX_WHOLE, -1),
+        "rank": spans.whole("rank", 0, ranks - 1, None),
+        "kind": spans.choice("kind", SPANS),
+        "start_s": spans.number("start_s", None),
+        "end_s": spans.number("end_s", None),
+        "task": spans.whole("task", 0, MAX_WHOLE, -1),
     }
     backwards = np.flatnonzero(columns["end_s"] < columns["start_s"])
     if backwards.size:
-        span = spans[backwards[0]]
+        span = spans[int(backwards[0])]
         span.fail("end_s", f"found {span.value['end_s']!r}, expected at least start_s, {span.value['start_s']!r}")
     return Timeline(timeline.whole("step", 0, MAX_WHOLE), columns)
 
@@ -193,11 +191,11 @@ def _memory(root: _Object, ranks: int) -> Memory | None:
             memory.fail("peak_bytes", f"found {len(peak)} numbers, expected one a rank: {ranks}")
     over_time = None
     if memory.has("over_time"):
-        points = memory.objects("over_time")
+        points = memory.rows("over_time")
         over_time = {
-            "rank": _whole_column(points, "rank", 0, ranks - 1, None),
-            "time_s": _number_column(points, "time_s", None),
-            "bytes": _number_column(points, "bytes", None),
+            "rank": points.whole("rank", 0, ranks - 1, None),
+            "time_s": points.number("time_s", None),
+            "bytes": points.number("bytes", None),
         }
     return Memory(memory.number_or_none("budget_bytes"), peak, over_time)
 
@@ -283,25 +281,57 @@ class _Object:
     def object(self, key: str) -> _Object:
         return _Object(self._get(key, "an object"), self.source, f"{self.path}.{key}" if self.path else key)
 
-    def objects(self, key: str) -> list[_Object]:
-        place = f"{self.path}.{key}" if self.path else key
+    def rows(self, key: str) -> _Rows:
         values = self.array(key, "a list of objects")
-        return [_Object(value, self.source, f"{place}[{i}]") for i, value in enumerate(values)]
+        return _Rows(values, self.source, f"{self.path}.{key}" if self.path else key)
 
 
-def _whole_column(rows: list[_Object], key: str, low: int, high: int, without: int | None) -> np.ndarray:
-    """The field of every row; `without` stands for a field that is not there (None: it must be)."""
-    return _column(rows, key, without, lambda row: row.whole(key, low, high), np.int64)
+@dataclass
+class _Rows:
+    """A list of objects, of which there may be a million: whole columns are read at once; entries are looked at one by
+    one only to say what is wrong with one of them."""
 
+    values: list[Any]
+    source: str
+    path: str
 
-def _number_column(rows: list[_Object], key: str, without: float | None) -> np.ndarray:
-    return _column(rows, key, without, lambda row: row.number(key), np.float64)
+    def __post_init__(self) -> None:
+        if set(map(type, self.values)) - {dict}:
+            list(self)  # raises
 
+    def __iter__(self) -> Iterator[_Object]:
+        return (_Object(value, self.source, f"{self.path}[{i}]") for i, value in enumerate(self.values))
 
-def _column(
-    rows: list[_Object], key: str, without: float | None, read: Callable[[_Object], float], kind: type
-) -> np.ndarray:
-    return np.array([read(row) if without is None or row.has(key) else without for row in rows], dtype=kind)
+    def __getitem__(self, i: int) -> _Object:
+        return _Object(self.values[i], self.source, f"{self.path}[{i}]")
+
+    def whole(self, key: str, low: int, high: int, without: int | None) -> np.ndarray:
+        """The field of every row; `without` stands for one that is not there (None: it must be)."""
+        found = [value.get(key, without) for value in self.values]
+        if set(map(type, found)) == {int}:
+            column = np.array(found)
+            outside = int(((column < low) | (column > high)).sum()) if column.dtype == np.int64 else -1
+            if outside == 0 or (without is not None and outside == sum(key not in value for value in self.values)):
+                return column
+        rows = [row.whole(key, low, high) if without is None or row.has(key) else without for row in self]
+        return np.array(rows, dtype=np.int64)
+
+    def number(self, key: str, without: float | None) -> np.ndarray:
+        found = [value.get(key, without) for value in self.values]
+        if found and set(map(type, found)) <= {int, float}:
+            column = np.array(found, dtype=np.float64)
+            if ((column >= 1 / MOST) & (column <= MOST) | (column == 0.0)).all():
+                return column
+        rows = [row.number(key) if without is None or row.has(key) else without for row in self]
+        return np.array(rows, dtype=np.float64)
+
+    def choice(self, key: str, choices: tuple[str, ...]) -> np.ndarray:
+        """Index into choices."""
+        index = {choice: i for i, choice in enumerate(choices)}
+        found = [value.get(key) for value in self.values]
+        if set(map(type, found)) <= {str} and set(found) <= index.keys():
+            return np.array([index[value] for value in found], dtype=np.int64)
+        return np.array([index[row.choice(key, choices)] for row in self], dtype=np.int64)
 
 
 def _is_whole(value: Any, low: int, high: int) -> bool:

@@ -11,7 +11,6 @@ import traceback
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 # Ranks are forked: a tokenizer that had started threads in the parent would be broken in them.
@@ -351,7 +350,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--schedule", help="a planner of `dhp plan`: free, lockstep, paper, static:CP, ...")
     parser.add_argument("--steps", type=int, help="optimizer steps in all")
     parser.add_argument("--metrics", default="", metavar="FILE.jsonl", help="append one JSON object a step")
-    parser.add_argument("--trace", default="", metavar="PATH", help="Chrome trace: FILE.json, or a folder of files a rank")
+    parser.add_argument(
+        "--trace", default="", metavar="PATH", help="Chrome trace: FILE.json, or a folder of files a rank"
+    )
     parser.add_argument("--result", default="", metavar="FILE.json", help="write what the run was like, for dhp report")
     parser.add_argument("--result-step", type=int, default=0, metavar="K", help="whose timeline it holds (default: 2)")
     parser.add_argument(

@@ -15,12 +15,11 @@ import torch
 import transformers
 from transformers import AutoModelForImageTextToText
 
-from dhp import optimizer, runtime, train
+from dhp import measure, optimizer, runtime, train
 from dhp._core import Batch, Cluster, CostModel, Plan, annotate, check_plan, parse_plan
 from dhp.config import TrainConfig
 from dhp.dataset import Dataset
 from dhp.launch import run_local
-from dhp.measure import Recorder
 from dhp.trace import Tracer
 
 STEPS = 10
@@ -150,7 +149,7 @@ def run_dhp(folder: Path, name: str) -> int:
     settings, recorder, losses, plans = settings_for(folder, name), Recorder(), Losses(), Plans()
     optimizer.update, runtime.plan = recorder.update, plans.plan
     run = runtime.init(timeout_s=120)
-    train.train(settings, run, losses, Tracer(None, run), Recorder("", run, settings))
+    train.train(settings, run, losses, Tracer(None, run), measure.Recorder("", run, settings))
     if run.rank == 0:
         result = {
             "losses": [r.loss for r in losses.records],

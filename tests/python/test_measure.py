@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from dhp._core import Batch, Cluster, InputError, Link, Plan, Sequence, Task, plan_batch, read_cost_model, replay
 from dhp.config import TrainConfig
 from dhp.measure import Recorder, Stopwatch, check_result_options, chosen_clock, own_spans, replay_spans
@@ -81,8 +82,8 @@ class ThreadRun:
 
 
 def recorded(file: Path, clock: str, steps: int = 3, step: int = 0) -> Plan:
-    """Three ranks that take what the plan predicts, by both clocks, after 0.25 s of reading; then 0.5 s of gradients and
-    0.125 s of optimizer."""
+    """Three ranks that take what the plan predicts, by both clocks, after 0.25 s of reading; then 0.5 s of gradients
+    and 0.125 s of optimizer."""
     ranks = 3
     cost = read_cost_model(str(CASES / "cost_qwen3-vl-2b.json"))
     cluster = Cluster(nodes=1, ranks_per_node=ranks, memory_bytes=6.4e10, intra_node=LINK, inter_node=LINK)
@@ -93,7 +94,8 @@ def recorded(file: Path, clock: str, steps: int = 3, step: int = 0) -> Plan:
     settings = TrainConfig(model="m", data="clips.jsonl", ranks=ranks)
 
     def work(rank: int) -> None:
-        recorder = Recorder(str(file), ThreadRun(rank, ranks, shared), settings, clock=clock, step=step)  # type: ignore[arg-type]
+        run: Any = ThreadRun(rank, ranks, shared)
+        recorder = Recorder(str(file), run, settings, clock=clock, step=step)
         recorder.begin(cluster, cost)
         seconds = [task.end_s - task.start_s for task in plan.tasks]
         for number in range(1, steps + 1):

@@ -138,6 +138,9 @@ def test_fields_that_a_writer_does_not_know_may_be_left_out(field: str) -> None:
         (("steps", 1, "step"), 1, "steps[1].step: found 1 after 1, expected ascending numbers"),
         (("steps", 0, "idle_s", "peer"), "much", 'steps[0].idle_s.peer: found "much", expected a number'),
         (("steps", 0, "tokens"), 1.5, "steps[0].tokens: found 1.5, expected a whole number"),
+        (("tasks", 0, "degree"), -1, "tasks[0].degree: found -1, expected a whole number from 1 to 2"),
+        (("tasks", 1), None, "tasks[1]: found null, expected an object"),
+        (("tasks", 1, "seconds"), -1.0, "tasks[1].seconds: found -1.0, expected a number from 0 to 1e+18"),
         (("tasks", 0, "degree"), 3, "tasks[0].degree: found 3, expected a whole number from 1 to 2"),
         (("timeline", "spans", 4, "rank"), 2, "timeline.spans[4].rank: found 2, expected a whole number from 0 to 1"),
         (("timeline", "spans", 0, "kind"), "nap", 'timeline.spans[0].kind: found "nap", expected one of compute, '),
@@ -244,7 +247,7 @@ def test_mutated_results_give_a_page_or_an_error_with_a_place() -> None:
     print(f"seed {seed}")
     generator = random.Random(seed)
     pages = errors = 0
-    for _ in range(3000):
+    for _ in range(1500):
         document = copy.deepcopy(SMALL)
         for _ in range(generator.choice([1, 1, 2, 4])):
             document = mutated(document, generator)
@@ -265,7 +268,7 @@ def test_mutated_results_give_a_page_or_an_error_with_a_place() -> None:
         json.dumps([drawn, timeline.timelines(results, summaries)], allow_nan=False)
         assert len(drawn) + len(left_out) == 9
         pages += 1
-    assert pages > 300 and errors > 300
+    assert pages > 150 and errors > 150
 
 
 # --- numbers, worked out by hand

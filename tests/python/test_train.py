@@ -12,8 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from dhp.result import read_result
 from safetensors.torch import load_file
+
+from dhp.result import read_result
 
 FIELDS = {"step", "loss", "tokens", "degrees", "plan_s", "idle_share", "gap"}
 
