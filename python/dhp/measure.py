@@ -42,7 +42,8 @@ class Stopwatch:
     """When this rank did what in a step: wall time (time.time) and CPU seconds of its compute thread."""
 
     started: float  # wall
-    data: Interval = (0.0, 0.0)
+    read_s: float = 0.0  # until this rank's share was there
+    data: Interval = (0.0, 0.0)  # until all had theirs
     tasks: dict[int, Interval] = field(default_factory=dict)
     tasks_cpu_s: dict[int, float] = field(default_factory=dict)
     parts: dict[str, Interval] = field(default_factory=dict)  # reduce, optimizer
@@ -181,7 +182,7 @@ class Recorder:
     def _emulated(self, plan: Plan, task_cpu_s: list[float], watch: Stopwatch) -> Measured:
         """The replay, between the longest wait for data, which all ranks share, and the slowest rank's update."""
         slowest = torch.tensor(
-            [watch.data[1] - watch.data[0], watch.parts_cpu_s["reduce"], watch.parts_cpu_s["optimizer"]],
+            [watch.read_s, watch.parts_cpu_s["reduce"], watch.parts_cpu_s["optimizer"]],
             dtype=torch.float64,
         )
         data_s, reduce_s, optimizer_s = self._run.max(slowest).tolist()

@@ -22,8 +22,12 @@ from dhp.runtime import Run
 
 COMPUTE_STREAM, REDUCE_STREAM = 7, 20
 # What each category of span is for Holistic Trace Analysis; others, such as reading, are no work of a device.
-KERNELS = {"task": (COMPUTE_STREAM, "dhp_task"), "reduce": (REDUCE_STREAM, "nccl:all_reduce"),
-           "optimizer": (COMPUTE_STREAM, "dhp_optimizer")}  # fmt: skip
+KERNELS = {
+    "task": (COMPUTE_STREAM, "dhp_task"),
+    "reduce": (REDUCE_STREAM, "ncclDevKernel_AllReduce_Sum_f32"),
+    "optimizer": (COMPUTE_STREAM, "dhp_optimizer"),
+}
+FIRST_CORRELATION = 1 << 20  # small ones would be read as small integers, which later hold no number of an event
 
 
 def check_folder(folder: str) -> None:
@@ -49,7 +53,7 @@ class Tracer:
         self._folder = self._path is not None and self._path.suffix != ".json"
         self._run = run
         self._events: list[dict[str, Any]] = []
-        self._launches = 0
+        self._launches = FIRST_CORRELATION
         self._step: tuple[str, float] | None = None
         self._main = threading.get_ident()
         self._name("process_name", 0, f"rank {run.rank}")
@@ -73,18 +77,17 @@ class Tracer:
             thread = 0 if threading.get_ident() == self._main else 1
             self._add(name, category, thread, start, lasted, details)
             if self._folder and category in KERNELS:
-                self._add_kernel(category, start, lasted)
+                self._add_kernel(*KERNELS[category], start, lasted)
 
     def _add(self, name: str, category: str, thread: int, start: float, lasted: float, details: dict[str, Any]) -> None:
         event = {"ph": "X", "name": name, "cat": category, "pid": self._run.rank, "tid": thread}
         self._events.append(event | {"ts": start, "dur": lasted, "args": details})
 
-    def _add_kernel(self, category: str, start: float, lasted: float) -> None:
-        """The span as what a device ran, and the call that would have launched it."""
-        stream, name = KERNELS[category]
+    def _add_kernel(self, stream: int, name: str, start: float, lasted: float) -> None:
+        """What a device ran, and the call that launched it."""
         self._launches += 1
         link = {"correlation": self._launches}
-        self._add("cudaLaunchKernel", "cuda_runtime", 0, start, min(1.0, lasted), link)
+        self._add("cudaLaunchKernel", "cuda_runtime", 0, start, 0.0, link)
         self._add(name, "kernel", stream, start, lasted, link | {"stream": stream, "device": self._run.rank})
 
     def begin_step(self, number: int) -> None:
@@ -94,6 +97,9 @@ class Tracer:
         if self._step is not None:
             name, start = self._step
             self._add(name, "user_annotation", 0, start, now - start, {})
+            # Empty kernels at both ends, so that waiting there counts as idle time.
+            self._add_kernel(COMPUTE_STREAM, "dhp_step_begin", start, 0.0)
+            self._add_kernel(COMPUTE_STREAM, "dhp_step_end", now - 1, 0.0)
         self._step = (f"ProfilerStep#{number}", now) if self._folder else None
 
     def task(self, task: Task) -> contextlib.AbstractContextManager[None]:

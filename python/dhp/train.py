@@ -75,6 +75,7 @@ def train(settings: TrainConfig, run: Run, reporter: Reporter | None, tracer: Tr
         tracer.begin_step(step + 1)
         with run.at(f"step {step + 1}, reading"), tracer.span("wait for data", "data"), clock.reading():
             share = now.share.result()
+            clock.has_read()
             dropped = agree_on_dropped(share, now, data, settings, run)
         valid_tokens = data.label_tokens(now.batch, dropped)
         for task in runtime.tasks(now.plan, run):
@@ -252,6 +253,10 @@ class StepClock:
         yield
         self._read_wait_s = time.perf_counter() - started
         self.watch.data = (wall, time.time())
+
+    def has_read(self) -> None:
+        """This rank's share is there; others may still read theirs."""
+        self.watch.read_s = time.time() - self.watch.started
 
     @contextlib.contextmanager
     def task(self, task: Task) -> Iterator[None]:

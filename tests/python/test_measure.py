@@ -101,7 +101,7 @@ def recorded(file: Path, clock: str, steps: int = 3, step: int = 0) -> Plan:
         for number in range(1, steps + 1):
             start = 50.0 * number
             own = [task for task in plan.tasks if rank in task.ranks]
-            watch = Stopwatch(started=start, data=(start, start + 0.25))
+            watch = Stopwatch(started=start, read_s=0.25 if rank == 1 else 0.125, data=(start, start + 0.25))
             ready = start + 0.25
             for task in own:
                 watch.tasks[task.id] = (ready, start + 0.25 + task.end_s)

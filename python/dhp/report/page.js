@@ -59,7 +59,7 @@ function draw(id, figure) {
   const chart = document.querySelector(`#${id} .chart`);
   const layout = themed(figure.layout);
   const entries = figure.data.filter((trace) => trace.showlegend !== false && trace.name);
-  layout.showlegend = entries.length > 1 || id === "tasks" || id === "steps";
+  layout.showlegend = entries.length > 1;
   if (layout.showlegend) {
     // Above a chart, in room of its own: Plotly would take it from the chart.
     const room = legendRoom(entries.map((trace) => trace.name), chart.clientWidth);
@@ -167,7 +167,7 @@ function drawTimeline() {
       range: yRange,
       showgrid: false,
       zeroline: false,
-      nticks: Math.min(lines.ranks, 17),
+      ...(heights[n] / Math.abs(yRange[0] - yRange[1]) > 13 ? { dtick: 1 } : { nticks: 14 }),
       tickformat: ",d",
     };
     if (titles) {

@@ -71,13 +71,14 @@ def page(results: list[Result], summaries: list[Summary]) -> tuple[str, dict[str
     if not spans:
         left_out["timeline"] = note
     data = {"figures": drawn, "timelines": spans, "kinds": timeline.KINDS}
-    shown = [section for section in SECTIONS if section[0] not in left_out]
     below = {
+        "timeline": f'<p class="quiet">{html.escape(note)}</p>' if note else "",
         "tasks": _error_table(summaries, "tasks", [s.task_errors for s in summaries]),
         "steps": _error_table(summaries, "steps", [s.step_errors for s in summaries]),
     }
-    more = {"timeline": f" {note}"}
-    parts = [_section(key, title, text + more.get(key, ""), below.get(key, "")) for key, title, text in shown]
+    parts = {
+        key: _section(key, title, text, below.get(key, "")) for key, title, text in SECTIONS if key not in left_out
+    }
     # Only "<" can end a script element early or open a comment in it.
     values = {
         "TITLE": html.escape(headline(summaries)),
@@ -85,7 +86,8 @@ def page(results: list[Result], summaries: list[Summary]) -> tuple[str, dict[str
         "VERDICTS": _verdicts(summaries),
         "TABLE": _table(summaries),
         "NOTES": _notes(summaries),
-        "SECTIONS": "\n".join(parts),
+        "TIMELINE": parts.pop("timeline", ""),
+        "SECTIONS": "\n".join(parts.values()),
         "LEFT_OUT": _left_out(left_out),
         "DATA": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
         "PLOTLY": get_plotlyjs(),
@@ -105,9 +107,8 @@ def _part(name: str) -> str:
 
 def _section(key: str, title: str, text: str, below: str = "") -> str:
     tools = '<div class="tools"></div>' if key == "timeline" else ""
-    wide = ' class="wide"' if key == "timeline" else ""
     return (
-        f'<section id="{key}"{wide}><h2>{title}</h2><p>{html.escape(text.strip())}</p>{tools}'
+        f'<section id="{key}"><h2>{title}</h2><p>{html.escape(text)}</p>{tools}'
         f'<div class="chart"></div>{below}</section>'
     )
 

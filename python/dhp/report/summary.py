@@ -264,15 +264,9 @@ def seconds_text(seconds: float) -> str:
 
 def verdict(result: Result, summary: Summary) -> str:
     """What limits the run, in a few plain sentences."""
-    said = [_step_sentence(summary), _limit_sentence(summary)]
+    said = [_step_sentence(summary), _estimate_sentence(summary), _limit_sentence(summary)]
     if summary.planning_s is not None and summary.planning_s > summary.step_s:
         said.append(f"Planning takes {seconds_text(summary.planning_s)}, longer than the step it should hide behind.")
-    errors = summary.task_errors or summary.step_errors
-    if errors and abs(errors.bias) > CLEAR_ERROR:
-        way = "shorter" if errors.bias > 0 else "longer"
-        what = "Tasks" if summary.task_errors else "Steps"
-        factor = 1 / (1 + errors.bias)
-        said.append(f"{what} are {way} than predicted, about {factor:.2g} times: calibrate the cost file.")
     if summary.peak_memory_share is not None and summary.peak_memory_share > 1:
         said.append(
             f"The fullest rank needs {percent(summary.peak_memory_share)} of its memory budget: it does not fit."
@@ -289,6 +283,15 @@ def _step_sentence(summary: Summary) -> str:
     return text + f", {percent(summary.over_bound)} above the bound that no plan beats."
 
 
+def _estimate_sentence(summary: Summary) -> str:
+    errors = summary.task_errors or summary.step_errors
+    if errors is None or abs(errors.bias) <= CLEAR_ERROR:
+        return ""
+    what = "Tasks" if summary.task_errors else "Steps"
+    way, factor = ("shorter", 1 + errors.bias) if errors.bias > 0 else ("longer", 1 / (1 + errors.bias))
+    return f"{what} are {way} than predicted by a factor of {factor:.2f}, so calibrate the cost file."
+
+
 def _limit_sentence(summary: Summary) -> str:
     if summary.idle_share is None:
         return ""
@@ -297,10 +300,12 @@ def _limit_sentence(summary: Summary) -> str:
             for cause, share in summary.idle_shares.items()}  # fmt: skip
     said[f"Gradients and optimizer take {percent(other)}: larger batches share that among more tokens."] = other
     if summary.over_bound is not None:
-        # What is left when waits and the update are taken away, against the bound.
-        longer = (1 - summary.idle_share - other) * (1 + summary.over_bound) - 1
-        said[f"Tasks compute {percent(longer)} longer than the bound counts: groups are wider than they need to be, or "
-             "slower than estimated."] = longer  # fmt: skip
+        # What is left when waits and the update are taken away, in seconds as estimated, against the bound.
+        estimate = 1 + summary.task_errors.bias if summary.task_errors else 1.0
+        longer = (1 - summary.idle_share - other) * (1 + summary.over_bound) * estimate - 1
+        said[
+            f"Tasks compute {percent(longer)} longer than the bound counts: groups are wider than they need to be."
+        ] = longer
     large = sorted((text for text in said if said[text] >= CLEAR_SHARE), key=lambda text: -said[text])
     if large:
         return " ".join(large[:2])
