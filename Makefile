@@ -26,6 +26,7 @@ demo: build
 	dhp train examples/demo.toml
 
 test: build
+	@scripts/setup.sh $(VENV) "$(TORCH)" browser
 	cmake --build build/release
 	ctest --test-dir build/release --output-on-failure -j $(JOBS)
 	$(python) -m pytest -q tests/python

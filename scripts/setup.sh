@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets up what `make` needs: system packages and a virtual environment. Called by the Makefile; quick when nothing
 # changed.
-#   setup.sh VENV TORCH [lint|clang|fuzz]
+#   setup.sh VENV TORCH [lint|clang|fuzz|browser]
 # TORCH is what pip installs ("torch==2.13.0", pip options allowed), or "system": the torch of $PYTHON.
 set -euo pipefail
 venv=$1 torch=$2 purpose=${3:-}
@@ -39,6 +39,19 @@ missing_fuzzer() {
   [ -f "$runtime" ] || echo "libclang-rt-${version:-14}-dev"
 }
 
+# A browser without a window, for the tests that look at the report. Ubuntu has Chromium as a snap alone.
+missing_browser() {
+  local name
+  for name in chromium-headless-shell chromium chromium-browser google-chrome google-chrome-stable; do
+    command -v "$name" >/dev/null && return
+  done
+  if grep -qs '^ID=debian' /etc/os-release; then
+    echo chromium-headless-shell
+  else
+    echo "setup: no Chromium; the tests that look at the report in a browser will be skipped" >&2
+  fi
+}
+
 install_packages() {
   local packages=$1 sudo=""
   if ! command -v apt-get >/dev/null; then
@@ -65,7 +78,8 @@ wanted=$({ "$python" -VV; echo "$torch"; cat requirements.txt requirements-no-de
 ready=no
 [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && ready=yes
 packages=$({ [ $ready = yes ] || missing_packages; [ "$purpose" != lint ] || missing_lint_tools
-             [ "$purpose" != clang ] || missing_clang; [ "$purpose" != fuzz ] || missing_fuzzer; } | tr '\n' ' ')
+             [ "$purpose" != clang ] || missing_clang; [ "$purpose" != fuzz ] || missing_fuzzer
+             [ "$purpose" != browser ] || missing_browser; } | tr '\n' ' ')
 if [ -n "${packages// /}" ]; then
   echo "setup: installing $packages"
   install_packages "$packages"

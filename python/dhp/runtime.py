@@ -118,6 +118,12 @@ class Run:
         dist.all_reduce(values, op=dist.ReduceOp.MAX)
         return values
 
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all ranks, by rank, on rank 0; nothing on the others. For small ones: they are pickled."""
+        values: list[Any] | None = [None] * self.world_size if self.rank == 0 else None
+        dist.gather_object(value, values)
+        return values or []
+
     def barrier(self) -> None:
         self.max(torch.zeros(1, dtype=torch.uint8))
 

@@ -1,4 +1,11 @@
-"""Chrome trace events of a run: open the file in Perfetto (ui.perfetto.dev) or chrome://tracing."""
+"""Chrome trace events of a run: open them in Perfetto (ui.perfetto.dev) or chrome://tracing.
+
+A path that ends in .json is one file of all ranks. Any other is a folder with a file a rank, in the form that Holistic
+Trace Analysis reads (facebookresearch/HolisticTraceAnalysis: hta/common/trace_parser.py, hta/common/types.py): who the
+rank is under "distributedInfo", "ProfilerStep#K" over each step, and what a device would run as events of the category
+"kernel" that name a stream and, by "correlation", the call that launched them. Names that begin with "nccl" count as
+communication there, all others as computing.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +17,44 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dhp._core import Task
+from dhp._core import InputError, Task
 from dhp.runtime import Run
+
+COMPUTE_STREAM, REDUCE_STREAM = 7, 20
+# What each category of span is for Holistic Trace Analysis; others, such as reading, are no work of a device.
+KERNELS = {
+    "task": (COMPUTE_STREAM, "dhp_task"),
+    "reduce": (REDUCE_STREAM, "ncclDevKernel_AllReduce_Sum_f32"),
+    "optimizer": (COMPUTE_STREAM, "dhp_optimizer"),
+}
+FIRST_CORRELATION = 1 << 20  # small ones would be read as small integers, which later hold no number of an event
+
+
+def check_folder(folder: str) -> None:
+    """Makes the folder; raises InputError where that is not possible, or where it holds files of other ranks, which
+    tools would take for this run's."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--trace: {folder} cannot be made ({error.strerror}); give another path") from None
+    others = sorted(Path(folder).glob("*.json*"))
+    if others:
+        raise InputError(f"--trace: {folder} holds {others[0].name} already; give an empty or a new folder")
 
 
 class Tracer:
-    """Collects what one rank does; `write` merges the ranks into one file. Without a file it does nothing.
+    """Collects what one rank does; `write` writes it. Without a path it does nothing.
 
     One process ("pid") a rank; its compute is thread 0, its reader thread 1. Times are microseconds of the wall clock.
     """
 
-    def __init__(self, file: str | Path | None, run: Run) -> None:
-        self._file = Path(file) if file else None
+    def __init__(self, path: str | Path | None, run: Run) -> None:
+        self._path = Path(path) if path else None
+        self._folder = self._path is not None and self._path.suffix != ".json"
         self._run = run
         self._events: list[dict[str, Any]] = []
+        self._launches = FIRST_CORRELATION
+        self._step: tuple[str, float] | None = None
         self._main = threading.get_ident()
         self._name("process_name", 0, f"rank {run.rank}")
         self._name("thread_name", 0, "compute")
@@ -35,26 +66,41 @@ class Tracer:
     @contextlib.contextmanager
     def span(self, name: str, category: str, **details: Any) -> Iterator[None]:
         """One bar in the trace."""
-        if self._file is None:
+        if self._path is None:
             yield
             return
-        start = time.time_ns()
+        start = time.time_ns() / 1000
         try:
             yield
         finally:
+            lasted = time.time_ns() / 1000 - start
             thread = 0 if threading.get_ident() == self._main else 1
-            self._events.append(
-                {
-                    "ph": "X",
-                    "name": name,
-                    "cat": category,
-                    "pid": self._run.rank,
-                    "tid": thread,
-                    "ts": start / 1000,
-                    "dur": (time.time_ns() - start) / 1000,
-                    "args": details,
-                }
-            )
+            self._add(name, category, thread, start, lasted, details)
+            if self._folder and category in KERNELS:
+                self._add_kernel(*KERNELS[category], start, lasted)
+
+    def _add(self, name: str, category: str, thread: int, start: float, lasted: float, details: dict[str, Any]) -> None:
+        event = {"ph": "X", "name": name, "cat": category, "pid": self._run.rank, "tid": thread}
+        self._events.append(event | {"ts": start, "dur": lasted, "args": details})
+
+    def _add_kernel(self, stream: int, name: str, start: float, lasted: float) -> None:
+        """What a device ran, and the call that launched it."""
+        self._launches += 1
+        link = {"correlation": self._launches}
+        self._add("cudaLaunchKernel", "cuda_runtime", 0, start, 0.0, link)
+        self._add(name, "kernel", stream, start, lasted, link | {"stream": stream, "device": self._run.rank})
+
+    def begin_step(self, number: int) -> None:
+        """A bar over everything until the next step begins or the trace is written; in a folder only, where tools look
+        for it."""
+        now = time.time_ns() / 1000
+        if self._step is not None:
+            name, start = self._step
+            self._add(name, "user_annotation", 0, start, now - start, {})
+            # Empty kernels at both ends, so that waiting there counts as idle time.
+            self._add_kernel(COMPUTE_STREAM, "dhp_step_begin", start, 0.0)
+            self._add_kernel(COMPUTE_STREAM, "dhp_step_end", now - 1, 0.0)
+        self._step = (f"ProfilerStep#{number}", now) if self._folder else None
 
     def task(self, task: Task) -> contextlib.AbstractContextManager[None]:
         """A bar for a task, with its group and exchange."""
@@ -62,15 +108,22 @@ class Tracer:
         return self.span(f"task {task.id}", "task", **details)
 
     def write(self) -> None:
-        """Collective: every rank writes its part, rank 0 joins them."""
-        if self._file is None:
+        """Collective: every rank writes its part; rank 0 joins them where one file is wanted."""
+        if self._path is None:
             return
-        parts = [self._file.with_name(f"{self._file.name}.rank{rank}") for rank in range(self._run.world_size)]
+        self.begin_step(0)  # ends the last one
+        if self._folder:
+            who = {"backend": "gloo", "rank": self._run.rank, "world_size": self._run.world_size}
+            file = self._path / f"rank-{self._run.rank:05d}.json"
+            file.write_text(json.dumps({"distributedInfo": who, "traceEvents": self._events, "displayTimeUnit": "ms"}))
+            self._run.barrier()
+            return
+        parts = [self._path.with_name(f"{self._path.name}.rank{rank}") for rank in range(self._run.world_size)]
         parts[self._run.rank].write_text(json.dumps(self._events))
         self._run.barrier()
         if self._run.rank == 0:
             events = [event for part in parts for event in json.loads(part.read_text())]
-            self._file.write_text(json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}))
+            self._path.write_text(json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}))
             for part in parts:
                 part.unlink()
         self._run.barrier()

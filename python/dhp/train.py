@@ -37,10 +37,11 @@ from dhp.dataset import Dataset, Share
 from dhp.gradients import reduce_gradients
 from dhp.launch import run_local
 from dhp.local import local_cluster, local_cost
+from dhp.measure import CLOCKS, Recorder, Stopwatch, check_result_options
 from dhp.models import Adapter, attach, family_of
-from dhp.report import Reporter, StepRecord
 from dhp.runtime import RankFailed, Run
-from dhp.trace import Tracer
+from dhp.steps import Reporter, StepRecord
+from dhp.trace import Tracer, check_folder
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
 
@@ -56,7 +57,7 @@ class Prepared:
     share: Future[Share]
 
 
-def train(settings: TrainConfig, run: Run, reporter: Reporter | None, tracer: Tracer) -> None:
+def train(settings: TrainConfig, run: Run, reporter: Reporter | None, tracer: Tracer, recorder: Recorder) -> None:
     """Batch, plan, tasks, gradients, step; the next batch is planned and read meanwhile."""
     model, first_step = load_model(settings, run)
     cluster, cost = planning_inputs(settings, run)
@@ -65,13 +66,16 @@ def train(settings: TrainConfig, run: Run, reporter: Reporter | None, tracer: Tr
     adamw = optimizer.make_optimizer(model, settings, run)
     if first_step:
         checkpoint.load_optimizer(settings, first_step, adamw)
+    recorder.begin(cluster, cost)
     if reporter:
         reporter.say(headline(settings, model, data, run, first_step))
 
     for now in prepare_ahead(range(first_step, settings.steps), data, cluster, cost, settings, run):
         step, clock = now.step, StepClock(now.plan)
+        tracer.begin_step(step + 1)
         with run.at(f"step {step + 1}, reading"), tracer.span("wait for data", "data"), clock.reading():
             share = now.share.result()
+            clock.has_read()
             dropped = agree_on_dropped(share, now, data, settings, run)
         valid_tokens = data.label_tokens(now.batch, dropped)
         for task in runtime.tasks(now.plan, run):
@@ -80,10 +84,13 @@ def train(settings: TrainConfig, run: Run, reporter: Reporter | None, tracer: Tr
                 if loss.requires_grad:
                     loss.backward()
                 clock.loss += loss.item()
-        with run.at(f"step {step + 1}, gradients"), tracer.span("gradients", "reduce"):
-            reduce_gradients(model, run)
-            norm = optimizer.update(model, adamw, settings, step)
+        with run.at(f"step {step + 1}, gradients"):
+            with tracer.span("gradients", "reduce"), clock.part("reduce"):
+                reduce_gradients(model, run)
+            with tracer.span("optimizer", "optimizer"), clock.part("optimizer"):
+                norm = optimizer.update(model, adamw, settings, step)
             clock.combine(run)
+            recorder.step(step + 1, now.plan, now.batch, now.plan_s, clock.task_cpu_s.tolist(), clock.watch)
         if reporter:
             rate = optimizer.learning_rate(settings, step)
             reporter.step(clock.record(now, valid_tokens, dropped, norm, rate))
@@ -93,6 +100,7 @@ def train(settings: TrainConfig, run: Run, reporter: Reporter | None, tracer: Tr
             if reporter:
                 reporter.say(f"saved {saved}")
     tracer.write()
+    recorder.write()
 
 
 def headline(settings: TrainConfig, model: Any, data: Dataset, run: Run, first_step: int) -> str:
@@ -238,21 +246,36 @@ class StepClock:
     def __init__(self, plan: Plan) -> None:
         self.loss = torch.zeros((), dtype=torch.float64)
         self.task_cpu_s = torch.zeros(len(plan.tasks), dtype=torch.float64)
+        self.watch = Stopwatch(started=time.time())
         self._started = time.perf_counter()
         self._read_wait_s = 0.0
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
-        started = time.perf_counter()
+        started, wall = time.perf_counter(), time.time()
         yield
         self._read_wait_s = time.perf_counter() - started
+        self.watch.data = (wall, time.time())
+
+    def has_read(self) -> None:
+        """This rank's share is there; others may still read theirs."""
+        self.watch.read_s = time.time() - self.watch.started
 
     @contextlib.contextmanager
     def task(self, task: Task) -> Iterator[None]:
         """CPU time of the computing thread: what the task costs, however many ranks share a core."""
-        started = time.thread_time()
+        started, wall = time.thread_time(), time.time()
         yield
-        self.task_cpu_s[task.id] = time.thread_time() - started
+        self.task_cpu_s[task.id] = self.watch.tasks_cpu_s[task.id] = time.thread_time() - started
+        self.watch.tasks[task.id] = (wall, time.time())
+
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Work of the step that is no task: reduce, optimizer."""
+        started, wall = time.thread_time(), time.time()
+        yield
+        self.watch.parts_cpu_s[name] = time.thread_time() - started
+        self.watch.parts[name] = (wall, time.time())
 
     def combine(self, run: Run) -> None:
         """Losses add up; a task lasts as long as its slowest member."""
@@ -301,7 +324,8 @@ def work(settings: TrainConfig, options: argparse.Namespace) -> int:
                 settings.steps, options.metrics, log_every=settings.log_every, output_format=options.output_format
             )
         with run.at("start"):
-            train(settings, run, reporter, Tracer(options.trace, run))
+            recorder = Recorder(options.result, run, settings, clock=options.result_clock, step=options.result_step)
+            train(settings, run, reporter, Tracer(options.trace, run), recorder)
         run.close()
         return 0
     except InputError as error:
@@ -334,7 +358,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--schedule", help="a planner of `dhp plan`: free, lockstep, paper, static:CP, ...")
     parser.add_argument("--steps", type=int, help="optimizer steps in all")
     parser.add_argument("--metrics", default="", metavar="FILE.jsonl", help="append one JSON object a step")
-    parser.add_argument("--trace", default="", metavar="FILE.json", help="write a Chrome/Perfetto trace of all ranks")
+    parser.add_argument(
+        "--trace", default="", metavar="PATH", help="Chrome trace: FILE.json, or a folder of files a rank"
+    )
+    parser.add_argument("--result", default="", metavar="FILE.json", help="write what the run was like, for dhp report")
+    parser.add_argument("--result-step", type=int, default=0, metavar="K", help="whose timeline it holds (default: 2)")
+    parser.add_argument(
+        "--result-clock", choices=CLOCKS, default="auto", help="auto: emulated where ranks outnumber cores, else wall"
+    )
     parser.add_argument("--output-format", choices=("text", "json"), default="text", help="json: the metrics on stdout")
     parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in output_dir")
     parser.add_argument(
@@ -346,6 +377,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = config.read_config(options.config, [*options.set, *overrides])
         family_of(settings.model)
+        if options.trace and not options.trace.endswith(".json"):
+            check_folder(options.trace)
+        if options.result:
+            check_result_options(options.result, options.result_step, settings.steps)
     except InputError as error:
         print(f"dhp: error: {error}", file=sys.stderr)
         return 2

@@ -17,6 +17,7 @@ constexpr const char* kVersion = "dhp " DHP_VERSION;
 std::string external_help(const std::string& name) {
   if (name == "train") return "Train a model, every batch planned";
   if (name == "index") return "Count the tokens and patches of a data set";
+  if (name == "report") return "A page about simulated and measured runs";
   return "Run dhp-" + name;
 }
 

@@ -15,7 +15,7 @@ import torch
 import transformers
 from transformers import AutoModelForImageTextToText
 
-from dhp import optimizer, runtime, train
+from dhp import measure, optimizer, runtime, train
 from dhp._core import Batch, Cluster, CostModel, Plan, annotate, check_plan, parse_plan
 from dhp.config import TrainConfig
 from dhp.dataset import Dataset
@@ -149,7 +149,7 @@ def run_dhp(folder: Path, name: str) -> int:
     settings, recorder, losses, plans = settings_for(folder, name), Recorder(), Losses(), Plans()
     optimizer.update, runtime.plan = recorder.update, plans.plan
     run = runtime.init(timeout_s=120)
-    train.train(settings, run, losses, Tracer(None, run))
+    train.train(settings, run, losses, Tracer(None, run), measure.Recorder("", run, settings))
     if run.rank == 0:
         result = {
             "losses": [r.loss for r in losses.records],

@@ -14,6 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dhp.result import read_result
+
 FIELDS = {"step", "loss", "tokens", "degrees", "plan_s", "idle_share", "gap"}
 
 
@@ -49,7 +51,8 @@ def losses(file: Path) -> dict[int, float]:
 
 
 def test_metrics_trace_checkpoint_and_silence_when_piped(folder: Path) -> None:
-    done = dhp_train(folder, "--metrics", str(folder / "m.jsonl"), "--trace", str(folder / "t.json"))
+    watching = ["--metrics", str(folder / "m.jsonl"), "--trace", str(folder / "t.json")]
+    done = dhp_train(folder, *watching, "--result", str(folder / "r.json"), "--result-clock", "emulated")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "", "no step lines where nobody watches"
     records = [json.loads(line) for line in (folder / "m.jsonl").read_text().splitlines()]
@@ -61,6 +64,16 @@ def test_metrics_trace_checkpoint_and_silence_when_piped(folder: Path) -> None:
         assert record["predicted_step_s"] >= record["lower_bound_s"] > 0
         assert record["gap"] == pytest.approx(record["predicted_step_s"] / record["lower_bound_s"] - 1, abs=1e-12)
     assert records[-1]["loss"] < records[0]["loss"]
+
+    result = read_result(folder / "r.json")
+    assert (result.kind, result.clock, result.name) == ("measured", "emulated", "free, train, 4 ranks")
+    assert result.timeline is not None and result.timeline.step == 2
+    assert result.memory is None, "capacity_tokens counts tokens, not bytes"
+    for step, record in zip(result.steps, records, strict=True):
+        assert step.tasks_s == pytest.approx(record["emulated_step_s"])
+        assert step.seconds > record["emulated_step_s"]
+        idle = (step.idle_s["peer"] + step.idle_s["no_task"]) / (4 * record["emulated_step_s"])
+        assert idle == pytest.approx(record["idle_share"], abs=1e-9)
 
     events = json.loads((folder / "t.json").read_text())["traceEvents"]
     tasks = [e for e in events if e.get("cat") == "task"]
@@ -275,3 +288,33 @@ def test_runs_under_torchrun(folder: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert losses(folder / "m.jsonl").keys() == {1, 2}
+
+
+def test_a_trace_folder_holds_a_file_a_rank_and_a_result_by_the_clock_on_the_wall(folder: Path) -> None:
+    """The keys that Holistic Trace Analysis looks for; see dhp.trace."""
+    words = ["--trace", str(folder / "traces"), "--result", str(folder / "r.json"), "--result-clock", "wall"]
+    arguments = [*words, "--ranks", "2", "--steps", "2", "--set", "capacity_tokens=110"]
+    done = dhp_train(folder, *arguments)
+    assert done.returncode == 0, done.stderr
+    for rank in range(2):
+        trace = json.loads((folder / "traces" / f"rank-{rank:05d}.json").read_text())
+        assert trace["distributedInfo"] == {"backend": "gloo", "rank": rank, "world_size": 2}
+        events = [e for e in trace["traceEvents"] if e["ph"] == "X"]
+        steps = [e for e in events if e["name"].startswith("ProfilerStep#")]
+        assert [e["name"] for e in steps] == ["ProfilerStep#1", "ProfilerStep#2"]
+        kernels = {e["args"]["correlation"]: e for e in events if e["cat"] == "kernel"}
+        launches = {e["args"]["correlation"]: e for e in events if e["cat"] == "cuda_runtime"}
+        assert kernels.keys() == launches.keys()
+        assert len(kernels) == len([e for e in events if e["cat"] == "task"]) + 2 * 4  # gradients, optimizer, both ends
+        assert all(any(s["ts"] <= e["ts"] < s["ts"] + s["dur"] for s in steps) for e in launches.values())
+        assert [e["name"].startswith("nccl") for e in kernels.values()].count(True) == 2
+
+    result = read_result(folder / "r.json")
+    assert result.clock == "wall"
+    for step in result.steps:
+        assert step.tasks_s is not None and 0 < step.tasks_s < step.seconds
+        assert 0 <= sum(step.idle_s.values()) < 2 * step.seconds
+
+    again = dhp_train(folder, *arguments)
+    assert again.returncode == 2
+    assert "rank-00000.json already; give an empty or a new folder" in again.stderr

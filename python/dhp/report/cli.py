@@ -1,0 +1,72 @@
+"""The command `dhp report`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from dhp._core import InputError
+from dhp.report.page import page
+from dhp.report.summary import Summary, headline, ordered, summarize
+from dhp.result import Result, read_result
+
+
+def report(files: list[str], output: str = "", baseline: str = "") -> tuple[list[Summary], dict[str, str]]:
+    """Reads results and writes the page to `output` ("": nowhere). Returns the summaries and why sections are left out.
+    Raises InputError."""
+    results = [read_result(file) for file in files]
+    summaries = summarize(results, baseline)
+    _check_baseline(baseline, results, summaries)
+    order = ordered(results, summaries)
+    text, left_out = page([results[i] for i in order], [summaries[i] for i in order])
+    if output:
+        try:
+            Path(output).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{output}: cannot be written ({error.strerror}); give another path to -o") from None
+    return summaries, left_out
+
+
+def _check_baseline(baseline: str, results: list[Result], summaries: list[Summary]) -> None:
+    names = {summary.label for summary in summaries} | {result.schedule for result in results}
+    if baseline and baseline not in names:
+        raise InputError(f'--baseline: found "{baseline}", expected a result or schedule: {", ".join(sorted(names))}')
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="dhp report", description="One page about simulated and measured runs; docs/report.md"
+    )
+    parser.add_argument("results", nargs="+", metavar="RESULT.json", help="files that dhp simulate or dhp train wrote")
+    parser.add_argument("-o", "--output", default="", metavar="FILE.html", help="the page (default: report.html)")
+    parser.add_argument(
+        "--baseline",
+        default="",
+        metavar="NAME",
+        help="result or schedule that speed-ups are over (default: the slowest)",
+    )
+    parser.add_argument(
+        "--output-format", choices=("text", "json"), default="text", help="json: the numbers; a page only with -o"
+    )
+    options = parser.parse_args(arguments)
+    as_json = options.output_format == "json"
+    output = options.output or ("" if as_json else "report.html")
+    try:
+        summaries, left_out = report(options.results, output, options.baseline)
+    except InputError as error:
+        print(f"dhp: error: {error}", file=sys.stderr)
+        return 2
+    if as_json:
+        print(json.dumps({"results": [summary.as_dict() for summary in summaries], "left_out": left_out}, indent=1))
+    else:
+        print(headline(summaries))
+        for summary in summaries:
+            print(f"{summary.label}: {summary.verdict}")
+        print(f"wrote {output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
