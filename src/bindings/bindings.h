@@ -16,6 +16,7 @@ void bind_cluster(nanobind::module_& module);   // cluster.h, cost_model.h, anal
 void bind_plan(nanobind::module_& module);      // plan.h
 void bind_planner(nanobind::module_& module);   // planner.h, bound.h, explain.h, metrics.h
 void bind_options(nanobind::module_& module);   // plan_options.h
+void bind_fit(nanobind::module_& module);       // fit.h
 void bind_shard(nanobind::module_& module);     // shard.h
 void bind_qwen3_vl(nanobind::module_& module);  // qwen3_vl.h, a submodule
 

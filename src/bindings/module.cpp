@@ -11,6 +11,7 @@ NB_MODULE(_core, module) {
   bind_cluster(module);
   bind_plan(module);
   bind_planner(module);
+  bind_fit(module);
   bind_shard(module);
   bind_qwen3_vl(module);
 }
