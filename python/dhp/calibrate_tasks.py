@@ -37,11 +37,14 @@ class Shape:
 
 @dataclass(frozen=True)
 class Design:
-    """A task to measure: packed sequences on `degree` ranks. `left_out` of the fit, to see how far off that is."""
+    """A task to measure: packed sequences on `degree` ranks.
+
+    use  "fit", "left out": of the fit, to see how far off that is, or "text": left out too, and without vision
+    """
 
     shapes: tuple[Shape, ...]
     degree: int
-    left_out: bool
+    use: str = "fit"
 
     @property
     def sequences(self) -> list[BatchSequence]:
@@ -57,50 +60,48 @@ class Range:
     degrees: tuple[int, ...]
     left_out_degrees: tuple[int, ...]
     packings: tuple[int, ...] = (1, 1, 2, 4)
-    unit: tuple[int, int] = (16, 16)  # rows and columns of a frame pair, in patches
+    unit: tuple[int, int] = (16, 16)  # rows and columns of a frame pair, in patches; shorter clips have smaller ones
+    vision_shares: tuple[float, ...] = (0.4, 0.7, 0.9)  # of a sequence's tokens
     label_share: float = 1.0
     merge: int = 2
 
 
-def make_designs(what: Range, count: int, left_out: int, seed: int = 0) -> list[Design]:
-    """Tasks spread evenly over the logarithm of length, over degrees, packings, and shares of vision. The same every
-    time."""
+LEAST_SHARD_TOKENS = 16
+
+
+def make_designs(what: Range, counts: dict[str, int], seed: int = 0) -> list[Design]:
+    """Tasks spread evenly over the logarithm of length, over degrees, packings, and shares of vision; so many of each
+    use. The same every time."""
     generator = np.random.default_rng(seed)
     designs: list[Design] = []
-    for is_left_out, number, degrees in (
-        (False, count, what.degrees),
-        (True, left_out, what.left_out_degrees),
-    ):
-        for i in range(number):
+    for use, count in counts.items():
+        degrees = what.left_out_degrees if use == "left out" else what.degrees
+        for i in range(count):
             degree = degrees[i % len(degrees)]
             packing = what.packings[(i // len(degrees)) % len(what.packings)]
-            place = (i + generator.uniform(0.0, 1.0)) / number  # every part of the range has its samples
+            place = (i + generator.uniform(0.0, 1.0)) / count  # every part of the range has its samples
             tokens = math.exp(math.log(what.min_tokens) + place * math.log(what.max_tokens / what.min_tokens))
-            least = 16 * degree * packing
+            least = LEAST_SHARD_TOKENS * degree
             shares = generator.dirichlet([4.0] * packing)
-            vision = generator.choice([0.0, 0.5, 0.9])
-            shapes = tuple(
-                make_shape(max(16 * degree, round(max(least, tokens) * share)), vision, degree, what)
-                for share in shares
-            )
-            designs.append(Design(shapes, degree, is_left_out))
+            vision = 0.0 if use == "text" else float(generator.choice(what.vision_shares))
+            lengths = [max(least, round(max(least * packing, tokens) * share)) for share in shares]
+            designs.append(Design(tuple(make_shape(n, vision, degree, what) for n in lengths), degree, use))
     return designs
 
 
 def make_shape(tokens: int, vision: float, degree: int, what: Range) -> Shape:
-    """About `vision` of the tokens are a clip's; its frames can be dealt evenly to the ranks."""
+    """About `vision` of the tokens are a clip's, whose frames can be dealt evenly to the ranks."""
+    patches = int(vision * tokens) * what.merge**2
     rows, columns = what.unit
-    units = int(vision * tokens) * what.merge**2 // (rows * columns)
-    units = units // degree * degree
-    media = ((units, rows, columns),) if units else ()
-    return Shape(tokens, media, max(1, round(what.label_share * tokens)))
+    if patches and patches < degree * rows * columns:
+        rows = columns = max(what.merge, int(math.sqrt(patches / degree)) // what.merge * what.merge)
+    units = patches // (rows * columns) // degree * degree
+    return Shape(tokens, ((units, rows, columns),) if units else (), max(1, round(what.label_share * tokens)))
 
 
 def encode(shape: Shape, vocabulary: int, merge: int, generator: np.random.Generator) -> Encoded:
     """Random tokens; every frame stands alone between text, as timestamps and markers put it."""
-    runs = [
-        h * w // merge**2 for t, h, w in shape.media for _ in range(t)
-    ]
+    runs = [h * w // merge**2 for t, h, w in shape.media for _ in range(t)]
     text = shape.tokens - sum(runs)
     if text < len(runs) + 1:
         raise ValueError(f"{shape}: no room for text between {len(runs)} frames")
