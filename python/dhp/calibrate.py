@@ -89,7 +89,7 @@ def _load(options: argparse.Namespace, device: torch.device) -> Any:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    model = AutoModelForImageTextToText.from_pretrained(options.model, dtype=DTYPES[options.precision])
+    model: Any = AutoModelForImageTextToText.from_pretrained(options.model, dtype=DTYPES[options.precision])
     model.train()
     if options.freeze_vit:
         for name, parameter in model.named_parameters():
