@@ -17,10 +17,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import torch
 
 from dhp import runtime
-from dhp._core import Cluster, EstimateError, Exchange, InputError, Link, to_json
+from dhp._core import Cluster, CostModel, EstimateError, Exchange, InputError, Link, to_json
+from dhp.calibrate_data import planned_designs
 from dhp.calibrate_fit import COEFFICIENTS, GOOD_MEAN, GOOD_P95, Calibration, Unfit, fit, measure
 from dhp.calibrate_links import measure_links, ranks_per_node
-from dhp.calibrate_tasks import Range, make_designs
+from dhp.calibrate_tasks import Design, Range, make_designs
+from dhp.data.index import load_or_build_index
 from dhp.launch import run_local
 from dhp.local import local_cluster, local_cost
 from dhp.models import attach, family_of
@@ -37,8 +39,14 @@ def calibrate(
     device = _device(options, run)
     model = _load(options, device)
     adapter = attach(model, run)
-    what = _range(options, model, run)
-    designs = make_designs(what, {"fit": options.samples, "left out": options.left_out, "text": TEXT_TASKS})
+    base = local_cost(
+        options.model,
+        run.world_size,
+        device=options.memory_of,
+        freeze_vit=options.freeze_vit,
+        capacity_tokens=options.capacity_tokens,
+    )
+    what, designs = _designs(options, model, run, base)
 
     def forward(loss: Callable[[], torch.Tensor]) -> torch.Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16"):
@@ -56,13 +64,6 @@ def calibrate(
     links = measure_links(run) if run.world_size > 1 else (None, None)
     if run.rank != 0:
         return None
-    base = local_cost(
-        options.model,
-        run.world_size,
-        device=options.memory_of,
-        freeze_vit=options.freeze_vit,
-        capacity_tokens=options.capacity_tokens,
-    )
     result = fit(measured, base, Path(options.model).resolve().name)
     if isinstance(result, Unfit):
         return result
@@ -99,35 +100,35 @@ def _load(options: argparse.Namespace, device: torch.device) -> Any:
     return model.to(device)
 
 
-def _range(options: argparse.Namespace, model: Any, run: Run) -> Range:
-    """Lengths, degrees and frames to measure: as asked, or as the data has them."""
+def _designs(options: argparse.Namespace, model: Any, run: Run, base: CostModel) -> tuple[Range, list[Design]]:
+    """What to measure: evenly over lengths and degrees, with clips whose frames can be dealt evenly; or, with --data,
+    tasks as planners make them of the data."""
     most = options.max_degree or (run.world_size if run.world_size > 1 else 8)
-    degrees = [d for d in (1, 2, 4, 8, 16, 32, 64) if d <= most]
-    between = [d for d in (3, 6, 12, 24, 48) if d <= most]
-    unit, share, longest = (16, 16), 1.0, options.max_tokens
-    if options.data:
-        unit, share, longest = _shape_of_data(options)
-    rows, columns = (int(side) for side in options.unit.split("x")) if options.unit else unit
-    return Range(
+    degrees = tuple(d for d in (1, 2, 4, 8, 16, 32, 64) if d <= most)
+    between = tuple(d for d in (3, 6, 12, 24, 48) if d <= most)
+    rows, columns = (int(side) for side in options.unit.split("x"))
+    what = Range(
         min_tokens=options.min_tokens,
-        max_tokens=max(2 * options.min_tokens, options.max_tokens or longest or 2048),
-        degrees=tuple(degrees),
-        left_out_degrees=tuple(between or degrees),
+        max_tokens=max(2 * options.min_tokens, options.max_tokens),
+        degrees=degrees,
+        left_out_degrees=between or degrees,
         unit=(rows, columns),
-        label_share=options.label_share or share,
+        label_share=options.label_share,
         merge=model.config.vision_config.spatial_merge_size,
     )
-
-
-def _shape_of_data(options: argparse.Namespace) -> tuple[tuple[int, int], float, int]:
-    """(rows and columns of the median frame, share of tokens with a loss, longest sample)."""
-    from dhp.data.index import load_or_build_index
-
+    counts = {"fit": options.samples, "left out": options.left_out, "text": TEXT_TASKS}
+    if not options.data:
+        return what, make_designs(what, counts)
     samples = load_or_build_index(options.data, options.model, None, on_error="skip").samples
-    grids = sorted((g[1] * g[2], g[1], g[2]) for s in samples for m in s.media for g in [m.grid] for _ in range(g[0]))
-    unit = grids[len(grids) // 2][1:] if grids else (16, 16)
-    tokens = sum(s.tokens for s in samples)
-    return unit, sum(s.label_tokens for s in samples) / tokens, max(s.tokens for s in samples)
+    cluster = local_cluster(most, device=options.memory_of, capacity_tokens=options.capacity_tokens)
+    designs = planned_designs(samples, base, cluster, counts, options.batch_size)
+    if not designs:
+        raise InputError(f"--data: {options.data}: no sample fits on {most} ranks; take more --capacity-tokens")
+    totals = [sum(shape.tokens for shape in design.shapes) for design in designs]
+    found = {use: tuple(sorted({d.degree for d in designs if d.use == use})) for use in ("fit", "left out")}
+    packings = tuple(sorted({len(d.shapes) for d in designs}))
+    what = Range(min(totals), max(totals), found["fit"], found["left out"], packings, merge=what.merge)
+    return what, designs
 
 
 def _cluster(options: argparse.Namespace, run: Run, links: tuple[Link | None, Link | None]) -> Cluster:
@@ -180,8 +181,8 @@ def describe(
             "degrees": list(what.degrees),
             "left_out_degrees": list(what.left_out_degrees),
             "packings": sorted(set(what.packings)),
-            "frame_patches": list(what.unit),
-            "label_share": what.label_share,
+            "data": options.data,
+            **({} if options.data else {"frame_patches": list(what.unit), "label_share": what.label_share}),
             "repeats": options.repeats,
             "links": {
                 name: {"latency_s": link.latency_s, "bandwidth_bytes_per_s": link.bandwidth_bytes_per_s}
@@ -219,6 +220,7 @@ def table(file: dict[str, Any]) -> str:
     rows = [("of the fit", fitted["fitted"]), ("left out of the fit", fitted["left_out"])]
     rows += [(f"  degree {degree}", error) for degree, error in fitted["left_out_by_degree"].items()]
     rows += [("text alone", fitted["text_alone"])]
+    rows = [row for row in rows if row[1]["samples"]]
     for name, error in rows:
         lines.append(f"{name:<38}{error['mean']:>8.1%}{error['p95']:>8.1%}{error['worst']:>8.1%}{error['samples']:>7}")
     for name, link in fitted["links"].items():
@@ -292,17 +294,16 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--cluster-output", default="", metavar="CLUSTER.json", help="cluster file with the measured links")
     p.add_argument("--ranks", type=int, default=1, help="local ranks: groups are real, and links are measured")
     p.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
-    p.add_argument("--data", default="", metavar="FILE.jsonl", help="take frame sizes, label share, longest from it")
+    p.add_argument("--data", default="", metavar="FILE.jsonl", help="measure tasks as planners make them of it")
+    p.add_argument("--batch-size", type=int, default=16, help="samples of a planned batch, with --data")
     p.add_argument("--min-tokens", type=int, default=32, help="shortest task")
-    p.add_argument("--max-tokens", type=int, default=0, help="longest task; default: of the data, else 2048")
+    p.add_argument("--max-tokens", type=int, default=2048, help="longest task")
     p.add_argument("--max-degree", type=int, default=0, help="widest group; default 8, or the ranks")
     p.add_argument("--samples", type=int, default=72, help="tasks to fit to")
     p.add_argument("--left-out", type=int, default=24, help="tasks of other lengths and degrees, to see the error on")
     p.add_argument("--repeats", type=int, default=7, help="runs of each task; their median counts")
-    p.add_argument("--unit", default="", metavar="RxC", help="rows and columns of a frame, in patches")
-    p.add_argument(
-        "--label-share", type=float, default=0.0, help="share of tokens with a loss; default 1, or the data's"
-    )
+    p.add_argument("--unit", default="16x16", metavar="RxC", help="rows and columns of a frame, in patches")
+    p.add_argument("--label-share", type=float, default=0.25, help="share of tokens with a loss")
     p.add_argument("--exchange", choices=("ring", "direct"), default="ring")
     p.add_argument("--precision", choices=sorted(DTYPES), default="fp32", help="as in dhp train")
     p.add_argument("--freeze-vit", action="store_true")
@@ -314,14 +315,23 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _check(options: argparse.Namespace) -> None:
-    least = {"ranks": 1, "min_tokens": 16, "samples": 1, "left_out": 1, "repeats": 1, "max_tokens": 0, "max_degree": 0}
+    least = {
+        "ranks": 1,
+        "min_tokens": 16,
+        "samples": 1,
+        "left_out": 1,
+        "repeats": 1,
+        "max_tokens": 16,
+        "batch_size": 1,
+        "max_degree": 0,
+    }
     for key, minimum in least.items():
         if getattr(options, key) < minimum:
             flag = "--" + key.replace("_", "-")
             raise InputError(f"{flag}: found {getattr(options, key)}, expected at least {minimum}")
     if not 0.0 <= options.label_share <= 1.0:
         raise InputError(f"--label-share: found {options.label_share}, expected a share from 0 to 1")
-    if options.unit and not all(
+    if options.unit.count("x") != 1 or not all(
         side.isdigit() and int(side) > 0 and int(side) % 2 == 0 for side in options.unit.split("x")
     ):
         raise InputError(f"--unit: found {options.unit!r}, expected ROWSxCOLUMNS in patches, even numbers, as in 16x24")
