@@ -20,6 +20,8 @@ report_failure(group, message)      makes the others stop waiting, with this mes
 failure(group) -> str               the first failure of any rank, or ""
 release_group(group), release_all_groups()
 create_thread_groups(name, size)    ranks as threads of this process; rank r uses group f"{name}/{r}"
+create_mirror_group(name, size, rank, device="cpu")
+                                    one rank of a group with nobody at the other end: what arrives is zeros. To measure
 use_kernel(name)                    "auto", "reference" or "cpu_flash"
 """
 

@@ -40,6 +40,7 @@ class TrainConfig:
     cluster: str = ""  # dhp.cluster/1 file; empty: one node of the local ranks
     cost: str = ""  # dhp.cost/1 file; empty: counted from the model's config.json for `device`
     device: str = "local-cpu"  # of the counted cost
+    recalibrate_every: int = 0  # steps after which the cost is fitted anew to the run's own tasks; 0: never
     on_bad_media: str = "skip"  # skip | fail: a picture or clip that cannot be read
     on_too_long: str = "fail"  # skip | fail: a sample that all ranks together cannot hold
 
@@ -126,6 +127,7 @@ def _validate(source: str, config: TrainConfig) -> None:
         "weight_decay": 0,
         "save_total_limit": 0,
         "log_every": 0,
+        "recalibrate_every": 0,
         "timeout_s": 1,
     }
     for key, minimum in least.items():

@@ -40,6 +40,7 @@ class StepRecord:
     grad_norm: float
     learning_rate: float
     dropped: list[int]  # ids of samples whose media could not be read
+    task_error: float = 0.0  # |predicted - measured| / measured of its tasks, mean; measured: CPU seconds
 
 
 def groups_text(degrees: list[int]) -> str:

@@ -26,6 +26,7 @@ from dhp._core import (
     InputError,
     Plan,
     Task,
+    error_of,
     min_degree,
     read_cluster,
     read_cost_model,
@@ -39,6 +40,7 @@ from dhp.launch import run_local
 from dhp.local import local_cluster, local_cost
 from dhp.measure import CLOCKS, Recorder, Stopwatch, check_result_options
 from dhp.models import Adapter, attach, family_of
+from dhp.recalibrate import Recalibration
 from dhp.runtime import RankFailed, Run
 from dhp.steps import Reporter, StepRecord
 from dhp.trace import Tracer, check_folder
@@ -61,6 +63,7 @@ def train(settings: TrainConfig, run: Run, reporter: Reporter | None, tracer: Tr
     """Batch, plan, tasks, gradients, step; the next batch is planned and read meanwhile."""
     model, first_step = load_model(settings, run)
     cluster, cost = planning_inputs(settings, run)
+    costs = Recalibration(cost, settings.recalibrate_every)
     adapter = attach(model, run, cluster=cluster)
     data = open_dataset(settings, cluster, cost, run)
     adamw = optimizer.make_optimizer(model, settings, run)
@@ -70,7 +73,7 @@ def train(settings: TrainConfig, run: Run, reporter: Reporter | None, tracer: Tr
     if reporter:
         reporter.say(headline(settings, model, data, run, first_step))
 
-    for now in prepare_ahead(range(first_step, settings.steps), data, cluster, cost, settings, run):
+    for now in prepare_ahead(range(first_step, settings.steps), data, cluster, costs, settings, run):
         step, clock = now.step, StepClock(now.plan)
         tracer.begin_step(step + 1)
         with run.at(f"step {step + 1}, reading"), tracer.span("wait for data", "data"), clock.reading():
@@ -91,9 +94,12 @@ def train(settings: TrainConfig, run: Run, reporter: Reporter | None, tracer: Tr
                 norm = optimizer.update(model, adamw, settings, step)
             clock.combine(run)
             recorder.step(step + 1, now.plan, now.batch, now.plan_s, clock.task_cpu_s.tolist(), clock.watch)
+            news = costs.add(now.plan, now.batch, clock.task_cpu_s.tolist())
         if reporter:
             rate = optimizer.learning_rate(settings, step)
             reporter.step(clock.record(now, valid_tokens, dropped, norm, rate))
+            if news:
+                reporter.say(news)
         if (settings.save_steps and (step + 1) % settings.save_steps == 0) or step + 1 == settings.steps:
             with run.at(f"step {step + 1}, saving"), tracer.span("save", "save"):
                 saved = checkpoint.save_checkpoint(step + 1, model, adamw, settings, run)
@@ -116,12 +122,13 @@ def headline(settings: TrainConfig, model: Any, data: Dataset, run: Run, first_s
 
 
 def prepare_ahead(
-    steps: range, data: Dataset, cluster: Cluster, cost: CostModel, settings: TrainConfig, run: Run
+    steps: range, data: Dataset, cluster: Cluster, costs: Recalibration, settings: TrainConfig, run: Run
 ) -> Iterator[Prepared]:
-    """The batches of all steps; each is planned, and its share being read, while the one before it trains."""
+    """The batches of all steps; each is planned, and its share being read, while the one before it trains. So
+    a cost that is fitted after a step first plans the second step from there."""
     ahead: Prepared | None = None
     for step in steps:
-        now, ahead = ahead, prepare(step, data, cluster, cost, settings, run)
+        now, ahead = ahead, prepare(step, data, cluster, costs.cost, settings, run)
         if now:
             yield now
     if ahead:
@@ -286,7 +293,8 @@ class StepClock:
         tasks, predicted = now.plan.tasks, now.plan.predicted
         assert predicted is not None, "planners annotate their plans"
         emulated = replay(now.plan, self.task_cpu_s.tolist())
-        planned = replay(now.plan, [(task.end_s or 0.0) - (task.start_s or 0.0) for task in tasks])
+        planned_s = [(task.end_s or 0.0) - (task.start_s or 0.0) for task in tasks]
+        planned = replay(now.plan, planned_s)
         tokens = sum(sequence.tokens for sequence in now.batch.sequences)
         seconds = time.perf_counter() - self._started
         return StepRecord(
@@ -310,6 +318,7 @@ class StepClock:
             grad_norm=norm,
             learning_rate=rate,
             dropped=dropped,
+            task_error=error_of(planned_s, self.task_cpu_s.tolist()).mean,
         )
 
 

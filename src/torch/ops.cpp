@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "torch/kernel.h"
+#include "torch/mirror_transport.h"
 #include "torch/ring_attention.h"
 #include "torch/row_exchange.h"
 #include "torch/thread_transport.h"
@@ -159,6 +160,11 @@ TORCH_LIBRARY(dhp, library) {
   // Ranks as threads of this process: group NAME/RANK for each.
   library.def("create_thread_groups(str name, int size) -> ()",
               [](const std::string& name, std::int64_t size) { create_thread_groups(name, static_cast<int>(size)); });
+  // One rank of a group with nobody at the other end: group NAME.
+  library.def("create_mirror_group(str name, int size, int rank, str device=\"cpu\") -> ()",
+              [](const std::string& name, std::int64_t size, std::int64_t rank, const std::string& device) {
+                create_mirror_group(name, static_cast<int>(size), static_cast<int>(rank), device);
+              });
   library.def("use_kernel(str name) -> ()", use_kernel);
   library.def("torch_version() -> str", torch_version);
 }

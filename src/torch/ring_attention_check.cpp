@@ -47,7 +47,7 @@ void check_ring_attention(const at::Tensor& q, const at::Tensor& k, const at::Te
   TORCH_CHECK_VALUE(call.nodes.empty() || call.nodes.size() == call.ranks.size(), "nodes: found ", call.nodes.size(),
                     " entries, expected the node of each of the ", call.ranks.size(), " ranks, or none");
   TORCH_CHECK_VALUE(std::isfinite(call.scale), "scale: found ", call.scale, ", expected a finite number");
-  const auto device = members.transport ? members.transport->device() : c10::Device(c10::kCPU);
+  const auto device = members.transport ? members.transport->device() : q.device();
   check_tensor("q", q, device);
   check_tensor("k", k, device);
   check_tensor("v", v, device);

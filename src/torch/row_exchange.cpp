@@ -22,7 +22,7 @@ std::int64_t check_counts(const char* name, const std::vector<std::int64_t>& cou
 void check_exchange(const at::Tensor& rows, const RowExchangeCall& call, const Members& members) {
   TORCH_CHECK_VALUE(rows.dim() == 2, "rows: found shape ", rows.sizes(), ", expected [rows, C]");
   TORCH_CHECK_VALUE(rows.layout() == at::kStrided, "rows: expected a dense tensor");
-  const auto device = members.transport ? members.transport->device() : c10::Device(c10::kCPU);
+  const auto device = members.transport ? members.transport->device() : rows.device();
   TORCH_CHECK_VALUE(rows.device().type() == device.type(), "rows: found on ", rows.device(), ", expected on ", device,
                     ", where the group's transport works");
   const auto sent = check_counts("send_counts", call.send_counts, members.degree());

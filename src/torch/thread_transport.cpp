@@ -213,10 +213,14 @@ std::vector<std::shared_ptr<Transport>> make_thread_transports(int size) {
 
 void create_thread_groups(const std::string& name, int size) {
   const auto transports = make_thread_transports(size);
-  std::lock_guard lock(registry().mutex);
   for (int rank = 0; rank < size; ++rank) {
-    registry().transports[name + "/" + std::to_string(rank)] = transports[static_cast<std::size_t>(rank)];
+    register_transport(name + "/" + std::to_string(rank), transports[static_cast<std::size_t>(rank)]);
   }
+}
+
+void register_transport(const std::string& group, std::shared_ptr<Transport> transport) {
+  std::lock_guard lock(registry().mutex);
+  registry().transports[group] = std::move(transport);
 }
 
 std::shared_ptr<Transport> find_thread_transport(const std::string& group) {

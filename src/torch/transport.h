@@ -64,6 +64,8 @@ class Transport {
   virtual int rank() const = 0;            // world rank of this process (or thread)
   virtual int size() const = 0;            // ranks in the world
   virtual c10::Device device() const = 0;  // where buffers of transfers live
+  /// False where what comes in is made up (mirror_transport.h): there is nothing to compare with the peers.
+  virtual bool has_peers() const { return true; }
 
   /// Starts the transfers, receives first. `doing` says what this rank is at, for the messages of errors.
   virtual std::unique_ptr<Ticket> post(std::span<const Transfer> transfers, const std::string& doing) = 0;

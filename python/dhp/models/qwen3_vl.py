@@ -76,7 +76,8 @@ class Qwen3VLAdapter:
         layout = task_input.layout
         nodes = [self._cluster.node_of(rank) for rank in task.ranks] if self._cluster else []
         group = Group(layout.seq_tokens, list(task.ranks), self.run.traffic, task.exchange.name, nodes)
-        ids, positions, labels = self._shard(task_input)
+        device = next(self._text.parameters()).device
+        ids, positions, labels = (x.to(device) for x in self._shard(task_input))
         embeds = self._text.embed_tokens(ids)  # [T_local, C]
         visual_mask = torch.zeros(1, len(ids), dtype=torch.bool, device=embeds.device)
         deepstack: list[torch.Tensor] = []
@@ -134,23 +135,24 @@ class Qwen3VLAdapter:
         without a visual token takes part all the same, forward and backward.
         """
         share = layout.shares[layout.position]
+        device = next(self._vision.parameters()).device
         if share:
-            grid = torch.tensor([[1, unit.height, unit.width] for unit in share])
-            encoded = self._vision(pixels.to(self._vision.dtype), grid_thw=grid, return_dict=True)
+            grid = torch.tensor([[1, unit.height, unit.width] for unit in share], device=device)
+            encoded = self._vision(pixels.to(device, self._vision.dtype), grid_thw=grid, return_dict=True)
             rows = torch.cat([encoded.pooler_output, *encoded.deepstack_features], dim=-1)
         else:
             trains = any(p.requires_grad for p in self._vision.parameters())
-            rows = torch.empty(0, self._row_width, dtype=self._vision.dtype, requires_grad=trains)
-            if torch.is_autocast_enabled("cpu"):
-                rows = rows.to(torch.get_autocast_dtype("cpu"))
+            rows = torch.empty(0, self._row_width, dtype=self._vision.dtype, device=device, requires_grad=trains)
+            if torch.is_autocast_enabled(device.type):
+                rows = rows.to(torch.get_autocast_dtype(device.type))
         arrived = torch.ops.dhp.exchange_rows(
-            rows.index_select(0, torch.from_numpy(layout.send_order)),
+            rows.index_select(0, torch.from_numpy(layout.send_order).to(device)),
             layout.send_counts,
             layout.receive_counts,
             group.ranks,
             group.traffic,
         )
-        return arrived.index_select(0, torch.from_numpy(layout.receive_order))
+        return arrived.index_select(0, torch.from_numpy(layout.receive_order).to(device))
 
     def _loss_sum(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Sum of token losses. Logits only where there is a label: the head is the widest matrix of the model."""

@@ -1,0 +1,356 @@
+"""`dhp calibrate`: measures a model on the device it runs on, and fits a cost file to it; docs/calibration.md."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Ranks are forked: a tokenizer that had started threads in the parent would be broken in them.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import torch
+
+from dhp import runtime
+from dhp._core import Cluster, CostModel, EstimateError, Exchange, InputError, Link, to_json
+from dhp.calibrate_data import planned_designs
+from dhp.calibrate_fit import COEFFICIENTS, GOOD_MEAN, GOOD_P95, Calibration, Unfit, fit, measure
+from dhp.calibrate_links import measure_links, ranks_per_node
+from dhp.calibrate_tasks import Design, Range, make_designs
+from dhp.data.index import load_or_build_index
+from dhp.launch import run_local
+from dhp.local import local_cluster, local_cost
+from dhp.models import attach, family_of
+from dhp.runtime import RankFailed, Run
+
+TEXT_TASKS = 6
+DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
+
+
+def calibrate(
+    options: argparse.Namespace, run: Run, progress: Callable[[int, int], None]
+) -> dict[str, Any] | Unfit | None:
+    """Measures and fits; on rank 0 returns the cost file, and writes the cluster file if asked to. Collective."""
+    device = _device(options, run)
+    model = _load(options, device)
+    adapter = attach(model, run)
+    base = local_cost(
+        options.model,
+        run.world_size,
+        device=options.memory_of,
+        freeze_vit=options.freeze_vit,
+        capacity_tokens=options.capacity_tokens,
+    )
+    what, designs = _designs(options, model, run, base)
+
+    def forward(loss: Callable[[], torch.Tensor]) -> torch.Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+            return loss()
+
+    measured = measure(
+        adapter,
+        designs,
+        options.repeats,
+        run,
+        exchange=Exchange[options.exchange],
+        forward=forward,
+        progress=progress,
+    )
+    links = measure_links(run) if run.world_size > 1 else (None, None)
+    if run.rank != 0:
+        return None
+    result = fit(measured, base, Path(options.model).resolve().name)
+    if isinstance(result, Unfit):
+        return result
+    if options.cluster_output:
+        cluster = _cluster(options, run, links)
+        Path(options.cluster_output).write_text(to_json(cluster))
+    return describe(result, what, options, device, run, links)
+
+
+def _device(options: argparse.Namespace, run: Run) -> torch.device:
+    kind = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if kind == "cuda":
+        if not torch.cuda.is_available():
+            raise InputError("--device: found cuda, but this torch sees none; use cpu")
+        if run.world_size > 1:
+            raise InputError("--ranks: found more than 1 with cuda: shards travel over Gloo, between CPUs; use 1 rank")
+        return torch.device("cuda", torch.cuda.current_device())
+    torch.set_num_threads(1)  # CPU time of one thread is the clock
+    return torch.device("cpu")
+
+
+def _load(options: argparse.Namespace, device: torch.device) -> Any:
+    from transformers import AutoModelForImageTextToText
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    model: Any = AutoModelForImageTextToText.from_pretrained(options.model, dtype=DTYPES[options.precision])
+    model.train()
+    if options.freeze_vit:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(".visual." not in f".{name}" or "merger" in name)
+    if options.gradient_checkpointing:
+        model.activation_checkpointing_enable()
+    return model.to(device)
+
+
+def _designs(options: argparse.Namespace, model: Any, run: Run, base: CostModel) -> tuple[Range, list[Design]]:
+    """What to measure: evenly over lengths and degrees, with clips whose frames can be dealt evenly; or, with --data,
+    tasks as planners make them of the data."""
+    most = options.max_degree or (run.world_size if run.world_size > 1 else 8)
+    degrees = tuple(d for d in (1, 2, 4, 8, 16, 32, 64) if d <= most)
+    between = tuple(d for d in (3, 6, 12, 24, 48) if d <= most)
+    rows, columns = (int(side) for side in options.unit.split("x"))
+    what = Range(
+        min_tokens=options.min_tokens,
+        max_tokens=max(2 * options.min_tokens, options.max_tokens),
+        degrees=degrees,
+        left_out_degrees=between or degrees,
+        unit=(rows, columns),
+        label_share=options.label_share,
+        merge=model.config.vision_config.spatial_merge_size,
+    )
+    counts = {"fit": options.samples, "left out": options.left_out, "text": TEXT_TASKS}
+    if not options.data:
+        return what, make_designs(what, counts)
+    samples = load_or_build_index(options.data, options.model, None, on_error="skip").samples
+    cluster = local_cluster(most, device=options.memory_of, capacity_tokens=options.capacity_tokens)
+    designs = planned_designs(samples, base, cluster, counts, options.batch_size)
+    if not designs:
+        raise InputError(f"--data: {options.data}: no sample fits on {most} ranks; take more --capacity-tokens")
+    totals = [sum(shape.tokens for shape in design.shapes) for design in designs]
+    found = {use: tuple(sorted({d.degree for d in designs if d.use == use})) for use in ("fit", "left out")}
+    packings = tuple(sorted({len(d.shapes) for d in designs}))
+    what = Range(min(totals), max(totals), found["fit"], found["left out"], packings, merge=what.merge)
+    return what, designs
+
+
+def _cluster(options: argparse.Namespace, run: Run, links: tuple[Link | None, Link | None]) -> Cluster:
+    cluster = local_cluster(run.world_size, device=options.memory_of, capacity_tokens=options.capacity_tokens)
+    inside, between = links
+    if inside or between:
+        size = ranks_per_node(run)
+        cluster.nodes, cluster.ranks_per_node = run.world_size // size, size
+        cluster.intra_node = inside or between or cluster.intra_node
+        cluster.inter_node = between or inside or cluster.inter_node
+    return cluster
+
+
+def describe(
+    result: Calibration,
+    what: Range,
+    options: argparse.Namespace,
+    device: torch.device,
+    run: Run,
+    links: tuple[Link | None, Link | None],
+) -> dict[str, Any]:
+    """The cost file: dhp.cost/1 with an object `fit`, which planners do not look at."""
+    cuda = device.type == "cuda"
+    names = {"inside_node": links[0], "between_nodes": links[1]}
+    return {
+        **json.loads(to_json(result.cost)),
+        "fit": {
+            "good": result.good,
+            "left_out": _as_json(result.left_out),
+            "left_out_by_degree": {str(degree): _as_json(e) for degree, e in result.by_degree.items()},
+            "text_alone": _as_json(result.text),
+            "fitted": _as_json(result.fitted),
+            "modules": [
+                {
+                    "module": part.module,
+                    "pass": part.direction,
+                    **{key: getattr(part.fit.seconds, key) for key in COEFFICIENTS},
+                    "error": _as_json(part.fit.error),
+                    "set_aside": part.fit.set_aside,
+                }
+                for part in result.parts
+            ],
+            "device": torch.cuda.get_device_name(device) if cuda else f"{platform.machine()} CPU, 1 thread",
+            "clock": "CUDA events" if cuda else "CPU time of the compute thread",
+            "torch": torch.__version__,
+            "precision": options.precision,
+            "ranks": run.world_size,
+            "exchange": options.exchange,
+            "tokens": [what.min_tokens, what.max_tokens],
+            "degrees": list(what.degrees),
+            "left_out_degrees": list(what.left_out_degrees),
+            "packings": sorted(set(what.packings)),
+            "data": options.data,
+            **({} if options.data else {"frame_patches": list(what.unit), "label_share": what.label_share}),
+            "repeats": options.repeats,
+            "links": {
+                name: {"latency_s": link.latency_s, "bandwidth_bytes_per_s": link.bandwidth_bytes_per_s}
+                for name, link in names.items()
+                if link
+            },
+        },
+    }
+
+
+def _as_json(error: EstimateError) -> dict[str, float]:
+    return {"mean": error.mean, "p95": error.p95, "worst": error.worst, "samples": error.samples}
+
+
+def table(file: dict[str, Any]) -> str:
+    """What was found, for people."""
+    fitted = file["fit"]
+    lines = [
+        f"{file['name']} on {fitted['device']}, {fitted['precision']}, clock: {fitted['clock']}",
+        f"tasks of {fitted['tokens'][0]:,} to {fitted['tokens'][1]:,} tokens, degrees "
+        f"{_list(fitted['degrees'])}, packings {_list(fitted['packings'])}, {fitted['repeats']} repeats"
+        + (f", {fitted['ranks']} ranks" if fitted["ranks"] > 1 else ", one process"),
+        "",
+        f"{'module':<10} {'pass':<9}{'task ms':>9}{'patch us':>10}{'token us':>10}{'pair ns':>9}{'step ms':>9}"
+        f"{'seq ms':>8}{'error':>8}{'95 %':>7}{'out':>5}",
+    ]
+    for row in fitted["modules"]:
+        lines.append(
+            f"{row['module']:<10} {row['pass']:<9}{_cell(row['task_s'], 1e3):>9}{_cell(row['patch_s'], 1e6):>10}"
+            f"{_cell(row['token_s'], 1e6):>10}{_cell(row['pair_s'], 1e9):>9}{_cell(row['step_s'], 1e3):>9}"
+            f"{_cell(row['sequence_step_s'], 1e3):>8}{row['error']['mean']:>7.1%} {row['error']['p95']:>6.1%}"
+            f"{row['set_aside']:>5}"
+        )
+    lines += ["", f"{'whole tasks':<38}{'mean':>8}{'95 %':>8}{'worst':>8}{'tasks':>7}"]
+    rows = [("of the fit", fitted["fitted"]), ("left out of the fit", fitted["left_out"])]
+    rows += [(f"  degree {degree}", error) for degree, error in fitted["left_out_by_degree"].items()]
+    rows += [("text alone", fitted["text_alone"])]
+    rows = [row for row in rows if row[1]["samples"]]
+    for name, error in rows:
+        lines.append(f"{name:<38}{error['mean']:>8.1%}{error['p95']:>8.1%}{error['worst']:>8.1%}{error['samples']:>7}")
+    for name, link in fitted["links"].items():
+        lines.append(
+            f"link {name.replace('_', ' ')}: {link['latency_s'] * 1e6:.0f} us, "
+            f"{link['bandwidth_bytes_per_s'] / 1e9:.2f} GB/s"
+        )
+    return "\n".join(lines)
+
+
+def _list(values: list[int]) -> str:
+    return ", ".join(str(value) for value in values)
+
+
+def _cell(seconds: float, unit: float) -> str:
+    return f"{seconds * unit:.3g}" if seconds else "-"
+
+
+def work(options: argparse.Namespace) -> int:
+    """One rank; returns its exit code."""
+    run = runtime.init(timeout_s=600.0)
+    try:
+        with run.at("calibration"):
+            file = calibrate(options, run, _progress(options, run))
+        run.close()
+        if isinstance(file, Unfit):
+            print(f"dhp: no fit: {file.reason}", file=sys.stderr)
+            return 1
+        if file is not None:
+            finish(file, options)
+        return 0
+    except InputError as error:
+        run.say_once(f"dhp: error: {error}")
+        return 2
+    except RankFailed as error:
+        run.say_once(f"dhp: error: {error}")
+        return 1
+
+
+def finish(file: dict[str, Any], options: argparse.Namespace) -> None:
+    text = json.dumps(file, indent=1)
+    if options.output:
+        Path(options.output).write_text(text + "\n")
+    print(text if options.output_format == "json" else table(file), flush=True)
+    if not file["fit"]["good"]:
+        error = file["fit"]["left_out"]
+        print(
+            f"dhp: warning: not a good fit: {error['mean']:.1%} off on average and {error['p95']:.1%} at the 95th "
+            f"percentile on tasks left out of it, where {GOOD_MEAN:.0%} and {GOOD_P95:.0%} are accepted; the file says "
+            '"good": false. Measure again on a quieter machine, with more --repeats, or over lengths nearer to yours',
+            file=sys.stderr,
+        )
+
+
+def _progress(options: argparse.Namespace, run: Run) -> Callable[[int, int], None]:
+    def show(done: int, of: int) -> None:
+        if run.rank == 0 and sys.stderr.isatty():
+            bar = "#" * (30 * done // of)
+            print(f"\rmeasuring [{bar:<30}] {done}/{of}", end="\n" if done == of else "", file=sys.stderr, flush=True)
+
+    return show
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="dhp calibrate",
+        description="Measures a model on the device it runs on and fits a cost file to it; docs/calibration.md",
+    )
+    p.add_argument("--model", required=True, metavar="FOLDER", help="Hugging Face checkpoint folder")
+    p.add_argument("-o", "--output", default="", metavar="COST.json", help="where to write the cost file")
+    p.add_argument("--cluster-output", default="", metavar="CLUSTER.json", help="cluster file with the measured links")
+    p.add_argument("--ranks", type=int, default=1, help="local ranks: groups are real, and links are measured")
+    p.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    p.add_argument("--data", default="", metavar="FILE.jsonl", help="measure tasks as planners make them of it")
+    p.add_argument("--batch-size", type=int, default=16, help="samples of a planned batch, with --data")
+    p.add_argument("--min-tokens", type=int, default=32, help="shortest task")
+    p.add_argument("--max-tokens", type=int, default=2048, help="longest task")
+    p.add_argument("--max-degree", type=int, default=0, help="widest group; default 8, or the ranks")
+    p.add_argument("--samples", type=int, default=72, help="tasks to fit to")
+    p.add_argument("--left-out", type=int, default=24, help="tasks of other lengths and degrees, to see the error on")
+    p.add_argument("--repeats", type=int, default=7, help="runs of each task; their median counts")
+    p.add_argument("--unit", default="16x16", metavar="RxC", help="rows and columns of a frame, in patches")
+    p.add_argument("--label-share", type=float, default=0.25, help="share of tokens with a loss")
+    p.add_argument("--exchange", choices=("ring", "direct"), default="ring")
+    p.add_argument("--precision", choices=sorted(DTYPES), default="fp32", help="as in dhp train")
+    p.add_argument("--freeze-vit", action="store_true")
+    p.add_argument("--gradient-checkpointing", action="store_true")
+    p.add_argument("--capacity-tokens", type=int, default=0, help="tokens a rank may hold, as in dhp train")
+    p.add_argument("--memory-of", default="local-cpu", metavar="DEVICE", help="device preset whose memory counts")
+    p.add_argument("--output-format", choices=("text", "json"), default="text", help="json: the cost file on stdout")
+    return p
+
+
+def _check(options: argparse.Namespace) -> None:
+    least = {
+        "ranks": 1,
+        "min_tokens": 16,
+        "samples": 1,
+        "left_out": 1,
+        "repeats": 1,
+        "max_tokens": 16,
+        "batch_size": 1,
+        "max_degree": 0,
+    }
+    for key, minimum in least.items():
+        if getattr(options, key) < minimum:
+            flag = "--" + key.replace("_", "-")
+            raise InputError(f"{flag}: found {getattr(options, key)}, expected at least {minimum}")
+    if not 0.0 <= options.label_share <= 1.0:
+        raise InputError(f"--label-share: found {options.label_share}, expected a share from 0 to 1")
+    if options.unit.count("x") != 1 or not all(
+        side.isdigit() and int(side) > 0 and int(side) % 2 == 0 for side in options.unit.split("x")
+    ):
+        raise InputError(f"--unit: found {options.unit!r}, expected ROWSxCOLUMNS in patches, even numbers, as in 16x24")
+    if options.max_degree > options.ranks > 1:
+        raise InputError(f"--max-degree: found {options.max_degree}, but there are {options.ranks} ranks")
+    family_of(options.model)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    try:
+        _check(options)
+    except InputError as error:
+        print(f"dhp: error: {error}", file=sys.stderr)
+        return 2
+    if "RANK" in os.environ or options.ranks == 1:
+        return work(options)
+    return run_local(options.ranks, lambda: work(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""Fits a run's cost model again to what its own tasks took."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from dhp._core import (
+    Batch,
+    CostModel,
+    NoFit,
+    PassCost,
+    Plan,
+    Term,
+    TermSeconds,
+    TimeSample,
+    estimate_error,
+    fit_times,
+    terms_of,
+)
+
+TERMS = [Term.task, Term.patch, Term.token, Term.pair, Term.step, Term.sequence_step]
+KEPT_TASKS = 1024  # the newest ones count
+FORWARD_SHARE = 1 / 3  # of a coefficient that the cost model did not have; backward does about twice as much
+
+
+class Recalibration:
+    """The cost model that plans a run: as given, or, with `every` > 0, fitted anew every so many steps.
+
+    Every rank adds the same plans and the same seconds (of each task the most of all ranks), so all fit the same: a fit
+    is a pure function. Where tasks do not tell coefficients apart, the model given at the start does.
+    """
+
+    def __init__(self, cost: CostModel, every: int) -> None:
+        self.cost = cost
+        self._first = cost
+        self._every = every
+        self._samples: deque[TimeSample] = deque(maxlen=KEPT_TASKS)
+        self._steps = 0
+
+    def add(self, plan: Plan, batch: Batch, task_s: Sequence[float]) -> str:
+        """One step's tasks. Returns a line for people where it led to a new fit, else nothing."""
+        if not self._every:
+            return ""
+        by_id = {sequence.id: sequence for sequence in batch.sequences}
+        for task, seconds in zip(plan.tasks, task_s, strict=True):
+            if seconds > 0.0:
+                self._samples.append(TimeSample([by_id[i] for i in task.sequences], len(task.ranks), seconds))
+        self._steps += 1
+        if self._steps % self._every or not self._samples:
+            return ""
+        samples = list(self._samples)
+        answer = fit_times(samples, TERMS, prior=terms_of(self._first))
+        if isinstance(answer, NoFit):
+            return f"cost not fitted: {answer.reason}"
+        before = estimate_error(terms_of(self.cost), samples)
+        self.cost = with_terms(self._first, answer.seconds)
+        return (
+            f"cost fitted to {len(samples)} tasks: {answer.error.mean:.1%} off on average, "
+            f"{answer.error.p95:.1%} at the 95th percentile (before: {before.mean:.1%}, {before.p95:.1%})"
+        )
+
+
+def with_terms(cost: CostModel, terms: TermSeconds) -> CostModel:
+    """`cost` with these coefficients, divided over forward and backward as they were."""
+    old = terms_of(cost)
+
+    def share(name: str) -> float:
+        both = getattr(old, name)
+        return getattr(cost.forward, name) / both if both > 0.0 else FORWARD_SHARE
+
+    names = ("token_s", "pair_s", "step_s", "sequence_step_s")
+    forward = {name: getattr(terms, name) * share(name) for name in names}
+    backward = {name: getattr(terms, name) - forward[name] for name in names}
+    return CostModel(
+        name=cost.name,
+        layers=cost.layers,
+        task_s=terms.task_s,
+        patch_s=terms.patch_s,
+        forward=_pass(cost.forward, forward),
+        backward=_pass(cost.backward, backward),
+        query_heads=cost.query_heads,
+        kv_heads=cost.kv_heads,
+        token_bytes=cost.token_bytes,
+        patch_bytes=cost.patch_bytes,
+        state_bytes=cost.state_bytes,
+    )
+
+
+def _pass(old: PassCost, seconds: dict[str, float]) -> PassCost:
+    return PassCost(
+        **seconds,
+        ring_bytes_per_token=old.ring_bytes_per_token,
+        all_to_all_bytes_per_token=old.all_to_all_bytes_per_token,
+    )

@@ -1,0 +1,208 @@
+"""What `dhp calibrate` measures, and how it says what it found."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dhp import calibrate
+from dhp._core import read_cluster, read_cost_model
+from dhp.calibrate_tasks import MODULES, PASSES, ModuleClock, Range, encode, make_designs, make_input, make_task
+from dhp.layout import deal_units, vision_units
+from ranks import run_threads
+
+RANGE = Range(32, 800, (1, 2, 4), (3, 6), label_share=0.25)
+
+
+def test_designs_cover_what_was_asked_for_and_keep_degrees_apart() -> None:
+    designs = make_designs(RANGE, {"fit": 60, "left out": 20, "text": 4})
+    assert designs == make_designs(RANGE, {"fit": 60, "left out": 20, "text": 4})
+    fit = [d for d in designs if d.use == "fit"]
+    left_out = [d for d in designs if d.use == "left out"]
+    assert {d.degree for d in fit} == {1, 2, 4}
+    assert {d.degree for d in left_out} == {3, 6}
+    assert {len(d.shapes) for d in fit} == {1, 2, 4}
+    totals = [sum(s.tokens for s in d.shapes) for d in fit]
+    assert min(totals) < 64
+    assert 500 < max(totals) < 900
+    assert not {tuple(s.tokens for s in d.shapes) for d in fit} & {tuple(s.tokens for s in d.shapes) for d in left_out}
+    assert all(shape.patches == 0 for d in designs if d.use == "text" for shape in d.shapes)
+    for design in fit + left_out:
+        assert any(shape.media for shape in design.shapes)
+        for shape in design.shapes:
+            patches = [
+                sum(u.patches for u in share) for share in deal_units(vision_units([shape.media]), design.degree)
+            ]
+            assert len(set(patches)) == 1, "frames are dealt evenly"
+            assert 1 <= shape.labels <= shape.tokens
+
+
+def test_made_up_sequences_are_what_their_shape_says() -> None:
+    for design in make_designs(RANGE, {"fit": 30, "left out": 10}):
+        for shape in design.shapes:
+            encoded = encode(shape, 100, 2, np.random.default_rng(0))
+            assert len(encoded.input_ids) == shape.tokens
+            assert encoded.label_tokens == shape.labels
+            assert (encoded.media_type != 0).sum() == shape.patches // 4
+
+
+@pytest.fixture(scope="module")
+def adapter(mixed_data: Path):
+    from transformers import AutoModelForImageTextToText
+
+    from dhp import runtime
+    from dhp.models import attach
+
+    torch.set_num_threads(1)
+    run = runtime.init()
+    model = AutoModelForImageTextToText.from_pretrained(mixed_data / "model", dtype=torch.float32)
+    yield attach(model.train(), run)
+    run.close()
+
+
+def test_parts_of_the_clock_add_up_to_the_run(adapter) -> None:
+    clock = ModuleClock(adapter)
+    for design in make_designs(Range(200, 400, (1,), (1,)), {"fit": 3, "text": 2}):
+        task_input, task = make_input(design, 0, adapter.model), make_task(design)
+        clock.run(lambda: adapter.loss(task_input, task, 100))  # noqa: B023
+        started = time.thread_time()
+        seconds = clock.run(lambda: adapter.loss(task_input, task, 100))  # noqa: B023
+        lasted = time.thread_time() - started
+        assert seconds.keys() == {(m, p) for m in MODULES for p in PASSES}
+        assert sum(seconds.values()) == pytest.approx(lasted, rel=0.02)
+        assert min(seconds.values()) >= 0.0
+        for direction in PASSES:
+            assert (seconds["vision", direction] > 0.0) == (design.use == "fit")
+            assert seconds["layers", direction] > 0.0
+            assert seconds["head", direction] > 0.0
+    clock.close()
+    assert clock.run(lambda: adapter.loss(task_input, task, 100))["layers", "forward"] == 0.0, "no hooks are left"
+
+
+def attention_of_rank_2(name: str, exchange: str, seed: int = 0) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    q, k, v = (torch.randn(8, heads, 8, generator=generator, dtype=torch.float64) for heads in (4, 2, 2))
+    leaves = [t.requires_grad_() for t in (q, k, v)]
+    out = torch.ops.dhp.ring_attention(*leaves, [24], [0, 1, 2], name, 0.3, True, exchange)
+    out.sum().backward()
+    return [out.detach(), q.grad]
+
+
+@pytest.mark.parametrize("exchange", ["ring", "direct"])
+def test_a_mirror_group_is_a_group_whose_other_shards_are_zero(exchange: str) -> None:
+    def rank(position: int, group: str) -> list[torch.Tensor]:
+        if position == 2:
+            return attention_of_rank_2(group, exchange)
+        zeros = [torch.zeros(8, heads, 8, dtype=torch.float64).requires_grad_() for heads in (4, 2, 2)]
+        torch.ops.dhp.ring_attention(*zeros, [24], [0, 1, 2], group, 0.3, True, exchange).sum().backward()
+        return []
+
+    outcomes = run_threads(rank, 3, name=f"mirrored-{exchange}")
+    assert not [o.error for o in outcomes if o.error]
+    torch.ops.dhp.create_mirror_group("mirror", 3, 2)
+    alone = attention_of_rank_2("mirror", exchange)
+    for found, expected in zip(alone, outcomes[2].value, strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_a_mirror_group_exchanges_rows_with_nobody() -> None:
+    torch.ops.dhp.create_mirror_group("rows", 3, 1)
+    rows = torch.arange(8.0).reshape(4, 2).requires_grad_()
+    arrived = torch.ops.dhp.exchange_rows(rows, [1, 2, 1], [2, 2, 0], [0, 1, 2], "rows")
+    assert arrived.tolist() == [[0, 0], [0, 0], [2, 3], [4, 5]], "own rows stay, others' are zeros"
+    arrived.sum().backward()
+    assert rows.grad.tolist() == [[0, 0], [1, 1], [1, 1], [0, 0]]
+    with pytest.raises(ValueError, match="rank from 0 to size - 1, got rank 3 of 3"):
+        torch.ops.dhp.create_mirror_group("beyond", 3, 3)
+
+
+def dhp_calibrate(model: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "dhp.calibrate", "--model", str(model), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240)
+
+
+FEW = ("--samples", "18", "--left-out", "4", "--repeats", "1", "--max-tokens", "256")
+
+
+def test_writes_a_cost_file_that_says_how_good_it_is(mixed_data: Path, tmp_path: Path) -> None:
+    file = tmp_path / "cost.json"
+    done = dhp_calibrate(mixed_data / "model", *FEW, "--max-degree", "3", "--capacity-tokens", "99", "-o", str(file))
+    assert done.returncode == 0, done.stderr
+    for words in ("vision", "projector", "layers", "head", "left out of the fit", "degree 3", "text alone"):
+        assert words in done.stdout
+    cost = read_cost_model(str(file))
+    assert cost.layers == 3
+    assert cost.token_bytes == 1.0
+    assert cost.patch_s > 0.0
+    assert cost.task_s > 0.0
+    content = json.loads(file.read_text())
+    fit = content["fit"]
+    assert fit["left_out"]["samples"] == 4
+    assert fit["good"] == (
+        fit["left_out"]["mean"] <= calibrate.GOOD_MEAN and fit["left_out"]["p95"] <= calibrate.GOOD_P95
+    )
+    assert fit["good"] == ("warning: not a good fit" not in done.stderr)
+    assert [m["module"] for m in fit["modules"]] == [m for m in MODULES for _ in PASSES]
+    # The parts add up to the whole.
+    for key in ("token_s", "pair_s", "step_s", "sequence_step_s"):
+        both = sum(m[key] for m in fit["modules"])
+        assert getattr(cost.forward, key) + getattr(cost.backward, key) == pytest.approx(both)
+    assert cost.patch_s == pytest.approx(sum(m["patch_s"] for m in fit["modules"]))
+
+
+def test_real_ranks_measure_links(mixed_data: Path, tmp_path: Path) -> None:
+    file = tmp_path / "cluster.json"
+    done = dhp_calibrate(
+        mixed_data / "model", *FEW, "--ranks", "3", "--cluster-output", str(file), "--output-format", "json"
+    )
+    assert done.returncode == 0, done.stderr
+    fit = json.loads(done.stdout)["fit"]
+    assert fit["degrees"] == [1, 2]
+    assert fit["left_out_degrees"] == [3]
+    link = read_cluster(str(file)).intra_node
+    assert link.latency_s == fit["links"]["inside_node"]["latency_s"]
+    assert 1e-7 < link.latency_s < 1.0
+    assert 1e6 < link.bandwidth_bytes_per_s < 1e12
+
+
+def test_too_few_samples_are_refused_with_the_reason(mixed_data: Path, tmp_path: Path) -> None:
+    done = dhp_calibrate(
+        mixed_data / "model", "--samples", "3", "--left-out", "1", "--repeats", "1", "-o", str(tmp_path / "c.json")
+    )
+    assert done.returncode == 1
+    assert "no fit: vision, forward: 3 samples for 2 coefficients (task_s, patch_s): measure at least 4" in done.stderr
+    assert not (tmp_path / "c.json").exists()
+
+
+def test_a_bad_fit_is_said_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = calibrate.parser().parse_args(["--model", "m", "-o", str(tmp_path / "c.json"), "--output-format", "json"])
+    error = {"mean": 0.31, "p95": 0.62, "worst": 0.7, "samples": 9}
+    calibrate.finish({"name": "x", "fit": {"good": False, "left_out": error}}, options)
+    said = capsys.readouterr()
+    assert "warning: not a good fit: 31.0% off on average and 62.0% at the 95th percentile" in said.err
+    assert json.loads((tmp_path / "c.json").read_text())["fit"]["good"] is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--ranks", "0"], "--ranks: found 0, expected at least 1"),
+        (["--repeats", "0"], "--repeats: found 0, expected at least 1"),
+        (["--unit", "3x4"], "--unit: found '3x4', expected ROWSxCOLUMNS in patches, even numbers"),
+        (["--label-share", "2"], "--label-share: found 2.0, expected a share from 0 to 1"),
+        (["--ranks", "2", "--max-degree", "4"], "--max-degree: found 4, but there are 2 ranks"),
+        (["--device", "cuda"], "--device: found cuda, but this torch sees none; use cpu"),
+        (["--model", "nowhere"], "nowhere/config.json: cannot be read"),
+    ],
+)
+def test_bad_input_is_named(mixed_data: Path, arguments: list[str], message: str) -> None:
+    if "cuda" in arguments and torch.cuda.is_available():
+        pytest.skip("there is one")
+    done = dhp_calibrate(mixed_data / "model", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr

@@ -1,0 +1,148 @@
+"""The cost of a run, fitted to its own tasks."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dhp._core import (
+    Batch,
+    CostModel,
+    InputError,
+    PassCost,
+    Plan,
+    Sequence,
+    estimate_error,
+    estimate_s,
+    parse_cost_model,
+    plan_batch,
+    terms_of,
+    to_json,
+)
+from dhp.config import read_config
+from dhp.local import local_cluster
+from dhp.recalibrate import Recalibration, with_terms
+
+
+def cost(scale: float = 1.0) -> CostModel:
+    forward = PassCost(2e-5 * scale, 3e-8 * scale, 1e-3 * scale, 1e-4 * scale, 512, 0)
+    backward = PassCost(4e-5 * scale, 6e-8 * scale, 2e-3 * scale, 3e-4 * scale, 1024, 0)
+    return CostModel("x", 4, 5e-3 * scale, 6e-5 * scale, forward, backward, 4, 2, 1.0, 0.0, 0.0)
+
+
+def planned(lengths: list[int]) -> tuple[Plan, Batch]:
+    batch = Batch([Sequence(i, n, 2 * n if n % 2 else 0) for i, n in enumerate(lengths)])
+    plan = plan_batch(batch, local_cluster(4, capacity_tokens=600), cost())
+    assert isinstance(plan, Plan)
+    return plan, batch
+
+
+def seconds(plan: Plan, batch: Batch, truth: CostModel) -> list[float]:
+    of = {s.id: s for s in batch.sequences}
+    return [estimate_s(terms_of(truth), [of[i] for i in t.sequences], len(t.ranks)) for t in plan.tasks]
+
+
+def test_off_by_default_and_every_k_steps() -> None:
+    plan, batch = planned([100, 301, 707, 50])
+    task_s = seconds(plan, batch, cost(3.0))
+    never = Recalibration(cost(), 0)
+    assert never.add(plan, batch, task_s) == ""
+    assert never.cost == cost()
+    second = Recalibration(cost(), 2)
+    assert second.add(plan, batch, task_s) == ""
+    assert second.cost == cost()
+    assert "cost fitted to" in second.add(plan, batch, task_s)
+    assert second.cost != cost()
+    # Nothing but the times changes.
+    assert second.cost.forward.ring_bytes_per_token == 512
+    assert second.cost.token_bytes == 1.0
+
+
+def test_finds_times_that_are_another_machines() -> None:
+    truth = cost(3.0)
+    truth.patch_s = 1e-5  # one coefficient in another proportion
+    fitted = Recalibration(cost(), 1)
+    samples = []
+    for shift in range(8):
+        plan, batch = planned([100 + 40 * shift, 301 + 2 * shift, 907 + 100 * shift, 50, 63, 1500 + shift, 75 + shift])
+        fitted.add(plan, batch, seconds(plan, batch, truth))
+        samples.append((plan, batch))
+    plan, batch = planned([140, 333, 1200, 61, 410])
+    predicted, measured = seconds(plan, batch, fitted.cost), seconds(plan, batch, truth)
+    assert predicted == pytest.approx(measured, rel=0.02)
+    assert seconds(plan, batch, cost()) != pytest.approx(measured, rel=0.5)
+
+
+def test_the_same_samples_give_the_same_bytes() -> None:
+    costs = []
+    for _ in range(2):
+        fitted = Recalibration(cost(), 1)
+        for shift in range(4):
+            plan, batch = planned([100 + 40 * shift, 301, 907 + 100 * shift, 50])
+            fitted.add(plan, batch, [s * (1 + 0.01 * (i % 3)) for i, s in enumerate(seconds(plan, batch, cost(2)))])
+        costs.append(to_json(fitted.cost))
+    assert costs[0] == costs[1]
+
+
+def test_coefficients_are_divided_as_they_were() -> None:
+    terms = terms_of(cost(2.0))
+    doubled = with_terms(cost(), terms)
+    for name in ("token_s", "pair_s", "step_s", "sequence_step_s"):
+        assert getattr(doubled.forward, name) == pytest.approx(2 * getattr(cost().forward, name), rel=1e-12)
+        assert getattr(doubled.backward, name) == pytest.approx(2 * getattr(cost().backward, name), rel=1e-12)
+    assert (doubled.task_s, doubled.patch_s) == (2 * cost().task_s, 2 * cost().patch_s)
+    bare = cost()
+    bare.forward = PassCost(0, 0, 0, 0, 512, 0)
+    bare.backward = PassCost(0, 0, 0, 0, 1024, 0)
+    assert terms_of(with_terms(bare, terms)).pair_s == pytest.approx(terms.pair_s, rel=1e-12)
+    assert with_terms(bare, terms).forward.token_s == pytest.approx(terms.token_s / 3)
+
+
+def test_setting_is_checked(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('model = "m"\ndata = "d"\nrecalibrate_every = -1\n')
+    with pytest.raises(InputError, match="recalibrate_every: found -1, expected at least 0"):
+        read_config(file)
+
+
+def test_ranks_agree_on_plans_and_predictions_come_nearer(mixed_data: Path, tmp_path: Path) -> None:
+    """Three ranks start with a cost that is a hundred times too quick, and fit it every second step. That plans stay
+    the same on all ranks is what lets the run end well: `agree_on` compares them at every step."""
+    shutil.copytree(mixed_data, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.pt", "run-*"))
+    wrong = cost(0.01)
+    (tmp_path / "cost.json").write_text(to_json(wrong))
+    assert parse_cost_model((tmp_path / "cost.json").read_text(), "cost") == wrong
+    settings = {
+        "model": str(tmp_path / "model"),
+        "data": str(tmp_path / "train.jsonl"),
+        "output_dir": str(tmp_path / "out"),
+        "cost": str(tmp_path / "cost.json"),
+        "ranks": 3,
+        "global_batch_size": 6,
+        "steps": 9,
+        "capacity_tokens": 80,
+        "timeout_s": 60.0,
+        "log_every": 1,
+        "recalibrate_every": 2,
+    }
+    (tmp_path / "run.toml").write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
+    done = subprocess.run(
+        [sys.executable, "-m", "dhp.train", str(tmp_path / "run.toml"), "--metrics", str(tmp_path / "m.jsonl")],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("cost fitted to") == 4, done.stdout
+    errors = [json.loads(line)["task_error"] for line in (tmp_path / "m.jsonl").read_text().splitlines()]
+    # Step 1 and, planned while it ran, step 2 and 3 know nothing of the first fit, which follows step 2.
+    assert min(errors[:3]) > 0.9
+    assert max(errors[4:]) < 0.6
+    assert sum(errors[4:]) / 5 < 0.4
+
+
+def test_error_of_nothing_is_zero() -> None:
+    assert estimate_error(terms_of(cost()), []).samples == 0
