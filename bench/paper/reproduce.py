@@ -143,7 +143,8 @@ class Evaluation:
         return (
             f"DHP over the better baseline: most {max(paper):.2f} (paper {known.FIGURE_4_MOST}), mean "
             f"{mean_ratio(paper):.2f}, {sum(p > 1.2 for p in paper)} of {len(paper)} cells above 1.2 "
-            f"(paper {above} of {of}). Ours: most {max(ours):.2f}, mean {mean_ratio(ours):.2f}; over DHP {mean_ratio(over):.2f}."
+            f"(paper {above} of {of}). Ours: most {max(ours):.2f}, mean {mean_ratio(ours):.2f}; over DHP "
+            f"{mean_ratio(over):.2f}."
         )
 
     def noise(self) -> str:
