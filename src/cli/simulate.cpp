@@ -179,8 +179,17 @@ void write_trace(const std::string& place, const Subject& subject, const Simulat
   }
 }
 
+/// A plan that is there already is run as it is.
+void refuse_planning_options(const CLI::App& command) {
+  for (const CLI::Option* option : command.get_options()) {
+    const bool plans = option->get_group() == kConstraints || option->get_name() == "--schedules";
+    if (plans && option->count() > 0) {
+      throw InputError(option->get_name(), "", "is for --sweep, which plans; the plan of --plan is run as it is");
+    }
+  }
+}
+
 int run(SimulateCommand& command) {
-  if (command.sweep) return run_sweep(command);
   Subject subject = read(command);
   const auto& [batch, cluster, cost, plan] = subject;
   const std::vector<std::string> violations = check_plan(plan, batch, cluster, cost);
@@ -270,7 +279,14 @@ void add_simulate_command(CLI::App& app, int& exit_code) {
       "Idle time by cause: peer (ready, another rank is not), transfer (waits for shards), data (the next batch is\n"
       "not planned yet), no task (nothing left to run). Ranks out of service do not count.\n"
       "Exit codes: 0 simulated, 1 not a valid plan for the batch, or no planner has one, 2 bad input.");
-  sub.callback([command, &exit_code] { exit_code = run(*command); });
+  sub.callback([command, &sub, &exit_code] {
+    if (command->sweep) {
+      exit_code = run_sweep(*command);
+      return;
+    }
+    refuse_planning_options(sub);
+    exit_code = run(*command);
+  });
 }
 
 }  // namespace dhp::cli

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from test_cli import DHP, GOOD_BATCH, GOOD_COST, changed, dhp
+from command_line import DHP, GOOD_BATCH, GOOD_COST, changed, dhp
 
 CLUSTER = {
     "format": "dhp.cluster/1",
@@ -268,6 +268,8 @@ def test_a_sweep_shows_its_progress_on_a_terminal(tmp_path: Path) -> None:
         (["--steps", "0"], "--steps"),
         (["--planning-s", "-1"], "--planning-s"),
         (["--sweep"], "--plan"),
+        (["--max-degree", "2"], "--max-degree: is for --sweep"),
+        (["--schedules", "free"], "--schedules: is for --sweep"),
         (["--trace", "/proc/nowhere/t.json"], "/proc/nowhere/t.json"),
         (["--trace", "/proc/nowhere/"], "/proc/nowhere/"),
         (["--batch", "another.json"], "--batch"),
