@@ -38,7 +38,7 @@ def test_every_name_of_the_headers_is_there() -> None:
     otherwise = {
         "to_string", "parse_schedule", "parse_exchange",  # enum names
         "Load", "load_of", "GroupShape", "shape_of", "consecutive_shape",  # lists of sequences and of ranks
-        "CostOptions", "PlanOptions", "set_option", "option_text",  # keywords
+        "CostOptions", "PlanOptions", "FitOptions", "SimulateOptions", "set_option", "option_text",  # keywords
         "PlanResult",  # Plan | Infeasible
         "Rank",  # int
         "kMaxRanks",
