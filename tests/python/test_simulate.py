@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from test_cli import DHP, GOOD_BATCH, GOOD_COST, changed, dhp
 
 CLUSTER = {
@@ -116,7 +117,9 @@ def test_an_empty_batch_takes_no_time(tmp_path: Path) -> None:
 
 def test_the_result_file_says_the_same(inputs: list[str | Path], tmp_path: Path) -> None:
     file = tmp_path / "result.json"
-    said = dhp("simulate", *inputs, "--steps", "3", "--noise", "0.1", "--result", file, "--output-format", "json").json()
+    said = dhp(
+        "simulate", *inputs, "--steps", "3", "--noise", "0.1", "--result", file, "--output-format", "json"
+    ).json()
     result = json.loads(file.read_text())
     assert result["format"] == "dhp.result/1"
     assert (result["kind"], result["clock"], result["schedule"]) == ("simulated", "simulated", "paper")
