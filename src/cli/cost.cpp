@@ -86,7 +86,9 @@ std::string to_text(const CostReport& report) {
        << "patch     " << memory_text(cost.patch_bytes) << '\n'
        << "state     " << memory_text(cost.state_bytes) << " a rank: parameters " << memory_text(memory.parameters)
        << ", gradients " << memory_text(memory.gradients) << ", optimizer " << memory_text(memory.optimizer)
-       << ", reserve " << memory_text(memory.reserve) << '\n';
+       << ", reserve " << memory_text(memory.reserve) << '\n'
+       << "end       " << memory_text(cost.gradient_bytes) << " of gradients summed, optimizer "
+       << seconds_text(cost.optimizer_s) << '\n';
   return text.str();
 }
 

@@ -35,12 +35,23 @@ const std::string& only_one(const std::vector<std::string>& files, const std::st
   throw InputError(flag, "", "found " + std::to_string(files.size()) + " of them, expected one; for more, --sweep");
 }
 
+/// Predictions are made anew: the plan may be for another network or cost file than those that it is run with here.
+Plan read_tasks(const std::string& file) {
+  Plan plan = read_plan(file);
+  plan.predicted.reset();
+  for (Task& task : plan.tasks) {
+    task.start_s.reset();
+    task.end_s.reset();
+  }
+  return plan;
+}
+
 Subject read(const SimulateCommand& command) {
   if (command.plan_file.empty()) throw InputError("--plan", "", "missing; --sweep plans by itself");
   return {.batch = read_batch(only_one(command.batch_files, "--batch")),
           .cluster = read_cluster(only_one(command.cluster_files, "--cluster")),
           .cost = read_cost_model(only_one(command.cost_files, "--cost")),
-          .plan = read_plan(command.plan_file)};
+          .plan = read_tasks(command.plan_file)};
 }
 
 std::string steps_text(const SimulateCommand& command, const SimulationSummary& summary) {
@@ -199,7 +210,7 @@ int run(SimulateCommand& command) {
     std::cerr << '\n';
     return kNo;
   }
-  annotate(subject.plan, batch, cluster, cost);  // the plan may have come without predictions, or with another bound
+  annotate(subject.plan, batch, cluster, cost);
   certify(subject.plan, batch, cluster, cost);
   command.options.record = true;
   const Simulation simulation = simulate(plan, batch, cluster, cost, command.options);

@@ -19,7 +19,8 @@ def test_summary_of_the_small_result() -> None:
     assert (summary.steps, summary.warm_up_left_out) == (2, False)
     assert (summary.step_s, summary.step_least_s, summary.step_most_s) == (5.0, 4.0, 6.0)
     assert summary.lower_bound_s == 4.0
-    assert summary.over_bound == pytest.approx(10 / 8 - 1)
+    assert summary.over_bound == pytest.approx(9 / 8 - 1), "the tasks' part of the steps"
+    assert summary.verdict.startswith("A step takes 5.00 s, its tasks 4.50 s, 12 % above the bound")
     assert summary.idle_shares == {"peer": 1.0 / 20, "transfer": 0.25 / 20, "data": 0.0, "no_task": 1.0 / 20}
     assert summary.idle_share == pytest.approx(2.25 / 20)
     assert summary.other_work_share == pytest.approx(1.0 / 8)
