@@ -24,10 +24,7 @@ std::string edge_text(double value) {
   return value == std::floor(value) ? number_text(value, 0) : fixed_text(value, 1);
 }
 
-std::string share_name(double share) {
-  std::string name = "p";
-  return name.append(std::to_string(static_cast<int>(std::lround(share * 100.0))));
-}
+std::string share_name(double share) { return std::string("p").append(std::to_string(std::lround(share * 100.0))); }
 
 /// Eighths of a cell, so that small shares show.
 std::string bar(double share, double most, int cells) {
