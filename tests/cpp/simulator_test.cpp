@@ -319,6 +319,9 @@ TEST(Simulator, TheTimeOfEveryRankAddsUpToTheStep) {
       EXPECT_NEAR(at.idle.transfer_s, spans.transfer_s, rounding_s);
       EXPECT_NEAR(at.idle.data_s, spans.data_s, rounding_s);
       EXPECT_GE(at.transfer_s, at.idle.transfer_s - rounding_s);
+      for (const double idle_s : {at.idle.peer_s, at.idle.transfer_s, at.idle.data_s, at.idle.no_task_s}) {
+        EXPECT_GE(idle_s, 0.0) << "not even by rounding: readers of results refuse it";
+      }
     }
     if (testing::Test::HasFailure()) return;
   }
