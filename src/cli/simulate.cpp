@@ -214,7 +214,10 @@ int run(SimulateCommand& command) {
   certify(subject.plan, batch, cluster, cost);
   command.options.record = true;
   const Simulation simulation = simulate(plan, batch, cluster, cost, command.options);
-  const Result result = to_result(simulation, plan, batch, cluster, cost);
+  Result result = to_result(simulation, plan, batch, cluster, cost);
+  if (command.options.planning_s > 0.0) {
+    for (ResultStep& step : result.steps) step.planning_s = command.options.planning_s;
+  }
   if (!command.trace.empty()) write_trace(command.trace, subject, simulation);
   if (!command.result_file.empty()) write_atomically(command.result_file, dhp::to_json(result));
   std::cout << (command.json ? to_json(command, subject, simulation, result)

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from command_line import DHP, GOOD_BATCH, GOOD_COST, changed, dhp
+from dhp.report.summary import summarize
+from dhp.result import read_result
 
 CLUSTER = {
     "format": "dhp.cluster/1",
@@ -134,6 +136,16 @@ def test_the_result_file_says_the_same(inputs: list[str | Path], tmp_path: Path)
     assert sorted(result["lengths"]) == sorted(s["tokens"] for s in BATCH["sequences"])
     assert max(result["memory"]["peak_bytes"]) <= result["memory"]["budget_bytes"]
     assert {point["rank"] for point in result["memory"]["over_time"]} <= set(range(8))
+
+
+def test_a_report_reads_what_was_simulated(inputs: list[str | Path], tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    assert dhp("simulate", *inputs, "--steps", "4", "--noise", "0.1", "--planning-s", "0.5", "--result", file).code == 0
+    [summary] = summarize([read_result(str(file))])
+    assert summary.planning_s == 0.5
+    assert summary.step_errors is not None and summary.step_errors.count == 4
+    assert summary.over_bound is not None
+    assert 0 < summary.over_bound < summary.step_s / summary.lower_bound_s - 1, "the bound is of the tasks"
 
 
 def test_spans_of_the_timeline_are_the_idle_time(inputs: list[str | Path], tmp_path: Path) -> None:
