@@ -130,6 +130,23 @@ void bind_cost_types(nb::module_& module) {
       .value("hierarchical", Exchange::hierarchical)
       .value("all_to_all", Exchange::all_to_all);
 
+  nb::class_<VisionSeconds>(module, "VisionSeconds",
+                            "Vision of sequences: rank time, of which the largest frame stays on one rank.")
+      .def_ro("work_s", &VisionSeconds::work_s)
+      .def_ro("frame_s", &VisionSeconds::frame_s)
+      .def("on", &VisionSeconds::on, "degree"_a, "Seconds on so many ranks at nominal speed.")
+      .def("__repr__", [](const VisionSeconds& vision) {
+        std::ostringstream text;
+        text << "VisionSeconds(work_s=" << vision.work_s << ", frame_s=" << vision.frame_s << ")";
+        return text.str();
+      });
+  module.def(
+      "vision_seconds",
+      [](const CostModel& cost, const std::vector<Sequence>& sequences) {
+        return vision_seconds(cost, load_of(sequences));
+      },
+      "cost"_a, "sequences"_a, "What vision of the sequences takes together.");
+
   module.def("read_cost_model", &read_cost_model, "file"_a, "Reads dhp.cost/1 JSON. Raises InputError.");
   module.def("parse_cost_model", &parse_cost_model, "text"_a, "source"_a,
              "Parses dhp.cost/1 JSON; `source` names the text in errors. Raises InputError.");

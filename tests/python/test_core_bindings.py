@@ -41,7 +41,7 @@ def test_every_name_of_the_headers_is_there() -> None:
         "CostOptions", "PlanOptions", "set_option", "option_text",  # keywords
         "PlanResult",  # Plan | Infeasible
         "Rank",  # int
-        "kMaxRanks",
+        "kMaxRanks", "kTerms",
     }  # fmt: skip
     for header in sorted((ROOT / "include" / "dhp").glob("*.h")):
         text = re.sub(r"///?.*", "", header.read_text())
@@ -146,6 +146,8 @@ def test_task_seconds_and_memory_follow_the_formulas() -> None:
         took = core.task_seconds(framed, CLUSTER, [core.Sequence(0, 100, 12, 4)], list(range(degree)))
         rest = core.task_seconds(framed, CLUSTER, [core.Sequence(0, 100)], list(range(degree)))
         assert took - rest == pytest.approx(vision_s, rel=1e-9)
+    vision = core.vision_seconds(framed, [core.Sequence(0, 100, 12, 4)])
+    assert (vision.work_s, vision.frame_s, vision.on(2), vision.on(8)) == (48, 16, 24, 16)
     assert core.terms_of(framed) == core.TermSeconds(patch_s=2.0, patch_pair_s=0.5)
     assert core.min_degree(COST, CLUSTER, core.Sequence(0, 3000)) == 1
     assert core.min_degree(COST, CLUSTER, core.Sequence(0, 3001)) == 2
