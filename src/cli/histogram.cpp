@@ -5,7 +5,6 @@
 #include <cmath>
 #include <numeric>
 
-#include "cli/media_options.h"
 #include "cli/report.h"
 #include "cli/table.h"
 
@@ -56,11 +55,7 @@ Histogram::Histogram(std::vector<double> values) : sorted_(std::move(values)) {
   }
 }
 
-double Histogram::percentile(double q) const {
-  if (sorted_.empty()) return 0.0;
-  const auto rank = static_cast<std::size_t>(std::ceil(q * static_cast<double>(sorted_.size())));
-  return sorted_[std::min(std::max<std::size_t>(rank, 1), sorted_.size()) - 1];
-}
+double Histogram::percentile(double q) const { return sorted_.empty() ? 0.0 : percentile_of_sorted(sorted_, q); }
 
 double Histogram::mean() const {
   if (sorted_.empty()) return 0.0;

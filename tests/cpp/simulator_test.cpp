@@ -214,6 +214,15 @@ TEST_F(TwoTasks, TheSwitchIsSharedByBothDirections) {
   EXPECT_DOUBLE_EQ(step().tasks[0].end_s, 20.0);
 }
 
+TEST_F(TwoTasks, NumbersTooSmallToDivideEndOrAreRefused) {
+  cluster.node_bandwidth_bytes_per_s = 10.0;
+  cost.forward.ring_bytes_per_token = 5e-324;
+  EXPECT_DOUBLE_EQ(step().seconds, 0.0);
+  cost.forward.ring_bytes_per_token = 1.0;
+  cluster.node_bandwidth_bytes_per_s = 5e-324;  // of which each gets half: nothing
+  EXPECT_NE(test::input_error([&] { step(); }).find("longer"), std::string::npos);
+}
+
 TEST(Simulator, ARankCountsOnceHoweverItsGroupIsShaped) {
   // Ring 0 3 1 4: two ranks of each node send to the other node. Ring 2 5: one. Of 10 bytes a second each gets a third.
   CostModel cost = no_cost();

@@ -38,7 +38,7 @@ def test_every_name_of_the_headers_is_there() -> None:
     otherwise = {
         "to_string", "parse_schedule", "parse_exchange",  # enum names
         "Load", "load_of", "GroupShape", "shape_of", "consecutive_shape",  # lists of sequences and of ranks
-        "CostOptions", "PlanOptions", "set_option", "option_text",  # keywords
+        "CostOptions", "PlanOptions", "FitOptions", "SimulateOptions", "set_option", "option_text",  # keywords
         "PlanResult",  # Plan | Infeasible
         "Rank",  # int
         "kMaxRanks",
@@ -366,3 +366,32 @@ def test_stubs_are_installed_with_the_module() -> None:
     assert "def plan_batch(" in stub
     assert "\nfrom . import qwen_vl" in stub
     assert "def image_grid(" in (folder / "_core" / "qwen_vl.pyi").read_text()
+
+
+def test_simulate_as_the_command_does() -> None:
+    batch = batch_of(3000, 200, 1500, 70, 900, 9000)
+    cluster = core.Cluster(2, 3, 4e9, LINK, LINK, node_bandwidth_bytes_per_s=2e9, switch_bandwidth_bytes_per_s=3e9)
+    assert core.parse_cluster(core.to_json(cluster), "copy") == cluster
+    cost = core.parse_cost_model(core.to_json(COST), "copy")
+    cost.gradient_bytes, cost.optimizer_s = 2e9, 0.25
+    assert core.parse_cost_model(core.to_json(cost), "copy") == cost != COST
+    plan = core.plan_batch(batch, cluster, cost, schedule="free")
+    assert isinstance(plan, core.Plan)
+    simulation = core.simulate(plan, batch, cluster, cost, steps=3, noise=0.1, planning_s=0.5, record=True)
+    step = simulation.steps[0]
+    assert step.tasks_end_s < step.reduce_end_s < step.optimizer_end_s == step.seconds
+    assert step.optimizer_end_s - step.reduce_end_s == pytest.approx(0.25)
+    for rank in step.ranks:
+        spent = rank.compute_s + rank.idle.total_s() + rank.reduce_s + rank.optimizer_s
+        assert spent == pytest.approx(step.seconds)
+    assert {segment.kind for segment in step.segments} >= {core.Segment.Kind.linear, core.Segment.Kind.block}
+    assert {span.kind for span in core.rank_spans(plan, cluster, step)} >= {core.ResultSpan.Kind.compute}
+    assert max(point.bytes for point in core.memory_over_time(plan, batch, cost, step)) <= 3e9
+    result = core.to_result(simulation, plan, batch, cluster, cost)
+    written = json.loads(core.to_json(result))
+    assert [one["tasks_s"] for one in written["steps"]] == [one.tasks_end_s for one in simulation.steps]
+    assert json.loads(core.chrome_trace(simulation, plan, batch, cluster, cost))["traceEvents"]
+    assert json.loads(core.rank_trace(simulation, plan, cluster, 4))["distributedInfo"]["rank"] == 4
+    assert core.rank_trace_name(4) == "rank-00004.json"
+    with pytest.raises(ValueError, match="noise"):
+        core.simulate(plan, batch, cluster, cost, noise=2.0)
