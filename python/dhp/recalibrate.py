@@ -19,7 +19,7 @@ from dhp._core import (
     terms_of,
 )
 
-TERMS = [Term.task, Term.patch, Term.token, Term.pair, Term.step, Term.sequence_step]
+TERMS = [Term.task, Term.patch, Term.token, Term.pair, Term.step, Term.sequence_step, Term.patch_pair]
 KEPT_TASKS = 1024  # the newest ones count
 FORWARD_SHARE = 1 / 3  # of a coefficient that the cost model did not have; backward does about twice as much
 
@@ -86,6 +86,7 @@ def with_terms(cost: CostModel, terms: TermSeconds) -> CostModel:
         state_bytes=cost.state_bytes,
         gradient_bytes=cost.gradient_bytes,
         optimizer_s=cost.optimizer_s,
+        patch_pair_s=terms.patch_pair_s,
     )
 
 

@@ -114,18 +114,19 @@ void bind_cost_types(nb::module_& module) {
           "__init__",
           [](CostModel* self, std::string name, int layers, double task_s, double patch_s, const PassCost& forward,
              const PassCost& backward, int query_heads, int kv_heads, double token_bytes, double patch_bytes,
-             double state_bytes, double gradient_bytes, double optimizer_s) {
-            new (self) CostModel{std::move(name), layers,         task_s,     patch_s,     forward,
-                                 backward,        query_heads,    kv_heads,   token_bytes, patch_bytes,
-                                 state_bytes,     gradient_bytes, optimizer_s};
+             double state_bytes, double gradient_bytes, double optimizer_s, double patch_pair_s) {
+            new (self) CostModel{std::move(name), layers,      task_s,         patch_s,    patch_pair_s,
+                                 forward,         backward,    query_heads,    kv_heads,   token_bytes,
+                                 patch_bytes,     state_bytes, gradient_bytes, optimizer_s};
           },
           "name"_a, "layers"_a, "task_s"_a, "patch_s"_a, "forward"_a, "backward"_a, "query_heads"_a = 0,
           "kv_heads"_a = 0, "token_bytes"_a = 0.0, "patch_bytes"_a = 0.0, "state_bytes"_a = 0.0,
-          "gradient_bytes"_a = 0.0, "optimizer_s"_a = 0.0)
+          "gradient_bytes"_a = 0.0, "optimizer_s"_a = 0.0, "patch_pair_s"_a = 0.0)
       .def_rw("name", &CostModel::name)
       .def_rw("layers", &CostModel::layers)
       .def_rw("task_s", &CostModel::task_s, "fixed cost of a task")
       .def_rw("patch_s", &CostModel::patch_s, "vision forward and backward per patch")
+      .def_rw("patch_pair_s", &CostModel::patch_pair_s, "the same per pair of patches of a picture or frame, on top")
       .def_rw("forward", &CostModel::forward)
       .def_rw("backward", &CostModel::backward)
       .def_rw("query_heads", &CostModel::query_heads)
@@ -145,6 +146,23 @@ void bind_cost_types(nb::module_& module) {
       .value("direct", Exchange::direct)
       .value("hierarchical", Exchange::hierarchical)
       .value("all_to_all", Exchange::all_to_all);
+
+  nb::class_<VisionSeconds>(module, "VisionSeconds",
+                            "Vision of sequences: rank time, of which the largest frame stays on one rank.")
+      .def_ro("work_s", &VisionSeconds::work_s)
+      .def_ro("frame_s", &VisionSeconds::frame_s)
+      .def("on", &VisionSeconds::on, "degree"_a, "Seconds on so many ranks at nominal speed.")
+      .def("__repr__", [](const VisionSeconds& vision) {
+        std::ostringstream text;
+        text << "VisionSeconds(work_s=" << vision.work_s << ", frame_s=" << vision.frame_s << ")";
+        return text.str();
+      });
+  module.def(
+      "vision_seconds",
+      [](const CostModel& cost, const std::vector<Sequence>& sequences) {
+        return vision_seconds(cost, load_of(sequences));
+      },
+      "cost"_a, "sequences"_a, "What vision of the sequences takes together.");
 
   module.def("read_cost_model", &read_cost_model, "file"_a, "Reads dhp.cost/1 JSON. Raises InputError.");
   module.def("parse_cost_model", &parse_cost_model, "text"_a, "source"_a,
