@@ -34,10 +34,10 @@ std::vector<std::string> schedules_of(const std::string& list) {
   }
   std::istringstream words(list);
   for (std::string name; std::getline(words, name, ',');) {
-    if (!is_known(name))
-      throw InputError("--schedules", "",
-                       "found \"" + name + "\", which is no planner; expected some of " +
-                           listed(planners(), [](const PlannerInfo& planner) { return planner.name; }));
+    if (!is_known(name)) {
+      const std::string known = listed(planners(), [](const PlannerInfo& planner) { return planner.name; });
+      throw InputError("--schedules", "", "found \"" + name + "\", which is no planner; expected some of " + known);
+    }
     names.push_back(name);
   }
   return names;
