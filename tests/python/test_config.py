@@ -83,7 +83,7 @@ OPTIONS = [  # a line of [plan], the planner, the number of sequences that make 
     ("effort = 1", "free", 100),
     ("tighter_bound = true", "free", 100),
     ("pipeline_stages = 8", "lockstep", 256),
-    ("no_idle_ranks = true", "lockstep", 120),
+    ("no_idle_ranks = true", "lockstep", 200),
 ]
 
 
