@@ -1,7 +1,7 @@
 """Real training tasks on local ranks: what each schedule's step takes, and what its plan predicted.
 
     python bench/real_ranks.py                            # 4 ranks, the demo's data; static, paper, free
-    python bench/real_ranks.py --ranks 8 --media long     # 8 ranks, clips of up to 79 s; balanced static too
+    python bench/real_ranks.py --ranks 8 --media long     # 8 ranks, clips of up to 79 s; more schedules
 
 Every rank is a process of one thread over Gloo. Each batch is planned by every schedule, and its tasks are run, forward
 and backward, by all of them in turn, `--repeats` times, so that all meet the same load. The step time is *emulated*:
@@ -42,7 +42,7 @@ from dhp._core import (
     replay,
     terms_of,
 )
-from dhp.dataset import Dataset
+from dhp.dataset import Dataset, Share
 from dhp.demo.prepare import prepare
 from dhp.launch import run_local
 from dhp.local import local_cluster
@@ -51,12 +51,11 @@ from dhp.runtime import Run
 
 DEMO, LONG = Path("build/demo"), Path("build/long")
 CAPACITY = {"demo": 512, "long": 1024}
-SCHEDULES = {"demo": ["static", "paper", "free"], "long": ["static", "balanced-static", "paper", "free"]}
+SCHEDULES = {"demo": ["static", "paper", "free"], "long": ["static", "balanced-static", "paper", "lockstep", "free"]}
 
 
-def run_plan(plan: Plan, data: Dataset, adapter: Adapter, valid_tokens: int, run: Run) -> np.ndarray:
+def run_plan(plan: Plan, share: Share, adapter: Adapter, valid_tokens: int, run: Run) -> np.ndarray:
     """CPU seconds of every task on its slowest member."""
-    share = data.read_share(plan, run.rank)
     seconds = torch.zeros(len(plan.tasks), dtype=torch.float64)
     run.barrier()
     for task in runtime.tasks(plan, run):
@@ -85,11 +84,13 @@ def work(options: argparse.Namespace) -> int:
     for step in range(-1, options.batches):
         batch = data.batch(max(step, 0), options.batch_size, seed=options.seed)
         plans = {s: runtime.plan(batch, cluster, cost, schedule=s, run=run) for s in options.schedules}
+        shares = {s: data.read_share(plan, run.rank) for s, plan in plans.items()}
+        valid = data.label_tokens(batch)
         taken: dict[str, list[np.ndarray]] = {schedule: [] for schedule in options.schedules}
         for repeat in range(options.repeats if step >= 0 else 1):
             turn = (repeat + step + 1) % len(options.schedules)
             for schedule in [*options.schedules[turn:], *options.schedules[:turn]]:
-                taken[schedule].append(run_plan(plans[schedule], data, adapter, data.label_tokens(batch), run))
+                taken[schedule].append(run_plan(plans[schedule], shares[schedule], adapter, valid, run))
         if step < 0:
             continue
         for schedule, plan in plans.items():

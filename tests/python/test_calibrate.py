@@ -27,6 +27,7 @@ def test_designs_cover_what_was_asked_for_and_keep_degrees_apart() -> None:
     assert {d.degree for d in fit} == {1, 2, 4}
     assert {d.degree for d in left_out} == {3, 6}
     assert {len(d.shapes) for d in fit} == {1, 2, 4}
+    assert {len(d.shapes) for d in left_out} == {1, 3, 5}
     totals = [sum(s.tokens for s in d.shapes) for d in fit]
     assert min(totals) < 64
     assert 500 < max(totals) < 900
