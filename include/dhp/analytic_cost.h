@@ -33,9 +33,6 @@ struct CostOptions {
   Recompute recompute = Recompute::full;
   Freeze freeze = {};
   int zero = 1;  ///< 0: nothing is sharded, 1: the optimizer's state, 2: gradients too, 3: parameters too
-  /// Patches of a picture or pair of frames, which attention of the tower does not leave. Families that cut pictures
-  /// into tiles have their own number.
-  int frame_patches = 1024;
 };
 
 /// Parameters of a model by part.
@@ -59,7 +56,7 @@ struct PassWork {
 /// One row of the module table: all layers together, a unit being a patch, a token or a pair of query and key.
 struct ModuleCost {
   std::string name = {};  ///< vision, projector, embedding, layers, attention, head
-  std::string unit = {};  ///< "patch", "token" or "pair"
+  std::string unit = {};  ///< "patch", "patch pair", "token", "pair", "sequence" or "step"
   std::int64_t parameters = 0;
   PassWork forward = {};
   PassWork backward = {};
@@ -95,6 +92,8 @@ struct CostReport {
 ///   weights; what is frozen has no gradients of weights, and what stands before everything that trains none at all.
 /// - Attention: 4 * heads * head_dim * layers FLOP a pair, backward 2.5 times that; rate by length from the device's
 ///   table. A token's fixed part is in `token_s`, a sequence's in `sequence_step_s`.
+/// - Attention of the tower: `patch_pair_s` where it sees whole pictures and frames; windows and tiles are in
+/// `patch_s`.
 /// - Time: FLOP over the sustained rate, or bytes over bandwidth where that is longer.
 /// - `full` recomputation adds a forward pass of layers, attention and vision blocks to backward.
 ///

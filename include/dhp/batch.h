@@ -12,6 +12,8 @@ struct Sequence {
   std::int64_t id = 0;       ///< unique in its batch
   std::int64_t tokens = 0;   ///< language-model tokens: text and merged visual tokens; at least 1
   std::int64_t patches = 0;  ///< vision patches before merging; 0 for text
+  /// Patches of its largest picture, pair of frames or tile, which no two ranks share; 0: can be split at will.
+  std::int64_t frame_patches = 0;
 
   bool operator==(const Sequence&) const = default;
 };
@@ -23,7 +25,8 @@ struct Batch {
   bool operator==(const Batch&) const = default;
 };
 
-/// Reads `dhp.batch/1` JSON, or CSV with the header `id,tokens,patches` when the name ends in .csv.
+/// Reads `dhp.batch/1` JSON, or CSV with the header `id,tokens,patches`, perhaps `,frame_patches`, when the name
+/// ends in .csv.
 /// Throws InputError on anything that is not a valid batch. An empty batch is valid.
 Batch read_batch(const std::string& file);
 
@@ -31,7 +34,8 @@ Batch read_batch(const std::string& file);
 Batch parse_batch_json(std::string_view text, const std::string& source);
 Batch parse_batch_csv(std::string_view text, const std::string& source);
 
-/// Throws InputError for zero or negative tokens, negative patches, duplicate ids, or lengths beyond `kMaxTokens`.
+/// Throws InputError for zero or negative tokens, negative patches, a frame of more than all patches, duplicate ids, or
+/// lengths beyond `kMaxTokens`.
 void validate(const Batch& batch, const std::string& source);
 
 /// Longest sequence accepted: squares of lengths and their sums stay exact in double arithmetic far below it.

@@ -27,6 +27,8 @@ struct CostModel {
   int layers = 0;
   double task_s = 0.0;   ///< fixed cost of a task
   double patch_s = 0.0;  ///< vision forward and backward per patch
+  /// The same per pair of patches of a picture or frame, on top: attention that sees all of it.
+  double patch_pair_s = 0.0;
   PassCost forward = {};
   PassCost backward = {};
   int query_heads = 0;
@@ -59,10 +61,22 @@ struct Load {
   double tokens = 0.0;          ///< sum of lengths
   double tokens_squared = 0.0;  ///< sum of squared lengths
   double patches = 0.0;
+  double patch_pairs = 0.0;    ///< sum of patches times frame_patches
+  double largest_frame = 0.0;  ///< most frame_patches
 
   void add(const Sequence& sequence);
 };
 Load load_of(std::span<const Sequence> sequences);
+
+/// Vision of a load: `work_s` of rank time, of which the largest frame stays on one rank.
+struct VisionSeconds {
+  double work_s = 0.0;
+  double frame_s = 0.0;
+
+  /// On `degree` ranks at nominal speed.
+  double on(double degree) const { return work_s / degree < frame_s ? frame_s : work_s / degree; }
+};
+VisionSeconds vision_seconds(const CostModel& cost, const Load& load);
 
 /// What task time depends on of a task's ranks.
 struct GroupShape {

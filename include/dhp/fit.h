@@ -17,14 +17,16 @@ namespace dhp {
 ///     const auto result = fit_times(samples, {.terms = {Term::task, Term::token, Term::pair}});
 ///     if (const auto* fit = std::get_if<TimeFit>(&result)) cost.backward.token_s += fit->seconds.token_s;
 ///
-/// Compute time of one pass (or of both) of a task, transfers apart, is linear in its coefficients; docs/design.md,
-/// "Task time":
+/// Compute time of one pass (or of both) of a task, transfers apart; docs/design.md, "Task time":
 ///
-///     seconds = task_s + patch_s V/d + token_s S1/d + pair_s S2/(2d) + d (step_s + n sequence_step_s)
+///     seconds = task_s + vision + token_s S1/d + pair_s S2/(2d) + d (step_s + n sequence_step_s)
+///     vision  = max((patch_s V + patch_pair_s sum v u)/d, patch_s u_max + patch_pair_s u_max^2)
+///
+/// It is linear in its coefficients but for the choice between an even share of vision and the largest frame.
 
 /// The terms of that sum, by the name of their coefficient.
-enum class Term { task, patch, token, pair, step, sequence_step };
-inline constexpr int kTerms = 6;
+enum class Term { task, patch, token, pair, step, sequence_step, patch_pair };
+inline constexpr int kTerms = 7;
 std::string_view to_string(Term term);
 
 struct TermSeconds {
@@ -34,6 +36,7 @@ struct TermSeconds {
   double pair_s = 0.0;
   double step_s = 0.0;
   double sequence_step_s = 0.0;
+  double patch_pair_s = 0.0;
 
   double& of(Term term);
   double of(Term term) const;
@@ -83,7 +86,8 @@ struct NoFit {
 
 /// Fits the terms to the samples: least squares of *relative* residuals, so that short tasks count as much as long
 /// ones, coefficients >= 0 (all sets of terms that are not zero are tried: the best one is exact), and robust: samples
-/// that are far off by the spread of the others count less (Huber), then nothing (Tukey's biweight).
+/// that are far off by the spread of the others count less (Huber), then nothing (Tukey's biweight). Which samples last
+/// as long as their largest frame follows from the coefficients: fitted again, as often as some change sides.
 ///
 /// A pure function of the samples and their order: the same on every rank. Throws std::invalid_argument for samples
 /// that are not positive and finite, degrees below 1, or terms that repeat or are none.

@@ -61,14 +61,17 @@ Plan read_plan(const std::string& file);
 Plan parse_plan(std::string_view text, const std::string& source);
 std::string to_json(const Plan& plan);
 
-/// 128-bit hash over schedule, ranks, tasks (id, ranks, sequences, micro_batch, exchange) and the batch's ids, tokens
-/// and patches, in that order. Equal inputs give equal digits on every machine; it is no defence against forgery.
+/// 128-bit hash over schedule, ranks, tasks (id, ranks, sequences, micro_batch, exchange) and the batch's ids, tokens,
+/// patches and frame_patches, in that order. Equal inputs give equal digits on every machine; it is no defence against
+/// forgery.
 ///
 /// The stream of 64-bit words (two's complement): 1 (version of the stream); schedule (lockstep 0, free 1, rounds 2);
 /// ranks; number of tasks; per task: id, number of ranks, each rank, number of sequences, each sequence id,
 /// micro_batch, exchange (ring 0, direct 1, hierarchical 2, all_to_all 3); number of sequences in the batch; per
-/// sequence: id, tokens, patches; at last the number of words before this one. Two lanes begin with 0x243f6a8885a308d3
-/// and 0x13198a2e03707344; each word w turns a lane h into mix(h xor w), where, modulo 2^64, mix(z) is
+/// sequence: id, tokens, patches; where any is not 0, the frame_patches of every sequence (so batches without them hash
+/// as before there was such a field); at last the number of words before this one. Two lanes begin with
+/// 0x243f6a8885a308d3 and 0x13198a2e03707344; each word w turns a lane h into mix(h xor w), where, modulo 2^64, mix(z)
+/// is
 ///     z += 0x9e3779b97f4a7c15; z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9; z = (z ^ z >> 27) * 0x94d049bb133111eb;
 ///     z ^ z >> 31
 /// The digest is both lanes as 16 lower-case hexadecimal digits each, one after the other.

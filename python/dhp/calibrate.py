@@ -215,12 +215,13 @@ def table(file: dict[str, Any]) -> str:
         f"{_list(fitted['degrees'])}, packings {_list(fitted['packings'])}, {fitted['repeats']} repeats"
         + (f", {fitted['ranks']} ranks" if fitted["ranks"] > 1 else ", one process"),
         "",
-        f"{'module':<10} {'pass':<9}{'task ms':>9}{'patch us':>10}{'token us':>10}{'pair ns':>9}{'step ms':>9}"
+        f"{'module':<10} {'pass':<9}{'task ms':>9}{'patch us':>10}{'p.pair ns':>11}{'token us':>10}{'pair ns':>9}{'step ms':>9}"
         f"{'seq ms':>8}{'error':>8}{'95 %':>7}{'out':>5}",
     ]
     for row in fitted["modules"]:
         lines.append(
             f"{row['module']:<10} {row['pass']:<9}{_cell(row['task_s'], 1e3):>9}{_cell(row['patch_s'], 1e6):>10}"
+            f"{_cell(row['patch_pair_s'], 1e9):>11}"
             f"{_cell(row['token_s'], 1e6):>10}{_cell(row['pair_s'], 1e9):>9}{_cell(row['step_s'], 1e3):>9}"
             f"{_cell(row['sequence_step_s'], 1e3):>8}{row['error']['mean']:>7.1%} {row['error']['p95']:>6.1%}"
             f"{row['set_aside']:>5}"

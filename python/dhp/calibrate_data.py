@@ -42,7 +42,7 @@ def planned_designs(
 
 
 def _sequence(sample: Sample) -> BatchSequence:
-    return BatchSequence(sample.id, sample.tokens, sample.patches)
+    return sample.as_sequence()
 
 
 def _tasks(

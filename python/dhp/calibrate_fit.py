@@ -41,7 +41,7 @@ MODULE_TERMS = {
 # Beyond these errors on what was left out, a fit is marked as not good.
 GOOD_MEAN, GOOD_P95 = 0.10, 0.25
 MIRROR = "calibrate"
-COEFFICIENTS = ("task_s", "patch_s", "token_s", "pair_s", "step_s", "sequence_step_s")
+COEFFICIENTS = ("task_s", "patch_s", "token_s", "pair_s", "step_s", "sequence_step_s", "patch_pair_s")
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def fit(measured: list[Measured], base: CostModel, name: str) -> Calibration | U
             with_part = [m for m in with_part if any(shape.media for shape in m.design.shapes)]
         if not with_part:
             continue  # frozen, or there is none
-        answer = fit_times([m.sample([(module, direction)]) for m in with_part], MODULE_TERMS[module])
+        answer = _fit_module(module, [m.sample([(module, direction)]) for m in with_part])
         if isinstance(answer, NoFit):
             return Unfit(f"{module}, {direction}: {answer.reason}")
         parts.append(PartFit(module, direction, answer))
@@ -196,6 +196,17 @@ def fit(measured: list[Measured], base: CostModel, name: str) -> Calibration | U
         {degree: _error(cost, [m for m in left_out if m.design.degree == degree]) for degree in degrees},
         _error(cost, [m for m in measured if m.design.use == "text"]),
     )
+
+
+def _fit_module(module: str, samples: list[TimeSample]) -> TimeFit | NoFit:
+    """Vision with its attention apart where frames of several sizes tell the two apart; else it is in patch_s, which
+    then holds for frames like these."""
+    terms = MODULE_TERMS[module]
+    if module == "vision":
+        answer = fit_times(samples, [*terms, Term.patch_pair])
+        if isinstance(answer, TimeFit):
+            return answer
+    return fit_times(samples, terms)
 
 
 def _cost_of(parts: list[PartFit], base: CostModel, name: str) -> CostModel:
@@ -226,6 +237,7 @@ def _cost_of(parts: list[PartFit], base: CostModel, name: str) -> CostModel:
         base.token_bytes,
         base.patch_bytes,
         base.state_bytes,
+        sum(s.patch_pair_s for s in sums.values()),
     )
 
 

@@ -34,6 +34,10 @@ class Shape:
     def patches(self) -> int:
         return sum(t * h * w for t, h, w in self.media)
 
+    @property
+    def frame_patches(self) -> int:
+        return max((h * w for _, h, w in self.media), default=0)
+
 
 @dataclass(frozen=True)
 class Design:
@@ -48,7 +52,9 @@ class Design:
 
     @property
     def sequences(self) -> list[BatchSequence]:
-        return [BatchSequence(i, shape.tokens, shape.patches) for i, shape in enumerate(self.shapes)]
+        return [
+            BatchSequence(i, shape.tokens, shape.patches, shape.frame_patches) for i, shape in enumerate(self.shapes)
+        ]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from dhp._core import Batch, InputError, Plan, Task
-from dhp._core import Sequence as BatchSequence
 from dhp.data.index import Index, Sample, load_or_build_index
 from dhp.data.media import Medium, MediumError, PixelReader
 from dhp.data.text import IGNORED, Encoded, Encoder
@@ -75,7 +74,7 @@ class Dataset:
         epoch, position = divmod(step, per_epoch)
         order = np.random.default_rng((seed, epoch)).permutation(len(self.samples))
         chosen = (self.samples[i] for i in order[position * size : (position + 1) * size])
-        return Batch([BatchSequence(sample.id, sample.tokens, sample.patches) for sample in chosen])
+        return Batch([sample.as_sequence() for sample in chosen])
 
     def label_tokens(self, batch: Batch, dropped: Iterable[int] = ()) -> int:
         """Tokens with a loss in the global batch, the divisor of every local loss; at least 1."""

@@ -19,7 +19,7 @@ from dhp._core import (
     terms_of,
 )
 
-TERMS = [Term.task, Term.patch, Term.token, Term.pair, Term.step, Term.sequence_step]
+TERMS = [Term.task, Term.patch, Term.token, Term.pair, Term.step, Term.sequence_step, Term.patch_pair]
 KEPT_TASKS = 1024  # the newest ones count
 FORWARD_SHARE = 1 / 3  # of a coefficient that the cost model did not have; backward does about twice as much
 
@@ -84,6 +84,7 @@ def with_terms(cost: CostModel, terms: TermSeconds) -> CostModel:
         token_bytes=cost.token_bytes,
         patch_bytes=cost.patch_bytes,
         state_bytes=cost.state_bytes,
+        patch_pair_s=terms.patch_pair_s,
     )
 
 

@@ -87,7 +87,7 @@ void bind_report(nb::module_& module) {
       .def_ro("seconds", &PassWork::seconds);
   nb::class_<ModuleCost>(module, "ModuleCost", "One row of the module table: all layers together.")
       .def_ro("name", &ModuleCost::name, "vision, projector, embedding, layers, attention, head")
-      .def_ro("unit", &ModuleCost::unit, "patch, token, pair, sequence or step")
+      .def_ro("unit", &ModuleCost::unit, "patch, patch pair, token, pair, sequence or step")
       .def_ro("parameters", &ModuleCost::parameters)
       .def_ro("forward", &ModuleCost::forward)
       .def_ro("backward", &ModuleCost::backward)
@@ -144,12 +144,11 @@ void bind_counting(nb::module_& module, const char* name,
   module.def(
       name,
       [function](std::string_view config_json, const std::string& source, std::string device, int ranks,
-                 Recompute recompute, const Freeze& freeze, int zero, int frame_patches) {
-        return function(config_json, source, {std::move(device), ranks, recompute, freeze, zero, frame_patches});
+                 Recompute recompute, const Freeze& freeze, int zero) {
+        return function(config_json, source, {std::move(device), ranks, recompute, freeze, zero});
       },
       "config_json"_a, "source"_a, nb::kw_only(), "device"_a = defaults.device, "ranks"_a = defaults.ranks,
-      "recompute"_a = defaults.recompute, "freeze"_a = defaults.freeze, "zero"_a = defaults.zero,
-      "frame_patches"_a = defaults.frame_patches, help);
+      "recompute"_a = defaults.recompute, "freeze"_a = defaults.freeze, "zero"_a = defaults.zero, help);
 }
 
 CostReport report(std::string_view config_json, const std::string& source, const CostOptions& options) {

@@ -19,17 +19,20 @@ void bind_batch(nb::module_& module) {
   nb::class_<Sequence>(module, "Sequence", "One training sample as the planner sees it.")
       .def(
           "__init__",
-          [](Sequence* self, std::int64_t id, std::int64_t tokens, std::int64_t patches) {
-            new (self) Sequence{id, tokens, patches};
+          [](Sequence* self, std::int64_t id, std::int64_t tokens, std::int64_t patches, std::int64_t frame_patches) {
+            new (self) Sequence{id, tokens, patches, frame_patches};
           },
-          "id"_a, "tokens"_a, "patches"_a = 0)
+          "id"_a, "tokens"_a, "patches"_a = 0, "frame_patches"_a = 0)
       .def_rw("id", &Sequence::id, "unique in its batch")
       .def_rw("tokens", &Sequence::tokens, "language-model tokens: text and merged visual tokens")
       .def_rw("patches", &Sequence::patches, "vision patches before merging; 0 for text")
+      .def_rw("frame_patches", &Sequence::frame_patches,
+              "of its largest picture, pair of frames or tile, which no two ranks share; 0: can be split at will")
       .def(nb::self == nb::self, nb::sig("def __eq__(self, arg: object, /) -> bool"))
       .def("__repr__", [](const Sequence& s) {
         return "Sequence(id=" + std::to_string(s.id) + ", tokens=" + std::to_string(s.tokens) +
-               ", patches=" + std::to_string(s.patches) + ")";
+               ", patches=" + std::to_string(s.patches) +
+               (s.frame_patches != 0 ? ", frame_patches=" + std::to_string(s.frame_patches) : "") + ")";
       });
 
   nb::class_<Batch>(module, "Batch", "A global batch: everything one optimizer step trains on.")
@@ -48,14 +51,16 @@ void bind_batch(nb::module_& module) {
 
   module.attr("kMaxTokens") = kMaxTokens;
   module.def("read_batch", &read_batch, "file"_a,
-             "Reads dhp.batch/1 JSON, or CSV with the header id,tokens,patches when the name ends in .csv. Raises "
-             "InputError.");
+             "Reads dhp.batch/1 JSON, or CSV with the header id,tokens,patches[,frame_patches] when the name ends in "
+             ".csv. Raises InputError.");
   module.def("parse_batch_json", &parse_batch_json, "text"_a, "source"_a,
              "Parses dhp.batch/1 JSON; `source` names the text in errors. Raises InputError.");
   module.def("parse_batch_csv", &parse_batch_csv, "text"_a, "source"_a,
-             "Parses CSV with the header id,tokens,patches. Raises InputError.");
-  module.def("validate", &validate, "batch"_a, "source"_a,
-             "Raises InputError for tokens below 1, negative patches, duplicate ids, or more than kMaxTokens.");
+             "Parses CSV with the header id,tokens,patches[,frame_patches]. Raises InputError.");
+  module.def(
+      "validate", &validate, "batch"_a, "source"_a,
+      "Raises InputError for tokens below 1, negative patches, a frame of more than all patches, duplicate ids, or "
+      "more than kMaxTokens.");
   module.def("to_json", nb::overload_cast<const Batch&>(&to_json), "batch"_a, "As dhp.batch/1 JSON.");
 }
 

@@ -101,16 +101,17 @@ void bind_cost_types(nb::module_& module) {
           "__init__",
           [](CostModel* self, std::string name, int layers, double task_s, double patch_s, const PassCost& forward,
              const PassCost& backward, int query_heads, int kv_heads, double token_bytes, double patch_bytes,
-             double state_bytes) {
-            new (self) CostModel{std::move(name), layers,   task_s,      patch_s,     forward,    backward,
-                                 query_heads,     kv_heads, token_bytes, patch_bytes, state_bytes};
+             double state_bytes, double patch_pair_s) {
+            new (self) CostModel{std::move(name), layers,      task_s,   patch_s,     patch_pair_s, forward,
+                                 backward,        query_heads, kv_heads, token_bytes, patch_bytes,  state_bytes};
           },
           "name"_a, "layers"_a, "task_s"_a, "patch_s"_a, "forward"_a, "backward"_a, "query_heads"_a = 0,
-          "kv_heads"_a = 0, "token_bytes"_a = 0.0, "patch_bytes"_a = 0.0, "state_bytes"_a = 0.0)
+          "kv_heads"_a = 0, "token_bytes"_a = 0.0, "patch_bytes"_a = 0.0, "state_bytes"_a = 0.0, "patch_pair_s"_a = 0.0)
       .def_rw("name", &CostModel::name)
       .def_rw("layers", &CostModel::layers)
       .def_rw("task_s", &CostModel::task_s, "fixed cost of a task")
       .def_rw("patch_s", &CostModel::patch_s, "vision forward and backward per patch")
+      .def_rw("patch_pair_s", &CostModel::patch_pair_s, "the same per pair of patches of a picture or frame, on top")
       .def_rw("forward", &CostModel::forward)
       .def_rw("backward", &CostModel::backward)
       .def_rw("query_heads", &CostModel::query_heads)

@@ -22,23 +22,25 @@ void bind_fit_types(nb::module_& module) {
       .value("token", Term::token)
       .value("pair", Term::pair)
       .value("step", Term::step)
-      .value("sequence_step", Term::sequence_step);
+      .value("sequence_step", Term::sequence_step)
+      .value("patch_pair", Term::patch_pair);
 
   nb::class_<TermSeconds>(module, "TermSeconds", "Coefficients of task time, one pass or both together.")
       .def(
           "__init__",
           [](TermSeconds* self, double task_s, double patch_s, double token_s, double pair_s, double step_s,
-             double sequence_step_s) {
-            new (self) TermSeconds{task_s, patch_s, token_s, pair_s, step_s, sequence_step_s};
+             double sequence_step_s, double patch_pair_s) {
+            new (self) TermSeconds{task_s, patch_s, token_s, pair_s, step_s, sequence_step_s, patch_pair_s};
           },
           "task_s"_a = 0.0, "patch_s"_a = 0.0, "token_s"_a = 0.0, "pair_s"_a = 0.0, "step_s"_a = 0.0,
-          "sequence_step_s"_a = 0.0)
+          "sequence_step_s"_a = 0.0, "patch_pair_s"_a = 0.0)
       .def_rw("task_s", &TermSeconds::task_s)
       .def_rw("patch_s", &TermSeconds::patch_s)
       .def_rw("token_s", &TermSeconds::token_s)
       .def_rw("pair_s", &TermSeconds::pair_s)
       .def_rw("step_s", &TermSeconds::step_s)
       .def_rw("sequence_step_s", &TermSeconds::sequence_step_s)
+      .def_rw("patch_pair_s", &TermSeconds::patch_pair_s)
       .def(nb::self == nb::self, nb::sig("def __eq__(self, arg: object, /) -> bool"))
       .def("__repr__", [](const TermSeconds& terms) {
         std::ostringstream text;

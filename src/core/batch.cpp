@@ -12,6 +12,7 @@ namespace dhp {
 namespace {
 
 constexpr std::string_view kCsvHeader = "id,tokens,patches";
+constexpr std::string_view kFramesHeader = "id,tokens,patches,frame_patches";
 
 std::string number_range(std::int64_t min, std::int64_t max) {
   return "a whole number from " + std::to_string(min) + " to " + std::to_string(max);
@@ -23,6 +24,18 @@ void check_length(std::int64_t value, std::int64_t min, const std::string& sourc
   if (!is_length(value, min)) {
     throw InputError(source, place, "found " + std::to_string(value) + ", expected " + number_range(min, kMaxTokens));
   }
+}
+
+bool is_frame(const Sequence& sequence) {
+  return sequence.frame_patches >= 0 && sequence.frame_patches <= sequence.patches;
+}
+
+/// The patches must have been checked.
+void check_frame(const Sequence& sequence, const std::string& source, const std::string& place) {
+  if (is_frame(sequence)) return;
+  throw InputError(source, place,
+                   "found " + std::to_string(sequence.frame_patches) + ", expected " +
+                       number_range(0, sequence.patches) + ", the patches of the sequence");
 }
 
 /// Duplicates in O(n log n) without hashing: the earliest repeated position is named.
@@ -67,8 +80,10 @@ std::int64_t parse_cell(std::string_view cell, const std::string& source, const 
   return value;
 }
 
-Sequence parse_csv_line(std::string_view line, const std::string& source, const std::string& place) {
-  std::array<std::string_view, 3> cells;
+/// `columns`: 3, or 4 with frame_patches.
+Sequence parse_csv_line(std::string_view line, std::size_t columns, const std::string& source,
+                        const std::string& place) {
+  std::array<std::string_view, 4> cells;
   std::size_t count = 0;
   for (std::string_view rest = line;; ++count) {
     const std::size_t comma = rest.find(',');
@@ -76,12 +91,19 @@ Sequence parse_csv_line(std::string_view line, const std::string& source, const 
     if (comma == std::string_view::npos) break;
     rest.remove_prefix(comma + 1);
   }
-  if (++count != cells.size()) {
+  if (++count != columns) {
     throw InputError(source, place,
-                     "found " + std::to_string(count) + " cells, expected 3: " + std::string(kCsvHeader));
+                     "found " + std::to_string(count) + " cells, expected " + std::to_string(columns) + ": " +
+                         std::string(columns == cells.size() ? kFramesHeader : kCsvHeader));
   }
-  return {parse_cell(cells[0], source, place + ": id"), parse_cell(cells[1], source, place + ": tokens"),
-          parse_cell(cells[2], source, place + ": patches")};
+  const Sequence sequence = {parse_cell(cells[0], source, place + ": id"),
+                             parse_cell(cells[1], source, place + ": tokens"),
+                             parse_cell(cells[2], source, place + ": patches"),
+                             columns == cells.size() ? parse_cell(cells[3], source, place + ": frame_patches") : 0};
+  check_length(sequence.tokens, 1, source, place + ": tokens");
+  check_length(sequence.patches, 0, source, place + ": patches");
+  check_frame(sequence, source, place + ": frame_patches");
+  return sequence;
 }
 
 }  // namespace
@@ -99,7 +121,8 @@ Batch parse_batch_json(std::string_view text, const std::string& source) {
   for (const JsonObject& entry : root.objects("sequences")) {
     batch.sequences.push_back(
         {entry.whole("id", std::numeric_limits<std::int64_t>::min(), std::numeric_limits<std::int64_t>::max()),
-         entry.whole("tokens", 1, kMaxTokens), entry.whole_or("patches", 0, 0, kMaxTokens)});
+         entry.whole("tokens", 1, kMaxTokens), entry.whole_or("patches", 0, 0, kMaxTokens),
+         entry.whole_or("frame_patches", 0, 0, kMaxTokens)});
   }
   validate(batch, source);
   return batch;
@@ -109,38 +132,37 @@ Batch parse_batch_csv(std::string_view text, const std::string& source) {
   constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
   if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
   Batch batch;
-  bool header_seen = false;
+  std::size_t columns = 0;  // as many as the header has
   for (std::int64_t line_number = 1; !text.empty(); ++line_number) {
     const std::size_t end = text.find('\n');
     const std::string_view line = trimmed(without_line_end(text.substr(0, end)));
     text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
     if (line.empty()) continue;
     const std::string place = "line " + std::to_string(line_number);
-    if (!header_seen) {
-      if (line != kCsvHeader) {
+    if (columns == 0) {
+      if (line != kCsvHeader && line != kFramesHeader) {
         throw InputError(source, place,
                          "found \"" + std::string(line.substr(0, 60)) + "\", expected the header \"" +
-                             std::string(kCsvHeader) + "\"");
+                             std::string(kCsvHeader) + "\" or \"" + std::string(kFramesHeader) + "\"");
       }
-      header_seen = true;
+      columns = line == kCsvHeader ? 3 : 4;
       continue;
     }
-    const Sequence sequence = parse_csv_line(line, source, place);
-    check_length(sequence.tokens, 1, source, place + ": tokens");
-    check_length(sequence.patches, 0, source, place + ": patches");
-    batch.sequences.push_back(sequence);
+    batch.sequences.push_back(parse_csv_line(line, columns, source, place));
   }
-  if (!header_seen) throw InputError(source, "", "is empty, expected the header \"" + std::string(kCsvHeader) + "\"");
+  if (columns == 0) throw InputError(source, "", "is empty, expected the header \"" + std::string(kCsvHeader) + "\"");
   check_unique(batch.sequences, source);
   return batch;
 }
 
 void validate(const Batch& batch, const std::string& source) {
   for (std::size_t i = 0; i < batch.sequences.size(); ++i) {
-    if (is_length(batch.sequences[i].tokens, 1) && is_length(batch.sequences[i].patches, 0)) continue;
+    const Sequence& sequence = batch.sequences[i];
+    if (is_length(sequence.tokens, 1) && is_length(sequence.patches, 0) && is_frame(sequence)) continue;
     const std::string place = "sequences[" + std::to_string(i) + "]";
-    check_length(batch.sequences[i].tokens, 1, source, place + ".tokens");
-    check_length(batch.sequences[i].patches, 0, source, place + ".patches");
+    check_length(sequence.tokens, 1, source, place + ".tokens");
+    check_length(sequence.patches, 0, source, place + ".patches");
+    check_frame(sequence, source, place + ".frame_patches");
   }
   check_unique(batch.sequences, source);
 }
@@ -151,7 +173,9 @@ std::string to_json(const Batch& batch) {
   for (const Sequence& sequence : batch.sequences) {
     text += separator;
     text += " {\"id\": " + std::to_string(sequence.id) + ", \"tokens\": " + std::to_string(sequence.tokens) +
-            ", \"patches\": " + std::to_string(sequence.patches) + "}";
+            ", \"patches\": " + std::to_string(sequence.patches);
+    if (sequence.frame_patches > 0) text += ", \"frame_patches\": " + std::to_string(sequence.frame_patches);
+    text += "}";
     separator = ",\n";
   }
   return text + (batch.sequences.empty() ? "]}\n" : "\n]}\n");

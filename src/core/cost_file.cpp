@@ -35,6 +35,7 @@ CostModel parse_cost_model(std::string_view text, const std::string& source) {
   cost.layers = root.integer("layers", 1);
   cost.task_s = root.non_negative("task_s");
   cost.patch_s = root.non_negative("patch_s");
+  cost.patch_pair_s = root.non_negative_or("patch_pair_s", 0.0);
   cost.forward = parse_pass(root.object("forward"));
   cost.backward = parse_pass(root.object("backward"));
   cost.query_heads = root.integer_or("query_heads", 0, 1);
@@ -50,8 +51,9 @@ CostModel parse_cost_model(std::string_view text, const std::string& source) {
 std::string to_json(const CostModel& cost) {
   std::string text = "{\"format\": \"dhp.cost/1\", \"name\": " + format_text(cost.name) +
                      ", \"layers\": " + std::to_string(cost.layers) + ", \"task_s\": " + format_number(cost.task_s) +
-                     ", \"patch_s\": " + format_number(cost.patch_s) + ",\n \"forward\": " + format_pass(cost.forward) +
-                     ",\n \"backward\": " + format_pass(cost.backward) + ",\n ";
+                     ", \"patch_s\": " + format_number(cost.patch_s);
+  if (cost.patch_pair_s > 0.0) text += ", \"patch_pair_s\": " + format_number(cost.patch_pair_s);
+  text += ",\n \"forward\": " + format_pass(cost.forward) + ",\n \"backward\": " + format_pass(cost.backward) + ",\n ";
   // Head counts are left out where they are not known.
   if (cost.query_heads > 0) text += "\"query_heads\": " + std::to_string(cost.query_heads) + ", ";
   if (cost.kv_heads > 0) text += "\"kv_heads\": " + std::to_string(cost.kv_heads) + ", ";

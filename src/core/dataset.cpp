@@ -226,7 +226,8 @@ Sequence count_sample(const TokenRules& rules, const MediaSample& sample, const 
       medium = image_tokens(rules, sample.height, sample.width, picture);
     }
   }
-  return {id, std::max<std::int64_t>(1, medium.all() + sample.text_tokens), medium.patches};
+  return {id, std::max<std::int64_t>(1, medium.all() + sample.text_tokens), medium.patches,
+          medium.grid.height * medium.grid.width};
 }
 
 }  // namespace

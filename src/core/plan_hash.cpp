@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstdint>
@@ -62,6 +63,10 @@ std::string plan_hash(const Plan& plan, const Batch& batch) {
     hasher.add(sequence.id);
     hasher.add(sequence.tokens);
     hasher.add(sequence.patches);
+  }
+  const auto has_frame = [](const Sequence& sequence) { return sequence.frame_patches != 0; };
+  if (std::any_of(batch.sequences.begin(), batch.sequences.end(), has_frame)) {
+    for (const Sequence& sequence : batch.sequences) hasher.add(sequence.frame_patches);
   }
   return hasher.digest();
 }

@@ -67,6 +67,12 @@ void add_attention(ModuleCost& module, double flop, double seconds, double backw
   module.recompute += {.flop = passes.recompute * flop, .seconds = passes.recompute * seconds};
 }
 
+/// Of the tower's attention.
+Passes attention_passes(const Context& context) {
+  const bool trains = !context.options.freeze.vit;
+  return {.backward = trains ? 1.0 : 0.0, .recompute = trains ? context.again() : 0.0};
+}
+
 ModuleCost vision_cost(const Context& context, const ForwardWork& work, std::int64_t parameters) {
   const VisionShape& vision = context.shape.vision;
   const bool trains = !context.options.freeze.vit;
@@ -76,12 +82,20 @@ ModuleCost vision_cost(const Context& context, const ForwardWork& work, std::int
   add_matrices(context, module, work.vision_blocks,
                {.backward = trains ? 2.0 : 0.0, .recompute = trains ? context.again() : 0.0});
   const AttentionRate rate = context.rate_of(vision.hidden / vision.heads);
-  const double overhead = 1.0 + rate.token_pairs / work.vision_reach;
-  const double sequence_s =
-      tokens_per_patch(vision) * static_cast<double>(vision.depth) * rate.sequence_s / work.vision_reach;
-  add_attention(module, work.vision_blocks.attention,
-                work.vision_blocks.attention * overhead / rate.flop_per_s + sequence_s, rate.backward_rate,
-                {.backward = trains ? 1.0 : 0.0, .recompute = trains ? context.again() : 0.0});
+  const double flop = work.vision_blocks.attention;
+  const double seconds =
+      (flop + work.vision_key_flop * rate.token_pairs) / rate.flop_per_s + work.vision_calls * rate.sequence_s;
+  add_attention(module, flop, seconds, rate.backward_rate, attention_passes(context));
+  return module;
+}
+
+/// Attention of the tower that sees whole pictures and frames.
+ModuleCost frame_cost(const Context& context, const ForwardWork& work) {
+  const VisionShape& vision = context.shape.vision;
+  ModuleCost module{.name = "vision", .unit = "patch pair"};
+  const AttentionRate rate = context.rate_of(vision.hidden / vision.heads);
+  add_attention(module, work.vision_pair_flop, work.vision_pair_flop / rate.flop_per_s, rate.backward_rate,
+                attention_passes(context));
   return module;
 }
 
@@ -136,12 +150,13 @@ std::vector<ModuleCost> attention_costs(const Context& context, const AttentionR
 }
 
 std::vector<ModuleCost> module_costs(const Context& context, const AttentionRate& rate) {
-  const ForwardWork work = count_forward(context.shape, context.options.frame_patches);
+  const ForwardWork work = count_forward(context.shape);
   const ModuleParameters parameters = count_modules(context.shape);
-  std::vector<ModuleCost> modules = {vision_cost(context, work, parameters.vision),
-                                     projector_cost(context, work, parameters.projector),
-                                     embedding_cost(context, work, parameters.embedding),
-                                     language_cost(context, "layers", work.layers, parameters.layers, context.again())};
+  std::vector<ModuleCost> modules = {vision_cost(context, work, parameters.vision)};
+  if (work.vision_pair_flop > 0.0) modules.push_back(frame_cost(context, work));
+  modules.push_back(projector_cost(context, work, parameters.projector));
+  modules.push_back(embedding_cost(context, work, parameters.embedding));
+  modules.push_back(language_cost(context, "layers", work.layers, parameters.layers, context.again()));
   for (ModuleCost& module : attention_costs(context, rate)) modules.push_back(std::move(module));
   modules.push_back(language_cost(context, "head", work.head, parameters.head, 0.0));
   return modules;
@@ -224,6 +239,8 @@ CostModel cost_of(const Context& context, const CostReport& report, const std::s
   cost.task_s = context.device.task_s;
   const UnitSeconds patch = seconds_of(report.modules, "patch");
   cost.patch_s = patch.forward + patch.backward;
+  const UnitSeconds patch_pair = seconds_of(report.modules, "patch pair");
+  cost.patch_pair_s = patch_pair.forward + patch_pair.backward;
   const auto fill = [&](double PassCost::*field, std::string_view unit) {
     const UnitSeconds seconds = seconds_of(report.modules, unit);
     cost.forward.*field = seconds.forward;
@@ -248,11 +265,6 @@ void check(const CostOptions& options) {
   }
   if (options.zero < 0 || options.zero > 3) {
     throw InputError("--zero", "", "found " + std::to_string(options.zero) + ", expected 0, 1, 2 or 3");
-  }
-  constexpr int kMaxFrame = 1 << 20;
-  if (options.frame_patches < 1 || options.frame_patches > kMaxFrame) {
-    throw InputError("--frame-patches", "",
-                     "found " + std::to_string(options.frame_patches) + ", expected 1 to " + std::to_string(kMaxFrame));
   }
   if (options.freeze == Freeze{true, true, true}) {
     throw InputError("--freeze", "", "vit, aligner and llm together leave nothing to train");

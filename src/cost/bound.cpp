@@ -12,14 +12,31 @@
 namespace dhp {
 namespace {
 
-double split_s(double work, double fixed, double degree) { return work / degree + degree * fixed; }
+double split_s(const Work& work, double fixed, double degree) { return work.on(degree) + degree * fixed; }
 
-/// The whole degree in [least, most] of the smallest split_s. Convex in it: the best is beside sqrt(work / fixed).
-double best_split(double work, double fixed, int least, int most) {
-  const double best = fixed > 0.0 ? std::sqrt(work / fixed) : static_cast<double>(most);
-  const double below = std::clamp(std::floor(best), static_cast<double>(least), static_cast<double>(most));
-  const double above = std::min(below + 1, static_cast<double>(most));
+/// The whole degree in [least, most] of the smallest split_s, were `even` all that is shared, and all of it evenly.
+/// Convex in it: the best is beside sqrt(even / fixed).
+double best_even_split(const Work& work, double even, double fixed, double least, double most) {
+  const double best = fixed > 0.0 ? std::sqrt(even / fixed) : most;
+  const double below = std::clamp(std::floor(best), least, most);
+  const double above = std::min(below + 1, most);
   return split_s(work, fixed, above) < split_s(work, fixed, below) ? above : below;
+}
+
+/// The whole degree in [least, most] of the smallest split_s: up to the degree at which the largest frame takes as long
+/// as an even share of vision, all work is shared evenly; from there on all but vision is.
+double best_split(const Work& work, double fixed, int least, int most) {
+  const VisionSeconds& vision = work.vision;
+  if (!(vision.frame_s > 0.0) || vision.frame_s * most <= vision.work_s) {
+    return best_even_split(work, work.all_s, fixed, least, most);
+  }
+  const double turn = std::floor(vision.work_s / vision.frame_s);
+  double best = 0.0;
+  if (turn >= least) best = best_even_split(work, work.all_s, fixed, least, turn);
+  const double from = std::max<double>(least, turn + 1);
+  if (from > most) return best;
+  const double wider = best_even_split(work, work.all_s - vision.work_s, fixed, from, most);
+  return best > 0.0 && split_s(work, fixed, best) <= split_s(work, fixed, wider) ? best : wider;
 }
 
 /// How many ranks are at least this quick.
@@ -50,11 +67,11 @@ class Longest {
 
   /// Whether a group of the degree that was best for the longest so far beats that. `least` may be any degree up to the
   /// least that holds the sequence.
-  bool beaten(double work, double least) const {
+  bool beaten(const Work& work, double least) const {
     return least <= degree_ && task_s(work, degree_, speed_) <= longest_s_;
   }
 
-  void add(double work, int least) {
+  void add(const Work& work, int least) {
     double best_s = std::numeric_limits<double>::infinity();
     double best_degree = 0.0;
     double best_speed = 0.0;
@@ -81,7 +98,7 @@ class Longest {
   double seconds() const { return longest_s_; }
 
  private:
-  double task_s(double work, double degree, double speed) const {
+  double task_s(const Work& work, double degree, double speed) const {
     return (cost_.task_s + split_s(work, fixed_s_, degree)) / speed;
   }
 
@@ -131,8 +148,8 @@ double simple_lower_bound_s(const Batch& batch, const Cluster& cluster, const Co
   Longest longest(cluster, cost);
   for (const Sequence& sequence : batch.sequences) {
     const int degree = std::max(1, min_degree(cost, cluster, sequence));
-    const double own_work = work_s(cost, sequence);
-    work += own_work + static_cast<double>(degree) * degree * sequence_step;
+    const Work own_work = work_of(cost, sequence);
+    work += own_work.all_s + static_cast<double>(degree) * degree * sequence_step;
     if (budget > 0.0) need += sequence_bytes(cost, sequence) / budget;
     if (!longest.beaten(own_work, degree)) longest.add(own_work, degree);
   }

@@ -12,14 +12,26 @@
 namespace dhp {
 namespace {
 
+/// What decides how long the vision of a task takes.
+enum class VisionLimit { work, frame };
+
+VisionLimit vision_limit(const TermSeconds& terms, const Load& load, int degree) {
+  const double work_s = terms.patch_s * load.patches + terms.patch_pair_s * load.patch_pairs;
+  const double frame_s = (terms.patch_s + terms.patch_pair_s * load.largest_frame) * load.largest_frame;
+  return work_s < frame_s * degree ? VisionLimit::frame : VisionLimit::work;
+}
+
 /// What the coefficient of a term is multiplied by.
-double feature(Term term, const Load& load, int degree) {
+double feature(Term term, const Load& load, int degree, VisionLimit limit) {
   const double d = degree;
+  const bool frame = limit == VisionLimit::frame;
   switch (term) {
     case Term::task:
       return 1.0;
     case Term::patch:
-      return load.patches / d;
+      return frame ? load.largest_frame : load.patches / d;
+    case Term::patch_pair:
+      return frame ? load.largest_frame * load.largest_frame : load.patch_pairs / d;
     case Term::token:
       return load.tokens / d;
     case Term::pair:
@@ -41,6 +53,8 @@ std::string_view advice(Term term) {
       return "measure more lengths, further apart";
     case Term::patch:
       return "measure tasks with different shares of vision";
+    case Term::patch_pair:
+      return "measure pictures and frames of different sizes";
     case Term::step:
       return "measure more degrees";
     case Term::sequence_step:
@@ -62,13 +76,22 @@ void check(std::span<const TimeSample> samples, const FitOptions& options) {
   }
 }
 
+using Limits = std::vector<VisionLimit>;  // one a sample
+
+Limits limits_of(std::span<const TimeSample> samples, const TermSeconds& terms) {
+  Limits limits;
+  for (const TimeSample& sample : samples) limits.push_back(vision_limit(terms, sample.load, sample.degree));
+  return limits;
+}
+
 /// One row a sample, relative: an estimate that is right gives 1.
-Rows rows_of(std::span<const TimeSample> samples, const std::vector<Term>& terms) {
+Rows rows_of(std::span<const TimeSample> samples, const std::vector<Term>& terms, const Limits& limits) {
   Rows rows;
-  for (const TimeSample& sample : samples) {
+  for (std::size_t i = 0; i < samples.size(); ++i) {
+    const TimeSample& sample = samples[i];
     Row row;
     for (std::size_t j = 0; j < terms.size(); ++j) {
-      row.x[j] = feature(terms[j], sample.load, sample.degree) / sample.seconds;
+      row.x[j] = feature(terms[j], sample.load, sample.degree, limits[i]) / sample.seconds;
     }
     row.y = 1.0;
     rows.push_back(row);
@@ -169,14 +192,15 @@ std::optional<NoFit> why_undetermined(const Rows& rows, const std::vector<Term>&
 }  // namespace
 
 std::string_view to_string(Term term) {
-  constexpr std::array<std::string_view, kTerms> kNames = {"task", "patch", "token", "pair", "step", "sequence_step"};
+  constexpr std::array<std::string_view, kTerms> kNames = {"task", "patch",         "token",     "pair",
+                                                           "step", "sequence_step", "patch_pair"};
   return kNames.at(static_cast<std::size_t>(term));
 }
 
 double& TermSeconds::of(Term term) {
-  constexpr std::array<double TermSeconds::*, kTerms> kMembers = {&TermSeconds::task_s,  &TermSeconds::patch_s,
-                                                                  &TermSeconds::token_s, &TermSeconds::pair_s,
-                                                                  &TermSeconds::step_s,  &TermSeconds::sequence_step_s};
+  constexpr std::array<double TermSeconds::*, kTerms> kMembers = {
+      &TermSeconds::task_s, &TermSeconds::patch_s,         &TermSeconds::token_s,     &TermSeconds::pair_s,
+      &TermSeconds::step_s, &TermSeconds::sequence_step_s, &TermSeconds::patch_pair_s};
   return this->*kMembers.at(static_cast<std::size_t>(term));
 }
 
@@ -191,14 +215,16 @@ TermSeconds terms_of(const CostModel& cost) {
           .token_s = cost.forward.token_s + cost.backward.token_s,
           .pair_s = cost.forward.pair_s + cost.backward.pair_s,
           .step_s = cost.forward.step_s + cost.backward.step_s,
-          .sequence_step_s = cost.forward.sequence_step_s + cost.backward.sequence_step_s};
+          .sequence_step_s = cost.forward.sequence_step_s + cost.backward.sequence_step_s,
+          .patch_pair_s = cost.patch_pair_s};
 }
 
 double estimate_s(const TermSeconds& terms, const Load& load, int degree) {
   double seconds = 0.0;
+  const VisionLimit limit = vision_limit(terms, load, degree);
   for (int i = 0; i < kTerms; ++i) {
     const auto term = static_cast<Term>(i);
-    seconds += terms.of(term) * feature(term, load, degree);
+    seconds += terms.of(term) * feature(term, load, degree, limit);
   }
   return seconds;
 }
@@ -228,11 +254,13 @@ EstimateError estimate_error(const TermSeconds& terms, std::span<const TimeSampl
   return error_of(estimated, measured);
 }
 
-std::variant<TimeFit, NoFit> fit_times(std::span<const TimeSample> samples, const FitOptions& options) {
-  check(samples, options);
-  Rows rows = rows_of(samples, options.terms);
+namespace {
+
+/// The fit were these the limits of vision, whatever its coefficients say.
+std::variant<TimeFit, NoFit> fit_within(std::span<const TimeSample> samples, const FitOptions& options,
+                                        const Limits& limits) {
+  Rows rows = rows_of(samples, options.terms, limits);
   if (options.prior) {
-    if (samples.empty()) return NoFit{"there are no samples"};
     add_prior(rows, samples, options);
   } else if (auto none = why_undetermined(rows, options.terms)) {
     return *none;
@@ -243,6 +271,27 @@ std::variant<TimeFit, NoFit> fit_times(std::span<const TimeSample> samples, cons
   fit.error = estimate_error(fit.seconds, samples);
   fit.set_aside = static_cast<int>(std::count(robust.weights.begin(), robust.weights.end(), 0.0));
   return fit;
+}
+
+}  // namespace
+
+std::variant<TimeFit, NoFit> fit_times(std::span<const TimeSample> samples, const FitOptions& options) {
+  // Samples may change sides for ever where two fits each say the other's; the better one by mean error is kept.
+  constexpr int kRounds = 16;
+  check(samples, options);
+  if (options.prior && samples.empty()) return NoFit{"there are no samples"};
+  Limits limits = limits_of(samples, {.patch_s = 1.0});  // by numbers of patches, to begin with
+  std::optional<TimeFit> best;
+  for (int round = 0; round < kRounds; ++round) {
+    auto answer = fit_within(samples, options, limits);
+    const auto* fit = std::get_if<TimeFit>(&answer);
+    if (fit == nullptr) return best ? std::variant<TimeFit, NoFit>(*best) : answer;
+    if (!best || fit->error.mean < best->error.mean) best = *fit;
+    Limits next = limits_of(samples, fit->seconds);
+    if (next == limits) return *fit;
+    limits = std::move(next);
+  }
+  return *best;
 }
 
 }  // namespace dhp

@@ -8,7 +8,7 @@ namespace dhp {
 
 /// Small linear least squares: few columns, any number of rows, each with a weight. Of each row the first `columns`
 /// entries of `x` count.
-inline constexpr std::size_t kMostColumns = 6;
+inline constexpr std::size_t kMostColumns = 7;
 using Coefficients = std::array<double, kMostColumns>;
 
 struct Row {

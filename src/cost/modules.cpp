@@ -80,20 +80,32 @@ double block_traffic(const VisionShape& vision) {
   return values + (vision.gated ? (2 * h + 2 * f) + 3 * f + (f + h) : (h + f) + 2 * f + (f + h));
 }
 
-/// Mean over blocks of the keys that a query sees.
-double reach(const VisionShape& vision, double frame) {
-  if (vision.tile_patches > 0) return real(vision.tile_patches + vision.tile_extra);
-  if (vision.window_patches == 0) return frame;
-  const double window = std::min(frame, real(vision.window_patches));
-  return (window * real(vision.windowed_blocks) + frame * real(vision.depth - vision.windowed_blocks)) /
-         real(vision.depth);
-}
-
 }  // namespace
 
 double tokens_per_patch(const VisionShape& vision) {
   return vision.tile_patches > 0 ? real(vision.tile_patches + vision.tile_extra) / real(vision.tile_patches) : 1.0;
 }
+
+namespace {
+
+/// Patches of a frame over which is spread what attention costs a frame, whatever its size. Assumption.
+constexpr double kCallPatches = 1024.0;
+
+/// Attention of the tower. A tile is a window: all blocks are windowed then.
+void count_vision_attention(const VisionShape& vision, ForwardWork& work) {
+  const bool tiled = vision.tile_patches > 0;
+  const double window = real(tiled ? vision.tile_patches + vision.tile_extra : vision.window_patches);
+  const double windowed = real(tiled ? vision.depth : window > 0.0 ? vision.windowed_blocks : 0);
+  const double whole = real(vision.depth) - windowed;
+  const double key_flop = 4.0 * tokens_per_patch(vision) * real(vision.hidden);  // of one block
+  work.vision_blocks.attention = key_flop * windowed * window;
+  work.vision_pair_flop = key_flop * whole;
+  work.vision_key_flop = key_flop * real(vision.depth);
+  work.vision_calls = whole / kCallPatches;
+  if (windowed > 0.0) work.vision_calls += tokens_per_patch(vision) * windowed / window;
+}
+
+}  // namespace
 
 ModuleParameters count_modules(const ModelShape& shape) {
   const std::int64_t embedding = shape.language.vocabulary * shape.language.hidden;
@@ -109,7 +121,7 @@ double pair_flop(const LanguageShape& shape) {
   return 4.0 * real(shape.layers) * real(shape.query_width());
 }
 
-ForwardWork count_forward(const ModelShape& shape, int frame_patches) {
+ForwardWork count_forward(const ModelShape& shape) {
   const VisionShape& vision = shape.vision;
   const ProjectorShape& projector = shape.projector;
   const LanguageShape& language = shape.language;
@@ -122,12 +134,11 @@ ForwardWork count_forward(const ModelShape& shape, int frame_patches) {
   const double hidden = real(language.hidden);
   const double vocabulary = real(language.vocabulary);
   ForwardWork work;
-  work.vision_reach = reach(vision, frame_patches);
   work.patch_embedding = {.linear = 2.0 * real(vision.patch_values * vision.hidden),
                           .values = real(vision.patch_values) + 4 * real(vision.hidden)};  // and positions added
   work.vision_blocks = {.linear = 2.0 * tokens * depth * real(block_matrices(vision)),
-                        .attention = 4.0 * tokens * depth * real(vision.hidden) * work.vision_reach,
                         .values = tokens * depth * block_traffic(vision)};
+  count_vision_attention(vision, work);
   // Norm, matrix, GELU, matrix.
   work.projector = {.linear = 2.0 * copies * (input * inner + inner * output),
                     .values = copies * (2 * input + (input + inner) + 2 * inner + (inner + output))};

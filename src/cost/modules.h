@@ -16,7 +16,7 @@ struct ModuleParameters {
 ModuleParameters count_modules(const ModelShape& shape);
 
 /// What a unit of a module takes: FLOP of matrix products, FLOP of attention, values read and written by all its
-/// operations. Attention of the tower is counted to the patch.
+/// operations.
 struct UnitWork {
   double linear = 0.0;
   double attention = 0.0;
@@ -25,15 +25,17 @@ struct UnitWork {
 
 /// Forward work by part, of a patch or token.
 struct ForwardWork {
-  UnitWork patch_embedding;  ///< first matrix of the tower: nothing before it, and not computed again
-  UnitWork vision_blocks;
+  UnitWork patch_embedding;       ///< first matrix of the tower: nothing before it, and not computed again
+  UnitWork vision_blocks;         ///< `attention`: of windows and tiles, whose patches are as many whatever the picture
+  double vision_pair_flop = 0.0;  ///< attention that sees a whole frame, a pair of its patches
+  double vision_key_flop = 0.0;   ///< attention of a patch to one key more in every block
+  double vision_calls = 0.0;      ///< windows, tiles and frames that attention of all blocks meets, a patch
   UnitWork projector;
   UnitWork embedding;
   UnitWork layers;  ///< attention apart
   UnitWork head;
-  double vision_reach = 0.0;  ///< keys that a query of the tower sees, mean over blocks
 };
-ForwardWork count_forward(const ModelShape& shape, int frame_patches);
+ForwardWork count_forward(const ModelShape& shape);
 
 /// FLOP of attention of all language layers a pair, forward.
 double pair_flop(const LanguageShape& shape);

@@ -161,7 +161,16 @@ void Load::add(const Sequence& sequence) {
   sequences += 1;
   tokens += length;
   tokens_squared += length * length;
-  patches += static_cast<double>(sequence.patches);
+  const auto sequence_patches = static_cast<double>(sequence.patches);
+  const auto frame = static_cast<double>(sequence.frame_patches);
+  patches += sequence_patches;
+  patch_pairs += sequence_patches * frame;
+  largest_frame = std::max(largest_frame, frame);
+}
+
+VisionSeconds vision_seconds(const CostModel& cost, const Load& load) {
+  return {.work_s = load.patches * cost.patch_s + load.patch_pairs * cost.patch_pair_s,
+          .frame_s = (cost.patch_s + cost.patch_pair_s * load.largest_frame) * load.largest_frame};
 }
 
 Load load_of(std::span<const Sequence> sequences) {
@@ -233,7 +242,7 @@ double task_seconds(const CostModel& cost, const Cluster& cluster, const Load& l
                     Exchange exchange) {
   if (exchange == Exchange::all_to_all) check_all_to_all(cost);
   if (!(shape.speed > 0.0)) return std::numeric_limits<double>::infinity();
-  double seconds = (cost.task_s + load.patches * cost.patch_s / shape.degree) / shape.speed;
+  double seconds = (cost.task_s + vision_seconds(cost, load).on(shape.degree)) / shape.speed;
   for (const PassCost* pass : {&cost.forward, &cost.backward}) {
     seconds += pass->token_s * load.tokens / shape.degree / shape.speed;
     seconds += exchange == Exchange::all_to_all ? all_to_all_attention_s(cost, cluster, *pass, load, shape)

@@ -18,11 +18,26 @@ inline double sequence_step_s(const CostModel& cost) {
 }
 
 /// Rank-seconds of a sequence at nominal speed, fixed costs apart.
-inline double work_s(const CostModel& cost, const Sequence& sequence) {
+struct Work {
+  double all_s = 0.0;
+  VisionSeconds vision = {};  ///< the part of it that is not split finer than frames
+
+  /// Seconds of `degree` ranks.
+  double on(double degree) const {
+    const double even = all_s / degree;
+    const double frame = vision.frame_s - vision.work_s / degree;
+    return frame > 0.0 ? even + frame : even;
+  }
+};
+inline Work work_of(const CostModel& cost, const Sequence& sequence) {
   const auto tokens = static_cast<double>(sequence.tokens);
-  return (cost.forward.token_s + cost.backward.token_s) * tokens +
-         (cost.forward.pair_s + cost.backward.pair_s) * tokens * tokens / 2 +
-         cost.patch_s * static_cast<double>(sequence.patches);
+  const auto patches = static_cast<double>(sequence.patches);
+  const auto frame = static_cast<double>(sequence.frame_patches);
+  const VisionSeconds vision = {.work_s = (cost.patch_s + cost.patch_pair_s * frame) * patches,
+                                .frame_s = (cost.patch_s + cost.patch_pair_s * frame) * frame};
+  return {.all_s = (cost.forward.token_s + cost.backward.token_s) * tokens +
+                   (cost.forward.pair_s + cost.backward.pair_s) * tokens * tokens / 2 + vision.work_s,
+          .vision = vision};
 }
 
 /// A sum that rounding has pushed past a whole number must not ask for one rank more than is true.

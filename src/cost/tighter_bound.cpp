@@ -23,7 +23,7 @@ std::size_t index(int value) { return static_cast<std::size_t>(value); }
 struct Item {
   double tokens = 0.0;
   double tokens_squared = 0.0;
-  double work = 0.0;
+  Work work = {};
   double need = 0.0;  ///< memory in budgets of a rank
   int least = 1;      ///< degree that holds it
 };
@@ -59,8 +59,9 @@ class Problem {
     const double d = degree;
     const double inverse = 1 / d;
     const double slowness = 1 / speeds_[index(degree) - 1];
-    double seconds = (task_s_ + item.work * inverse + d * (step_s_ + sequence_step_s_)) * slowness;
+    double seconds = (task_s_ + item.work.all_s * inverse + d * (step_s_ + sequence_step_s_)) * slowness;
     if (degree == 1) return seconds;
+    seconds += std::max(0.0, item.work.vision.frame_s - item.work.vision.work_s * inverse) * slowness;
     const LeastTransfer& least = transfer(degree);
     const double shard_tokens = item.tokens * inverse;
     const double half_pairs = item.tokens_squared * inverse * inverse / 2;  // of a shard and one other
@@ -90,7 +91,7 @@ class Problem {
       Item item;
       item.tokens = static_cast<double>(sequence.tokens);
       item.tokens_squared = item.tokens * item.tokens;
-      item.work = work_s(cost, sequence);
+      item.work = work_of(cost, sequence);
       if (budget > 0.0) item.need = sequence_bytes(cost, sequence) / budget;
       // What no group holds is left to other checks.
       item.least = std::clamp(min_degree(cost, cluster, sequence), 1, ranks());
@@ -160,7 +161,7 @@ class Charges {
     const double* by_square = by_square_.data() + item.least;
     const double* by_need = by_need_.data() + item.least;
     for (std::size_t k = 0; k < row.size(); ++k) {
-      row[k] = item.work + constant[k] + item.tokens * by_token[k] + item.tokens_squared * by_square[k] +
+      row[k] = item.work.all_s + constant[k] + item.tokens * by_token[k] + item.tokens_squared * by_square[k] +
                item.need * by_need[k];
     }
     if (parts_ == 0) return;

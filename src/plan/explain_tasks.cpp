@@ -44,7 +44,7 @@ class DegreeReasons {
       if (load.sequences == 1) return "alone on one rank: fits, no transfer";
       return std::to_string(load.sequences) + " sequences packed on one rank: they fit, no transfer";
     }
-    return why_not_narrower(task, load) + nodes_text(task);
+    return why_not_narrower(task, load) + frame_text(task, load) + nodes_text(task);
   }
 
  private:
@@ -97,6 +97,14 @@ class DegreeReasons {
     }
     return "time: " + seconds_text(seconds_of(task)) + " instead of " + seconds_text(seconds) + " at degree " +
            std::to_string(narrower) + "; the step had room for that, too";
+  }
+
+  /// Vision that wider groups cannot shorten.
+  std::string frame_text(const Task& task, const Load& load) const {
+    const VisionSeconds vision = vision_seconds(cost_, load);
+    if (vision.work_s >= vision.frame_s * task.degree()) return "";
+    return "; its largest frame (" + std::to_string(static_cast<std::int64_t>(load.largest_frame)) +
+           " patches) stays on one rank for " + seconds_text(vision.frame_s);
   }
 
   std::string nodes_text(const Task& task) const {

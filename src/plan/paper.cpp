@@ -77,9 +77,8 @@ class PaperPlanner {
     const auto tokens = static_cast<double>(one.sequence.tokens);
     const double token_s = cost_.forward.token_s + cost_.backward.token_s;
     const double pair_s = cost_.forward.pair_s + cost_.backward.pair_s;
-    const double all_s =
-        token_s * tokens + pair_s * tokens * tokens / 2 + cost_.patch_s * static_cast<double>(one.sequence.patches);
-    return all_s / limits_.ranks();
+    const double vision_s = vision_seconds(cost_, load_of(std::span(&one.sequence, 1))).work_s;
+    return (token_s * tokens + pair_s * tokens * tokens / 2 + vision_s) / limits_.ranks();
   }
 
   /// Of `degree` consecutive ranks from `first` on, were they all in service and as quick as the quickest: what the

@@ -73,7 +73,7 @@ Totals totals_of(const Batch& batch, const Limits& limits) {
   for (const Sequence& sequence : batch.sequences) {
     const Load load = load_of(std::span(&sequence, 1));
     totals.needs.push_back(task_memory_bytes(cost, load, 1) / limits.budget_bytes());
-    totals.work_s += cost.patch_s * load.patches;
+    totals.work_s += vision_seconds(cost, load).work_s;
     for (const PassCost* pass : {&cost.forward, &cost.backward}) {
       totals.work_s += pass->token_s * load.tokens + pass->pair_s * load.tokens_squared / 2;
       totals.sequence_step_s += pass->sequence_step_s;

@@ -115,7 +115,7 @@ class ProgramWriter {
 
   Program write() {
     lead(Segment::Kind::task, cost_.task_s / shape_.speed);
-    lead(Segment::Kind::vision, load_.patches * cost_.patch_s / shape_.degree / shape_.speed);
+    lead(Segment::Kind::vision, vision_seconds(cost_, load_).on(shape_.degree) / shape_.speed);
     add_pass(cost_.forward, false);
     add_pass(cost_.backward, true);
     return std::move(program_);

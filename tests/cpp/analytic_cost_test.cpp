@@ -67,7 +67,7 @@ TEST(AnalyticCost, ParametersEqualTheReference) {
 TEST(AnalyticCost, ForwardWorkEqualsTheReference) {
   // GFLOP a token of all layers, and of the tower's blocks a visual token (4 patches), to the last digit there.
   const auto expect_gflop = [](const std::string& name, double layers, double tower) {
-    const CostReport report = analytic_report(preset(name), name, {.device = "a100", .frame_patches = 1});
+    const CostReport report = analytic_report(preset(name), name, {.device = "a100"});
     EXPECT_NEAR(row(report, "layers", "token").forward.flop / 1e9, layers, 0.005) << name;
     const double patch = row(report, "vision", "patch").forward.flop;
     EXPECT_GT(4 * patch / 1e9, tower - 0.005) << name;
@@ -107,7 +107,7 @@ TEST(AnalyticCost, TinyModelByHand) {
   const std::int64_t merger = (16 * 16 + 16) + (16 * 8 + 8);
   EXPECT_EQ(counts.vision, 100 + 36 + block + 2 * merger + 8 + 32);  // patches, positions, blocks, mergers, norms
 
-  const CostOptions options{.device = counting_device(), .ranks = 4, .frame_patches = 9};
+  const CostOptions options{.device = counting_device(), .ranks = 4};
   const CostModel cost = analytic_cost(kTiny, "tiny", options);
   // Layers: 2 FLOP x 2 layers x (8*24*2 + 8*12*2 + 3*8*20) = 4224. Head: 2*8*50 = 800.
   EXPECT_EQ(cost.forward.token_s, 4224 + 800 + 0.0);
@@ -124,10 +124,11 @@ TEST(AnalyticCost, TinyModelByHand) {
   EXPECT_EQ(cost.backward.ring_bytes_per_token, 2 * 96 + 2 * 2 * 12 * 4);  // twice, and gradients in fp32
   EXPECT_EQ(cost.forward.all_to_all_bytes_per_token, 2 * (2 * 24 + 2 * 12) * 2);
   EXPECT_EQ(cost.backward.all_to_all_bytes_per_token, 3 * 288);
-  // A patch of 3*2*2*2 = 24 values: embedding 2*24*4 = 192; block 2*(4*4*4 + 2*4*6) = 224; attention 4*4*9 = 144 at
-  // 2 FLOP/s; two mergers for every 4 patches: 2*2/4*(16*16) = 256 and 2*2/4*(16*8) = 128.
-  const double forward = 192 + 224 + 72 + 256 + 128;
-  EXPECT_NEAR(cost.patch_s, forward + 192 + (2 + 1) * 224 + (2.5 + 1) * 72 + 2 * (256 + 128), 1e-9);
+  // A patch of 3*2*2*2 = 24 values: embedding 2*24*4 = 192; block 2*(4*4*4 + 2*4*6) = 224; attention 4*4 = 16 a pair,
+  // at 2 FLOP/s; two mergers for every 4 patches: 2*2/4*(16*16) = 256 and 2*2/4*(16*8) = 128.
+  const double forward = 192 + 224 + 256 + 128;
+  EXPECT_NEAR(cost.patch_s, forward + 192 + (2 + 1) * 224 + 2 * (256 + 128), 1e-9);
+  EXPECT_NEAR(cost.patch_pair_s, (1 + 2.5 + 1) * 8, 1e-9);
   // Kept: inputs of two layers. Logits in bf16 and fp32: 6 bytes. A live layer: norms 4*8, queries, keys, values and
   // output 2*24 + 2*12, norms of heads 24 + 12, the MLP 3*20, and 4 heads' sums in fp32.
   const double live = (32 + 72 + 36 + 60) * 2 + 4 * 4;
@@ -140,27 +141,29 @@ TEST(AnalyticCost, TinyModelByHand) {
 
 TEST(AnalyticCost, TinyModelFrozenByHand) {
   const auto with = [](Freeze freeze) {
-    return analytic_cost(kTiny, "tiny",
-                         {.device = counting_device(), .ranks = 4, .freeze = freeze, .frame_patches = 9});
+    return analytic_cost(kTiny, "tiny", {.device = counting_device(), .ranks = 4, .freeze = freeze});
   };
   const CostModel all = with({});
-  const double forward = 192 + 224 + 72 + 256 + 128;
+  const double forward = 192 + 224 + 256 + 128;
   const ParameterCounts counts = count_parameters(kTiny, "tiny");
   const std::int64_t mergers = 2 * ((16 * 16 + 16) + (16 * 8 + 8)) + 8 + 32;
   const double tower = static_cast<double>(counts.vision - mergers);
 
   const CostModel vit = with({.vit = true});
   EXPECT_EQ(vit.patch_s, forward + 2 * (256 + 128));  // the norm before the first matrix trains, too
+  EXPECT_EQ(vit.patch_pair_s, 8);
   EXPECT_EQ(vit.patch_bytes, all.patch_bytes - 4 * 2);
   EXPECT_EQ(all.state_bytes - vit.state_bytes, tower * (2 + 12 / 4.0));
   EXPECT_EQ(vit.backward, all.backward);
 
   const CostModel aligner = with({.aligner = true});
-  EXPECT_NEAR(aligner.patch_s, forward + 192 + 3 * 224 + 3.5 * 72 + 256 + 128, 1e-9);  // inputs alone
+  EXPECT_NEAR(aligner.patch_s, forward + 192 + 3 * 224 + 256 + 128, 1e-9);  // inputs alone
+  EXPECT_EQ(aligner.patch_pair_s, all.patch_pair_s);
   EXPECT_EQ(all.state_bytes - aligner.state_bytes, static_cast<double>(mergers) * (2 + 12 / 4.0));
 
   const CostModel vision = with({.vit = true, .aligner = true});
   EXPECT_EQ(vision.patch_s, forward);
+  EXPECT_EQ(vision.patch_pair_s, 8);
   EXPECT_EQ(vision.patch_bytes, (24 + 2 * 8 / 4.0) * 2);
 
   const CostModel llm = with({.llm = true});
@@ -172,16 +175,17 @@ TEST(AnalyticCost, TinyModelFrozenByHand) {
 }
 
 TEST(AnalyticCost, TinyModelWithoutRecomputationByHand) {
-  const CostModel cost = analytic_cost(
-      kTiny, "tiny", {.device = counting_device(), .ranks = 4, .recompute = Recompute::none, .frame_patches = 9});
+  const CostModel cost =
+      analytic_cost(kTiny, "tiny", {.device = counting_device(), .ranks = 4, .recompute = Recompute::none});
   EXPECT_EQ(cost.backward.token_s, 2 * 4224 + 2 * 800);
   EXPECT_EQ(cost.backward.pair_s, 96 * 2.5);
   EXPECT_EQ(cost.backward.step_s, 10);
   EXPECT_EQ(cost.backward.sequence_step_s, 6);
   EXPECT_EQ(cost.backward.ring_bytes_per_token, 96 + 2 * 2 * 12 * 4);
   EXPECT_EQ(cost.backward.all_to_all_bytes_per_token, 2 * 288);
-  const double forward = 192 + 224 + 72 + 256 + 128;
-  EXPECT_NEAR(cost.patch_s, forward + 192 + 2 * 224 + 2.5 * 72 + 2 * (256 + 128), 1e-9);
+  const double forward = 192 + 224 + 256 + 128;
+  EXPECT_NEAR(cost.patch_s, forward + 192 + 2 * 224 + 2 * (256 + 128), 1e-9);
+  EXPECT_NEAR(cost.patch_pair_s, (1 + 2.5) * 8, 1e-9);
   const double layer = (32 + 72 + 36 + 60) * 2 + 4 * 4;
   EXPECT_EQ(cost.token_bytes, 2 * layer + 50 * 6);
   // The block keeps two norms' inputs and outputs, queries, keys, values, output (8*4), GELU's input and output (2*6).

@@ -64,6 +64,9 @@ TEST(BadInput, Batch) {
        {"20", "99999999999999999999999", "sequences[1].tokens", {"found 9.999999999999999e+22"}},
        {", \"tokens\": 20", "", "sequences[1].tokens", {"missing, expected a whole number"}},
        {"4}", "-4}", "sequences[0].patches", {"found -4", "from 0 to"}},
+       {"4}", "4, \"frame_patches\": -1}", "sequences[0].frame_patches", {"found -1", "from 0 to"}},
+       {"4}", "4, \"frame_patches\": 5}", "sequences[0].frame_patches", {"found 5", "from 0 to 4, the patches"}},
+       {"20", "20, \"frame_patches\": 1", "sequences[1].frame_patches", {"found 1", "from 0 to 0"}},
        {"\"id\": 1", "\"id\": 0", "sequences[1].id", {"found 0", "sequences[0] has already", "unique"}},
        {"\"id\": 1", "\"id\": 1.0", "sequences[1].id", {"found 1.0", "a whole number of 64 bits"}},
        {"{\"id\": 0, \"tokens\": 10, \"patches\": 4}", "17", "sequences[0]", {"found 17", "expected an object"}},
@@ -89,6 +92,12 @@ TEST(BadInput, BatchCsv) {
                  {"20,0", "20,0,0", "line 3", {"found 4 cells"}},
                  {"10,4", "10,-4", "line 2: patches", {"found -4"}},
                  {"\n1,", "\n0,", "sequences[1].id", {"found 0", "unique"}}});
+  expect_errors("id,tokens,patches,frame_patches\n0,10,4,2\n1,20,0,0\n", "batch.csv", parse,
+                {{"4,2", "4,5", "line 2: frame_patches", {"found 5", "from 0 to 4, the patches"}},
+                 {"4,2", "4,-2", "line 2: frame_patches", {"found -2"}},
+                 {"4,2", "4,", "line 2: frame_patches", {"found \"\""}},
+                 {"4,2", "4", "line 2", {"found 3 cells", "expected 4: id,tokens,patches,frame_patches"}},
+                 {"frame_patches", "frames", "line 1", {"\"id,tokens,patches,frame_patches\""}}});
   EXPECT_NE(test::input_error([] { parse_batch_csv("", "b.csv"); }).find("b.csv: is empty"), std::string::npos);
 }
 
@@ -188,6 +197,9 @@ TEST(BadInput, ValidateChecksBatchesMadeInMemory) {
   EXPECT_EQ(message({.sequences = {{0, 1, 0}, {1, 0, 0}}}),
             "batch: sequences[1].tokens: found 0, expected a whole number from 1 to 1099511627776");
   EXPECT_EQ(message({.sequences = {{0, kMaxTokens + 1, 0}}}).rfind("batch: sequences[0].tokens: found", 0), 0U);
+  EXPECT_EQ(
+      message({.sequences = {{0, 1, 3, 4}}}),
+      "batch: sequences[0].frame_patches: found 4, expected a whole number from 0 to 3, the patches of the sequence");
   EXPECT_EQ(message({.sequences = {{0, 1, -1}}}).rfind("batch: sequences[0].patches: found -1", 0), 0U);
   EXPECT_EQ(message({.sequences = {{5, 1, 0}, {3, 1, 0}, {4, 1, 0}, {3, 1, 0}, {5, 1, 0}}})
                 .rfind("batch: sequences[3].id: found 3, which sequences[1] has already", 0),

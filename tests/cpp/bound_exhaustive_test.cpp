@@ -69,6 +69,12 @@ Instance random_instance(test::Random& random, std::int64_t sequences, int most_
   // From ample memory to groups that one sequence fills.
   const double budget = static_cast<double>(longest) * (random.whole(0, 3) == 0 ? 20.0 : 0.3 + 1.2 * random.unit());
   one.cluster = random_cluster(random, most_ranks, budget + one.cost.state_bytes);
+  if (random.whole(0, 1) == 0) return one;
+  // Vision that groups cannot split at will: often one picture, which takes as long on any group.
+  one.cost.patch_pair_s = some(random, 0.02);
+  for (Sequence& sequence : one.batch.sequences) {
+    sequence.frame_patches = random.whole(0, 1) == 0 ? sequence.patches : random.whole(0, sequence.patches);
+  }
   return one;
 }
 

@@ -33,6 +33,8 @@ Batch any_batch(test::Random& random) {
   for (std::int64_t i = 0; i < count; ++i) {
     batch.sequences.push_back(
         {.id = i * 7 - 30, .tokens = random.whole(1, kMaxTokens), .patches = random.whole(0, 99)});
+    Sequence& sequence = batch.sequences.back();
+    if (i % 2 == 0) sequence.frame_patches = random.whole(0, sequence.patches);
   }
   return batch;
 }
@@ -74,6 +76,7 @@ TEST(RoundTrip, RandomFilesReadBackExactly) {
                          .layers = static_cast<int>(random.whole(1, 100)),
                          .task_s = any_double(random),
                          .patch_s = any_double(random),
+                         .patch_pair_s = any_double(random),
                          .forward = any_pass(random),
                          .backward = any_pass(random),
                          .query_heads = static_cast<int>(random.whole(0, 64)),
@@ -113,6 +116,9 @@ TEST(Files, OneSequenceAndOneTaskALine) {
   EXPECT_EQ(to_json(Batch{.sequences = {{0, 5, 0}, {3, 6, 8}}}),
             "{\"format\": \"dhp.batch/1\", \"sequences\": [\n {\"id\": 0, \"tokens\": 5, \"patches\": 0},\n "
             "{\"id\": 3, \"tokens\": 6, \"patches\": 8}\n]}\n");
+  EXPECT_EQ(to_json(Batch{.sequences = {{3, 6, 8, 4}}}),
+            "{\"format\": \"dhp.batch/1\", \"sequences\": [\n {\"id\": 3, \"tokens\": 6, \"patches\": 8, "
+            "\"frame_patches\": 4}\n]}\n");
   Plan plan;
   plan.ranks = 2;
   plan.tasks = {{.id = 0, .ranks = {1, 0}, .sequences = {4}, .start_s = 0.0, .end_s = 0.1}};
@@ -125,6 +131,7 @@ TEST(Files, OneSequenceAndOneTaskALine) {
 TEST(Files, OptionalFieldsHaveDefaults) {
   const Batch batch = parse_batch_json(R"({"format": "dhp.batch/1", "sequences": [{"id": 1, "tokens": 2}]})", "b");
   EXPECT_EQ(batch.sequences[0].patches, 0);
+  EXPECT_EQ(batch.sequences[0].frame_patches, 0);
   const Cluster cluster = parse_cluster(R"({"format": "dhp.cluster/1", "nodes": 1, "ranks_per_node": 2,
       "memory_bytes": 5, "intra_node": {"bandwidth_bytes_per_s": 1, "latency_s": 0},
       "inter_node": {"bandwidth_bytes_per_s": 1, "latency_s": 0}})",
@@ -138,6 +145,7 @@ TEST(Files, OptionalFieldsHaveDefaults) {
   EXPECT_EQ(cost.forward.sequence_step_s, 0);
   EXPECT_EQ(cost.backward.all_to_all_bytes_per_token, 0);
   EXPECT_EQ(cost.patch_bytes, 0);
+  EXPECT_EQ(cost.patch_pair_s, 0);
   EXPECT_EQ(cost.query_heads, 0);
   const Plan plan = parse_plan(
       R"({"format": "dhp.plan/1", "schedule": "rounds", "ranks": 2,
@@ -164,6 +172,8 @@ TEST(Files, CsvEqualsJson) {
   EXPECT_EQ(parse_batch_csv("id,tokens,patches\n3,10,4\n1,20,0", "b"), expected);
   EXPECT_EQ(parse_batch_csv("\xef\xbb\xbfid,tokens,patches\r\n3, 10 ,4\r\n\r\n1,20,0\r\n\r\n", "b"), expected);
   EXPECT_EQ(parse_batch_csv("id,tokens,patches\n", "b"), Batch{});
+  EXPECT_EQ(parse_batch_csv("id,tokens,patches,frame_patches\n3,10,4,2\n1,20,0,0\n", "b"),
+            (Batch{.sequences = {{3, 10, 4, 2}, {1, 20, 0}}}));
   const fs::path file = fs::temp_directory_path() / ("dhp_files_test_" + std::to_string(::getpid()) + ".csv");
   std::ofstream(file) << "id,tokens,patches\n3,10,4\n1,20,0\n";
   EXPECT_EQ(read_batch(file.string()), expected);

@@ -252,5 +252,61 @@ TEST(LeastSquares, OwnShares) {
   EXPECT_EQ(own_shares(rows, 2)[1], 0.0);
 }
 
+const TermSeconds kFrames = {.task_s = 3e-3, .patch_s = 8e-6, .patch_pair_s = 2e-8};
+const std::vector<Term> kVision = {Term::task, Term::patch, Term::patch_pair};
+
+/// Pictures and clips whose frames have 16 to 4,096 patches, on 1 to 8 ranks; about half last as long as one frame.
+std::vector<TimeSample> frame_samples(int count, std::uint64_t seed, double noise) {
+  std::mt19937_64 random(seed);
+  const auto uniform = [&](int least, int most) { return std::uniform_int_distribution<int>(least, most)(random); };
+  std::vector<TimeSample> samples;
+  for (int i = 0; i < count; ++i) {
+    std::vector<Sequence> sequences(static_cast<std::size_t>(uniform(1, 3)));
+    for (Sequence& sequence : sequences) {
+      const int frame = 1 << uniform(4, 12);
+      sequence = {0, 100, frame * uniform(1, 6), frame};
+    }
+    TimeSample sample{load_of(sequences), uniform(1, 8), 0.0};
+    // By hand: the formula once more.
+    const Load& load = sample.load;
+    const double all = kFrames.patch_s * load.patches + kFrames.patch_pair_s * load.patch_pairs;
+    const double frame = kFrames.patch_s * load.largest_frame + kFrames.patch_pair_s * std::pow(load.largest_frame, 2);
+    sample.seconds = kFrames.task_s + std::max(all / sample.degree, frame);
+    sample.seconds *= 1.0 + noise * uniform(-100, 100) / 100.0;
+    samples.push_back(sample);
+  }
+  return samples;
+}
+
+TEST(Fit, FindsVisionThatFramesLimit) {
+  for (std::uint64_t seed = 1; seed <= 20; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    const TimeFit fit = fitted(frame_samples(40, seed, 0.0), {.terms = kVision});
+    for (const Term term : kVision) {
+      EXPECT_NEAR(fit.seconds.of(term), kFrames.of(term), 1e-6 * kFrames.of(term)) << to_string(term);
+    }
+    EXPECT_LT(fit.error.worst, 1e-8);
+    const TimeFit noisy = fitted(frame_samples(200, seed, 0.05), {.terms = kVision});
+    EXPECT_NEAR(noisy.seconds.patch_s, kFrames.patch_s, 0.1 * kFrames.patch_s);
+    EXPECT_NEAR(noisy.seconds.patch_pair_s, kFrames.patch_pair_s, 0.1 * kFrames.patch_pair_s);
+    EXPECT_EQ(fitted(frame_samples(200, seed, 0.05), {.terms = kVision}).seconds, noisy.seconds);
+  }
+}
+
+TEST(Fit, FramesOfOneSizeDoNotTellPairsFromPatches) {
+  std::vector<TimeSample> samples;
+  for (int i = 1; i <= 20; ++i) {
+    const std::vector<Sequence> sequences = {{0, 100, 256 * i, 256}};
+    samples.push_back({load_of(sequences), 1 + i % 3, 0.01 + i * 1e-3});
+  }
+  const std::string reason = reason_of(samples, {.terms = kVision});
+  EXPECT_NE(reason.find("patch_pair_s cannot be told"), std::string::npos) << reason;
+  EXPECT_NE(reason.find("frames of different sizes"), std::string::npos) << reason;
+  // What is believed decides then.
+  const TimeFit fit = fitted(samples, {.terms = kVision, .prior = kFrames});
+  EXPECT_NEAR(fit.seconds.patch_pair_s / fit.seconds.patch_s, kFrames.patch_pair_s / kFrames.patch_s,
+              0.1 * kFrames.patch_pair_s / kFrames.patch_s);
+}
+
 }  // namespace
 }  // namespace dhp

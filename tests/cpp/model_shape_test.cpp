@@ -163,7 +163,6 @@ TEST(CostOptions, BadInput) {
             "tpu: is neither a file nor a preset; presets: a100, ascend-910b, h100, h200, local-cpu");
   EXPECT_EQ(message({.ranks = 0}), "--ranks: found 0, expected at least 1");
   EXPECT_EQ(message({.zero = 4}), "--zero: found 4, expected 0, 1, 2 or 3");
-  EXPECT_EQ(message({.frame_patches = 0}), "--frame-patches: found 0, expected 1 to 1048576");
   EXPECT_EQ(message({.freeze = {true, true, true}}), "--freeze: vit, aligner and llm together leave nothing to train");
   EXPECT_EQ(parse_freeze("llm,vit", ""), (Freeze{.vit = true, .llm = true}));
   EXPECT_EQ(parse_freeze("", ""), Freeze{});

@@ -56,6 +56,9 @@ TEST(PlanHash, EveryHashedFieldChangesIt) {
       [](Plan&, Batch& batch) { batch.sequences[1].id = 8; },
       [](Plan&, Batch& batch) { batch.sequences[1].tokens = 501; },
       [](Plan&, Batch& batch) { batch.sequences[0].patches = 6164; },
+      [](Plan&, Batch& batch) { batch.sequences[0].frame_patches = 7; },
+      [](Plan&, Batch& batch) { batch.sequences[0].frame_patches = 8; },
+      [](Plan&, Batch& batch) { batch.sequences[1].frame_patches = 7; },
       [](Plan&, Batch& batch) { std::swap(batch.sequences[0], batch.sequences[2]); },
       [](Plan&, Batch& batch) { batch.sequences.pop_back(); },
       // The same numbers, cut differently.

@@ -55,7 +55,7 @@ Case apply(const Twin& twin, Case made) {
   for (double* bytes : {&cost.token_bytes, &cost.patch_bytes, &cost.state_bytes, &made.cluster.memory_bytes}) {
     *bytes *= twin.memory;
   }
-  for (double* seconds : {&cost.task_s, &cost.patch_s}) *seconds *= twin.time;
+  for (double* seconds : {&cost.task_s, &cost.patch_s, &cost.patch_pair_s}) *seconds *= twin.time;
   for (PassCost* pass : {&cost.forward, &cost.backward}) {
     for (double* seconds : {&pass->token_s, &pass->pair_s, &pass->step_s, &pass->sequence_step_s}) {
       *seconds *= twin.time;

@@ -23,6 +23,7 @@ class CaseMaker {
     give_memory(made);
     made.options = options(made);
     made.options.schedule = schedule;
+    if (chance(40)) add_frames(made);
     return made;
   }
 
@@ -156,6 +157,15 @@ class CaseMaker {
     if (chance(20)) budget = longest / whole(1, made.cluster.ranks());
     made.cluster.memory_bytes = made.cost.state_bytes + (chance(1) ? -1.0 : std::max(budget, 1.0));
     made.cluster.memory_bytes = std::max(made.cluster.memory_bytes, 1.0);
+  }
+
+  /// Vision that groups cannot split at will.
+  void add_frames(Case& made) {
+    made.cost.patch_pair_s = often(60, made.cost.patch_s / typical_tokens_ * magnitude(1e-2, 10));
+    for (Sequence& sequence : made.batch.sequences) {
+      if (sequence.patches == 0 || !chance(80)) continue;
+      sequence.frame_patches = chance(30) ? sequence.patches : random_.whole(1, sequence.patches);
+    }
   }
 
   PlanOptions options(const Case& made) {

@@ -107,6 +107,7 @@ class Shrinker {
     CostModel& cost = made.cost;
     std::vector<double*> terms = {&cost.task_s,
                                   &cost.patch_s,
+                                  &cost.patch_pair_s,
                                   &cost.patch_bytes,
                                   &cost.state_bytes,
                                   &cost.token_bytes,
@@ -149,7 +150,8 @@ class Shrinker {
         better = attempt([&](Case& candidate) { edit(candidate.batch.sequences[i]); }) || better;
       };
       const Sequence before = best_.batch.sequences[i];
-      if (before.patches > 0) change([](Sequence& sequence) { sequence.patches = 0; });
+      if (before.patches > 0) change([](Sequence& sequence) { sequence.patches = sequence.frame_patches = 0; });
+      if (before.frame_patches > 0) change([](Sequence& sequence) { sequence.frame_patches = 0; });
       if (before.tokens > 1) change([](Sequence& sequence) { sequence.tokens /= 2; });
     }
     if (best_.batch.sequences.empty()) return better;

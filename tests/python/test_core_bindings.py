@@ -141,6 +141,12 @@ def test_task_seconds_and_memory_follow_the_formulas() -> None:
     assert core.task_seconds(COST, CLUSTER, sequences, [4, 0]) < alone
     assert core.task_memory_bytes(COST, sequences, 2) == (4000 * 1e6 + 400 * 1e5) / 2
     assert core.activation_budget_bytes(COST, CLUSTER) == 3e9
+    framed = core.CostModel("f", 1, 0.0, 2.0, core.PassCost(0, 0), core.PassCost(0, 0), patch_pair_s=0.5)
+    for degree, vision_s in ((1, 12 * 2 + 12 * 4 * 0.5), (2, 24), (3, 16), (4, 16)):  # three frames of 4 patches
+        took = core.task_seconds(framed, CLUSTER, [core.Sequence(0, 100, 12, 4)], list(range(degree)))
+        rest = core.task_seconds(framed, CLUSTER, [core.Sequence(0, 100)], list(range(degree)))
+        assert took - rest == pytest.approx(vision_s, rel=1e-9)
+    assert core.terms_of(framed) == core.TermSeconds(patch_s=2.0, patch_pair_s=0.5)
     assert core.min_degree(COST, CLUSTER, core.Sequence(0, 3000)) == 1
     assert core.min_degree(COST, CLUSTER, core.Sequence(0, 3001)) == 2
 
@@ -340,6 +346,7 @@ def test_analytic_cost_and_devices() -> None:
 
 def test_reprs_say_what_is_inside() -> None:
     assert repr(core.Sequence(3, 40)) == "Sequence(id=3, tokens=40, patches=0)"
+    assert repr(core.Sequence(3, 40, 8, 4)) == "Sequence(id=3, tokens=40, patches=8, frame_patches=4)"
     assert (
         repr(core.Task(1, [0, 2], [5]))
         == "Task(id=1, ranks=[0, 2], sequences=[5], micro_batch=0, exchange=Exchange.ring)"

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dhp import _core as core
 
+FRAME_PATCHES = 64  # of frames of towers that are run
 PRESETS = {preset.name: json.loads(preset.text) for preset in core.model_presets()}
 CLASSES = {
     "qwen3_vl": "Qwen3VLForConditionalGeneration",
@@ -180,7 +181,7 @@ def tower_of(family: str, seed: int, **options: Any) -> tuple[Any, core.CostRepo
         pixels = torch.zeros(2, 3, 8, 8)
         features = model.model.get_image_features
         return model, report_of(config, **options), 2 * 16, lambda: features(pixels).pooler_output.sum()
-    frames, height, width = 3, 8, 8
+    frames, height, width = 3, 8, FRAME_PATCHES // 8
     patches = frames * height * width
     pixels = torch.zeros(patches, 3 * 2 * config["vision_config"]["patch_size"] ** 2)
     grid = torch.tensor([[frames, height, width]])
@@ -190,7 +191,7 @@ def tower_of(family: str, seed: int, **options: Any) -> tuple[Any, core.CostRepo
         rows = [made.pooler_output, *(getattr(made, "deepstack_features", None) or [])]
         return torch.stack([one.sum() for one in rows]).sum()
 
-    return model, report_of(config, frame_patches=height * width, **options), patches, encode
+    return model, report_of(config, **options), patches, encode
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -198,6 +199,8 @@ def tower_of(family: str, seed: int, **options: Any) -> tuple[Any, core.CostRepo
 def test_flop_of_vision_towers(family: str, seed: int) -> None:
     _, report, patches, encode = tower_of(family, seed)
     expected = row(report, "vision", "patch").forward.flop + row(report, "projector", "patch").forward.flop
+    # Attention over whole frames; of tiles and windows it is a patch's.
+    expected += sum(one.forward.flop for one in report.modules if one.unit == "patch pair") * FRAME_PATCHES
     assert counted_flop(encode) == pytest.approx(expected * patches, rel=1e-9)
 
 
@@ -218,8 +221,9 @@ def test_backward_flop_of_vision_towers(family: str, frozen: str) -> None:
         encode()
     forward = counter.get_flop_counts()["Global"]
     fused = sum(flop for op, flop in forward.items() if "bmm" in str(op)) * (1.0 if freeze.vit else 3.5)
-    rows = [row(report, "vision", "patch"), row(report, "projector", "patch")]
-    expected = sum(one.forward.flop + one.backward.flop for one in rows) * patches - fused
+    units = {"patch": patches, "patch pair": patches * FRAME_PATCHES}
+    rows = [one for one in report.modules if one.unit in units]
+    expected = sum((one.forward.flop + one.backward.flop) * units[one.unit] for one in rows) - fused
     assert sum(counts.values()) - attention == pytest.approx(expected, rel=1e-9)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dhp._core import Sequence
 from dhp.data.errors import DataError, StaleIndexError
 from dhp.data.index import (
     Limits,
@@ -85,6 +86,8 @@ def test_counts_are_what_encoding_and_reading_give(made: Path, tmp_path: Path) -
         assert sample.label_tokens == encoded.label_tokens > 0
         grids = [medium.grid for medium in sample.media]
         assert sample.patches == sum(t * h * w for t, h, w in grids)
+        assert sample.frame_patches == max([h * w for _, h, w in grids], default=0)
+        assert sample.as_sequence() == Sequence(sample.id, sample.tokens, sample.patches, sample.frame_patches)
         rows = [reader.read_units(medium, 0, medium.units).shape for medium in sample.media]
         assert rows == [(t * h * w, reader.patch_width) for t, h, w in grids]
         assert sample.patches == 4 * int((encoded.media_type > 0).sum())

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from dhp._core import InputError
+from dhp._core import Sequence as BatchSequence
 from dhp.data.errors import DataError, StaleIndexError
 from dhp.data.media import Medium, read_units
 from dhp.data.place import place_medium
@@ -45,6 +46,15 @@ class Sample:
     label_tokens: int  # tokens with a loss
     messages: tuple[Message, ...]
     media: tuple[Medium, ...]  # in the order in which the text mentions them
+
+    @property
+    def frame_patches(self) -> int:
+        """Of its largest picture or temporal patch; 0 without media. Follows from the grids, which any index has."""
+        return max((medium.grid[1] * medium.grid[2] for medium in self.media), default=0)
+
+    def as_sequence(self) -> BatchSequence:
+        """What planners see of it."""
+        return BatchSequence(self.id, self.tokens, self.patches, self.frame_patches)
 
 
 @dataclass(frozen=True)
