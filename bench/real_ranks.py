@@ -101,10 +101,10 @@ def work(options: argparse.Namespace) -> int:
                 rows.append({**row, "simulated_s": simulate(plan, batch, cluster, cost)})
             done = " | ".join(f"{r['schedule']} {r['emulated_s']:.2f} s" for r in rows[-len(plans) :])
             print(f"batch {step + 1}/{options.batches}: {done}", file=sys.stderr, flush=True)
+            if options.output:
+                Path(options.output).write_text(json.dumps(rows, indent=1))
     if run.rank == 0:
         report(options, rows, cluster)
-        if options.output:
-            Path(options.output).write_text(json.dumps(rows, indent=1))
     run.close()
     return 0
 
