@@ -15,14 +15,14 @@ namespace dhp {
 ///     const std::vector<MediaSample> samples = draw_samples("msrvtt", 512, 7);
 ///     const Batch batch = make_batch(token_rules(Family::qwen3_vl, MediaSampling::qwen_vl_utils), samples);
 struct MediaSample {
-  double duration_s = 0.0;       ///< of a clip; 0: a picture
-  std::int64_t width = 0;        ///< pixels; 0: text alone
+  double duration_s = 0.0;  ///< of a clip; 0: a picture
+  std::int64_t width = 0;   ///< pixels; 0: text alone
   std::int64_t height = 0;
   double fps = 30.0;             ///< of the file
   std::int64_t text_tokens = 0;  ///< template, prompt and answer
   std::int64_t tokens = 0;       ///< where above 0: already counted, like patches; no rule is asked
   std::int64_t patches = 0;
-  std::string place = {};        ///< where it was read ("line 7"), for errors
+  std::string place = {};  ///< where it was read ("line 7"), for errors
 
   bool operator==(const MediaSample&) const = default;
 };
@@ -62,8 +62,9 @@ std::vector<MediaSample> parse_sample_csv(std::string_view text, const std::stri
                                           std::int64_t prompt_tokens = kPromptTokens);
 std::vector<MediaSample> read_sample_csv(const std::string& file, std::int64_t prompt_tokens = kPromptTokens);
 
-/// The batch a model makes of samples; ids count from 0. InternVL's number of frames, where options have neither fps nor
-/// frames, is drawn anew for each clip, by seed, as in training. Throws InputError that names `source` and the sample.
+/// The batch a model makes of samples; ids count from 0. InternVL's number of frames, where options have neither fps
+/// nor frames, is drawn anew for each clip, by seed, as in training. Throws InputError that names `source` and the
+/// sample.
 Batch make_batch(const TokenRules& rules, const std::vector<MediaSample>& samples, const MediumOptions& options = {},
                  std::uint64_t seed = 0, const std::string& source = "samples");
 

@@ -18,13 +18,13 @@ enum class Processor {
 /// Sources: the two above. The defaults are those of training InternVL2.5 and InternVL3
 /// (OpenGVLab/InternVL: internvl_chat/shell; at most 12 tiles, 8 to 32 frames).
 struct Rules {
-  int tile_size = 448;      ///< pixels of a tile's side
-  int patch_size = 14;      ///< pixels of a patch's side
-  int merge_size = 2;       ///< patches of a token's side: pixel shuffle by 0.5
-  int min_tiles = 1;        ///< without thumbnail
-  int max_tiles = 12;       ///< without thumbnail; 1: pictures are not cut
-  bool thumbnail = true;    ///< one more tile, the whole picture, where there are several
-  int min_frames = 8;       ///< training draws a number of frames between these, whatever the clip's length
+  int tile_size = 448;    ///< pixels of a tile's side
+  int patch_size = 14;    ///< pixels of a patch's side
+  int merge_size = 2;     ///< patches of a token's side: pixel shuffle by 0.5
+  int min_tiles = 1;      ///< without thumbnail
+  int max_tiles = 12;     ///< without thumbnail; 1: pictures are not cut
+  bool thumbnail = true;  ///< one more tile, the whole picture, where there are several
+  int min_frames = 8;     ///< training draws a number of frames between these, whatever the clip's length
   int max_frames = 32;
   Processor processor = Processor::internvl_chat;
 

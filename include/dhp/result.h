@@ -25,8 +25,9 @@ struct IdleTime {
 /// Fields that are not known are left out of the file.
 struct ResultStep {
   int step = 1;
-  double seconds = 0.0;  ///< whole step
-  std::optional<double> predicted_s = {};
+  double seconds = 0.0;                    ///< whole step
+  std::optional<double> tasks_s = {};      ///< from the first task's start to the last one's end
+  std::optional<double> predicted_s = {};  ///< of the tasks
   std::optional<double> lower_bound_s = {};
   double tokens = 0.0;
   std::optional<double> planning_s = {};

@@ -215,8 +215,8 @@ def table(file: dict[str, Any]) -> str:
         f"{_list(fitted['degrees'])}, packings {_list(fitted['packings'])}, {fitted['repeats']} repeats"
         + (f", {fitted['ranks']} ranks" if fitted["ranks"] > 1 else ", one process"),
         "",
-        f"{'module':<10} {'pass':<9}{'task ms':>9}{'patch us':>10}{'p.pair ns':>11}{'token us':>10}{'pair ns':>9}{'step ms':>9}"
-        f"{'seq ms':>8}{'error':>8}{'95 %':>7}{'out':>5}",
+        f"{'module':<10} {'pass':<9}{'task ms':>9}{'patch us':>10}{'p.pair ns':>11}{'token us':>10}{'pair ns':>9}"
+        f"{'step ms':>9}{'seq ms':>8}{'error':>8}{'95 %':>7}{'out':>5}",
     ]
     for row in fitted["modules"]:
         lines.append(

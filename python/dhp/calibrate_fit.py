@@ -237,7 +237,7 @@ def _cost_of(parts: list[PartFit], base: CostModel, name: str) -> CostModel:
         base.token_bytes,
         base.patch_bytes,
         base.state_bytes,
-        sum(s.patch_pair_s for s in sums.values()),
+        patch_pair_s=sum(s.patch_pair_s for s in sums.values()),
     )
 
 

@@ -84,6 +84,8 @@ def with_terms(cost: CostModel, terms: TermSeconds) -> CostModel:
         token_bytes=cost.token_bytes,
         patch_bytes=cost.patch_bytes,
         state_bytes=cost.state_bytes,
+        gradient_bytes=cost.gradient_bytes,
+        optimizer_s=cost.optimizer_s,
         patch_pair_s=terms.patch_pair_s,
     )
 

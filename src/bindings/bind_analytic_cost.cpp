@@ -27,6 +27,7 @@ void bind_presets(nb::module_& module) {
   module.def("model_presets", &model_presets, "Models as Hugging Face config.json.");
   module.def("device_presets", &device_presets, "Devices as dhp.device/1 JSON.");
   module.def("cluster_presets", &cluster_presets, "Clusters as dhp.cluster/1 JSON.");
+  module.def("dataset_presets", &dataset_presets, "Tables of data sets as CSV.");
   module.def("read_file_or_preset", &read_file_or_preset, "name"_a, "presets"_a,
              "The file of that name, else the preset. Raises InputError that lists the presets if it is neither.");
   module.def("read_model_config", &read_model_config, "model"_a,

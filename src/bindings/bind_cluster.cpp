@@ -40,11 +40,20 @@ void bind_cluster_types(nb::module_& module) {
       .def(
           "__init__",
           [](Cluster* self, int nodes, int ranks_per_node, double memory_bytes, const Link& intra_node,
-             const Link& inter_node, std::vector<double> rank_speed) {
-            new (self) Cluster{nodes, ranks_per_node, memory_bytes, intra_node, inter_node, std::move(rank_speed)};
+             const Link& inter_node, std::vector<double> rank_speed, double node_bandwidth_bytes_per_s,
+             double switch_bandwidth_bytes_per_s) {
+            new (self) Cluster{nodes,
+                               ranks_per_node,
+                               memory_bytes,
+                               intra_node,
+                               inter_node,
+                               std::move(rank_speed),
+                               node_bandwidth_bytes_per_s,
+                               switch_bandwidth_bytes_per_s};
           },
           "nodes"_a, "ranks_per_node"_a, "memory_bytes"_a, "intra_node"_a, "inter_node"_a,
-          "rank_speed"_a = std::vector<double>{})
+          "rank_speed"_a = std::vector<double>{}, "node_bandwidth_bytes_per_s"_a = 0.0,
+          "switch_bandwidth_bytes_per_s"_a = 0.0)
       .def_rw("nodes", &Cluster::nodes)
       .def_rw("ranks_per_node", &Cluster::ranks_per_node)
       .def_rw("memory_bytes", &Cluster::memory_bytes, "of one rank")
@@ -52,6 +61,10 @@ void bind_cluster_types(nb::module_& module) {
       .def_rw("inter_node", &Cluster::inter_node, "bandwidth is per rank")
       .def_rw("rank_speed", &Cluster::rank_speed,
               "speed of each rank as a share of what the cost model describes, 0 out of service; empty: all 1")
+      .def_rw("node_bandwidth_bytes_per_s", &Cluster::node_bandwidth_bytes_per_s,
+              "what the ranks of a node together send to other nodes at most, and receive; 0: no limit of its own")
+      .def_rw("switch_bandwidth_bytes_per_s", &Cluster::switch_bandwidth_bytes_per_s,
+              "what all nodes together send to each other at most; 0: no limit")
       .def("speed_of", &Cluster::speed_of, "rank"_a)
       .def("live_ranks", &Cluster::live_ranks, "Ranks in service, ascending.")
       .def("ranks", &Cluster::ranks)
@@ -101,12 +114,14 @@ void bind_cost_types(nb::module_& module) {
           "__init__",
           [](CostModel* self, std::string name, int layers, double task_s, double patch_s, const PassCost& forward,
              const PassCost& backward, int query_heads, int kv_heads, double token_bytes, double patch_bytes,
-             double state_bytes, double patch_pair_s) {
-            new (self) CostModel{std::move(name), layers,      task_s,   patch_s,     patch_pair_s, forward,
-                                 backward,        query_heads, kv_heads, token_bytes, patch_bytes,  state_bytes};
+             double state_bytes, double gradient_bytes, double optimizer_s, double patch_pair_s) {
+            new (self) CostModel{std::move(name), layers,      task_s,         patch_s,    patch_pair_s,
+                                 forward,         backward,    query_heads,    kv_heads,   token_bytes,
+                                 patch_bytes,     state_bytes, gradient_bytes, optimizer_s};
           },
           "name"_a, "layers"_a, "task_s"_a, "patch_s"_a, "forward"_a, "backward"_a, "query_heads"_a = 0,
-          "kv_heads"_a = 0, "token_bytes"_a = 0.0, "patch_bytes"_a = 0.0, "state_bytes"_a = 0.0, "patch_pair_s"_a = 0.0)
+          "kv_heads"_a = 0, "token_bytes"_a = 0.0, "patch_bytes"_a = 0.0, "state_bytes"_a = 0.0,
+          "gradient_bytes"_a = 0.0, "optimizer_s"_a = 0.0, "patch_pair_s"_a = 0.0)
       .def_rw("name", &CostModel::name)
       .def_rw("layers", &CostModel::layers)
       .def_rw("task_s", &CostModel::task_s, "fixed cost of a task")
@@ -119,6 +134,8 @@ void bind_cost_types(nb::module_& module) {
       .def_rw("token_bytes", &CostModel::token_bytes, "activations per token")
       .def_rw("patch_bytes", &CostModel::patch_bytes, "activations per patch")
       .def_rw("state_bytes", &CostModel::state_bytes, "parameters, gradients, optimizer shard and reserve of one rank")
+      .def_rw("gradient_bytes", &CostModel::gradient_bytes, "gradients of one rank, summed over all ranks once a step")
+      .def_rw("optimizer_s", &CostModel::optimizer_s, "of the optimizer step of one rank")
       .def(nb::self == nb::self, kEqual)
       .def("__repr__", [](const CostModel& cost) {
         return "<CostModel " + cost.name + ", " + std::to_string(cost.layers) + " layers>";
@@ -129,6 +146,23 @@ void bind_cost_types(nb::module_& module) {
       .value("direct", Exchange::direct)
       .value("hierarchical", Exchange::hierarchical)
       .value("all_to_all", Exchange::all_to_all);
+
+  nb::class_<VisionSeconds>(module, "VisionSeconds",
+                            "Vision of sequences: rank time, of which the largest frame stays on one rank.")
+      .def_ro("work_s", &VisionSeconds::work_s)
+      .def_ro("frame_s", &VisionSeconds::frame_s)
+      .def("on", &VisionSeconds::on, "degree"_a, "Seconds on so many ranks at nominal speed.")
+      .def("__repr__", [](const VisionSeconds& vision) {
+        std::ostringstream text;
+        text << "VisionSeconds(work_s=" << vision.work_s << ", frame_s=" << vision.frame_s << ")";
+        return text.str();
+      });
+  module.def(
+      "vision_seconds",
+      [](const CostModel& cost, const std::vector<Sequence>& sequences) {
+        return vision_seconds(cost, load_of(sequences));
+      },
+      "cost"_a, "sequences"_a, "What vision of the sequences takes together.");
 
   module.def("read_cost_model", &read_cost_model, "file"_a, "Reads dhp.cost/1 JSON. Raises InputError.");
   module.def("parse_cost_model", &parse_cost_model, "text"_a, "source"_a,

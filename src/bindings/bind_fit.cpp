@@ -94,6 +94,7 @@ void bind_fit_types(nb::module_& module) {
 
 void bind_fit(nb::module_& module) {
   bind_fit_types(module);
+  module.attr("kTerms") = kTerms;
   module.def(
       "fit_times",
       [](const std::vector<TimeSample>& samples, std::vector<Term> terms, std::optional<TermSeconds> prior,

@@ -50,7 +50,9 @@ void bind_media(nb::module_& module) {
   nb::class_<Tiles>(module, "Tiles", "How a picture is cut.")
       .def(
           "__init__",
-          [](Tiles* self, int columns, int rows, bool thumbnail) { new (self) Tiles{columns, rows, thumbnail}; },
+          [](Tiles* self, int columns, int rows, bool thumbnail) {
+            new (self) Tiles{columns, rows, thumbnail};
+          },
           "columns"_a = 1, "rows"_a = 1, "thumbnail"_a = false)
       .def_rw("columns", &Tiles::columns)
       .def_rw("rows", &Tiles::rows)

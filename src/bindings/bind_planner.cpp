@@ -168,6 +168,8 @@ void bind_metrics(nb::module_& module) {
       "plan"_a, "task_s"_a, "noise"_a, "trials"_a, "seed"_a,
       "Makespans of steps in which every task takes its task_s times a log-normal factor of its own, of mean 1 and\n"
       "sigma `noise` (0 to kMostNoise). The same on every machine. Raises ValueError for other noise.");
+  module.def("noise_factors", &noise_factors, "tasks"_a, "noise"_a, "seed"_a, "trial"_a,
+             "Those factors, of one of these trials.");
 }
 
 }  // namespace

@@ -28,9 +28,9 @@ void bind_rules(nb::module_& module) {
           [](Rules* self, int patch_size, int temporal_patch_size, int merge_size, std::int64_t image_min_pixels,
              std::int64_t image_max_pixels, std::int64_t video_min_pixels, std::int64_t video_max_pixels, double fps,
              int min_frames, int max_frames, Processor processor, std::int64_t video_total_pixels) {
-            new (self) Rules{patch_size,       temporal_patch_size, merge_size, image_min_pixels, image_max_pixels,
-                             video_min_pixels, video_max_pixels,    fps,        min_frames,       max_frames,
-                             processor,        video_total_pixels};
+            new (self) Rules{patch_size,       temporal_patch_size, merge_size,       image_min_pixels,
+                             image_max_pixels, video_min_pixels,    video_max_pixels, fps,
+                             min_frames,       max_frames,          processor,        video_total_pixels};
           },
           "patch_size"_a = Rules{}.patch_size, "temporal_patch_size"_a = Rules{}.temporal_patch_size,
           "merge_size"_a = Rules{}.merge_size, "image_min_pixels"_a = Rules{}.image_min_pixels,
@@ -54,9 +54,10 @@ void bind_rules(nb::module_& module) {
         return "<Rules of patch " + std::to_string(rules.patch_size) + ", merge " + std::to_string(rules.merge_size) +
                ">";
       });
-  module.def("default_rules", &default_rules, "processor"_a, "patch_size"_a,
-             "What checkpoints ship, or the package does by default. patch_size: 14 for Qwen2-VL and Qwen2.5-VL, 16 for "
-             "Qwen3-VL.");
+  module.def(
+      "default_rules", &default_rules, "processor"_a, "patch_size"_a,
+      "What checkpoints ship, or the package does by default. patch_size: 14 for Qwen2-VL and Qwen2.5-VL, 16 for "
+      "Qwen3-VL.");
   module.def(
       "read_rules", &read_rules, "checkpoint_folder"_a, "processor"_a = Processor::qwen3_vl,
       "Reads the processor settings of a checkpoint folder: processor_config.json, else preprocessor_config.json "
@@ -120,7 +121,8 @@ void bind_media(nb::module_& module) {
 }  // namespace
 
 void bind_qwen_vl(nb::module_& module) {
-  nb::module_ submodule = module.def_submodule("qwen_vl", "The token and patch rules of Qwen2-VL, Qwen2.5-VL and Qwen3-VL.");
+  nb::module_ submodule =
+      module.def_submodule("qwen_vl", "The token and patch rules of Qwen2-VL, Qwen2.5-VL and Qwen3-VL.");
   bind_rules(submodule);
   bind_media(submodule);
 }

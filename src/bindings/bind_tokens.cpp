@@ -109,8 +109,7 @@ void bind_dataset(nb::module_& module) {
           "__init__",
           [](MediaSample* self, double duration_s, std::int64_t width, std::int64_t height, double fps,
              std::int64_t text_tokens, std::int64_t tokens, std::int64_t patches, std::string place) {
-            new (self)
-                MediaSample{duration_s, width, height, fps, text_tokens, tokens, patches, std::move(place)};
+            new (self) MediaSample{duration_s, width, height, fps, text_tokens, tokens, patches, std::move(place)};
           },
           "duration_s"_a = 0.0, "width"_a = 0, "height"_a = 0, "fps"_a = MediaSample{}.fps, "text_tokens"_a = 0,
           "tokens"_a = 0, "patches"_a = 0, "place"_a = "")
@@ -139,8 +138,9 @@ void bind_dataset(nb::module_& module) {
              "`count` samples of a named data set, the same on every machine. Raises InputError.");
   module.def("draw_from", &draw_from, "samples"_a, "count"_a, "seed"_a,
              "`count` of the samples, drawn without repetition, epoch by epoch. Raises InputError.");
-  module.def("read_sample_csv", &read_sample_csv, "file"_a, "prompt_tokens"_a = kPromptTokens,
-             "Reads CSV with columns duration_s,width,height[,fps][,text_tokens] or tokens,patches. Raises InputError.");
+  module.def(
+      "read_sample_csv", &read_sample_csv, "file"_a, "prompt_tokens"_a = kPromptTokens,
+      "Reads CSV with columns duration_s,width,height[,fps][,text_tokens] or tokens,patches. Raises InputError.");
   module.def("parse_sample_csv", &parse_sample_csv, "text"_a, "source"_a, "prompt_tokens"_a = kPromptTokens,
              "Parses such CSV; `source` names the text in errors. Raises InputError.");
   module.def("make_batch", &make_batch, "rules"_a, "samples"_a, "options"_a = MediumOptions{}, "seed"_a = 0,

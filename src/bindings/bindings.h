@@ -22,6 +22,7 @@ void bind_shard(nanobind::module_& module);          // shard.h
 void bind_qwen_vl(nanobind::module_& module);        // qwen_vl.h, a submodule
 void bind_internvl(nanobind::module_& module);       // internvl.h, a submodule
 void bind_tokens(nanobind::module_& module);         // tokens.h, dataset.h
+void bind_simulator(nanobind::module_& module);      // simulator.h, result.h, trace.h
 
 /// Keywords as PlanOptions, by the table of options. Numbers, truth values, names, enum values, and lists of them.
 /// Throws InputError for an unknown keyword and for a value of another kind or out of range.

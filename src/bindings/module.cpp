@@ -17,4 +17,5 @@ NB_MODULE(_core, module) {
   bind_qwen_vl(module);
   bind_internvl(module);
   bind_tokens(module);
+  bind_simulator(module);
 }

@@ -35,9 +35,6 @@ std::vector<std::string> externals_beside();
 /// Replaces this process by the external command; `arguments` follow its name. Returns only by throwing.
 [[noreturn]] void run_external(const std::filesystem::path& program, const std::vector<std::string>& arguments);
 
-/// The whole file. Throws InputError.
-std::string read_text(const std::string& file);
-
 /// Writes beside the file, then renames: readers see the old text or the new one, never a part. Throws InputError.
 void write_atomically(const std::string& file, const std::string& text);
 

@@ -7,6 +7,7 @@
 #include "cli/cli.h"
 #include "cli/report.h"
 #include "cli/table.h"
+#include "core/listing.h"
 #include "dhp/analytic_cost.h"
 #include "dhp/presets.h"
 
@@ -19,17 +20,6 @@ struct CostCommand {
   CostOptions options;
   bool json = false;
 };
-
-/// "8,767,123,696"
-std::string grouped_text(std::int64_t number) {
-  const std::string digits = std::to_string(number);
-  std::string text;
-  for (std::size_t i = 0; i < digits.size(); ++i) {
-    if (i > 0 && (digits.size() - i) % 3 == 0) text.push_back(',');
-    text.push_back(digits[i]);
-  }
-  return text;
-}
 
 /// "13.9 G"; "-" for nothing.
 std::string si_text(double value) {
@@ -66,7 +56,7 @@ std::string module_table(const CostReport& report) {
                    {"backward"},
                    {"again"}});
   for (const ModuleCost& module : report.modules) {
-    std::vector<std::string> cells = {module.name, module.parameters > 0 ? grouped_text(module.parameters) : "-",
+    std::vector<std::string> cells = {module.name, module.parameters > 0 ? grouped(module.parameters) : "-",
                                       module.unit};
     for (double PassWork::*field : {&PassWork::flop, &PassWork::bytes, &PassWork::seconds}) {
       for (const PassWork& pass : {module.forward, module.backward, module.recompute}) {
@@ -82,7 +72,7 @@ std::string to_text(const CostReport& report) {
   const CostModel& cost = report.cost;
   const MemoryCost& memory = report.memory;
   std::ostringstream text;
-  text << cost.name << ": " << grouped_text(report.parameters.total()) << " parameters, " << cost.layers << " layers, "
+  text << cost.name << ": " << grouped(report.parameters.total()) << " parameters, " << cost.layers << " layers, "
        << cost.query_heads << " query heads, " << cost.kv_heads << " key-value heads\n\n"
        << module_table(report) << '\n'
        << "attention " << si_text(report.attention.flop_per_s) << "FLOP/s at length; a token takes as long as "
@@ -96,7 +86,9 @@ std::string to_text(const CostReport& report) {
        << "patch     " << memory_text(cost.patch_bytes) << '\n'
        << "state     " << memory_text(cost.state_bytes) << " a rank: parameters " << memory_text(memory.parameters)
        << ", gradients " << memory_text(memory.gradients) << ", optimizer " << memory_text(memory.optimizer)
-       << ", reserve " << memory_text(memory.reserve) << '\n';
+       << ", reserve " << memory_text(memory.reserve) << '\n'
+       << "end       " << memory_text(cost.gradient_bytes) << " of gradients summed, optimizer "
+       << seconds_text(cost.optimizer_s) << '\n';
   return text.str();
 }
 
@@ -141,9 +133,7 @@ int run(const CostCommand& command) {
 }
 
 std::string names_of(const std::vector<Preset>& presets) {
-  std::string names;
-  for (const Preset& preset : presets) names += (names.empty() ? "" : ", ") + std::string(preset.name);
-  return names;
+  return listed(presets, [](const Preset& preset) { return preset.name; });
 }
 
 }  // namespace

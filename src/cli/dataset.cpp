@@ -55,9 +55,14 @@ Answer answer_of(const DatasetCommand& command) {
   bool needs_rules = false;
   for (const MediaSample& sample : answer.samples) needs_rules = needs_rules || sample.tokens == 0;
   if (needs_rules && command.media.model.empty()) {
-    throw InputError("--model", "", "is missing; expected qwen2-vl, qwen2.5-vl, qwen3-vl, internvl or a checkpoint");
+    throw InputError("--model", "",
+                     "is missing; expected qwen2-vl, qwen2.5-vl, qwen3-vl, internvl, a model of them (qwen3-vl-8b), or "
+                     "a checkpoint folder");
   }
-  if (needs_rules) answer.rules = command.media.rules();
+  if (!command.media.model.empty()) {
+    const TokenRules rules = command.media.rules();  // a wrong name is one even where no model is asked
+    if (needs_rules) answer.rules = rules;
+  }
   answer.batch =
       make_batch(answer.rules.value_or(TokenRules{}), answer.samples, command.media.medium, command.seed, command.name);
   return answer;

@@ -3,23 +3,12 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
-#include <sstream>
 #include <system_error>
 
 #include "cli/cli.h"
 #include "dhp/error.h"
 
 namespace dhp::cli {
-
-std::string read_text(const std::string& file) {
-  std::ifstream stream(file, std::ios::binary);
-  std::ostringstream text;
-  if (stream) text << stream.rdbuf();
-  if (!stream || std::filesystem::is_directory(file)) {
-    throw InputError(file, "", std::string("cannot be read: ") + std::strerror(errno != 0 ? errno : EISDIR));
-  }
-  return text.str();
-}
 
 void write_atomically(const std::string& file, const std::string& text) {
   const std::string temporary = file + ".tmp" + std::to_string(::getpid());

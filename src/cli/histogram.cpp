@@ -5,7 +5,6 @@
 #include <cmath>
 #include <numeric>
 
-#include "cli/media_options.h"
 #include "cli/report.h"
 #include "cli/table.h"
 
@@ -25,7 +24,7 @@ std::string edge_text(double value) {
   return value == std::floor(value) ? number_text(value, 0) : fixed_text(value, 1);
 }
 
-std::string share_name(double share) { return "p" + std::to_string(static_cast<int>(std::lround(share * 100.0))); }
+std::string share_name(double share) { return std::string("p").append(std::to_string(std::lround(share * 100.0))); }
 
 /// Eighths of a cell, so that small shares show.
 std::string bar(double share, double most, int cells) {
@@ -56,11 +55,7 @@ Histogram::Histogram(std::vector<double> values) : sorted_(std::move(values)) {
   }
 }
 
-double Histogram::percentile(double q) const {
-  if (sorted_.empty()) return 0.0;
-  const auto rank = static_cast<std::size_t>(std::ceil(q * static_cast<double>(sorted_.size())));
-  return sorted_[std::min(std::max<std::size_t>(rank, 1), sorted_.size()) - 1];
-}
+double Histogram::percentile(double q) const { return sorted_.empty() ? 0.0 : percentile_of_sorted(sorted_, q); }
 
 double Histogram::mean() const {
   if (sorted_.empty()) return 0.0;

@@ -34,12 +34,12 @@ void add_plan_options(CLI::App& command, PlanOptions& options) {
       command
           .add_flag_callback(
               flag, [set] { set("true"); }, info.help)
-          ->group("Constraints");
+          ->group(kConstraints);
     } else {
       command.add_option_function<std::string>(flag, set, info.help)
           ->type_name(info.placeholder)
           ->default_str(info.default_text)
-          ->group("Constraints");
+          ->group(kConstraints);
     }
   }
 }

@@ -24,6 +24,9 @@ struct Inputs {
   void read();
 };
 
+/// The group that the options of planning stand in.
+inline constexpr const char* kConstraints = "Constraints";
+
 /// Adds a flag for every field of PlanOptions but the schedule. `options` must outlive the command.
 void add_plan_options(CLI::App& command, PlanOptions& options);
 

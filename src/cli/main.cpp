@@ -13,12 +13,18 @@ using namespace dhp::cli;
 
 constexpr const char* kVersion = "dhp " DHP_VERSION;
 
-/// One line of help for the commands that the Python package adds.
-std::string external_help(const std::string& name) {
+/// One line of help for the commands that the Python package adds; empty for others.
+std::string python_command_help(const std::string& name) {
   if (name == "train") return "Train a model, every batch planned";
   if (name == "index") return "Count the tokens and patches of a data set";
   if (name == "report") return "A page about simulated and measured runs";
-  return "Run dhp-" + name;
+  if (name == "calibrate") return "Measure a model on this device into a cost file";
+  return "";
+}
+
+std::string external_help(const std::string& name) {
+  const std::string help = python_command_help(name);
+  return help.empty() ? "Run dhp-" + name : help;
 }
 
 std::string externals_text() {
@@ -77,6 +83,11 @@ int run(int argc, char** argv) {
   }
   if (!words.front().starts_with('-') && !is_built_in(app, words.front())) {
     const std::filesystem::path program = find_external(words.front());
+    if (program.empty() && !python_command_help(words.front()).empty()) {
+      return fail("\"" + words.front() +
+                  "\" comes with the Python package, which is not installed beside this program: " +
+                  "make build installs it in build/venv");
+    }
     if (program.empty()) {
       return fail("\"" + words.front() + "\" is not a command, and there is no program dhp-" + words.front() +
                   "; commands: " + known_commands(app));

@@ -5,7 +5,9 @@
 namespace dhp::cli {
 
 void MediaOptions::add_options(CLI::App& command) {
-  command.add_option("--model", model, "qwen2-vl, qwen2.5-vl, qwen3-vl or internvl; or a checkpoint folder");
+  command.add_option(
+      "--model", model,
+      "qwen2-vl, qwen2.5-vl, qwen3-vl or internvl, a model of them (qwen3-vl-8b), or a checkpoint folder");
   command.add_option("--sampling", sampling,
                      "whose code resizes and samples: qwen-vl-utils (Qwen), internvl-chat (InternVL) or hf;\n"
                      "default: hf for a checkpoint folder, else the first two");
@@ -22,16 +24,7 @@ TokenRules MediaOptions::rules() const {
         model, sampling.empty() ? MediaSampling::hugging_face : parse_media_sampling(sampling, "--sampling"));
   }
   const Family family = parse_family(model, "--model");
-  return token_rules(family,
-                     sampling.empty() ? own_sampling(family) : parse_media_sampling(sampling, "--sampling"));
-}
-
-std::string grouped(std::int64_t number) {
-  constexpr std::size_t kGroup = 3;
-  std::string text = std::to_string(number);
-  const std::size_t sign = number < 0 ? 1 : 0;
-  for (std::size_t at = text.size(); at > sign + kGroup;) text.insert(at -= kGroup, ",");
-  return text;
+  return token_rules(family, sampling.empty() ? own_sampling(family) : parse_media_sampling(sampling, "--sampling"));
 }
 
 }  // namespace dhp::cli

@@ -19,7 +19,4 @@ struct MediaOptions {
   TokenRules rules() const;
 };
 
-/// "7,654,321"
-std::string grouped(std::int64_t number);
-
 }  // namespace dhp::cli

@@ -46,6 +46,14 @@ std::string fixed_text(double value, int digits) {
   return text.data();
 }
 
+std::string grouped(std::int64_t number) {
+  constexpr std::size_t kGroup = 3;
+  std::string text = std::to_string(number);
+  const std::size_t sign = number < 0 ? 1 : 0;
+  for (std::size_t at = text.size(); at > sign + kGroup;) text.insert(at -= kGroup, 1, ',');
+  return text;
+}
+
 std::string bytes_text(double bytes) {
   constexpr double kMiB = 1024.0 * 1024.0;
   constexpr double kGiB = 1024.0 * kMiB;
@@ -62,8 +70,12 @@ std::string count(std::size_t number, const std::string& what) {
 
 double percentile(std::vector<double> values, double q) {
   std::sort(values.begin(), values.end());
+  return percentile_of_sorted(values, q);
+}
+
+double percentile_of_sorted(const std::vector<double>& values, double q) {
   const auto rank = static_cast<std::size_t>(std::ceil(q * static_cast<double>(values.size())));
-  return values[std::max<std::size_t>(rank, 1) - 1];
+  return values[std::clamp<std::size_t>(rank, 1, values.size()) - 1];
 }
 
 nlohmann::ordered_json degrees_json(const Explanation& explanation) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
@@ -20,6 +21,9 @@ std::string percent_text(double share);
 /// The value with so many digits after the point.
 std::string fixed_text(double value, int digits);
 
+/// "7,654,321"
+std::string grouped(std::int64_t number);
+
 /// "29.8 GiB", "112.0 MiB"
 std::string bytes_text(double bytes);
 
@@ -31,6 +35,8 @@ std::string count(std::size_t number, const std::string& what);
 
 /// The value that a share `q` of the values does not exceed, the nearest rank of them. There must be one.
 double percentile(std::vector<double> values, double q);
+/// The same of values that are in order already.
+double percentile_of_sorted(const std::vector<double>& values, double q);
 
 /// {"1": 171, "2": 32}: tasks by degree.
 nlohmann::ordered_json degrees_json(const Explanation& explanation);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <sstream>
 
+#include "core/listing.h"
 #include "dhp/error.h"
 #include "dhp/planner.h"
 
@@ -33,7 +34,10 @@ std::vector<std::string> schedules_of(const std::string& list) {
   }
   std::istringstream words(list);
   for (std::string name; std::getline(words, name, ',');) {
-    if (!is_known(name)) throw InputError("--schedules", "", "found \"" + name + "\", which is no planner");
+    if (!is_known(name))
+      throw InputError("--schedules", "",
+                       "found \"" + name + "\", which is no planner; expected some of " +
+                           listed(planners(), [](const PlannerInfo& planner) { return planner.name; }));
     names.push_back(name);
   }
   return names;

@@ -35,12 +35,23 @@ const std::string& only_one(const std::vector<std::string>& files, const std::st
   throw InputError(flag, "", "found " + std::to_string(files.size()) + " of them, expected one; for more, --sweep");
 }
 
+/// Predictions are made anew: the plan may be for another network or cost file than those that it is run with here.
+Plan read_tasks(const std::string& file) {
+  Plan plan = read_plan(file);
+  plan.predicted.reset();
+  for (Task& task : plan.tasks) {
+    task.start_s.reset();
+    task.end_s.reset();
+  }
+  return plan;
+}
+
 Subject read(const SimulateCommand& command) {
   if (command.plan_file.empty()) throw InputError("--plan", "", "missing; --sweep plans by itself");
   return {.batch = read_batch(only_one(command.batch_files, "--batch")),
           .cluster = read_cluster(only_one(command.cluster_files, "--cluster")),
           .cost = read_cost_model(only_one(command.cost_files, "--cost")),
-          .plan = read_plan(command.plan_file)};
+          .plan = read_tasks(command.plan_file)};
 }
 
 std::string steps_text(const SimulateCommand& command, const SimulationSummary& summary) {
@@ -179,8 +190,17 @@ void write_trace(const std::string& place, const Subject& subject, const Simulat
   }
 }
 
+/// A plan that is there already is run as it is.
+void refuse_planning_options(const CLI::App& command) {
+  for (const CLI::Option* option : command.get_options()) {
+    const bool plans = option->get_group() == kConstraints || option->get_name() == "--schedules";
+    if (plans && option->count() > 0) {
+      throw InputError(option->get_name(), "", "is for --sweep, which plans; the plan of --plan is run as it is");
+    }
+  }
+}
+
 int run(SimulateCommand& command) {
-  if (command.sweep) return run_sweep(command);
   Subject subject = read(command);
   const auto& [batch, cluster, cost, plan] = subject;
   const std::vector<std::string> violations = check_plan(plan, batch, cluster, cost);
@@ -190,11 +210,14 @@ int run(SimulateCommand& command) {
     std::cerr << '\n';
     return kNo;
   }
-  annotate(subject.plan, batch, cluster, cost);  // the plan may have come without predictions, or with another bound
+  annotate(subject.plan, batch, cluster, cost);
   certify(subject.plan, batch, cluster, cost);
   command.options.record = true;
   const Simulation simulation = simulate(plan, batch, cluster, cost, command.options);
-  const Result result = to_result(simulation, plan, batch, cluster, cost);
+  Result result = to_result(simulation, plan, batch, cluster, cost);
+  if (command.options.planning_s > 0.0) {
+    for (ResultStep& step : result.steps) step.planning_s = command.options.planning_s;
+  }
   if (!command.trace.empty()) write_trace(command.trace, subject, simulation);
   if (!command.result_file.empty()) write_atomically(command.result_file, dhp::to_json(result));
   std::cout << (command.json ? to_json(command, subject, simulation, result)
@@ -271,7 +294,14 @@ void add_simulate_command(CLI::App& app, int& exit_code) {
       "Idle time by cause: peer (ready, another rank is not), transfer (waits for shards), data (the next batch is\n"
       "not planned yet), no task (nothing left to run). Ranks out of service do not count.\n"
       "Exit codes: 0 simulated, 1 not a valid plan for the batch, or no planner has one, 2 bad input.");
-  sub.callback([command, &exit_code] { exit_code = run(*command); });
+  sub.callback([command, &sub, &exit_code] {
+    if (command->sweep) {
+      exit_code = run_sweep(*command);
+      return;
+    }
+    refuse_planning_options(sub);
+    exit_code = run(*command);
+  });
 }
 
 }  // namespace dhp::cli

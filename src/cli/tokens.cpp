@@ -125,9 +125,8 @@ MediumTokens sum_of(const std::vector<Medium>& media) {
 /// How the tokens come about: the grid of patches, or tiles.
 std::string shape_text(const TokenRules& rules, const Medium& medium) {
   const MediumTokens& tokens = medium.tokens;
-  const std::string frames = medium.is_video ? grouped(tokens.frames) + " of " +
-                                                   grouped(medium.size.total_frames) + " frames"
-                                             : "";
+  const std::string frames =
+      medium.is_video ? grouped(tokens.frames) + " of " + grouped(medium.size.total_frames) + " frames" : "";
   if (rules.family == Family::internvl) {
     if (medium.is_video) return frames + ", a tile each";
     const internvl::Tiles& tiles = tokens.tiles;
@@ -172,15 +171,13 @@ std::string to_json(const TokenRules& rules, const std::vector<Medium>& media) {
   Json list = Json::array();
   for (const Medium& medium : media) {
     const MediumTokens& tokens = medium.tokens;
-    Json entry = {{"kind", medium.is_video ? "video" : "image"},
-                  {"width", medium.size.width},
-                  {"height", medium.size.height}};
+    Json entry = {
+        {"kind", medium.is_video ? "video" : "image"}, {"width", medium.size.width}, {"height", medium.size.height}};
     if (medium.is_video) {
       entry.update({{"total_frames", medium.size.total_frames}, {"fps", medium.size.fps}, {"frames", tokens.frames}});
     }
     entry.update(counts_json(tokens));
-    entry["grid"] = {
-        {"frames", tokens.grid.frames}, {"height", tokens.grid.height}, {"width", tokens.grid.width}};
+    entry["grid"] = {{"frames", tokens.grid.frames}, {"height", tokens.grid.height}, {"width", tokens.grid.width}};
     if (rules.family == Family::internvl && !medium.is_video) {
       entry["tiles"] = {{"columns", tokens.tiles.columns},
                         {"rows", tokens.tiles.rows},

@@ -1,6 +1,10 @@
+#include <algorithm>
+#include <filesystem>
+
 #include "core/json_reader.h"
 #include "dhp/cost_model.h"
 #include "dhp/error.h"
+#include "dhp/presets.h"
 
 namespace dhp {
 namespace {
@@ -24,7 +28,15 @@ std::string format_pass(const PassCost& pass) {
 
 }  // namespace
 
-CostModel read_cost_model(const std::string& file) { return parse_cost_model(read_text_file(file), file); }
+CostModel read_cost_model(const std::string& file) {
+  const auto is_named = [&](const Preset& model) { return model.name == file; };
+  if (std::any_of(model_presets().begin(), model_presets().end(), is_named) && !std::filesystem::exists(file)) {
+    throw InputError(
+        file, "",
+        "is a model, expected a cost file; dhp cost --model " + file + " --device DEVICE -o cost.json writes one");
+  }
+  return parse_cost_model(read_text_file(file), file);
+}
 
 CostModel parse_cost_model(std::string_view text, const std::string& source) {
   const JsonDocument document(text, source);

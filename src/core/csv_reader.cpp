@@ -91,7 +91,7 @@ std::string CsvReader::read_cell() {
     return read_quoted();
   }
   const std::size_t end = std::min(rest_.find_first_of(",\n"), rest_.size());
-  const std::string cell(trimmed(rest_.substr(0, end)));
+  std::string cell(trimmed(rest_.substr(0, end)));
   rest_.remove_prefix(end);
   return cell;
 }

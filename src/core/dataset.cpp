@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "core/csv_reader.h"
+#include "core/listing.h"
 #include "core/media_limits.h"
 #include "core/random.h"
 #include "dhp/error.h"
@@ -257,9 +258,9 @@ std::vector<MediaSample> draw_samples(const std::string& name, std::int64_t coun
   if (name == "lognormal") return draw_each(count, seed, draw_lognormal);
   if (name == "burst") return draw_burst(count, seed);
   if (name == "uniform") return draw_each(count, seed, draw_uniform);
-  std::string names;
-  for (const DatasetInfo& info : datasets()) names += (names.empty() ? "" : ", ") + info.name;
-  throw InputError("--name", "", "found \"" + name + "\", expected " + names + ", or a file that ends in .csv");
+  throw InputError("--name", "", "found \"" + name + "\", expected " + listed(datasets(), [](const DatasetInfo& info) {
+                                   return info.name;
+                                 }) + ", or a file that ends in .csv");
 }
 
 std::vector<MediaSample> draw_from(const std::vector<MediaSample>& samples, std::int64_t count, std::uint64_t seed) {

@@ -1,6 +1,7 @@
 #include <array>
 #include <stdexcept>
 
+#include "core/listing.h"
 #include "dhp/error.h"
 #include "dhp/plan.h"
 
@@ -13,12 +14,12 @@ constexpr std::array<std::string_view, 3> kScheduleNames = {"lockstep", "free", 
 /// The position of a name in its list. Throws InputError that lists the names.
 template <typename Names>
 std::size_t index_of(const Names& names, std::string_view name, const std::string& source, const std::string& place) {
-  std::string all;
   for (std::size_t i = 0; i < names.size(); ++i) {
     if (names[i] == name) return i;
-    all += (i == 0 ? "" : ", ") + std::string(names[i]);
   }
-  throw InputError(source, place, "found \"" + std::string(name) + "\", expected one of " + all);
+  throw InputError(source, place,
+                   "found \"" + std::string(name) + "\", expected one of " +
+                       listed(names, [](std::string_view known) { return known; }));
 }
 
 }  // namespace

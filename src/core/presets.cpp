@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "core/json_reader.h"
+#include "core/listing.h"
 #include "dhp/error.h"
 
 namespace dhp {
@@ -17,9 +18,9 @@ NamedText read_file_or_preset(const std::string& name, const std::vector<Preset>
   if (exists || name.find('/') != std::string::npos || name.ends_with(".json")) {
     return {.source = name, .text = read_text_file(name)};
   }
-  std::string names;
-  for (const Preset& one : presets) names += (names.empty() ? "" : ", ") + std::string(one.name);
-  throw InputError(name, "", "is neither a file nor a preset; presets: " + names);
+  throw InputError(name, "", "is neither a file nor a preset; presets: " + listed(presets, [](const Preset& one) {
+                               return one.name;
+                             }));
 }
 
 NamedText read_model_config(const std::string& model) {

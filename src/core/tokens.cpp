@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "core/json_reader.h"
+#include "core/listing.h"
 #include "core/processor_settings.h"
 #include "dhp/error.h"
 
@@ -27,9 +28,7 @@ constexpr std::array<std::pair<MediaSampling, std::string_view>, 3> kSamplings =
 
 template <typename Pairs>
 std::string names_of(const Pairs& pairs) {
-  std::string text;
-  for (const auto& [value, name] : pairs) text += (text.empty() ? "" : ", ") + std::string(name);
-  return text;
+  return listed(pairs, [](const auto& pair) { return pair.second; });
 }
 
 bool is_named(std::string_view name, std::string_view family) {
@@ -183,7 +182,7 @@ MediaSampling TokenRules::sampling() const {
                                                              : MediaSampling::internvl_chat;
   }
   return std::get<qwen_vl::Rules>(rules).processor == qwen_vl::Processor::qwen_vl_utils ? MediaSampling::qwen_vl_utils
-                                                                                         : MediaSampling::hugging_face;
+                                                                                        : MediaSampling::hugging_face;
 }
 
 TokenRules token_rules(Family family, MediaSampling sampling) {

@@ -180,14 +180,19 @@ UnitSeconds seconds_of(const std::vector<ModuleCost>& modules, std::string_view 
 /// Two fp32 moments, and fp32 weights where training is not in fp32 already.
 double optimizer_bytes(double value_bytes) { return value_bytes < 4.0 ? 12.0 : 8.0; }
 
+std::int64_t trained_parameters(const Context& context) {
+  const ModuleParameters counts = count_modules(context.shape);
+  const Freeze& freeze = context.options.freeze;
+  return (freeze.vit ? 0 : counts.vision) + (freeze.aligner ? 0 : counts.projector) +
+         (freeze.llm ? 0 : counts.embedding + counts.layers + counts.head);
+}
+
 /// Parameters, gradients and optimizer of one rank. Frozen weights have neither gradients nor moments.
 void count_state(const Context& context, MemoryCost& memory) {
   const ModuleParameters counts = count_modules(context.shape);
-  const Freeze& freeze = context.options.freeze;
   const std::int64_t language = counts.embedding + counts.layers + counts.head;
   const auto all = static_cast<double>(counts.vision + counts.projector + language);
-  const auto trained = static_cast<double>((freeze.vit ? 0 : counts.vision) + (freeze.aligner ? 0 : counts.projector) +
-                                           (freeze.llm ? 0 : language));
+  const auto trained = static_cast<double>(trained_parameters(context));
   const auto shards = [&](int stage) { return context.options.zero >= stage ? context.options.ranks : 1; };
   memory.parameters = all * context.value_bytes() / shards(3);
   memory.gradients = trained * context.value_bytes() / shards(2);
@@ -229,6 +234,19 @@ void fill_exchange(const Context& context, CostModel& cost) {
       (context.again() + kBackwardAllToAll) * cost.forward.all_to_all_bytes_per_token;
 }
 
+/// Gradients are summed in training precision. AdamW, bound by memory, reads gradients, moments and weights, and writes
+/// moments and weights; in training precision again where its own are fp32 copies.
+void fill_step_end(const Context& context, CostModel& cost) {
+  constexpr double kFp32Bytes = 4.0;
+  const double value_bytes = context.value_bytes();
+  const auto trained = static_cast<double>(trained_parameters(context));
+  cost.gradient_bytes = trained * value_bytes;
+  double touched = value_bytes + 2.0 * (2.0 + 1.0) * kFp32Bytes;
+  if (value_bytes < kFp32Bytes) touched += value_bytes;
+  const double share = context.options.zero >= 1 ? 1.0 / context.options.ranks : 1.0;
+  cost.optimizer_s = trained * share * touched / context.device.memory_bytes_per_s;
+}
+
 CostModel cost_of(const Context& context, const CostReport& report, const std::string& name) {
   const LanguageShape& language = context.shape.language;
   CostModel cost;
@@ -256,6 +274,7 @@ CostModel cost_of(const Context& context, const CostReport& report, const std::s
   cost.token_bytes = memory.token_kept + std::max(memory.token_logits, memory.token_live_layer);
   cost.patch_bytes = memory.patch_kept;
   cost.state_bytes = memory.parameters + memory.gradients + memory.optimizer + memory.reserve;
+  fill_step_end(context, cost);
   return cost;
 }
 

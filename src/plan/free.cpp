@@ -132,10 +132,12 @@ double replayed_s(const Plan& plan, const Batch& batch, const Limits& limits) {
 
 /// A lockstep plan without its barriers. Where sequences are few, groups that several share save what the search, which
 /// gives a group one sequence, cannot.
-std::optional<Plan> without_barriers(const Batch& batch, const Limits& limits, const PlanOptions& options) {
+std::optional<Plan> without_barriers(const Batch& batch, const Limits& limits, const PlanOptions& options,
+                                     std::int64_t effort) {
   PlanOptions plain = options;
   plain.no_idle_ranks = false;
   plain.pipeline_stages = 1;
+  plain.effort = std::max<std::int64_t>(1, effort / 2);
   PlanResult result = plan_lockstep(batch, limits, plain, {});
   Plan* plan = std::get_if<Plan>(&result);
   if (plan == nullptr) return std::nullopt;
@@ -187,7 +189,7 @@ PlanResult plan_free(const Batch& in_any_order, const Limits& limits, const Plan
   const double bound_s = planner.bound_s();
   if (best.seconds <= bound_s * (1.0 + kRounding)) return std::move(best.plan);
   if (sequences <= kFew * static_cast<std::ptrdiff_t>(limits.ranks()) && best.seconds > kGoodGap * bound_s) {
-    best.offer(without_barriers(batch, limits, options), batch, limits);
+    best.offer(without_barriers(batch, limits, options, effort), batch, limits);
   }
   // A mesh that happens to suit the batch, as for equal sequences, is not missed.
   best.offer(static_plan_below(batch, limits, options, best.seconds * (1.0 - kRounding)), batch, limits);

@@ -121,6 +121,7 @@ class Executor {
       }
       if (links_.any()) arrival_s = links_.settle(now_s_);
     }
+    if (!done_) refuse();  // a stream of no pace at all never arrives
     return std::move(step_);
   }
 
@@ -139,10 +140,12 @@ class Executor {
 
   int reduce_id() const { return static_cast<int>(plan_.tasks.size()); }
 
+  [[noreturn]] static void refuse() {
+    throw InputError("cost", "", "a task of the plan takes longer than a number can say; are the units right?");
+  }
+
   void push(Event::Kind kind, double time_s, int task) {
-    if (!std::isfinite(time_s)) {
-      throw InputError("cost", "", "a task of the plan takes longer than a number can say; are the units right?");
-    }
+    if (!std::isfinite(time_s)) refuse();
     events_.push({kind, time_s, next_order_++, task});
   }
 
@@ -166,7 +169,8 @@ class Executor {
 
   void start_reduce() {
     step_.tasks_end_s = step_.reduce_end_s = now_s_;
-    if (!reduce_.empty()) start_part(reduce_id());
+    done_ = reduce_.empty();
+    if (!done_) start_part(reduce_id());
   }
 
   void start_part(int task) {
@@ -257,6 +261,7 @@ class Executor {
   void end_task(int task) {
     if (task == reduce_id()) {
       step_.reduce_end_s = now_s_;
+      done_ = true;
       return;
     }
     step_.tasks[index(task)].end_s = now_s_;
@@ -281,6 +286,7 @@ class Executor {
   std::uint64_t next_order_ = 0;
   double now_s_ = 0.0;
   std::size_t tasks_done_ = 0;
+  bool done_ = false;  // with the reduction, too
   SimulatedStep step_;
 };
 

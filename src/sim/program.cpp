@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 
 #include "cost/transfer.h"
@@ -17,7 +18,9 @@ std::map<int, int> members_by_node(const Cluster& cluster, const std::vector<Ran
 }
 
 NodeStream stream(int from, int to, double bytes, double seconds, double ranks) {
-  return {.from = from, .to = to, .bytes = bytes, .pace_bytes_per_s = bytes / seconds, .ranks = ranks};
+  // What takes no time that a double can say is held up by shared links alone.
+  const double pace = seconds > 0.0 ? bytes / seconds : std::numeric_limits<double>::infinity();
+  return {.from = from, .to = to, .bytes = bytes, .pace_bytes_per_s = pace, .ranks = ranks};
 }
 
 /// A ring hands on a shard a step: as many from node to node as there are neighbours on them.

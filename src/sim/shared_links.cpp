@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <numeric>
 
 namespace dhp {
 namespace {
@@ -71,98 +70,107 @@ std::vector<int> SharedLinks::arrive(double now_s) {
   return owners;
 }
 
-bool SharedLinks::may_limit(const Link& link) const {
+double SharedLinks::wanted_of(const Link& link) const {
   double wanted = 0.0;
   for (const int stream : link.streams) wanted += streams_[index(stream)].wanted_bytes_per_s;
-  return wanted > link.bytes_per_s;
+  return wanted;
 }
 
 /// All streams whose pace may have changed, and the links that have a say in it. A link that carries what all of its
 /// streams want has none: it does not tie them to each other.
-void SharedLinks::reach(std::vector<int>& links, std::vector<int>& streams) {
+void SharedLinks::reach() {
   ++call_;
-  for (const int link : changed_) {
-    links_[index(link)].seen = call_;
-    links_[index(link)].changed = false;
-    links.push_back(link);
-  }
+  reached_streams_.clear();
+  std::vector<int>& links = reached_links_;
+  links = changed_;
   changed_.clear();
+  for (const int number : links) {
+    Link& link = links_[index(number)];
+    link.seen = call_;
+    link.changed = false;
+    link.may_limit = wanted_of(link) > link.bytes_per_s;
+  }
+  std::size_t streams = 0;
   for (std::size_t next = 0; next < links.size(); ++next) {
     for (const int number : links_[index(links[next])].streams) {
       Stream& stream = streams_[index(number)];
       if (stream.seen == call_) continue;
       stream.seen = call_;
-      streams.push_back(number);
+      ++streams;
       for (const int at : stream.on()) {
         Link& link = links_[index(at)];
         if (link.seen == call_) continue;
         link.seen = call_;
-        if (may_limit(link)) links.push_back(at);
+        if (link.may_limit) links.push_back(at);
       }
     }
   }
-  // Sums below are taken in this order: the same whatever came before.
-  std::sort(streams.begin(), streams.end());
+  std::erase_if(links, [&](int link) { return !links_[index(link)].may_limit; });
+  // By number, so that sums are taken in the same order whatever came before.
+  for (std::size_t number = 0; reached_streams_.size() < streams; ++number) {
+    if (streams_[number].seen == call_) reached_streams_.push_back(static_cast<int>(number));
+  }
 }
 
 double SharedLinks::level_of(const Link& link) { return link.free_bytes_per_s / link.open_ranks; }
 
 /// Of the links that still have streams without a pace; -1 if none has.
-int SharedLinks::fullest_of(const std::vector<int>& links) const {
+int SharedLinks::fullest() const {
   int fullest = -1;
   double least = kNever;
-  for (const int number : links) {
+  for (const int number : reached_links_) {
     const Link& link = links_[index(number)];
-    if (link.open_streams == 0 || (fullest >= 0 && !(level_of(link) < least))) continue;
+    if (link.open_streams == 0) continue;
+    const double level = level_of(link);
+    if (fullest >= 0 && !(level < least)) continue;
     fullest = number;
-    least = level_of(link);
+    least = level;
   }
   return fullest;
 }
 
 /// The stream has its pace, which its links no longer have to offer.
-void SharedLinks::give(std::size_t at, int stream, double bytes_per_s) {
-  paces_[at] = bytes_per_s;
-  for (const int number : streams_[index(stream)].on()) {
+void SharedLinks::give(int stream, double bytes_per_s) {
+  Stream& to = streams_[index(stream)];
+  to.next_bytes_per_s = bytes_per_s;
+  for (const int number : to.on()) {
     Link& link = links_[index(number)];
     link.free_bytes_per_s = std::max(0.0, link.free_bytes_per_s - bytes_per_s);
-    link.open_ranks -= streams_[index(stream)].ranks;
+    link.open_ranks -= to.ranks;
     --link.open_streams;
   }
 }
 
 /// Progressive filling: the pace of a rank rises for all streams alike, until a stream has what it wants or a link is
-/// full; those streams are settled, and it rises on for the others. Fills paces_.
-void SharedLinks::share(const std::vector<int>& links, const std::vector<int>& streams) {
-  for (const int number : links) {
+/// full; those streams are settled, and it rises on for the others.
+void SharedLinks::share() {
+  for (const int number : reached_links_) {
     Link& link = links_[index(number)];
     link.free_bytes_per_s = link.bytes_per_s;
     link.open_streams = static_cast<int>(link.streams.size());
     link.open_ranks = 0.0;
   }
-  for (const int number : streams) {
+  for (const int number : reached_streams_) {
     for (const int link : streams_[index(number)].on()) links_[index(link)].open_ranks += streams_[index(number)].ranks;
   }
-  paces_.assign(streams.size(), 0.0);
-  std::vector<std::size_t> open(streams.size());  // places in streams
-  std::iota(open.begin(), open.end(), std::size_t{0});
+  open_ = reached_streams_;
   double level = 0.0;  // bytes per second and rank
-  while (!open.empty()) {
-    const int fullest = fullest_of(links);
+  while (!open_.empty()) {
+    const int full = fullest();
     // Rounding must not let it fall.
-    level = std::max(level, fullest < 0 ? kNever : level_of(links_[index(fullest)]));
-    const std::size_t before = open.size();
-    std::erase_if(open, [&](std::size_t at) {
-      const Stream& stream = streams_[index(streams[at])];
+    level = std::max(level, full < 0 ? kNever : level_of(links_[index(full)]));
+    const std::size_t before = open_.size();
+    std::erase_if(open_, [&](int number) {
+      const Stream& stream = streams_[index(number)];
       if (!(stream.wanted_bytes_per_s <= level * stream.ranks)) return false;
-      give(at, streams[at], stream.wanted_bytes_per_s);
+      give(number, stream.wanted_bytes_per_s);
       return true;
     });
-    if (open.size() < before) continue;  // what they leave may raise the level
-    std::erase_if(open, [&](std::size_t at) {
-      const Stream& stream = streams_[index(streams[at])];
-      if (std::find(stream.on().begin(), stream.on().end(), fullest) == stream.on().end()) return false;
-      give(at, streams[at], level * stream.ranks);
+    if (open_.size() < before) continue;  // what they leave may raise the level
+    std::erase_if(open_, [&](int number) {
+      const Stream& stream = streams_[index(number)];
+      if (std::find(stream.on().begin(), stream.on().end(), full) == stream.on().end()) return false;
+      give(number, level * stream.ranks);
       return true;
     });
   }
@@ -170,20 +178,20 @@ void SharedLinks::share(const std::vector<int>& links, const std::vector<int>& s
 
 double SharedLinks::settle(double now_s) {
   if (!changed_.empty()) {
-    std::vector<int> links;
-    std::vector<int> streams;
-    reach(links, streams);
-    share(links, streams);
-    for (std::size_t i = 0; i < streams.size(); ++i) {
-      Stream& stream = streams_[index(streams[i])];
-      if (stream.bytes_per_s == paces_[i]) continue;  // it arrives when it was said to, to the last bit
+    reach();
+    share();
+    for (const int number : reached_streams_) {
+      Stream& stream = streams_[index(number)];
+      if (stream.bytes_per_s == stream.next_bytes_per_s) continue;  // it arrives when it was said to, to the last bit
       stream.left_bytes = std::max(0.0, stream.left_bytes - stream.bytes_per_s * (now_s - stream.since_s));
       stream.since_s = now_s;
-      stream.bytes_per_s = paces_[i];
-      arrival_s_[index(streams[i])] = now_s + stream.left_bytes / stream.bytes_per_s;
+      stream.bytes_per_s = stream.next_bytes_per_s;
+      arrival_s_[index(number)] = now_s + stream.left_bytes / stream.bytes_per_s;
     }
   }
-  return arrival_s_.empty() ? kNever : *std::min_element(arrival_s_.begin(), arrival_s_.end());
+  double next_s = kNever;
+  for (const double arrival_s : arrival_s_) next_s = std::min(next_s, arrival_s);
+  return next_s;
 }
 
 }  // namespace dhp

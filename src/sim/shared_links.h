@@ -39,6 +39,7 @@ class SharedLinks {
     double bytes_per_s = 0.0;
     std::vector<int> streams = {};
     bool changed = false;
+    bool may_limit = false;  // its streams want more than it carries; set by settle() where they changed
     // The rest is of settle() alone.
     std::uint64_t seen = 0;  // in which call
     double free_bytes_per_s = 0.0;
@@ -53,6 +54,7 @@ class SharedLinks {
     double bytes_per_s = 0.0;
     double since_s = 0.0;  // left_bytes is of this time
     std::uint64_t seen = 0;
+    double next_bytes_per_s = 0.0;  // of settle()
     std::array<int, 3> links = {};
     int link_count = 0;
 
@@ -61,12 +63,12 @@ class SharedLinks {
 
   static std::size_t index(int value) { return static_cast<std::size_t>(value); }
   void touch(int link);
-  bool may_limit(const Link& link) const;
-  void reach(std::vector<int>& links, std::vector<int>& streams);
-  void share(const std::vector<int>& links, const std::vector<int>& streams);
-  void give(std::size_t at, int stream, double bytes_per_s);
+  double wanted_of(const Link& link) const;
+  void reach();
+  void share();
+  void give(int stream, double bytes_per_s);
   static double level_of(const Link& link);
-  int fullest_of(const std::vector<int>& links) const;
+  int fullest() const;
 
   double node_bytes_per_s_;
   double switch_bytes_per_s_;
@@ -76,8 +78,11 @@ class SharedLinks {
   std::vector<double> arrival_s_;  // by stream; infinite: none
   std::vector<int> unused_;
   std::vector<int> changed_;
+  // Of settle() alone, kept for their memory.
   std::uint64_t call_ = 0;
-  std::vector<double> paces_;  // of settle(), by place in its streams
+  std::vector<int> reached_links_;
+  std::vector<int> reached_streams_;
+  std::vector<int> open_;  // streams without a pace
 };
 
 }  // namespace dhp

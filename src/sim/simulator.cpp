@@ -69,8 +69,9 @@ void account(SimulatedStep& step, const Plan& plan, const Cluster& cluster, cons
     SimulatedRank& at = step.ranks[index(rank)];
     at.reduce_s = step.reduce_end_s - step.tasks_end_s;
     at.optimizer_s = cost.optimizer_s / cluster.speed_of(rank);
-    const double until_optimizer_s = step.optimizer_end_s - step.reduce_end_s;
-    at.idle.no_task_s = step.tasks_end_s - ready_s[index(rank)] + (until_optimizer_s - at.optimizer_s);
+    // Ends are sums, their differences rounded.
+    const double optimizer_wait_s = std::max(0.0, step.optimizer_end_s - step.reduce_end_s - at.optimizer_s);
+    at.idle.no_task_s = step.tasks_end_s - ready_s[index(rank)] + optimizer_wait_s;
     at.idle.data_s = step.seconds - step.optimizer_end_s;
   }
 }

@@ -128,6 +128,7 @@ Result to_result(const Simulation& simulation, const Plan& plan, const Batch& ba
     ResultStep& added = result.steps.emplace_back();
     added.step = number;
     added.seconds = step.seconds;
+    added.tasks_s = step.tasks_end_s;
     added.predicted_s = makespan_s;
     if (plan.predicted && plan.predicted->lower_bound_s > 0.0) added.lower_bound_s = plan.predicted->lower_bound_s;
     added.tokens = tokens;

@@ -248,6 +248,24 @@ TEST(AnalyticCost, ZeroShardsStates) {
   }
 }
 
+// 8,767,123,696 parameters, of which the tower has 415,891,440 (docs/costs.md).
+TEST(AnalyticCost, StepsEndWithGradientsAndAdamW) {
+  const auto with = [](CostOptions options) { return analytic_cost(preset("qwen3-vl-8b"), "", options); };
+  const CostModel bf16 = with({.device = "ascend-910b", .ranks = 64});
+  EXPECT_EQ(bf16.gradient_bytes, 17'534'247'392.0);
+  // A gradient of 2 bytes, moments and fp32 weights read and written, a weight of 2 bytes written; 1.6 TB/s.
+  test::expect_relative(bf16.optimizer_s, 8767123696.0 / 64 * 28 / 1.6e12, 1e-14);
+  test::expect_relative(with({.device = "ascend-910b", .ranks = 64, .zero = 0}).optimizer_s,
+                        8767123696.0 * 28 / 1.6e12, 1e-14);
+  const CostModel frozen = with({.device = "ascend-910b", .ranks = 64, .freeze = {.vit = true}});
+  EXPECT_EQ(frozen.gradient_bytes, 2.0 * (8767123696.0 - 415891440.0));
+  test::expect_relative(frozen.optimizer_s, (8767123696.0 - 415891440.0) / 64 * 28 / 1.6e12, 1e-14);
+  // fp32: gradients of 4 bytes, no copies; 10 GB/s.
+  const CostModel fp32 = with({.device = "local-cpu", .ranks = 4});
+  EXPECT_EQ(fp32.gradient_bytes, 4 * 8767123696.0);
+  test::expect_relative(fp32.optimizer_s, 8767123696.0 / 4 * 28 / 1e10, 1e-14);
+}
+
 TEST(AnalyticCost, AgreesWithTheSharedCostFiles) {
   // docs/costs.md says where and why they differ.
   for (const std::string name :

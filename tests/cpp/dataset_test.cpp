@@ -208,8 +208,8 @@ TEST(Batches, CountWhatSamplesAre) {
       parse_sample_csv("duration_s,width,height,text_tokens\n30,1280,720,5\n0,1280,720,7\n", "clips.csv");
   const Batch batch = make_batch(rules, samples);
   ASSERT_EQ(batch.sequences.size(), 2U);
-  EXPECT_EQ(batch.sequences[0], (Sequence{0, 21'600 + 60 + 200 + 5, 86'400}));
-  EXPECT_EQ(batch.sequences[1], (Sequence{1, 880 + 2 + 7, 3'520}));
+  EXPECT_EQ(batch.sequences[0], (Sequence{0, 21'600 + 60 + 200 + 5, 86'400, 72 * 40}));
+  EXPECT_EQ(batch.sequences[1], (Sequence{1, 880 + 2 + 7, 3'520, 3'520}));
   EXPECT_EQ(make_batch(rules, {samples[1]}, {.fps = 1.0}).sequences[0].tokens, 889);  // of clips alone
   MediaSample text;
   text.text_tokens = 0;
@@ -222,6 +222,7 @@ TEST(Batches, InternVlDrawsFrames) {
   const Batch batch = make_batch(rules, samples, {}, 7);
   std::set<std::int64_t> frames;
   for (const Sequence& sequence : batch.sequences) frames.insert(sequence.patches / 1024);
+  EXPECT_EQ(batch.sequences[5].frame_patches, 1024);
   EXPECT_EQ(*frames.begin(), 8);
   EXPECT_EQ(*frames.rbegin(), 32);
   EXPECT_EQ(frames.size(), 25U);

@@ -69,9 +69,12 @@ TEST(ModelShape, Qwen25ByHand) {
   const std::int64_t block = (4 * 12 + 12) + (4 * 4 + 4) + 3 * 4 * 6 + 2 * 6 + 4 + 2 * 4;
   EXPECT_EQ(counts.vision, 24 * 4 + 3 * block);
   EXPECT_EQ(counts.projector, 4 + (16 * 16 + 16) + (16 * 8 + 8));
-  // Windows of 8 pixels hold 4 x 4 patches; one block of three sees the whole frame of 40.
-  EXPECT_EQ(count_forward(parse_model_shape(kFlatQwen25, ""), 40).vision_reach, (16 + 16 + 40) / 3.0);
-  EXPECT_EQ(count_forward(parse_model_shape(kFlatQwen25, ""), 10).vision_reach, 10);
+  // Windows of 8 pixels hold 4 x 4 patches; one block of three sees the whole frame. 4*4 FLOP a pair and block.
+  const ForwardWork work = count_forward(parse_model_shape(kFlatQwen25, ""));
+  EXPECT_EQ(work.vision_blocks.attention, 16 * 2 * 16);
+  EXPECT_EQ(work.vision_pair_flop, 16);
+  EXPECT_EQ(work.vision_key_flop, 16 * 3);
+  EXPECT_EQ(work.vision_calls, 2 / 16.0 + 1 / 1024.0);
 
   // The same, nested as transformers writes it.
   std::string nested = replaced(kFlatQwen25, R"("hidden_size": 8)", R"("text_config": {"hidden_size": 8)");
@@ -92,7 +95,11 @@ TEST(ModelShape, InternVlByHand) {
     EXPECT_EQ(counts.projector, 2 * 16 + (16 * 8 + 8) + (8 * 8 + 8));
     const ModelShape shape = parse_model_shape(config, "");
     EXPECT_EQ(tokens_per_patch(shape.vision), 17 / 16.0);
-    EXPECT_EQ(count_forward(shape, 1024).vision_reach, 17);  // tiles, whatever the picture
+    const ForwardWork work = count_forward(shape);  // 17 tokens see 17, for 16 patches, whatever the picture
+    EXPECT_EQ(work.vision_blocks.attention, 4 * 4 * 3 * 17 * 17 / 16.0);
+    EXPECT_EQ(work.vision_pair_flop, 0);
+    EXPECT_EQ(work.vision_key_flop, 4 * 4 * 3 * 17 / 16.0);
+    EXPECT_EQ(work.vision_calls, 3 / 16.0);
   }
   // transformers ties what nothing is said about.
   EXPECT_EQ(count(replaced(kInternVl, R"("tie_word_embeddings": false, )", "")).head, 0);
@@ -110,7 +117,7 @@ TEST(ModelShape, ExpertsByHand) {
   const std::int64_t attention = 8 * 8 * 2 + 8 * 4 * 2 + 2 * 8 + 2 * 2;
   EXPECT_EQ(count_modules(shape).layers, 4 * attention + 3 * (5 * 8 + 5 * 3 * 8 * 3) + 3 * 8 * 20 + 8);
   // A token meets the router and two experts.
-  EXPECT_EQ(count_forward(shape, 1).layers.linear,
+  EXPECT_EQ(count_forward(shape).layers.linear,
             2.0 * (4 * (8 * 8 * 2 + 8 * 4 * 2) + 3 * (5 * 8 + 2 * 3 * 8 * 3) + 3 * 8 * 20));
   const ModelShape second =
       parse_model_shape(replaced(kExperts, "\"decoder_sparse_step\": 1", "\"decoder_sparse_step\": 2"), "");

@@ -214,6 +214,20 @@ TEST_F(TwoTasks, TheSwitchIsSharedByBothDirections) {
   EXPECT_DOUBLE_EQ(step().tasks[0].end_s, 20.0);
 }
 
+TEST_F(TwoTasks, NumbersTooSmallToDivideEndOrAreRefused) {
+  cluster.node_bandwidth_bytes_per_s = 10.0;
+  const Plan pairs = plan;
+  plan = plan_of(4, {task(0, {0, 2, 3}, {0}, Exchange::hierarchical)});
+  batch = test::make_batch({3});
+  cost.forward.ring_bytes_per_token = 5e-324;  // a shard, of which half crosses: nothing, in no time
+  EXPECT_LT(step().seconds, 1e-300);
+  plan = pairs;
+  batch = test::make_batch({200, 200});
+  cost.forward.ring_bytes_per_token = 1.0;
+  cluster.node_bandwidth_bytes_per_s = 5e-324;  // of which each gets half: nothing
+  EXPECT_NE(test::input_error([&] { step(); }).find("longer"), std::string::npos);
+}
+
 TEST(Simulator, ARankCountsOnceHoweverItsGroupIsShaped) {
   // Ring 0 3 1 4: two ranks of each node send to the other node. Ring 2 5: one. Of 10 bytes a second each gets a third.
   CostModel cost = no_cost();
@@ -310,6 +324,9 @@ TEST(Simulator, TheTimeOfEveryRankAddsUpToTheStep) {
       EXPECT_NEAR(at.idle.transfer_s, spans.transfer_s, rounding_s);
       EXPECT_NEAR(at.idle.data_s, spans.data_s, rounding_s);
       EXPECT_GE(at.transfer_s, at.idle.transfer_s - rounding_s);
+      for (const double idle_s : {at.idle.peer_s, at.idle.transfer_s, at.idle.data_s, at.idle.no_task_s}) {
+        EXPECT_GE(idle_s, 0.0) << "not even by rounding: readers of results refuse it";
+      }
     }
     if (testing::Test::HasFailure()) return;
   }

@@ -3,9 +3,30 @@
 #include <cmath>
 
 #include "dhp/bound.h"
+#include "dhp/simulator.h"
 #include "readers.h"
 
 namespace dhp::fuzz {
+namespace {
+
+/// Two groups that share what leaves the nodes, then gradients and optimizer.
+void simulate_step(const CostModel& cost, const Batch& batch) {
+  const Cluster cluster{2, 4, 1e10, {1e9, 1e-5, 7}, {1e8, 1e-4, 1}, {}, 1.5e8, 2e8};
+  for (const Exchange exchange : {Exchange::ring, Exchange::direct, Exchange::hierarchical}) {
+    const Plan plan{.schedule = Schedule::free,
+                    .ranks = 8,
+                    .tasks = {{0, {0, 1, 4}, {0, 1}, 0, exchange, {}, {}}, {1, {2, 5, 6, 7}, {2}, 0, exchange, {}, {}}},
+                    .predicted = {}};
+    const auto simulation = unless_input_error([&] { return simulate(plan, batch, cluster, cost, {2, 0.1}); });
+    if (!simulation) continue;
+    for (const SimulatedStep& step : simulation->steps) {
+      require(step.tasks_end_s <= step.reduce_end_s && step.reduce_end_s <= step.seconds, "a step ends at its end");
+      for (const SimulatedTask& task : step.tasks) require(task.start_s <= task.end_s, "no task ends before its start");
+    }
+  }
+}
+
+}  // namespace
 
 void cost(std::string_view text) {
   const auto cost = round_trip<CostModel>(text, parse_cost_model, parse_cost_model);
@@ -23,6 +44,7 @@ void cost(std::string_view text) {
   for (const Sequence& sequence : batch.sequences) {
     require(min_degree(*cost, cluster, sequence) >= 0, "no degree is below 0");
   }
+  simulate_step(*cost, batch);
   require(!(simple_lower_bound_s(batch, cluster, *cost) < 0.0), "no bound is below 0");
   require(!(tighter_lower_bound_s(batch, cluster, *cost) < 0.0), "no tighter bound is below 0");
 }

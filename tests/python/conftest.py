@@ -1,8 +1,11 @@
 """Fixtures that several test files share."""
 
+import json
 from pathlib import Path
 
 import pytest
+
+from command_line import GOOD_BATCH, GOOD_CLUSTER, GOOD_COST, dhp, inputs
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +18,15 @@ def mixed_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_mixed_data(folder)
     make_tiny_checkpoint(folder / "model", layers=3, hidden=64, vision_layers=3, vision_hidden=32, deepstack=(0, 2))
     return folder
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    """Good batch, cluster and cost files, and a plan by the default planner."""
+    paths = {}
+    for name, content in (("batch", GOOD_BATCH), ("cluster", GOOD_CLUSTER), ("cost", GOOD_COST)):
+        paths[name] = tmp_path / f"{name}.json"
+        paths[name].write_text(json.dumps(content))
+    paths["plan"] = tmp_path / "plan.json"
+    assert dhp("plan", *inputs(paths), "-o", paths["plan"]).code == 0
+    return paths

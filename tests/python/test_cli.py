@@ -1,4 +1,4 @@
-"""The command line: exit codes, messages and JSON of `dhp plan|check|explain|compare|cost`, and external commands."""
+"""The command line: exit codes, messages and JSON of `dhp plan|check|explain|compare|cost`."""
 
 from __future__ import annotations
 
@@ -6,67 +6,13 @@ import contextlib
 import json
 import os
 import shutil
-import stat
 import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-CASES = ROOT / "data" / "cases"
-DHP = os.environ.get("DHP_BINARY") or str(Path(sys.executable).parent / "dhp")
-
-
-@dataclass
-class Result:
-    code: int
-    out: str
-    err: str
-
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-def dhp(*arguments: str | Path, binary: str | Path = DHP, path: str | None = None) -> Result:
-    env = dict(os.environ) if path is None else dict(os.environ, PATH=path)
-    words = [str(binary), *map(str, arguments)]
-    done = subprocess.run(words, capture_output=True, text=True, env=env, timeout=60, check=False)
-    return Result(done.returncode, done.stdout, done.stderr)
-
-
-GOOD_BATCH = {"format": "dhp.batch/1", "sequences": [{"id": i, "tokens": 500 + 300 * i} for i in range(12)]}
-GOOD_CLUSTER = json.loads((CASES / "cluster_910b_1x6.json").read_text())
-GOOD_COST = json.loads((CASES / "cost_qwen3-vl-8b_8192.json").read_text())
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> dict[str, Path]:
-    """Good batch, cluster and cost files, and a plan by the default planner."""
-    paths = {}
-    for name, content in (("batch", GOOD_BATCH), ("cluster", GOOD_CLUSTER), ("cost", GOOD_COST)):
-        paths[name] = tmp_path / f"{name}.json"
-        paths[name].write_text(json.dumps(content))
-    paths["plan"] = tmp_path / "plan.json"
-    assert dhp("plan", *inputs(paths), "-o", paths["plan"]).code == 0
-    return paths
-
-
-def inputs(files: dict[str, Path]) -> list[str | Path]:
-    return [word for name in ("batch", "cluster", "cost") for word in (f"--{name}", files[name])]
-
-
-def changed(document: dict[str, Any], place: tuple[str | int, ...], value: Any) -> dict[str, Any]:
-    """A copy with one value replaced."""
-    document = json.loads(json.dumps(document))
-    inner: Any = document
-    for step in place[:-1]:
-        inner = inner[step]
-    inner[place[-1]] = value
-    return document
-
+from command_line import CASES, DHP, GOOD_BATCH, GOOD_CLUSTER, GOOD_COST, ROOT, changed, dhp, inputs
 
 # --- plan
 
@@ -250,6 +196,13 @@ def test_missing_file_and_folder(files: dict[str, Path], name: str, tmp_path: Pa
         result = dhp("check", *inputs(files), files["plan"])
         assert result.code == 2
         assert result.err.startswith(f"dhp: error: {path}: ")
+
+
+def test_a_model_given_for_its_cost_file(files: dict[str, Path]) -> None:
+    files["cost"] = Path("qwen3-vl-8b")
+    result = dhp("plan", *inputs(files))
+    assert result.code == 2
+    assert "qwen3-vl-8b: is a model, expected a cost file; dhp cost --model qwen3-vl-8b" in result.err
 
 
 @pytest.mark.parametrize(
@@ -450,7 +403,10 @@ def test_compare_with_noise_is_the_same_every_time(files: dict[str, Path]) -> No
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--schedules", "paper,best"], '--schedules: found "best", which is no planner'),
+        (
+            ["--schedules", "paper,best"],
+            '--schedules: found "best", which is no planner; expected some of free, lockstep, ',
+        ),
         (["--noise", "2"], "--noise"),
         (["--trials", "0"], "--trials"),
         (["--max-degree", "-1"], "--max-degree: found -1, expected at least 0"),
@@ -465,18 +421,29 @@ def test_compare_refuses_bad_options(files: dict[str, Path], words: list[str], m
 # --- cost
 
 
+PASSES = ("forward", "backward", "recompute")
+
+
 def test_cost(files: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "k.json"
     words = ("cost", "--model", "qwen3-vl-2b", "--device", "ascend-910b")
     text = dhp(*words, "--ranks", "6", "-o", out)
     assert text.code == 0, text.err
     assert "2,127,532,032 parameters" in text.out
-    assert [line.split()[0] for line in text.out.splitlines()[3:7]] == ["vision", "projector", "embedding", "layers"]
+    assert [line.split()[0] for line in text.out.splitlines()[3:8]] == [
+        *["vision"] * 2,
+        "projector",
+        "embedding",
+        "layers",
+    ]
     cost = json.loads(out.read_text())
     assert cost["format"] == "dhp.cost/1"
     report = dhp(*words, "--ranks", "6", "--output-format", "json").json()
     assert report["cost"] == cost
     assert report["parameters"] == sum(row["parameters"] for row in report["modules"]) == 2127532032
+    for per in ("patch", "patch pair"):
+        rows = [row[name]["seconds"] for row in report["modules"] if row["per"] == per for name in PASSES]
+        assert sum(rows) == pytest.approx(cost[per.replace(" ", "_") + "_s"], rel=1e-12)
     for per, field in (("token", "token_s"), ("pair", "pair_s"), ("sequence", "sequence_step_s"), ("step", "step_s")):
         rows = [row for row in report["modules"] if row["per"] == per]
         assert sum(row["forward"]["seconds"] for row in rows) == pytest.approx(cost["forward"][field], rel=1e-12)
@@ -542,158 +509,3 @@ def test_cluster_presets(files: dict[str, Path]) -> None:
     unknown = dhp("plan", *words, "--cluster", "h100")
     assert unknown.code == 2
     assert unknown.err.startswith("dhp: error: h100: is neither a file nor a preset; presets: a100-8x8, ")
-
-
-# --- the program itself
-
-
-def test_help_and_version() -> None:
-    for words in (["--help"], ["help"]):
-        result = dhp(*words)
-        assert result.code == 0
-        for command in ("plan", "check", "explain", "compare", "cost"):
-            assert f"\n  {command} " in result.out
-    assert dhp("plan", "--help").code == 0
-    assert dhp("--version").out.startswith("dhp ")
-    nothing = dhp()
-    assert nothing.code == 2
-    assert nothing.out == ""
-    assert "Usage" in nothing.err
-
-
-def test_unknown_command_lists_the_known_ones() -> None:
-    result = dhp("plam")
-    assert result.code == 2
-    assert '"plam" is not a command' in result.err
-    assert "plan, check, explain, compare, cost" in result.err
-    assert dhp("../plan").code == 2
-
-
-def write_script(path: Path, text: str) -> None:
-    path.write_text(f'#!/bin/sh\necho {text} "$@"\nexit 7\n')
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-
-
-def test_external_commands(tmp_path: Path) -> None:
-    beside, on_path = tmp_path / "bin", tmp_path / "path"
-    beside.mkdir()
-    on_path.mkdir()
-    binary = beside / "dhp"
-    shutil.copy2(DHP, binary)
-    path = f"{on_path}:{os.environ['PATH']}"
-
-    write_script(on_path / "dhp-greet", "from PATH")
-    result = dhp("greet", "--loud", "a b", binary=binary, path=path)
-    assert (result.code, result.out) == (7, "from PATH --loud a b\n")
-
-    write_script(beside / "dhp-greet", "from beside")
-    assert dhp("greet", binary=binary, path=path).out == "from beside\n"
-
-    write_script(on_path / "dhp-plan", "shadow")
-    assert "Usage" in dhp("plan", "--help", binary=binary, path=path).out
-
-    (on_path / "dhp-notes").write_text("not a program")
-    assert dhp("notes", binary=binary, path=path).code == 2
-
-    assert "\n  train " not in dhp("--help", binary=binary).out
-    write_script(beside / "dhp-train", "training")
-    assert "\n  train " in dhp("--help", binary=binary).out
-    assert "greet" in dhp("plam", binary=binary).err
-
-
-def test_tokens_of_media() -> None:
-    result = dhp("tokens", "--model", "qwen3-vl", "--image", "1280x720", "--video", "1280x720x30.0s@30",
-                 "--output-format", "json").json()  # fmt: skip
-    assert result["sampling"] == "qwen-vl-utils"
-    image, video = result["media"]
-    assert (image["tokens"], image["patches"], image["marker_tokens"], image["all_tokens"]) == (880, 3520, 2, 882)
-    assert image["grid"] == {"frames": 1, "height": 44, "width": 80}
-    assert (video["frames"], video["total_frames"], video["tokens"]) == (60, 900, 21600)
-    assert (video["marker_tokens"], video["timestamp_tokens"]) == (60, 200)
-    assert result["total"]["all_tokens"] == 882 + 21600 + 260
-    as_hf = ["tokens", "--model", "qwen3-vl", "--sampling", "hf", "--output-format", "json"]
-    assert dhp(*as_hf, "--video", "1280x720x900f").json()["media"][0]["tokens"] == 11700
-    fewer = dhp(*as_hf, "--video", "1280x720x900f", "--fps", "0.5", "--max-pixels", "100000").json()["media"][0]
-    assert fewer["frames"] == 15
-    assert fewer["grid"]["height"] * fewer["grid"]["width"] * 256 <= 100000
-    tiles = dhp("tokens", "--model", "internvl3-8b", "--image", "1280x720", "--output-format", "json").json()
-    assert tiles["media"][0]["tiles"] == {"columns": 4, "rows": 2, "thumbnail": True, "count": 9}
-    text = dhp("tokens", "--model", "internvl", "--image", "1280x720", "--image", "512x512").out
-    assert "4x2 tiles and a thumbnail" in text
-    assert "total" in text
-
-
-def test_tokens_by_a_checkpoint_folder(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
-    (tmp_path / "preprocessor_config.json").write_text('{"patch_size": 14, "min_pixels": 3136, "max_pixels": 200704}')
-    result = dhp("tokens", "--model", tmp_path, "--image", "1280x720", "--output-format", "json").json()
-    assert (result["model"], result["sampling"]) == ("qwen2.5-vl", "hf")
-    assert result["media"][0]["tokens"] == 12 * 21  # 1280 x 720 over 2.143: 597.3 x 336, in whole 28
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ((), "expected --image 1280x720 or --video"),
-        (("--image", "12x"), '--image: found "12x", expected WIDTHxHEIGHT'),
-        (("--image", "0x5"), "--image: 0x5: image: width: found 0"),
-        (("--video", "320x240"), '--video: found "320x240", expected WIDTHxHEIGHTxLENGTH@FPS'),
-        (("--video", "320x240x30@30"), "expected WIDTHxHEIGHTxLENGTH@FPS"),
-        (("--video", "320x240x30s@0"), "fps of the file: found 0"),
-        (("--video", "320x240x0.01s@30"), "frames"),
-        (("--image", "9x9", "--sampling", "internvl-chat"), "which knows no qwen3-vl"),
-        (("--image", "9x9", "--max-tiles", "3"), "is not for Qwen-VL"),
-        (("--video", "9x9x9s", "--fps", "1", "--frames", "8"), "excludes"),
-    ],
-)
-def test_tokens_bad_input(options: tuple[str, ...], message: str) -> None:
-    result = dhp("tokens", "--model", "qwen3-vl", *options)
-    assert (result.code, result.out) == (2, "")
-    assert message in result.err
-
-
-def test_dataset_batches(tmp_path: Path) -> None:
-    out = tmp_path / "batch.json"
-    options = ["dataset", "--name", "msrvtt", "--model", "qwen3-vl", "--count", "64", "--output-format", "json"]
-    summary = dhp(*options, "--seed", "7", "-o", out).json()
-    batch = json.loads(out.read_text())
-    assert batch["format"] == "dhp.batch/1"
-    tokens = [sequence["tokens"] for sequence in batch["sequences"]]
-    assert len(tokens) == summary["samples"] == 64
-    assert summary["total"]["tokens"] == sum(tokens)
-    assert (summary["tokens"]["min"], summary["tokens"]["max"]) == (min(tokens), max(tokens))
-    assert summary["tokens"]["percentiles"]["p50"] == sorted(tokens)[31]
-    for histogram, values in (("tokens", tokens), ("duration_s", None)):
-        bins = summary[histogram]["histogram"]
-        assert sum(entry["count"] for entry in bins) == 64
-        if values:
-            assert [e["count"] for e in bins] == [sum(e["from"] <= v < e["to"] for v in values) for e in bins]
-    first = out.read_bytes()
-    dhp(*options, "--seed", "7", "-o", out)
-    assert out.read_bytes() == first
-    dhp(*options, "--seed", "8", "-o", out)
-    assert out.read_bytes() != first
-    text = dhp(*options[:-2]).out
-    assert "clip length" in text
-    assert "█" in text
-
-
-def test_dataset_of_a_file(tmp_path: Path, files: dict[str, Path]) -> None:
-    index = tmp_path / "clips.csv"
-    index.write_text("path,duration_s,width,height,fps,text_tokens\na.mp4,30,1280,720,30,5\nb.jpg,0,1280,720,30,7\n")
-    options = ["dataset", "--name", index, "--output-format", "json"]
-    result = dhp(*options, "-o", files["batch"])
-    assert result.code == 2
-    assert "--model: is missing" in result.err
-    summary = dhp(*options, "--model", "qwen3-vl", "-o", files["batch"]).json()
-    assert summary["samples"] == 2
-    assert summary["duration_s"]["count"] == 1
-    sequences = json.loads(files["batch"].read_text())["sequences"]
-    assert [s["tokens"] for s in sequences] == [21600 + 260 + 5, 882 + 7]
-    assert dhp(*options, "--model", "qwen3-vl", "--count", "5").json()["samples"] == 5
-    index.write_text("tokens,patches\n500,0\n800,3200\n")
-    assert dhp(*options, "-o", files["batch"]).json()["model"] is None
-    assert dhp("plan", *inputs(files)).code == 0
-    index.write_text("tokens,patches\n500,0\n800\n")
-    assert "clips.csv: line 3: found 1 cells, expected 2" in dhp(*options).err
-    assert '--name: found "msvd", expected msrvtt' in dhp("dataset", "--name", "msvd").err

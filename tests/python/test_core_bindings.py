@@ -38,7 +38,7 @@ def test_every_name_of_the_headers_is_there() -> None:
     otherwise = {
         "to_string", "parse_schedule", "parse_exchange",  # enum names
         "Load", "load_of", "GroupShape", "shape_of", "consecutive_shape",  # lists of sequences and of ranks
-        "CostOptions", "PlanOptions", "set_option", "option_text",  # keywords
+        "CostOptions", "PlanOptions", "FitOptions", "SimulateOptions", "set_option", "option_text",  # keywords
         "PlanResult",  # Plan | Infeasible
         "Rank",  # int
         "kMaxRanks",
@@ -146,6 +146,8 @@ def test_task_seconds_and_memory_follow_the_formulas() -> None:
         took = core.task_seconds(framed, CLUSTER, [core.Sequence(0, 100, 12, 4)], list(range(degree)))
         rest = core.task_seconds(framed, CLUSTER, [core.Sequence(0, 100)], list(range(degree)))
         assert took - rest == pytest.approx(vision_s, rel=1e-9)
+    vision = core.vision_seconds(framed, [core.Sequence(0, 100, 12, 4)])
+    assert (vision.work_s, vision.frame_s, vision.on(2), vision.on(8)) == (48, 16, 24, 16)
     assert core.terms_of(framed) == core.TermSeconds(patch_s=2.0, patch_pair_s=0.5)
     assert core.min_degree(COST, CLUSTER, core.Sequence(0, 3000)) == 1
     assert core.min_degree(COST, CLUSTER, core.Sequence(0, 3001)) == 2
@@ -362,5 +364,34 @@ def test_stubs_are_installed_with_the_module() -> None:
     assert (folder / "py.typed").exists()
     stub = (folder / "_core" / "__init__.pyi").read_text()
     assert "def plan_batch(" in stub
-    assert "\nfrom . import qwen_vl" in stub
+    assert re.search(r"\nfrom \. import .*\bqwen_vl\b", stub)
     assert "def image_grid(" in (folder / "_core" / "qwen_vl.pyi").read_text()
+
+
+def test_simulate_as_the_command_does() -> None:
+    batch = batch_of(3000, 200, 1500, 70, 900, 9000)
+    cluster = core.Cluster(2, 3, 4e9, LINK, LINK, node_bandwidth_bytes_per_s=2e9, switch_bandwidth_bytes_per_s=3e9)
+    assert core.parse_cluster(core.to_json(cluster), "copy") == cluster
+    cost = core.parse_cost_model(core.to_json(COST), "copy")
+    cost.gradient_bytes, cost.optimizer_s = 2e9, 0.25
+    assert core.parse_cost_model(core.to_json(cost), "copy") == cost != COST
+    plan = core.plan_batch(batch, cluster, cost, schedule="free")
+    assert isinstance(plan, core.Plan)
+    simulation = core.simulate(plan, batch, cluster, cost, steps=3, noise=0.1, planning_s=0.5, record=True)
+    step = simulation.steps[0]
+    assert step.tasks_end_s < step.reduce_end_s < step.optimizer_end_s == step.seconds
+    assert step.optimizer_end_s - step.reduce_end_s == pytest.approx(0.25)
+    for rank in step.ranks:
+        spent = rank.compute_s + rank.idle.total_s() + rank.reduce_s + rank.optimizer_s
+        assert spent == pytest.approx(step.seconds)
+    assert {segment.kind for segment in step.segments} >= {core.Segment.Kind.linear, core.Segment.Kind.block}
+    assert {span.kind for span in core.rank_spans(plan, cluster, step)} >= {core.ResultSpan.Kind.compute}
+    assert max(point.bytes for point in core.memory_over_time(plan, batch, cost, step)) <= 3e9
+    result = core.to_result(simulation, plan, batch, cluster, cost)
+    written = json.loads(core.to_json(result))
+    assert [one["tasks_s"] for one in written["steps"]] == [one.tasks_end_s for one in simulation.steps]
+    assert json.loads(core.chrome_trace(simulation, plan, batch, cluster, cost))["traceEvents"]
+    assert json.loads(core.rank_trace(simulation, plan, cluster, 4))["distributedInfo"]["rank"] == 4
+    assert core.rank_trace_name(4) == "rank-00004.json"
+    with pytest.raises(ValueError, match="noise"):
+        core.simulate(plan, batch, cluster, cost, noise=2.0)

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_cli import DHP, GOOD_BATCH, GOOD_COST, changed, dhp
+
+from command_line import DHP, GOOD_BATCH, GOOD_COST, changed, dhp
+from dhp.report.summary import summarize
+from dhp.result import read_result
 
 CLUSTER = {
     "format": "dhp.cluster/1",
@@ -90,6 +93,18 @@ def test_noise_is_seeded(inputs: list[str | Path]) -> None:
     assert "noise 0.10, seed 7" in text
 
 
+def test_a_plan_for_another_network_is_predicted_anew(tmp_path: Path) -> None:
+    words = write_inputs(tmp_path, batch=BATCH, cluster=CLUSTER, cost=COST)
+    slow = tmp_path / "slow.json"
+    slow.write_text(json.dumps(changed(CLUSTER, ("inter_node", "bandwidth_bytes_per_s"), 1e8)))
+    planned = ["--batch", tmp_path / "batch.json", "--cost", tmp_path / "cost.json", "--plan", tmp_path / "plan.json"]
+    assert dhp("plan", *planned[:4], "--cluster", slow, "-o", tmp_path / "plan.json").code == 0
+    ours = dhp("simulate", *words, "--plan", tmp_path / "plan.json", "--output-format", "json").json()
+    theirs = dhp("simulate", *planned, "--cluster", slow, "--output-format", "json").json()
+    assert theirs["predicted_s"] == json.loads((tmp_path / "plan.json").read_text())["predicted"]["makespan_s"]
+    assert ours["predicted_s"] < theirs["predicted_s"]
+
+
 def test_an_empty_batch_takes_no_time(tmp_path: Path) -> None:
     words = write_inputs(tmp_path, batch={"format": "dhp.batch/1", "sequences": []}, cluster=CLUSTER, cost=GOOD_COST)
     assert dhp("plan", *words, "-o", tmp_path / "plan.json").code == 0
@@ -104,12 +119,15 @@ def test_an_empty_batch_takes_no_time(tmp_path: Path) -> None:
 
 def test_the_result_file_says_the_same(inputs: list[str | Path], tmp_path: Path) -> None:
     file = tmp_path / "result.json"
-    said = dhp("simulate", *inputs, "--steps", "3", "--noise", "0.1", "--result", file, "--output-format", "json").json()
+    said = dhp(
+        "simulate", *inputs, "--steps", "3", "--noise", "0.1", "--result", file, "--output-format", "json"
+    ).json()
     result = json.loads(file.read_text())
     assert result["format"] == "dhp.result/1"
     assert (result["kind"], result["clock"], result["schedule"]) == ("simulated", "simulated", "paper")
     assert (result["ranks"], result["ranks_per_node"]) == (9, 3)
     assert [step["seconds"] for step in result["steps"]] == [step["seconds"] for step in said["steps"]]
+    assert [step["tasks_s"] for step in result["steps"]] == [step["tasks_end_s"] for step in said["steps"]]
     assert all(step["tokens"] == sum(s["tokens"] for s in BATCH["sequences"]) for step in result["steps"])
     assert all(step["lower_bound_s"] < step["predicted_s"] for step in result["steps"])
     tasks = [task for task in result["tasks"] if task["step"] == 2]
@@ -118,6 +136,16 @@ def test_the_result_file_says_the_same(inputs: list[str | Path], tmp_path: Path)
     assert sorted(result["lengths"]) == sorted(s["tokens"] for s in BATCH["sequences"])
     assert max(result["memory"]["peak_bytes"]) <= result["memory"]["budget_bytes"]
     assert {point["rank"] for point in result["memory"]["over_time"]} <= set(range(8))
+
+
+def test_a_report_reads_what_was_simulated(inputs: list[str | Path], tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    assert dhp("simulate", *inputs, "--steps", "4", "--noise", "0.1", "--planning-s", "0.5", "--result", file).code == 0
+    [summary] = summarize([read_result(str(file))])
+    assert summary.planning_s == 0.5
+    assert summary.step_errors is not None and summary.step_errors.count == 4
+    assert summary.over_bound is not None
+    assert 0 < summary.over_bound < summary.step_s / summary.lower_bound_s - 1, "the bound is of the tasks"
 
 
 def test_spans_of_the_timeline_are_the_idle_time(inputs: list[str | Path], tmp_path: Path) -> None:
@@ -265,6 +293,8 @@ def test_a_sweep_shows_its_progress_on_a_terminal(tmp_path: Path) -> None:
         (["--steps", "0"], "--steps"),
         (["--planning-s", "-1"], "--planning-s"),
         (["--sweep"], "--plan"),
+        (["--max-degree", "2"], "--max-degree: is for --sweep"),
+        (["--schedules", "free"], "--schedules: is for --sweep"),
         (["--trace", "/proc/nowhere/t.json"], "/proc/nowhere/t.json"),
         (["--trace", "/proc/nowhere/"], "/proc/nowhere/"),
         (["--batch", "another.json"], "--batch"),

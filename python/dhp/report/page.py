@@ -205,7 +205,9 @@ def _notes(summaries: list[Summary]) -> str:
             names = ", ".join(s.label for s in summaries if s.clock == clock)
             said.append(f"Times of {names} are {CLOCKS[clock]}.")
     if any(s.over_bound is not None for s in summaries):
-        said.append("Over bound: how much longer a step took than a bound, by the cost file, that no plan beats.")
+        said.append(
+            "Over bound: how much longer the tasks of a step took than a bound, by the cost file, that no plan beats."
+        )
     return html.escape(" ".join(said))
 
 

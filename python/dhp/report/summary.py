@@ -59,7 +59,7 @@ class Summary:
     step_least_s: float
     step_most_s: float
     lower_bound_s: float | None
-    over_bound: float | None  # step / bound - 1
+    over_bound: float | None  # tasks (the whole step where these are not known) / bound - 1
     idle_share: float | None
     idle_shares: dict[str, float]  # a cause
     other_work_share: float | None  # gradients and optimizer, in the step of the timeline
@@ -174,7 +174,7 @@ def _summary(result: Result, label: str) -> Summary:
         step_least_s=min(step.seconds for step in counted),
         step_most_s=max(step.seconds for step in counted),
         lower_bound_s=bound / len(counted) if bound else None,
-        over_bound=seconds / bound - 1 if bound else None,
+        over_bound=sum(_tasks_s(step) for step in counted) / bound - 1 if bound else None,
         idle_share=sum(shares.values()) if shares else None,
         idle_shares=shares,
         other_work_share=_other_work_share(result),
@@ -188,6 +188,11 @@ def _summary(result: Result, label: str) -> Summary:
         counted=counted,
         workload=(result.ranks, result.kind, result.clock, tuple((step.step, step.tokens) for step in counted)),
     )
+
+
+def _tasks_s(step: Step) -> float:
+    """What predictions and bounds are of; the whole step where that is not known."""
+    return step.seconds if step.tasks_s is None else step.tasks_s
 
 
 def _sum(values: Any) -> Any:
@@ -238,11 +243,7 @@ def step_errors(counted: list[Step]) -> Errors | None:
 
 def step_pairs(counted: list[Step]) -> np.ndarray:
     """[n, 2] predicted and actual seconds of the steps that have both."""
-    pairs = [
-        (step.predicted_s, step.seconds if step.tasks_s is None else step.tasks_s)
-        for step in counted
-        if step.predicted_s is not None
-    ]
+    pairs = [(step.predicted_s, _tasks_s(step)) for step in counted if step.predicted_s is not None]
     return np.array(pairs, dtype=np.float64).reshape(-1, 2)
 
 
@@ -276,10 +277,13 @@ def verdict(result: Result, summary: Summary) -> str:
 
 def _step_sentence(summary: Summary) -> str:
     text = f"A step takes {seconds_text(summary.step_s)}"
+    tasks_s = sum(map(_tasks_s, summary.counted)) / len(summary.counted)
     if summary.over_bound is None:
         return text + "."
     if summary.over_bound < 0:
         return text + f", {percent(-summary.over_bound)} below what the plan's bound says: the cost file is too high."
+    if seconds_text(tasks_s) != seconds_text(summary.step_s):
+        text += f", its tasks {seconds_text(tasks_s)}"
     return text + f", {percent(summary.over_bound)} above the bound that no plan beats."
 
 
@@ -299,10 +303,10 @@ def _limit_sentence(summary: Summary) -> str:
     said = {f"{percent(share)} of all rank time is lost {_lost(cause)}: {REMEDIES[cause]}.": share
             for cause, share in summary.idle_shares.items()}  # fmt: skip
     said[f"Gradients and optimizer take {percent(other)}: larger batches share that among more tokens."] = other
-    if summary.over_bound is not None:
+    if summary.lower_bound_s:
         # What is left when waits and the update are taken away, in seconds as estimated, against the bound.
         estimate = 1 + summary.task_errors.bias if summary.task_errors else 1.0
-        longer = (1 - summary.idle_share - other) * (1 + summary.over_bound) * estimate - 1
+        longer = (1 - summary.idle_share - other) * summary.step_s / summary.lower_bound_s * estimate - 1
         said[
             f"Tasks compute {percent(longer)} longer than the bound counts: groups are wider than they need to be."
         ] = longer

@@ -1,0 +1,51 @@
+"""What tests of the command line share: the program, good files, and changes to them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+CASES = ROOT / "data" / "cases"
+DHP = os.environ.get("DHP_BINARY") or str(Path(sys.executable).parent / "dhp")
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+def dhp(*arguments: str | Path, binary: str | Path = DHP, path: str | None = None) -> Result:
+    env = dict(os.environ) if path is None else dict(os.environ, PATH=path)
+    words = [str(binary), *map(str, arguments)]
+    done = subprocess.run(words, capture_output=True, text=True, env=env, timeout=60, check=False)
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+GOOD_BATCH = {"format": "dhp.batch/1", "sequences": [{"id": i, "tokens": 500 + 300 * i} for i in range(12)]}
+GOOD_CLUSTER = json.loads((CASES / "cluster_910b_1x6.json").read_text())
+GOOD_COST = json.loads((CASES / "cost_qwen3-vl-8b_8192.json").read_text())
+
+
+def inputs(files: dict[str, Path]) -> list[str | Path]:
+    return [word for name in ("batch", "cluster", "cost") for word in (f"--{name}", files[name])]
+
+
+def changed(document: dict[str, Any], place: tuple[str | int, ...], value: Any) -> dict[str, Any]:
+    """A copy with one value replaced."""
+    document = json.loads(json.dumps(document))
+    inner: Any = document
+    for step in place[:-1]:
+        inner = inner[step]
+    inner[place[-1]] = value
+    return document

@@ -1,0 +1,225 @@
+"""The page of `dhp report`, in a real browser where there is one."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from browser import Page, browser_page, find_browser
+from dhp.report import cli
+from dhp.report.page import figures
+from dhp.report.page import page as make_page
+from dhp.report.summary import summarize
+from dhp.result import read_result
+from made_results import write_results
+from small_result import SMALL, parsed
+
+
+def test_figures_are_what_plotly_knows(tmp_path: Path) -> None:
+    """plotly's Python classes know every attribute that plotly.js does, and refuse others."""
+    graph_objects = pytest.importorskip("plotly.graph_objects")
+    results = [read_result(file) for n in (8, 16) for file in write_results(tmp_path, n, ["free", "static:4"], steps=2)]
+    drawn, left_out = figures(results, summarize(results))
+    assert not left_out
+    named = {"INK": "#000000", "QUIET": "#999999"}  # set by page.js
+    for figure in drawn.values():
+        text = json.dumps(figure)
+        for name, colour in named.items():
+            text = text.replace(f'"{name}"', f'"{colour}"')
+        graph_objects.Figure(json.loads(text))
+
+
+def test_names_cannot_break_out_of_the_page() -> None:
+    name = "</script><script>alert(1)</script> & <b>"
+    results = [parsed(SMALL | {"name": name}), parsed(SMALL | {"name": "{{DATA}}"})]
+    text, _ = make_page(results, summarize(results))
+    assert "alert(1)</script>" not in text
+    assert text.count("{{DATA}}") > 0, "a name is no placeholder"
+
+
+needs_browser = pytest.mark.skipif(find_browser() is None, reason="no Chromium on this machine")
+
+# Sections and the traces in each of them; checked against what the browser drew.
+TRACES = """Object.fromEntries([...document.querySelectorAll("section .js-plotly-plot")].map((chart) => {
+  const marks = chart.querySelectorAll(".scatterlayer .trace path, .barlayer .point path, .boxlayer path.box").length;
+  const box = chart.querySelector(".plot, .bglayer").getBoundingClientRect();
+  return [chart.closest("section").id, {traces: chart.data.length, marks, width: box.width, height: box.height}];
+}))"""
+OVERLAPS = """(() => {
+  const boxes = [...document.querySelectorAll("header, section")].map((e) => e.getBoundingClientRect());
+  const bad = [];
+  for (const a of boxes) for (const b of boxes) {
+    const across = a.left < b.right - 1 && b.left < a.right - 1;
+    if (a !== b && across && a.top < b.bottom - 1 && b.top < a.bottom - 1) bad.push(a.top);
+  }
+  for (const chart of document.querySelectorAll(".js-plotly-plot")) {
+    const id = chart.closest("section").id;
+    const area = chart.querySelector(".nsewdrag").getBoundingClientRect();
+    const legend = chart.querySelector("g.legend .bg");
+    if (legend && legend.getBoundingClientRect().bottom > area.top + 1) bad.push(`${id}: legend over the chart`);
+    if (chart.scrollHeight > chart.closest("section").clientHeight) bad.push(`${id}: higher than its section`);
+    if (area.height < 40 || area.width < 100) bad.push(`${id}: no room`);
+  }
+  if (document.documentElement.scrollWidth > window.innerWidth) bad.push("wider than the window");
+  return bad;
+})()"""
+AREA = """(() => { const box = document.querySelector("#timeline .nsewdrag").getBoundingClientRect();
+  return [box.left, box.top, box.width, box.height]; })()"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Any:
+    with browser_page() as page:
+        yield page
+
+
+@pytest.fixture(autouse=True)
+def no_old_problems(request: pytest.FixtureRequest) -> None:
+    if "browser" in request.fixturenames:
+        request.getfixturevalue("browser").problems.clear()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """many.html: five schedules on 64 ranks, two on 16 and 32; wide.html: 1,024 ranks; small.html; bare.html."""
+    folder = tmp_path_factory.mktemp("pages")
+    files = write_results(folder, 64, ["free", "lockstep", "paper", "balanced-static:4", "static:4"])
+    files += write_results(folder, 16, ["free", "static:4"]) + write_results(folder, 32, ["free", "static:4"])
+    cli.report([str(file) for file in files], str(folder / "many.html"))
+    wide = write_results(folder, 1024, ["free", "static:8"], steps=2)
+    cli.report([str(file) for file in wide], str(folder / "wide.html"))
+    (folder / "small.json").write_text(json.dumps(SMALL | {"name": "</script><i>small</i>"}))
+    cli.report([str(folder / "small.json")], str(folder / "small.html"))
+    bare = {key: SMALL[key] for key in ("format", "kind", "name", "schedule", "ranks", "clock")}
+    (folder / "bare.json").write_text(json.dumps(bare | {"steps": [{"step": 1, "seconds": 2.0}]}))
+    cli.report([str(folder / "bare.json")], str(folder / "bare.html"))
+    return folder
+
+
+@needs_browser
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_every_chart_is_drawn(browser: Page, pages: Path, width: int, dark: bool) -> None:
+    browser.open(pages / "many.html", width=width, dark=dark)
+    drawn = browser.value(TRACES)
+    assert {key: chart["traces"] for key, chart in drawn.items() if key != "timeline"} == {
+        "idle": 4,
+        "speedup": 1,
+        "scaling": 2,
+        "tasks": 1 + 9,
+        "steps": 1 + 9,
+        "planning": 9,
+        "lengths": 3,
+        "memory": 9,
+        "memory_over_time": 9,
+    }
+    for key, chart in drawn.items():
+        assert chart["marks"] >= chart["traces"] - 1, key  # an empty cause of idleness has no bars
+        assert chart["width"] > 100 and chart["height"] > 40, key
+    kinds = set(browser.value("document.querySelector('#timeline .chart').data.map((trace) => trace.name)"))
+    assert kinds >= {"computing alone", "in groups of 2 to 3", "of 4 to 7", "waiting for a transfer", "no task"}
+    assert browser.value(OVERLAPS) == []
+    assert browser.value("document.querySelector('#left-out')") is None
+    paper = browser.value("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, paper.removeprefix("rgb(").rstrip(")").split(","))) < 384) == dark
+    ink = browser.value("document.querySelector('#idle .chart').layout.font.color")
+    assert ink == ("#e6e9ef" if dark else "#1d2330")
+    assert browser.problems == []
+
+
+@needs_browser
+@pytest.mark.parametrize("name", ["many", "wide"])
+def test_the_timeline_zooms_to_what_was_dragged_over(browser: Page, pages: Path, name: str) -> None:
+    browser.open(pages / f"{name}.html")
+    chart = "document.querySelector('#timeline .chart')"
+    full = browser.value(f"{chart}.layout.xaxis.range")
+    full_ranks = browser.value(f"{chart}.layout.yaxis.range")
+    browser.value("window.scrollTo(0, document.querySelector('#timeline').offsetTop)")
+    left, top, width, height = browser.value(AREA)
+    browser.drag((left + 0.2 * width, top + 0.25 * height), (left + 0.6 * width, top + 0.75 * height))
+    browser.wait(f"{chart}.layout.xaxis.range[0] > 0.1")
+    span = full[1] - full[0]
+    assert browser.value(f"{chart}.layout.xaxis.range") == pytest.approx(
+        [full[0] + 0.2 * span, full[0] + 0.6 * span], abs=0.02 * span
+    )
+    rows = full_ranks[0] - full_ranks[1]
+    assert browser.value(f"{chart}.layout.yaxis.range") == pytest.approx(
+        [full_ranks[1] + 0.75 * rows, full_ranks[1] + 0.25 * rows], abs=0.04 * rows
+    )
+    # Only what is in view is drawn: nothing ends before it.
+    ends = f"Math.min(...{chart}.data.flatMap((t) => t.x.filter((_, i) => i % 5 === 1)))"
+    browser.wait(f"{ends} > {full[0] + 0.15 * span}")
+
+    browser.value(f"Plotly.relayout({chart}, {{'xaxis.range': [1, 2]}}).then(() => 1)")
+    browser.wait(f"{chart}._fullLayout.xaxis.range[1] === 2")
+    browser.value(f"Plotly.relayout({chart}, {{'xaxis.autorange': true}}).then(() => 1)")
+    browser.wait(f"{chart}.layout.xaxis.range[1] === {full[1]}")
+    assert browser.problems == []
+
+
+@needs_browser
+def test_pointing_at_a_bar_names_its_task(browser: Page, pages: Path) -> None:
+    browser.open(pages / "small.html")
+    browser.value("window.scrollTo(0, document.querySelector('#timeline').offsetTop)")
+    left, top, width, height = browser.value(AREA)
+
+    def tip(rank: int, time_s: float) -> str:
+        browser.move((left + time_s / 4.0 * width, top + (rank + 0.5) / 2 * height))
+        return browser.value("document.getElementById('tip').hidden ? '' : document.getElementById('tip').textContent")
+
+    assert tip(0, 1.0) == (
+        "rank 0: computing alone\n2 s, from 0 s\ntask 1, 1 rank, 3 sequences, 300 tokens\npredicted 2.2 s, was 2 s"
+    )
+    assert tip(1, 2.6).startswith("rank 1: in groups of 2 to 3\n1.25 s, from 2 s\ntask 0, 2 ranks")
+    assert tip(1, 0.25).startswith("rank 1: waiting for a peer")
+    assert tip(1, 1.0) == "rank 1: no task\n1.5 s, from 0.5 s"
+    assert browser.value("document.querySelector('header').innerText").startswith("</script><i>small</i>: 5.00 s")
+    assert browser.problems == []
+
+
+@needs_browser
+def test_another_result_can_be_chosen(browser: Page, pages: Path) -> None:
+    browser.open(pages / "many.html")
+    chart = "document.querySelector('#timeline .chart')"
+    shown = f"{chart}.layout.annotations.map((note) => note.text)"
+    assert browser.value(shown) == ["free, 64 ranks", "static:4, 64 ranks"]
+    choose = """((n, label) => { const select = document.querySelectorAll('#timeline select')[n];
+      select.value = [...select.options].find((option) => option.text === label).value;
+      select.dispatchEvent(new Event('change')); })"""
+    browser.value(f"{choose}(0, 'static:4, 16 ranks')")
+    browser.wait(f"{shown}[0] === 'static:4, 16 ranks'")
+    browser.value(f"{choose}(1, 'nothing')")
+    browser.wait(f"{shown}.length === 0")
+    assert browser.value(f"{chart}.layout.yaxis.range") == [15.5, -0.5]
+    assert browser.problems == []
+
+
+@needs_browser
+def test_a_bare_result_says_what_is_not_shown(browser: Page, pages: Path) -> None:
+    browser.open(pages / "bare.html")
+    assert browser.value("document.querySelectorAll('.js-plotly-plot').length") == 0
+    assert browser.value("document.querySelectorAll('#left-out li').length") == 10
+    assert browser.problems == []
+
+
+@needs_browser
+def test_the_theme_follows_the_system(browser: Page, pages: Path) -> None:
+    browser.open(pages / "small.html", dark=False)
+    browser.theme(dark=True)
+    browser.wait("document.querySelector('#idle .chart').layout.font.color === '#e6e9ef'")
+    assert browser.problems == []
+
+
+def test_big_results_stay_readable(tmp_path: Path) -> None:
+    """The page of 1,024 ranks is not much larger than plotly.js itself, and no trace is one span."""
+    from plotly.offline import get_plotlyjs
+
+    files = write_results(tmp_path, 1024, ["free"], steps=1)
+    results = [read_result(file) for file in files]
+    text, _ = make_page(results, summarize(results))
+    spans = results[0].timeline.spans["rank"].size if results[0].timeline else 0
+    assert spans > 8000
+    assert len(text) - len(get_plotlyjs()) < 100 * spans
+    assert math.isclose(sum(results[0].lengths), results[0].steps[0].tokens)  # type: ignore[arg-type]
