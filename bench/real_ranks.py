@@ -1,7 +1,7 @@
 """Real training tasks on local ranks: what each schedule's step takes, and what its plan predicted.
 
     python bench/real_ranks.py                            # 4 ranks, the demo's data; static, paper, free
-    python bench/real_ranks.py --ranks 8 --media long     # 8 ranks, clips of up to 79 s; balanced static too
+    python bench/real_ranks.py --ranks 8 --media long     # 8 ranks, clips of up to 79 s; more schedules
 
 Every rank is a process of one thread over Gloo. Each batch is planned by every schedule, and its tasks are run, forward
 and backward, by all of them in turn, `--repeats` times, so that all meet the same load. The step time is *emulated*:
@@ -20,6 +20,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,9 @@ from dhp._core import (
     read_cost_model,
     replay,
     terms_of,
+    to_json,
 )
-from dhp.dataset import Dataset
+from dhp.dataset import Dataset, Share
 from dhp.demo.prepare import prepare
 from dhp.launch import run_local
 from dhp.local import local_cluster
@@ -51,12 +53,11 @@ from dhp.runtime import Run
 
 DEMO, LONG = Path("build/demo"), Path("build/long")
 CAPACITY = {"demo": 512, "long": 1024}
-SCHEDULES = {"demo": ["static", "paper", "free"], "long": ["static", "balanced-static", "paper", "free"]}
+SCHEDULES = {"demo": ["static", "paper", "free"], "long": ["static", "balanced-static", "paper", "lockstep", "free"]}
 
 
-def run_plan(plan: Plan, data: Dataset, adapter: Adapter, valid_tokens: int, run: Run) -> np.ndarray:
+def run_plan(plan: Plan, share: Share, adapter: Adapter, valid_tokens: int, run: Run) -> np.ndarray:
     """CPU seconds of every task on its slowest member."""
-    share = data.read_share(plan, run.rank)
     seconds = torch.zeros(len(plan.tasks), dtype=torch.float64)
     run.barrier()
     for task in runtime.tasks(plan, run):
@@ -85,24 +86,41 @@ def work(options: argparse.Namespace) -> int:
     for step in range(-1, options.batches):
         batch = data.batch(max(step, 0), options.batch_size, seed=options.seed)
         plans = {s: runtime.plan(batch, cluster, cost, schedule=s, run=run) for s in options.schedules}
+        shares = {s: data.read_share(plan, run.rank) for s, plan in plans.items()}
+        valid = data.label_tokens(batch)
         taken: dict[str, list[np.ndarray]] = {schedule: [] for schedule in options.schedules}
         for repeat in range(options.repeats if step >= 0 else 1):
             turn = (repeat + step + 1) % len(options.schedules)
             for schedule in [*options.schedules[turn:], *options.schedules[:turn]]:
-                taken[schedule].append(run_plan(plans[schedule], data, adapter, data.label_tokens(batch), run))
+                taken[schedule].append(run_plan(plans[schedule], shares[schedule], adapter, valid, run))
         if step < 0:
             continue
-        for schedule, plan in plans.items():
-            rows.append(judge(step, schedule, plan, batch, cost, np.median(taken[schedule], axis=0)))
         if run.rank == 0:
+            for schedule, plan in plans.items():
+                row = judge(step, schedule, plan, batch, cost, np.median(taken[schedule], axis=0))
+                rows.append({**row, "simulated_s": simulate(plan, batch, cluster, cost)})
             done = " | ".join(f"{r['schedule']} {r['emulated_s']:.2f} s" for r in rows[-len(plans) :])
             print(f"batch {step + 1}/{options.batches}: {done}", file=sys.stderr, flush=True)
+            if options.output:
+                Path(options.output).write_text(json.dumps(rows, indent=1))
     if run.rank == 0:
         report(options, rows, cluster)
-        if options.output:
-            Path(options.output).write_text(json.dumps(rows, indent=1))
     run.close()
     return 0
+
+
+def simulate(plan: Plan, batch: Batch, cluster: Cluster, cost: CostModel) -> float:
+    """Seconds until the last task ends, as `dhp simulate` has it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        flags = []
+        for name, value in (("plan", plan), ("batch", batch), ("cluster", cluster), ("cost", cost)):
+            file = Path(scratch) / f"{name}.json"
+            file.write_text(to_json(value))
+            flags += [f"--{name}", str(file)]
+        program = Path(sys.executable).parent / "dhp"
+        command = [str(program), "simulate", *flags, "--output-format", "json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return float(json.loads(done.stdout)["steps"][0]["tasks_end_s"])
 
 
 def judge(step: int, schedule: str, plan: Plan, batch: Batch, cost: CostModel, cpu_s: np.ndarray) -> dict[str, Any]:
@@ -139,23 +157,27 @@ def report(options: argparse.Namespace, rows: list[dict[str, Any]], cluster: Clu
         f"{options.batch_size} samples, {options.repeats} repeats; seconds a step, all batches together"
     )
     print(
-        f"{'schedule':<17}{'emulated':>9}{'predicted':>11}{'off':>7}{'off a step, mean':>18}{'most':>7}"
+        f"{'schedule':<17}{'emulated':>9}{'simulated':>11}{'off':>7}{'off a step, mean':>18}{'most':>7}"
         f"{'tasks off':>11}{'idle':>7}{'x free':>8}{'(least, most)':>16}"
     )
     best = of("free", "emulated_s") if "free" in options.schedules else of(options.schedules[-1], "emulated_s")
     for schedule in options.schedules:
-        emulated, predicted = of(schedule, "emulated_s"), of(schedule, "predicted_s")
-        steps = error_of(predicted, emulated)
+        emulated, simulated = of(schedule, "emulated_s"), of(schedule, "simulated_s")
+        steps = error_of(simulated, emulated)
         tasks = [task for row in rows if row["schedule"] == schedule for task in row["tasks"]]
         each = error_of([t["predicted_s"] for t in tasks], [t["measured_s"] for t in tasks])
         ratios = [a / b for a, b in zip(emulated, best, strict=True)]
         print(
-            f"{schedule:<17}{statistics.mean(emulated):>9.3f}{statistics.mean(predicted):>11.3f}"
-            f"{sum(predicted) / sum(emulated) - 1:>+7.1%}{steps.mean:>18.1%}{steps.worst:>7.1%}{each.mean:>11.1%}"
+            f"{schedule:<17}{statistics.mean(emulated):>9.3f}{statistics.mean(simulated):>11.3f}"
+            f"{sum(simulated) / sum(emulated) - 1:>+7.1%}{steps.mean:>18.1%}{steps.worst:>7.1%}{each.mean:>11.1%}"
             f"{statistics.mean(of(schedule, 'idle_share')):>7.1%}{sum(emulated) / sum(best):>8.3f}"
             f"{f'({min(ratios):.2f}, {max(ratios):.2f})':>16}"
         )
-    for key in ("emulated_s", "predicted_s"):
+    apart = max(abs(row["simulated_s"] / row["predicted_s"] - 1.0) for row in rows)
+    exposed = sum(row["exposed_s"] for row in rows) / sum(t["measured_s"] for row in rows for t in row["tasks"])
+    print(f"dhp simulate and the plans' own predictions: at most {apart:.0e} apart")
+    print(f"waiting for transfers, modelled, in both: {exposed:.1%} of the time of tasks")
+    for key in ("emulated_s", "simulated_s"):
         ranking = sorted(options.schedules, key=lambda s: sum(of(s, key)))
         print(f"by {key[:-2]} time, quickest first: {', '.join(ranking)}")
 

@@ -118,16 +118,24 @@ def _designs(options: argparse.Namespace, model: Any, run: Run, base: CostModel)
     )
     counts = {"fit": options.samples, "left out": options.left_out, "text": TEXT_TASKS}
     if not options.data:
-        return what, make_designs(what, counts)
+        return what, make_designs(what, counts, options.seed)
     samples = load_or_build_index(options.data, options.model, None, on_error="skip").samples
     cluster = local_cluster(most, device=options.memory_of, capacity_tokens=options.capacity_tokens)
-    designs = planned_designs(samples, base, cluster, counts, options.batch_size)
+    designs = planned_designs(samples, base, cluster, counts, options.batch_size, options.seed)
     if not designs:
         raise InputError(f"--data: {options.data}: no sample fits on {most} ranks; take more --capacity-tokens")
     totals = [sum(shape.tokens for shape in design.shapes) for design in designs]
     found = {use: tuple(sorted({d.degree for d in designs if d.use == use})) for use in ("fit", "left out")}
-    packings = tuple(sorted({len(d.shapes) for d in designs}))
-    what = Range(min(totals), max(totals), found["fit"], found["left out"], packings, merge=what.merge)
+    packs = {use: tuple(sorted({len(d.shapes) for d in designs if d.use == use})) for use in ("fit", "left out")}
+    what = Range(
+        min(totals),
+        max(totals),
+        found["fit"],
+        found["left out"],
+        packs["fit"],
+        packs["left out"],
+        merge=what.merge,
+    )
     return what, designs
 
 
@@ -181,6 +189,7 @@ def describe(
             "degrees": list(what.degrees),
             "left_out_degrees": list(what.left_out_degrees),
             "packings": sorted(set(what.packings)),
+            "left_out_packings": sorted(set(what.left_out_packings)),
             "data": options.data,
             **({} if options.data else {"frame_patches": list(what.unit), "label_share": what.label_share}),
             "repeats": options.repeats,
@@ -303,6 +312,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--samples", type=int, default=72, help="tasks to fit to")
     p.add_argument("--left-out", type=int, default=24, help="tasks of other lengths and degrees, to see the error on")
     p.add_argument("--repeats", type=int, default=7, help="runs of each task; their median counts")
+    p.add_argument("--seed", type=int, default=0, help="which tasks are drawn")
     p.add_argument("--unit", default="16x16", metavar="RxC", help="rows and columns of a frame, in patches")
     p.add_argument("--label-share", type=float, default=0.25, help="share of tokens with a loss")
     p.add_argument("--exchange", choices=("ring", "direct"), default="ring")

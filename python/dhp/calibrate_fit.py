@@ -171,8 +171,8 @@ def _medians(designs: list[Design], table: Any) -> list[Measured]:
 
 
 def fit(measured: list[Measured], base: CostModel, name: str) -> Calibration | Unfit:
-    """Fits every pass of every module by itself; their sum is the cost model. Memory, heads and bytes that travel are
-    those of `base`. Unfit where the measurements do not determine a coefficient."""
+    """Fits every pass of every module by itself; their sum is the cost model. Memory, heads, bytes that travel and the
+    optimizer's time are those of `base`. Unfit where the measurements do not determine a coefficient."""
     used = [m for m in measured if m.design.use == "fit"]
     parts: list[PartFit] = []
     for module, direction in PARTS:
@@ -237,6 +237,8 @@ def _cost_of(parts: list[PartFit], base: CostModel, name: str) -> CostModel:
         base.token_bytes,
         base.patch_bytes,
         base.state_bytes,
+        base.gradient_bytes,
+        base.optimizer_s,
         patch_pair_s=sum(s.patch_pair_s for s in sums.values()),
     )
 

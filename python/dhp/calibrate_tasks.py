@@ -66,6 +66,7 @@ class Range:
     degrees: tuple[int, ...]
     left_out_degrees: tuple[int, ...]
     packings: tuple[int, ...] = (1, 1, 2, 4)
+    left_out_packings: tuple[int, ...] = (1, 1, 3, 5)  # single sequences are of other lengths
     unit: tuple[int, int] = (16, 16)  # rows and columns of a frame pair, in patches; shorter clips have smaller ones
     vision_shares: tuple[float, ...] = (0.4, 0.7, 0.9)  # of a sequence's tokens
     label_share: float = 1.0
@@ -82,9 +83,10 @@ def make_designs(what: Range, counts: dict[str, int], seed: int = 0) -> list[Des
     designs: list[Design] = []
     for use, count in counts.items():
         degrees = what.left_out_degrees if use == "left out" else what.degrees
+        packings = what.left_out_packings if use == "left out" else what.packings
         for i in range(count):
             degree = degrees[i % len(degrees)]
-            packing = what.packings[(i // len(degrees)) % len(what.packings)]
+            packing = packings[(i // len(degrees)) % len(packings)]
             place = (i + generator.uniform(0.0, 1.0)) / count  # every part of the range has its samples
             tokens = math.exp(math.log(what.min_tokens) + place * math.log(what.max_tokens / what.min_tokens))
             least = LEAST_SHARD_TOKENS * degree

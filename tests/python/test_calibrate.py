@@ -27,6 +27,7 @@ def test_designs_cover_what_was_asked_for_and_keep_degrees_apart() -> None:
     assert {d.degree for d in fit} == {1, 2, 4}
     assert {d.degree for d in left_out} == {3, 6}
     assert {len(d.shapes) for d in fit} == {1, 2, 4}
+    assert {len(d.shapes) for d in left_out} == {1, 3, 5}
     totals = [sum(s.tokens for s in d.shapes) for d in fit]
     assert min(totals) < 64
     assert 500 < max(totals) < 900
@@ -69,12 +70,13 @@ def test_parts_of_the_clock_add_up_to_the_run(adapter) -> None:
     clock = ModuleClock(adapter)
     for design in make_designs(Range(200, 400, (1,), (1,)), {"fit": 3, "text": 2}):
         task_input, task = make_input(design, 0, adapter.model), make_task(design)
-        clock.run(lambda: adapter.loss(task_input, task, 100))  # noqa: B023
-        started = time.thread_time()
-        seconds = clock.run(lambda: adapter.loss(task_input, task, 100))  # noqa: B023
-        lasted = time.thread_time() - started
+        shares = []  # of what the whole call takes: what disturbs it between the clocks only takes away from that
+        for _ in range(5):
+            started = time.thread_time()
+            seconds = clock.run(lambda: adapter.loss(task_input, task, 100))  # noqa: B023
+            shares.append(sum(seconds.values()) / (time.thread_time() - started))
         assert seconds.keys() == {(m, p) for m in MODULES for p in PASSES}
-        assert sum(seconds.values()) == pytest.approx(lasted, rel=0.02)
+        assert 0.98 < max(shares) <= 1.0
         assert min(seconds.values()) >= 0.0
         for direction in PASSES:
             assert (seconds["vision", direction] > 0.0) == (design.use == "fit")
