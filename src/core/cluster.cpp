@@ -79,7 +79,7 @@ void check_speeds(const Cluster& cluster, const std::string& source) {
     const double speed = cluster.rank_speed[rank];
     if (speed >= 0.0 && speed <= 1.0) continue;
     throw InputError(source, "rank_speed[" + std::to_string(rank) + "]",
-                     "found " + format_number(speed) + ", expected a number from 0 (out of service) to 1 (nominal)");
+                     "found " + number_text(speed) + ", expected a number from 0 (out of service) to 1 (nominal)");
   }
 }
 

@@ -20,7 +20,7 @@ void refuse_count(double count, std::int64_t least, std::int64_t most) {
   if (count >= static_cast<double>(least) && count <= static_cast<double>(most)) return;
   throw InputError(
       "video", "frames",
-      "found " + format_number(count) + " sampled, expected " + std::to_string(least) + " to " + std::to_string(most));
+      "found " + number_text(count) + " sampled, expected " + std::to_string(least) + " to " + std::to_string(most));
 }
 
 /// Source: `sample_frames` of transformers' InternVLVideoProcessor: arange(shift, total, total / n) with a shift of

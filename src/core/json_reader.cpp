@@ -231,6 +231,10 @@ void JsonObject::expect_format(std::string_view format) const {
 
 std::string format_number(double value) {
   if (!std::isfinite(value)) throw std::invalid_argument("JSON cannot hold a number that is not finite");
+  return number_text(value);
+}
+
+std::string number_text(double value) {
   std::array<char, 32> buffer{};  // the longest double needs 24
   const auto end = std::to_chars(buffer.data(), buffer.data() + buffer.size(), value).ptr;
   return {buffer.data(), end};

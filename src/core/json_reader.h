@@ -91,6 +91,9 @@ class JsonDocument {
 /// JSON cannot hold.
 std::string format_number(double value);
 
+/// The same for messages: "nan" and "inf" too.
+std::string number_text(double value);
+
 /// A JSON string literal, quotes included.
 std::string format_text(const std::string& text);
 

@@ -32,7 +32,7 @@ inline void check_size(std::int64_t height, std::int64_t width, const char* sour
 
 inline void check_rate(double fps, const char* place) {
   if (fps > 0.0 && std::isfinite(fps)) return;
-  throw InputError("video", place, "found " + format_number(fps) + ", expected a number above 0");
+  throw InputError("video", place, "found " + number_text(fps) + ", expected a number above 0");
 }
 
 /// A clip's file, and how it is to be sampled: at a rate or by a number of frames.

@@ -226,7 +226,7 @@ internvl::Rules parse_internvl_chat_config(std::string_view json, const std::str
   }
   if (root.has_value("downsample_ratio")) {
     const double ratio = root.positive("downsample_ratio");
-    if (ratio != 0.5) root.fail("downsample_ratio", "found " + format_number(ratio) + ", expected 0.5");
+    if (ratio != 0.5) root.fail("downsample_ratio", "found " + number_text(ratio) + ", expected 0.5");
   }
   rules.min_tiles = root.integer_or("min_dynamic_patch", rules.min_tiles, 1, kMaxTiles);
   rules.max_tiles = root.integer_or("max_dynamic_patch", rules.max_tiles, rules.min_tiles, kMaxTiles);

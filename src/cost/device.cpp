@@ -24,7 +24,7 @@ constexpr double kMaxBytes = 1e18;
 double bounded(const JsonObject& entry, const char* key, double min, double max) {
   const double value = entry.number(key);
   if (value < min || value > max) {
-    entry.fail(key, "found " + format_number(value) + ", expected a number from " + format_number(min) + " to " +
+    entry.fail(key, "found " + number_text(value) + ", expected a number from " + format_number(min) + " to " +
                         format_number(max));
   }
   return value;
@@ -99,10 +99,10 @@ AttentionTable parse_table(const JsonObject& entry) {
     const std::string at = std::string("[").append(std::to_string(i)).append("]");
     if (!(table.tokens[i] > last && table.tokens[i] >= 1.0 && table.tokens[i] <= kMaxTokens)) {
       entry.fail("tokens" + at,
-                 "found " + format_number(table.tokens[i]) + ", expected lengths of at least 1, ascending");
+                 "found " + number_text(table.tokens[i]) + ", expected lengths of at least 1, ascending");
     }
     if (!(table.flop_per_s[i] >= kMinRate && table.flop_per_s[i] <= kMaxRate)) {
-      entry.fail("flop_per_s" + at, "found " + format_number(table.flop_per_s[i]) + ", expected 1 to 1e21");
+      entry.fail("flop_per_s" + at, "found " + number_text(table.flop_per_s[i]) + ", expected 1 to 1e21");
     }
     last = table.tokens[i];
   }

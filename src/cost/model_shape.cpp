@@ -204,7 +204,7 @@ void parse_intern_projector(const JsonObject& root, ModelShape& shape) {
   const double ratio = root.has("downsample_ratio") ? root.number("downsample_ratio") : 0.5;
   const double side = ratio > 0.0 ? std::round(1.0 / ratio) : 0.0;
   if (side < 1.0 || side > kMaxMerge || std::abs(side * ratio - 1.0) > 1e-9) {
-    root.fail("downsample_ratio", "found " + format_number(ratio) + ", expected 1 divided by a whole number up to " +
+    root.fail("downsample_ratio", "found " + number_text(ratio) + ", expected 1 divided by a whole number up to " +
                                       std::to_string(kMaxMerge));
   }
   shape.vision.merge = static_cast<std::int64_t>(side * side);
