@@ -17,6 +17,11 @@ bool is_known(const std::string& schedule) {
   });
 }
 
+[[noreturn]] void refuse(const std::string& name) {
+  const std::string known = listed(planners(), [](const PlannerInfo& planner) { return planner.name; });
+  throw InputError("--schedules", "", "found \"" + name + "\", which is no planner; expected some of " + known);
+}
+
 }  // namespace
 
 void add_schedules_option(CLI::App& command, std::string& schedules) {
@@ -34,10 +39,7 @@ std::vector<std::string> schedules_of(const std::string& list) {
   }
   std::istringstream words(list);
   for (std::string name; std::getline(words, name, ',');) {
-    if (!is_known(name)) {
-      const std::string known = listed(planners(), [](const PlannerInfo& planner) { return planner.name; });
-      throw InputError("--schedules", "", "found \"" + name + "\", which is no planner; expected some of " + known);
-    }
+    if (!is_known(name)) refuse(name);
     names.push_back(name);
   }
   return names;

@@ -28,6 +28,7 @@ struct Named {
 template <typename Value, typename Read>
 std::vector<Named<Value>> read_all(const std::vector<std::string>& files, const Read& read) {
   std::vector<Named<Value>> all;
+  all.reserve(files.size());
   for (const std::string& file : files) all.push_back({std::filesystem::path(file).stem().string(), read(file)});
   return all;
 }
@@ -85,7 +86,9 @@ std::vector<Run> run_all(const SimulateCommand& command) {
     for (const auto& [cluster_name, cluster] : clusters) {
       for (const auto& [batch_name, batch] : batches) {
         for (const std::string& schedule : schedules) {
-          progress.show(static_cast<int>(runs.size()), schedule + ", " + batch_name + ", " + cluster_name);
+          std::string doing = schedule;
+          for (const std::string& name : {batch_name, cluster_name}) doing.append(", ").append(name);
+          progress.show(static_cast<int>(runs.size()), doing);
           Run& run = runs.emplace_back();
           run.schedule = schedule;
           run.batch = batch_name;

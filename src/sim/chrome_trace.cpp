@@ -56,8 +56,7 @@ class Writer {
 
   std::string write(const Simulation& simulation) {
     name_threads();
-    for (std::size_t i = 0; i < simulation.steps.size(); ++i) {
-      const SimulatedStep& step = simulation.steps[i];
+    for (const SimulatedStep& step : simulation.steps) {
       add_tasks(step);
       add_segments(step);
       for (const ResultSpan& span : rank_spans(plan_, cluster_, step)) {

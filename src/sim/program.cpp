@@ -33,6 +33,7 @@ std::vector<NodeStream> ring_streams(const Cluster& cluster, const Task& task, d
   }
   const double seconds = shard_bytes / cluster.inter_node.bandwidth_bytes_per_s;
   std::vector<NodeStream> streams;
+  streams.reserve(hops.size());
   for (const auto& [nodes, count] : hops) {
     streams.push_back(stream(nodes.first, nodes.second, count * shard_bytes, seconds, count));
   }

@@ -158,7 +158,9 @@ void SharedLinks::share() {
   while (!open_.empty()) {
     const int full = fullest();
     // Rounding must not let it fall.
-    level = std::max(level, full < 0 ? kNever : level_of(links_[index(full)]));
+    double next = kNever;
+    if (full >= 0) next = level_of(links_[index(full)]);
+    level = std::max(level, next);
     const std::size_t before = open_.size();
     std::erase_if(open_, [&](int number) {
       const Stream& stream = streams_[index(number)];

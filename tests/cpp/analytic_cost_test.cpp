@@ -255,8 +255,8 @@ TEST(AnalyticCost, StepsEndWithGradientsAndAdamW) {
   EXPECT_EQ(bf16.gradient_bytes, 17'534'247'392.0);
   // A gradient of 2 bytes, moments and fp32 weights read and written, a weight of 2 bytes written; 1.6 TB/s.
   test::expect_relative(bf16.optimizer_s, 8767123696.0 / 64 * 28 / 1.6e12, 1e-14);
-  test::expect_relative(with({.device = "ascend-910b", .ranks = 64, .zero = 0}).optimizer_s,
-                        8767123696.0 * 28 / 1.6e12, 1e-14);
+  test::expect_relative(with({.device = "ascend-910b", .ranks = 64, .zero = 0}).optimizer_s, 8767123696.0 * 28 / 1.6e12,
+                        1e-14);
   const CostModel frozen = with({.device = "ascend-910b", .ranks = 64, .freeze = {.vit = true}});
   EXPECT_EQ(frozen.gradient_bytes, 2.0 * (8767123696.0 - 415891440.0));
   test::expect_relative(frozen.optimizer_s, (8767123696.0 - 415891440.0) / 64 * 28 / 1.6e12, 1e-14);
