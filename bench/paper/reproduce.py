@@ -3,7 +3,7 @@
     python bench/paper/reproduce.py [--dhp build/release/dhp] [--batches 10] [--output-format text|json]
 
 Six models x three data sets x {Megatron static context parallelism, DeepSpeed-Ulysses, the paper's DHP, balanced
-static, ours}, 8 to 1,024 ranks, degrees of the case study, unbalanced batches, planning time. Half a minute on one core.
+static, ours}, 8 to 1,024 ranks, degrees of the case study, unbalanced batches, planning time. Half a minute, one core.
 
 Assumed, since the paper's notes do not say: nothing frozen, ZeRO-1, bf16; rates and links of
 data/devices/ascend-910b.json and data/clusters/ascend-910b-8x8.json; batches drawn from documented distributions
