@@ -16,14 +16,15 @@ constexpr double kUsualFps = 30.0;
 
 struct Columns {
   std::optional<std::size_t> duration_s, width, height, fps, text_tokens, tokens, patches;
+
+  bool have_media() const { return duration_s && width && height; }
+  bool have_counts() const { return tokens && patches; }
 };
 
 Columns columns_of(const CsvReader& csv, const std::string& source) {
   const Columns columns = {csv.column("duration_s"),  csv.column("width"),  csv.column("height"), csv.column("fps"),
                            csv.column("text_tokens"), csv.column("tokens"), csv.column("patches")};
-  const bool is_media = columns.duration_s && columns.width && columns.height;
-  const bool is_counted = columns.tokens && columns.patches;
-  if (is_media == is_counted) {
+  if (columns.have_media() == columns.have_counts()) {
     throw InputError(source, "header",
                      "found \"" + csv.header().substr(0, 120) +
                          "\", expected the columns duration_s,width,height (and fps, text_tokens), or tokens,patches");
@@ -56,7 +57,8 @@ std::vector<MediaSample> parse_sample_csv(std::string_view text, const std::stri
   const Columns columns = columns_of(csv, source);
   std::vector<MediaSample> samples;
   while (csv.next()) {
-    MediaSample sample = columns.tokens ? counted_sample(csv, columns) : media_sample(csv, columns, prompt_tokens);
+    MediaSample sample =
+        columns.have_counts() ? counted_sample(csv, columns) : media_sample(csv, columns, prompt_tokens);
     sample.place = csv.place();
     samples.push_back(std::move(sample));
   }

@@ -244,6 +244,10 @@ TEST(SampleCsv, ColumnsByName) {
   const auto counted = parse_sample_csv("id,tokens,patches\n9,100,400\n", "i.csv");
   EXPECT_EQ(counted[0].tokens, 100);
   EXPECT_EQ(counted[0].patches, 400);
+  // Half of what counted samples need is a column like any other.
+  const auto media = parse_sample_csv("duration_s,width,height,tokens\n1.5,320,240,40\n", "i.csv");
+  EXPECT_EQ(media[0].duration_s, 1.5);
+  EXPECT_EQ(media[0].tokens, 0);
 }
 
 TEST(SampleCsv, ErrorsNameLineAndColumn) {
