@@ -96,7 +96,7 @@ def row(tasks: str, fits: list[dict[str, Any]], limits: tuple[float, float]) -> 
     degrees = sorted({int(degree) for fit in fits for degree in fit["left_out_by_degree"]})
     return (
         f"{tasks:<8}{sum(e['samples'] for e in found):>6}  {'-'.join(str(n) for n in fits[0]['tokens']):<10}"
-        f"{','.join(str(d) for d in degrees):<15}{span(mean):<24}{span(p95):<26}"
+        f"{','.join(str(d) for d in degrees):<17}{span(mean):<24}{span(p95):<26}"
         f"{max(error['worst'] for error in found):>7.1%}  {'yes' if kept else 'NO'}"
     )
 
@@ -131,7 +131,7 @@ def main() -> int:
         f"{options.model} on {name}, torch {torch.__version__}, {options.trials} trials a set, {options.samples} tasks "
         f"of the fit each, {options.repeats} repeats\n"
         f"error of estimates on whole tasks left out of the fit: median of the trials (least to most)\n"
-        f"{'set':<8}{'tasks':>6}  {'tokens':<10}{'degrees':<15}{'mean':<24}{'95th percentile':<26}{'worst':>7}  "
+        f"{'set':<8}{'tasks':>6}  {'tokens':<10}{'degrees':<17}{'mean':<24}{'95th percentile':<26}{'worst':>7}  "
         f"within {limits[0]:.0%}, {limits[1]:.0%}",
         flush=True,
     )

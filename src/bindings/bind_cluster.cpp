@@ -83,7 +83,7 @@ void bind_cluster_types(nb::module_& module) {
   module.def("to_json", nb::overload_cast<const Cluster&>(&to_json), "cluster"_a, "As dhp.cluster/1 JSON.");
 }
 
-void bind_cost_types(nb::module_& module) {
+void bind_pass_cost(nb::module_& module) {
   nb::class_<PassCost>(module, "PassCost", "Coefficients of one pass (forward or backward), summed over layers.")
       .def(
           "__init__",
@@ -108,7 +108,9 @@ void bind_cost_types(nb::module_& module) {
              << ", all_to_all_bytes_per_token=" << pass.all_to_all_bytes_per_token << ")";
         return text.str();
       });
+}
 
+void bind_cost_model(nb::module_& module) {
   nb::class_<CostModel>(module, "CostModel", "What a model costs on a device.")
       .def(
           "__init__",
@@ -140,7 +142,9 @@ void bind_cost_types(nb::module_& module) {
       .def("__repr__", [](const CostModel& cost) {
         return "<CostModel " + cost.name + ", " + std::to_string(cost.layers) + " layers>";
       });
+}
 
+void bind_task_cost(nb::module_& module) {
   nb::enum_<Exchange>(module, "Exchange", "How the shards of a task travel between its ranks.")
       .value("ring", Exchange::ring)
       .value("direct", Exchange::direct)
@@ -197,7 +201,9 @@ void bind_cost_functions(nb::module_& module) {
 
 void bind_cluster(nb::module_& module) {
   bind_cluster_types(module);
-  bind_cost_types(module);
+  bind_pass_cost(module);
+  bind_cost_model(module);
+  bind_task_cost(module);
   bind_cost_functions(module);
 }
 

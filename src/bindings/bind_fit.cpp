@@ -15,7 +15,7 @@ using namespace nb::literals;
 namespace dhp::bindings {
 namespace {
 
-void bind_fit_types(nb::module_& module) {
+void bind_terms(nb::module_& module) {
   nb::enum_<Term>(module, "Term", "A term of task time, by the name of its coefficient.")
       .value("task", Term::task)
       .value("patch", Term::patch)
@@ -52,7 +52,9 @@ void bind_fit_types(nb::module_& module) {
         text << ")";
         return text.str();
       });
+}
 
+void bind_samples(nb::module_& module) {
   nb::class_<TimeSample>(module, "TimeSample", "Sequences that took this long on a group of `degree` ranks.")
       .def(
           "__init__",
@@ -68,7 +70,9 @@ void bind_fit_types(nb::module_& module) {
              << sample.load.patches << " patches, degree " << sample.degree << ": " << sample.seconds << " s>";
         return text.str();
       });
+}
 
+void bind_answers(nb::module_& module) {
   nb::class_<EstimateError>(module, "EstimateError", "|estimate - measured| / measured over samples.")
       .def_ro("mean", &EstimateError::mean)
       .def_ro("p95", &EstimateError::p95, "95th percentile")
@@ -93,7 +97,9 @@ void bind_fit_types(nb::module_& module) {
 }  // namespace
 
 void bind_fit(nb::module_& module) {
-  bind_fit_types(module);
+  bind_terms(module);
+  bind_samples(module);
+  bind_answers(module);
   module.attr("kTerms") = kTerms;
   module.def(
       "fit_times",

@@ -36,12 +36,6 @@ std::string si_text(double value) {
   return fixed_text(scaled, digits) + (unit.empty() ? "" : " " + unit);
 }
 
-/// "288.0 KiB" below a MiB.
-std::string memory_text(double bytes) {
-  constexpr double kKiB = 1024.0;
-  return bytes < kKiB * kKiB ? fixed_text(bytes / kKiB, 1) + " KiB" : bytes_text(bytes);
-}
-
 std::string module_table(const CostReport& report) {
   TextTable table({{"module", TextTable::Align::left},
                    {"parameters"},
@@ -78,16 +72,16 @@ std::string to_text(const CostReport& report) {
        << "attention " << si_text(report.attention.flop_per_s) << "FLOP/s at length; a token takes as long as "
        << fixed_text(report.attention.token_pairs, 0) << " pairs more\n"
        << "task      " << seconds_text(cost.task_s) << " each\n"
-       << "exchange  " << memory_text(cost.forward.ring_bytes_per_token + cost.backward.ring_bytes_per_token)
+       << "exchange  " << bytes_text(cost.forward.ring_bytes_per_token + cost.backward.ring_bytes_per_token)
        << " a token and hop\n"
-       << "token     " << memory_text(cost.token_bytes) << ": " << memory_text(memory.token_kept)
-       << " kept and the larger of " << memory_text(memory.token_logits) << " of logits and "
-       << memory_text(memory.token_live_layer) << " of one layer\n"
-       << "patch     " << memory_text(cost.patch_bytes) << '\n'
-       << "state     " << memory_text(cost.state_bytes) << " a rank: parameters " << memory_text(memory.parameters)
-       << ", gradients " << memory_text(memory.gradients) << ", optimizer " << memory_text(memory.optimizer)
-       << ", reserve " << memory_text(memory.reserve) << '\n'
-       << "end       " << memory_text(cost.gradient_bytes) << " of gradients summed, optimizer "
+       << "token     " << bytes_text(cost.token_bytes) << ": " << bytes_text(memory.token_kept)
+       << " kept and the larger of " << bytes_text(memory.token_logits) << " of logits and "
+       << bytes_text(memory.token_live_layer) << " of one layer\n"
+       << "patch     " << bytes_text(cost.patch_bytes) << '\n'
+       << "state     " << bytes_text(cost.state_bytes) << " a rank: parameters " << bytes_text(memory.parameters)
+       << ", gradients " << bytes_text(memory.gradients) << ", optimizer " << bytes_text(memory.optimizer)
+       << ", reserve " << bytes_text(memory.reserve) << '\n'
+       << "end       " << bytes_text(cost.gradient_bytes) << " of gradients summed, optimizer "
        << seconds_text(cost.optimizer_s) << '\n';
   return text.str();
 }

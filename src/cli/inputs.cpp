@@ -8,11 +8,8 @@
 namespace dhp::cli {
 
 void Inputs::add_options(CLI::App& command) {
-  command
-      .add_option("--batch", batch_file, "dhp.batch/1 JSON, or CSV with the header id,tokens,patches[,frame_patches]")
-      ->required();
-  command.add_option("--cluster", cluster_file, "dhp.cluster/1 JSON, or a preset (ascend-910b-8x8, h100-4x8, ...)")
-      ->required();
+  command.add_option("--batch", batch_file, kBatchHelp)->required();
+  command.add_option("--cluster", cluster_file, kClusterHelp)->required();
   command.add_option("--cost", cost_file, "dhp.cost/1 JSON")->required();
 }
 

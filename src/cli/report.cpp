@@ -55,9 +55,13 @@ std::string grouped(std::int64_t number) {
 }
 
 std::string bytes_text(double bytes) {
-  constexpr double kMiB = 1024.0 * 1024.0;
-  constexpr double kGiB = 1024.0 * kMiB;
-  return bytes >= kGiB ? format("%.1f GiB", bytes / kGiB) : format("%.1f MiB", bytes / kMiB);
+  constexpr double kKilo = 1024.0;
+  constexpr std::array<const char*, 4> kUnits = {"KiB", "MiB", "GiB", "TiB"};
+  if (bytes < 1.0) return "0 B";
+  double value = bytes / kKilo;
+  std::size_t unit = 0;
+  for (; value >= kKilo && unit + 1 < kUnits.size(); ++unit) value /= kKilo;
+  return fixed_text(value, 1) + " " + kUnits[unit];
 }
 
 std::string change_text(double from, double to) {

@@ -24,7 +24,7 @@ std::string fixed_text(double value, int digits);
 /// "7,654,321"
 std::string grouped(std::int64_t number);
 
-/// "29.8 GiB", "112.0 MiB"
+/// "29.8 GiB", "112.0 MiB", "288.0 KiB", "0 B"
 std::string bytes_text(double bytes);
 
 /// How much `to` is above or below `from`: "+11.3 %"

@@ -265,10 +265,8 @@ std::string noise_text(const SimulateOptions& options) {
 void add_simulate_command(CLI::App& app, int& exit_code) {
   auto command = std::make_shared<SimulateCommand>();
   CLI::App& sub = *app.add_subcommand("simulate", "Run a plan on a model of the cluster, event by event");
-  sub.add_option("--batch", command->batch_files,
-                 "dhp.batch/1 JSON, or CSV with the header id,tokens,patches[,frame_patches]")
-      ->required();
-  sub.add_option("--cluster", command->cluster_files, "dhp.cluster/1 JSON")->required();
+  sub.add_option("--batch", command->batch_files, kBatchHelp)->required();
+  sub.add_option("--cluster", command->cluster_files, kClusterHelp)->required();
   sub.add_option("--cost", command->cost_files, "dhp.cost/1 JSON")->required();
   sub.add_option("--plan", command->plan_file, "dhp.plan/1 JSON");
   sub.add_option("--steps", command->options.steps, "how often to run the plan, each time with other noise")

@@ -4,9 +4,9 @@
 #include <array>
 #include <cmath>
 #include <cstddef>
-#include <optional>
 
 #include "core/json_reader.h"
+#include "cost/least_squares.h"
 #include "dhp/error.h"
 #include "dhp/presets.h"
 
@@ -34,53 +34,6 @@ double pairs_of(const AttentionTable& table, double tokens) { return tokens * to
 
 // Two matrix products of 2 * head_dim FLOP a pair and head.
 double pair_flop(const AttentionTable& table) { return 4.0 * table.heads * table.head_dim; }
-
-/// Seconds a FLOP at a length: one row of the regression. Unknowns: seconds a FLOP, of a token's and of a sequence's
-/// fixed work in seconds and pairs a FLOP.
-constexpr std::size_t kUnknowns = 3;
-using Row = std::array<double, kUnknowns>;
-
-Row row_of(const AttentionTable& table, double tokens) {
-  const double pairs = pairs_of(table, tokens);
-  return {1.0, tokens / pairs, 1.0 / pairs};
-}
-
-/// Solves the normal equations over the unknowns in `used` by elimination; nothing if they are singular.
-std::optional<Row> least_squares(const std::vector<Row>& rows, const std::vector<std::size_t>& used) {
-  const std::size_t n = used.size();
-  std::array<std::array<double, kUnknowns + 1>, kUnknowns> matrix{};
-  for (const Row& row : rows) {
-    for (std::size_t i = 0; i < n; ++i) {
-      for (std::size_t j = 0; j < n; ++j) matrix[i][j] += row[used[i]] * row[used[j]];
-      matrix[i][n] += row[used[i]];  // the right side is 1: errors are relative
-    }
-  }
-  for (std::size_t i = 0; i < n; ++i) {
-    // Symmetric and positive definite unless singular: the diagonal serves as pivot.
-    const double pivot = matrix[i][i];
-    if (!(pivot > 1e-12)) return std::nullopt;
-    for (std::size_t k = i + 1; k < n; ++k) {
-      const double factor = matrix[k][i] / pivot;
-      for (std::size_t j = i; j <= n; ++j) matrix[k][j] -= factor * matrix[i][j];
-    }
-  }
-  Row solution{};
-  for (std::size_t i = n; i-- > 0;) {
-    double value = matrix[i][n];
-    for (std::size_t j = i + 1; j < n; ++j) value -= matrix[i][j] * solution[used[j]];
-    solution[used[i]] = value / matrix[i][i];
-  }
-  return solution;
-}
-
-double squared_error(const std::vector<Row>& rows, const Row& solution) {
-  double sum = 0.0;
-  for (const Row& row : rows) {
-    const double error = row[0] * solution[0] + row[1] * solution[1] + row[2] * solution[2] - 1.0;
-    sum += error * error;
-  }
-  return sum;
-}
 
 AttentionTable parse_table(const JsonObject& entry) {
   AttentionTable table;
@@ -112,29 +65,21 @@ AttentionTable parse_table(const JsonObject& entry) {
 }  // namespace
 
 AttentionRate fit_attention(const AttentionTable& table) {
-  // Scaled so that all unknowns are of one size.
-  const double length = table.tokens.front();
-  std::vector<Row> rows;
+  constexpr std::size_t kUnknowns = 3;
+  // The time of a length over the time measured, which should be 1: by pairs, by tokens and fixed.
+  Rows rows;
   for (std::size_t i = 0; i < table.tokens.size(); ++i) {
-    const Row row = row_of(table, table.tokens[i]);
-    const double rate = table.flop_per_s[i] / table.flop_per_s.back();
-    rows.push_back({rate * row[0], rate * row[1] * length, rate * row[2] * length * length});
+    const double rate = table.flop_per_s[i];
+    const double pairs = pairs_of(table, table.tokens[i]);
+    rows.push_back({.x = {rate, rate * table.tokens[i] / pairs, rate / pairs}, .y = 1.0});
   }
-  Row best{};
-  double least = -1.0;
-  for (const std::vector<std::size_t>& used : {std::vector<std::size_t>{0}, {0, 1}, {0, 2}, {0, 1, 2}}) {
-    if (used.size() > rows.size()) continue;
-    const std::optional<Row> solution = least_squares(rows, used);
-    if (!solution || (*solution)[0] <= 0.0 || (*solution)[1] < 0.0 || (*solution)[2] < 0.0) continue;
-    const double error = squared_error(rows, *solution);
-    if (least >= 0.0 && error >= least) continue;
-    least = error;
-    best = *solution;
-  }
-  const double flop_per_s = table.flop_per_s.back() / best[0];
+  Coefficients seconds = non_negative_least_squares(rows, std::min(kUnknowns, rows.size()));
+  // Pairs always take time: a table whose time does not grow with them is a rate and nothing else.
+  if (seconds[0] <= 0.0) seconds = non_negative_least_squares(rows, 1);
+  const double flop_per_s = 1.0 / seconds[0];
   return {.flop_per_s = flop_per_s,
-          .token_pairs = best[1] * length / best[0],
-          .sequence_s = best[2] * length * length / best[0] * pair_flop(table) / flop_per_s,
+          .token_pairs = seconds[1] * flop_per_s,
+          .sequence_s = seconds[2] * pair_flop(table),
           .backward_rate = table.backward_rate};
 }
 

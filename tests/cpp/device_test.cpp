@@ -92,7 +92,7 @@ TEST(Device, FitFindsWhatATableWasMadeOf) {
   // One row says no more than a rate.
   table.tokens = {1000};
   table.flop_per_s = {5e12};
-  EXPECT_EQ(fit_attention(table).flop_per_s, 5e12);
+  EXPECT_DOUBLE_EQ(fit_attention(table).flop_per_s, 5e12);
   EXPECT_EQ(fit_attention(table).token_pairs, 0.0);
 }
 

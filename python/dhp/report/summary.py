@@ -281,7 +281,10 @@ def _step_sentence(summary: Summary) -> str:
     if summary.over_bound is None:
         return text + "."
     if summary.over_bound < 0:
-        return text + f", {percent(-summary.over_bound)} below what the plan's bound says: the cost file is too high."
+        return text + (
+            f", {percent(-summary.over_bound)} below the bound: the cost file expects more than this run took, so "
+            "measure it anew."
+        )
     if seconds_text(tasks_s) != seconds_text(summary.step_s):
         text += f", its tasks {seconds_text(tasks_s)}"
     return text + f", {percent(summary.over_bound)} above the bound that no plan beats."
