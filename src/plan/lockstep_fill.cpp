@@ -9,7 +9,8 @@ namespace dhp {
 namespace {
 
 constexpr std::int64_t kTicksOfTime = 10;  // of evaluating the time of a task
-constexpr int kMostLooks = 8;              // at items that fit a group's time but not its memory
+constexpr int kMostLooks = 8;              // at items for a rider
+constexpr double kShorter = 0.9;           // than what fits if transfers fell as work does: they fall less
 
 }  // namespace
 
@@ -153,40 +154,44 @@ void MicroBatchFiller::settle(LockGroup& group) const {
   group.seconds = cell_.model().seconds(group.load, group.degree(), group.transfer, group.speed);
 }
 
-/// Lets shorter items ride in the group as far as time and memory allow, the longest that fits first.
-void MicroBatchFiller::add_riders(LeftItems& left, double target_s, LockGroup& group) const {
+/// The first item left that its work and memory let fit beside the group's.
+int MicroBatchFiller::first_within(LeftItems& left, double room_s, double room) const {
+  ticks_ += kTicksOfTime;
+  // Longer items mostly need more memory too, so this is where those that fit begin, or a few places off.
+  const auto first = std::partition_point(items_.begin(), items_.end(), [&](const FreeItem& item) {
+    return item.alone_s > room_s || cell_.model().need(item) > room;
+  });
+  return left.next(static_cast<int>(first - items_.begin()));
+}
+
+/// Lets the longest shorter item that time and memory of the group allow ride in it.
+bool MicroBatchFiller::add_rider(LeftItems& left, double target_s, LockGroup& group) const {
   const int degree = group.degree();
-  while (true) {
-    const double room_s = (target_s - group.seconds) * degree * group.speed;
-    if (room_s <= 0.0) return;
-    const double room = degree - cell_.model().need(group.load);
-    const auto too_long = [&](const FreeItem& item) {
-      return item.alone_s > room_s || cell_.model().need(item) > room;
-    };
-    // Longer items mostly need more memory too, so this is where those that fit begin, or a few places off.
-    const auto first = std::partition_point(items_.begin(), items_.end(), too_long);
-    int position = left.next(static_cast<int>(first - items_.begin()));
-    bool added = false;
+  const double room_s = target_s - group.seconds;
+  if (room_s <= 0.0) return false;
+  const double room = degree - cell_.model().need(group.load);
+  int position = first_within(left, room_s * degree * group.speed, room);
+  for (int looks = 0; position < left.count() && looks < kMostLooks; ++looks) {
+    const FreeItem& rider = items_[at(position)];
+    FreeItem load = group.load;
+    load.add(rider);
     ticks_ += kTicksOfTime;
-    for (int looks = 0; !added && position < left.count() && looks < kMostLooks; ++looks) {
-      const FreeItem& rider = items_[at(position)];
-      FreeItem load = group.load;
-      load.add(rider);
-      ticks_ += kTicksOfTime;
-      if (rider.max_degree >= degree && fits(load, degree)) {
-        const double seconds = cell_.model().seconds(load, degree, group.transfer, group.speed);
-        added = seconds <= target_s;
-        if (added) {
-          group.load = load;
-          group.seconds = seconds;
-          group.items.push_back(position);
-          left.take(position);
-        }
+    int next = position + 1;
+    if (rider.max_degree >= degree && fits(load, degree)) {
+      const double seconds = cell_.model().seconds(load, degree, group.transfer, group.speed);
+      if (seconds <= target_s) {
+        group.load = load;
+        group.seconds = seconds;
+        group.items.push_back(position);
+        left.take(position);
+        return true;
       }
-      position = left.next(position + 1);
+      // Transfers make it longer than its work: on to one that is as much shorter as this one is too long.
+      next = std::max(next, first_within(left, kShorter * rider.alone_s * room_s / (seconds - group.seconds), room));
     }
-    if (!added) return;
+    position = left.next(next);
   }
+  return false;
 }
 
 /// `count` more ranks of the pool for the group, if that is allowed and makes it quicker.
@@ -292,7 +297,8 @@ void MicroBatchFiller::fill_groups(LeftItems& left, double target_s, MicroBatch&
     group.items = {position};
     if (!find_ranks(item, degree, group)) continue;
     left.take(position);
-    add_riders(left, target_s, group);
+    while (add_rider(left, target_s, group)) {
+    }
     ranks -= group.degree();
     micro_batch.groups.push_back(std::move(group));
   }
@@ -325,7 +331,8 @@ void MicroBatchFiller::fill_slow_rank(int rank, LeftItems& left, double target_s
     settle(group);
     if (group.seconds > target_s) continue;
     left.take(position);
-    add_riders(left, target_s, group);
+    while (add_rider(left, target_s, group)) {
+    }
     micro_batch.groups.push_back(std::move(group));
     return;
   }

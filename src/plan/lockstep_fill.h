@@ -82,7 +82,8 @@ class MicroBatchFiller {
   void line_up(MicroBatch& micro_batch) const;
   bool take_whole_pools(const FreeItem& item, int degree, LockGroup& group);
   void take(int pool, int count, LockGroup& group);
-  void add_riders(LeftItems& left, double target_s, LockGroup& group) const;
+  int first_within(LeftItems& left, double room_s, double room) const;
+  bool add_rider(LeftItems& left, double target_s, LockGroup& group) const;
   void use_free_ranks(MicroBatch& micro_batch);
   bool grow(LockGroup& group, int pool, int count, bool even_if_slower);
   void free_all();
