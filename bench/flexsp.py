@@ -14,7 +14,7 @@ Ours: time is docs/design.md's task time, which for all_to_all (FlexSP's exchang
 program needs; for ring, what is hidden is charged sequence by sequence. HiGHS solves it, where FlexSP has SCIP, under
 the same 5 seconds; as there, the best plan with one degree for all is what it may not fall behind. FlexSP leaves out
 degree 1 (`--least-degree 2`) and uses all ranks; here some may idle. `dhp explain` gives the makespan of every plan.
-"of the bound" divides by the simple bound, which holds for ring, direct and hierarchical alone. Needs highspy.
+"of the bound" divides by the bound of docs/bounds.md, which holds for ring, direct and hierarchical. Needs highspy.
 """
 
 from __future__ import annotations

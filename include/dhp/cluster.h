@@ -45,7 +45,8 @@ struct Cluster {
   bool operator==(const Cluster&) const = default;
 };
 
-/// Throws InputError (from `source`) for sizes out of range, speeds outside [0, 1] or as many as there are no ranks.
+/// Throws InputError (from `source`) for sizes, speeds and rates out of range, and for another number of speeds than
+/// ranks.
 void validate(const Cluster& cluster, const std::string& source);
 
 /// Reads `dhp.cluster/1` JSON: a file, or the name of a preset of data/clusters ("ascend-910b-8x8"), whose numbers of

@@ -44,6 +44,10 @@ struct CostModel {
   bool operator==(const CostModel&) const = default;
 };
 
+/// Throws InputError naming `source` and the field unless every number is from 0 to far beyond any device (1e6 seconds,
+/// 1e18 bytes), so that sums over any batch are finite.
+void validate(const CostModel& cost, const std::string& source);
+
 /// Reads `dhp.cost/1` JSON. Throws InputError.
 CostModel read_cost_model(const std::string& file);
 CostModel parse_cost_model(std::string_view text, const std::string& source);

@@ -20,8 +20,9 @@ struct MediaSample {
   std::int64_t height = 0;
   double fps = 30.0;             ///< of the file
   std::int64_t text_tokens = 0;  ///< template, prompt and answer
-  std::int64_t tokens = 0;       ///< where above 0: already counted, like patches; no rule is asked
+  std::int64_t tokens = 0;       ///< where above 0: already counted, like both patches; no rule is asked
   std::int64_t patches = 0;
+  std::int64_t frame_patches = 0;
   std::string place = {};  ///< where it was read ("line 7"), for errors
 
   bool operator==(const MediaSample&) const = default;
@@ -55,7 +56,7 @@ std::vector<MediaSample> draw_from(const std::vector<MediaSample>& samples, std:
 /// A user's own index: CSV with a header that names the columns, in any order:
 ///
 ///     duration_s,width,height            and where known: fps (else 30), text_tokens (else `prompt_tokens`)
-///     tokens,patches                     already counted
+///     tokens,patches                     already counted, and where known: frame_patches
 ///
 /// duration_s 0 is a picture. Other columns are ignored. Throws InputError that names line and column.
 std::vector<MediaSample> parse_sample_csv(std::string_view text, const std::string& source,

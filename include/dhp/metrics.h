@@ -11,8 +11,8 @@ namespace dhp {
 /// What a plan costs, by prediction, besides its makespan.
 struct PlanMetrics {
   double makespan_s = 0.0;
-  double idle_share = 0.0;  ///< of ranks x makespan
-  /// Rank-seconds in which a task runs but only waits for transfers, and their share of ranks x makespan.
+  double idle_share = 0.0;  ///< of ranks in service x makespan: no task runs
+  /// Rank-seconds in which a task runs but only waits for transfers, and their share of the same.
   double exposed_transfer_s = 0.0;
   double exposed_transfer_share = 0.0;
   std::vector<double> memory_bytes = {};  ///< by rank: activations of its largest task

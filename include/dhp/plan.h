@@ -38,8 +38,8 @@ struct Task {
 
 struct Prediction {
   double makespan_s = 0.0;
-  double lower_bound_s = 0.0;  ///< the best one computed: simple, or tighter after certify()
-  double gap = 0.0;            ///< makespan / lower bound - 1; 0 for an empty batch
+  double lower_bound_s = 0.0;  ///< the best one computed: simple, or tighter after certify(); 0 where none is known
+  double gap = 0.0;            ///< makespan / lower bound - 1; 0 for an empty batch and where no bound is known
 
   bool operator==(const Prediction&) const = default;
 };
@@ -84,8 +84,10 @@ struct Timeline {
   std::vector<double> busy_s;  ///< per rank
   double makespan_s = 0.0;
 
-  /// Share of ranks x makespan in which no task ran; 0 for an empty plan.
-  double idle_share() const;
+  /// Share of ranks x makespan in which no task ran; 0 for an empty plan. Where not all ranks of the plan are in
+  /// service, say how many are: the others do not count.
+  double idle_share() const { return idle_share(static_cast<int>(busy_s.size())); }
+  double idle_share(int ranks_in_service) const;
 };
 /// `task_s` has one duration a task, in plan order. Throws std::invalid_argument if the sizes differ or a rank of a
 /// task is outside the plan.

@@ -29,8 +29,8 @@ struct NamedText {
 /// The file of that name, else the preset. Throws InputError that lists the presets if it is neither.
 NamedText read_file_or_preset(const std::string& name, const std::vector<Preset>& presets);
 
-/// The config of a model: a preset's name ("qwen3-vl-8b"), a `config.json`, or the checkpoint folder that holds one.
-/// Throws InputError.
+/// The config of a model: a preset's name ("qwen3-vl-8b", or as on the hub, "Qwen/Qwen3-VL-8B-Instruct"), a
+/// `config.json`, or the checkpoint folder that holds one. Throws InputError.
 NamedText read_model_config(const std::string& model);
 
 }  // namespace dhp

@@ -80,6 +80,7 @@ struct Result {
   std::string name = {};
   std::string schedule = {};  ///< the planner
   int ranks = 0;
+  int ranks_in_service = 0;  ///< whose time counts
   int ranks_per_node = 0;
   std::string clock = "simulated";  ///< or "emulated", "wall"
   std::vector<ResultStep> steps = {};

@@ -23,8 +23,8 @@ struct SimulateOptions {
   std::uint64_t seed = 7;
   /// Planning of the next batch, on a processor of its own behind this step.
   double planning_s = 0.0;
-  /// Keep what happens inside tasks: SimulatedStep::segments.
-  bool record = false;
+  /// Of the first so many steps, keep what happens inside tasks: SimulatedStep::segments.
+  int recorded_steps = 0;
 };
 
 /// A stretch of time in a task, the same for all ranks of its group.

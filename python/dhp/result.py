@@ -67,6 +67,7 @@ class Result:
     name: str
     schedule: str
     ranks: int
+    ranks_in_service: int
     ranks_per_node: int | None
     clock: str
     steps: list[Step]
@@ -112,6 +113,7 @@ def parse_result(text: str, source: str) -> Result:
         name=root.text("name"),
         schedule=root.text("schedule"),
         ranks=ranks,
+        ranks_in_service=root.whole("ranks_in_service", 1, ranks) if root.has("ranks_in_service") else ranks,
         ranks_per_node=root.whole("ranks_per_node", 1, MAX_RANKS) if root.has("ranks_per_node") else None,
         clock=root.choice("clock", CLOCKS),
         steps=_steps(root),

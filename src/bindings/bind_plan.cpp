@@ -105,7 +105,8 @@ void bind_plan_types(nb::module_& module) {
       .def_ro("end_s", &Timeline::end_s, "per task, in plan order")
       .def_ro("busy_s", &Timeline::busy_s, "per rank")
       .def_ro("makespan_s", &Timeline::makespan_s)
-      .def("idle_share", &Timeline::idle_share, "Share of ranks x makespan in which no task ran; 0 for an empty plan.")
+      .def("idle_share", nb::overload_cast<>(&Timeline::idle_share, nb::const_),
+           "Share of ranks x makespan in which no task ran; 0 for an empty plan.")
       .def("__repr__", [](const Timeline& timeline) {
         std::ostringstream text;
         text << "<Timeline of " << timeline.start_s.size() << " tasks, " << timeline.makespan_s << " s, idle "

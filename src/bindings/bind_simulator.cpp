@@ -62,7 +62,7 @@ void bind_simulation(nb::module_& module) {
       [](const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost, int steps, double noise,
          std::uint64_t seed, double planning_s, bool record) {
         const nb::gil_scoped_release release;
-        return simulate(plan, batch, cluster, cost, {steps, noise, seed, planning_s, record});
+        return simulate(plan, batch, cluster, cost, {steps, noise, seed, planning_s, record ? steps : 0});
       },
       "plan"_a, "batch"_a, "cluster"_a, "cost"_a, nb::kw_only(), "steps"_a = 1, "noise"_a = 0.0, "seed"_a = 7,
       "planning_s"_a = 0.0, "record"_a = false,

@@ -108,11 +108,13 @@ void bind_dataset(nb::module_& module) {
       .def(
           "__init__",
           [](MediaSample* self, double duration_s, std::int64_t width, std::int64_t height, double fps,
-             std::int64_t text_tokens, std::int64_t tokens, std::int64_t patches, std::string place) {
-            new (self) MediaSample{duration_s, width, height, fps, text_tokens, tokens, patches, std::move(place)};
+             std::int64_t text_tokens, std::int64_t tokens, std::int64_t patches, std::int64_t frame_patches,
+             std::string place) {
+            new (self) MediaSample{duration_s, width,         height,          fps, text_tokens, tokens,
+                                   patches,    frame_patches, std::move(place)};
           },
           "duration_s"_a = 0.0, "width"_a = 0, "height"_a = 0, "fps"_a = MediaSample{}.fps, "text_tokens"_a = 0,
-          "tokens"_a = 0, "patches"_a = 0, "place"_a = "")
+          "tokens"_a = 0, "patches"_a = 0, "frame_patches"_a = 0, "place"_a = "")
       .def_rw("duration_s", &MediaSample::duration_s, "of a clip; 0: a picture")
       .def_rw("width", &MediaSample::width, "pixels; 0: text alone")
       .def_rw("height", &MediaSample::height)
@@ -120,6 +122,7 @@ void bind_dataset(nb::module_& module) {
       .def_rw("text_tokens", &MediaSample::text_tokens, "template, prompt and answer")
       .def_rw("tokens", &MediaSample::tokens, "where above 0: already counted, like patches")
       .def_rw("patches", &MediaSample::patches)
+      .def_rw("frame_patches", &MediaSample::frame_patches)
       .def_rw("place", &MediaSample::place, "where it was read, for errors")
       .def(nb::self == nb::self, kEqual)
       .def("__repr__", [](const MediaSample& sample) {
@@ -138,9 +141,9 @@ void bind_dataset(nb::module_& module) {
              "`count` samples of a named data set, the same on every machine. Raises InputError.");
   module.def("draw_from", &draw_from, "samples"_a, "count"_a, "seed"_a,
              "`count` of the samples, drawn without repetition, epoch by epoch. Raises InputError.");
-  module.def(
-      "read_sample_csv", &read_sample_csv, "file"_a, "prompt_tokens"_a = kPromptTokens,
-      "Reads CSV with columns duration_s,width,height[,fps][,text_tokens] or tokens,patches. Raises InputError.");
+  module.def("read_sample_csv", &read_sample_csv, "file"_a, "prompt_tokens"_a = kPromptTokens,
+             "Reads CSV with columns duration_s,width,height[,fps][,text_tokens] or tokens,patches[,frame_patches]. "
+             "Raises InputError.");
   module.def("parse_sample_csv", &parse_sample_csv, "text"_a, "source"_a, "prompt_tokens"_a = kPromptTokens,
              "Parses such CSV; `source` names the text in errors. Raises InputError.");
   module.def("make_batch", &make_batch, "rules"_a, "samples"_a, "options"_a = MediumOptions{}, "seed"_a = 0,

@@ -25,7 +25,8 @@ int run(CheckCommand& command) {
     const nlohmann::ordered_json json = {{"valid", violations.empty()}, {"violations", violations}};
     std::cout << line(json.dump(1));
   } else if (violations.empty()) {
-    std::cout << "valid: " << plan.tasks.size() << " tasks, " << in.batch.sequences.size() << " sequences\n";
+    std::cout << "valid: " << count(plan.tasks.size(), "task") << ", " << count(in.batch.sequences.size(), "sequence")
+              << '\n';
   } else {
     for (const std::string& violation : violations) std::cout << "violation: " << violation << '\n';
   }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -25,6 +26,12 @@ void add_dataset_command(CLI::App& app, int& exit_code);
 /// Adds --output-format. `json` is set when parsing.
 void add_output_format(CLI::App& command, bool& json);
 
+/// Checks of options that complain as readers of files do: "found -1, expected a whole number from 0 to 10".
+CLI::Validator whole_from(std::int64_t least, std::int64_t most);
+CLI::Validator number_from(double least, double most);
+/// Of what draws random numbers.
+CLI::Validator any_seed();
+
 /// A program `dhp-NAME` behind the command NAME: in the folder of this program, else in PATH; empty if there is none.
 /// Names with anything but letters, digits, - and _ are never looked for.
 std::filesystem::path find_external(const std::string& name);
@@ -35,7 +42,8 @@ std::vector<std::string> externals_beside();
 /// Replaces this process by the external command; `arguments` follow its name. Returns only by throwing.
 [[noreturn]] void run_external(const std::filesystem::path& program, const std::vector<std::string>& arguments);
 
-/// Writes beside the file, then renames: readers see the old text or the new one, never a part. Throws InputError.
+/// Writes beside the file, then renames: readers see the old text or the new one, never a part. What is no regular file
+/// (a pipe, /dev/stdout) is written to. Throws InputError.
 void write_atomically(const std::string& file, const std::string& text);
 
 }  // namespace dhp::cli

@@ -139,9 +139,10 @@ std::string to_text(const std::vector<Entry>& entries, const CompareCommand& com
     table.add(std::move(cells));
   }
   const Inputs& in = command.inputs;
-  std::string text = std::to_string(in.batch.sequences.size()) + " sequences on " + std::to_string(in.cluster.ranks()) +
-                     " ranks, bound " + seconds_text(best_bound_s) + '\n';
-  text += table.text();
+  std::string text = count(in.batch.sequences.size(), "sequence") + " on " +
+                     count(static_cast<std::size_t>(in.cluster.ranks()), "rank");
+  if (best_bound_s > 0.0) text += ", bound " + seconds_text(best_bound_s);
+  text += '\n' + table.text();
   if (command.noise > 0.0) {
     text += "noise: every task takes its time times a log-normal factor, mean 1, sigma " +
             fixed_text(command.noise, 2) + "; " + std::to_string(command.trials) + " trials, seed " +
@@ -156,8 +157,8 @@ Json to_json(const Entry& entry) {
   Json json = {{"schedule", entry.schedule},
                {"planner", entry.plan.planner},
                {"makespan_s", m.makespan_s},
-               {"lower_bound_s", entry.bound_s},
-               {"ratio_to_bound", entry.bound_s > 0.0 ? Json(m.makespan_s / entry.bound_s) : Json(nullptr)},
+               {"lower_bound_s", if_bounded(entry.bound_s, entry.bound_s)},
+               {"ratio_to_bound", if_bounded(entry.bound_s, m.makespan_s / entry.bound_s)},
                {"idle_share", m.idle_share},
                {"exposed_transfer_s", m.exposed_transfer_s},
                {"exposed_transfer_share", m.exposed_transfer_share},
@@ -201,18 +202,23 @@ void add_compare_command(CLI::App& app, int& exit_code) {
   CLI::App& sub = *app.add_subcommand("compare", "Plan a batch with every planner and compare the plans");
   command->inputs.add_options(sub);
   add_schedules_option(sub, command->schedules);
-  sub.add_option("--noise", command->noise, "sigma of the log-normal error of each task's time; 0: none")
-      ->check(CLI::Range(0.0, kMostNoise))
-      ->capture_default_str();
+  CLI::Option* const noise =
+      sub.add_option("--noise", command->noise, "sigma of the log-normal error of each task's time; 0: none")
+          ->check(number_from(0.0, kMostNoise))
+          ->capture_default_str();
   sub.add_option("--trials", command->trials, "noisy steps to average over")
-      ->check(CLI::Range(1, 1'000'000))
+      ->check(whole_from(1, 1'000'000))
+      ->needs(noise)
       ->capture_default_str();
-  sub.add_option("--seed", command->seed, "of the noise")->capture_default_str();
+  sub.add_option("--seed", command->seed, "of the noise")->check(any_seed())->needs(noise)->capture_default_str();
   add_plan_options(sub, command->options);
   add_output_format(sub, command->json);
   sub.footer(
       "\"transfer\" is the share of all ranks' time that waits for transfers, \"peers\" the most ranks that one rank\n"
-      "shares tasks with, \"planning\" the median of up to five runs. A planner that has no plan says why.\n"
+      "shares tasks with, \"planning\" the median of up to five runs. A planner that has no plan says why. \"idle\" is "
+      "the\n"
+      "share in which no task runs; dhp simulate counts waits for transfers to it. The bound is one of plans without\n"
+      "all_to_all: ulysses has none.\n"
       "Exit codes: 0 compared, 1 no planner has a plan, 2 bad input.");
   sub.callback([command, &exit_code] { exit_code = run(*command); });
 }

@@ -9,10 +9,14 @@
 #include "cli/table.h"
 #include "core/listing.h"
 #include "dhp/analytic_cost.h"
+#include "dhp/cluster.h"
+#include "dhp/device.h"
 #include "dhp/presets.h"
 
 namespace dhp::cli {
 namespace {
+
+constexpr int kShardedParameters = 3;  // of --zero
 
 struct CostCommand {
   std::string model;
@@ -62,7 +66,21 @@ std::string module_table(const CostReport& report) {
   return table.text();
 }
 
-std::string to_text(const CostReport& report) {
+/// What stands in the way of using the costs, and what to do.
+std::string notes(const CostReport& report, const CostOptions& options) {
+  std::string text;
+  const double memory_bytes = read_device(options.device).memory_bytes;
+  if (report.cost.state_bytes >= memory_bytes) {
+    text += "note      " + options.device + " has " + bytes_text(memory_bytes) +
+            ", which the state fills: more --ranks or a higher --zero shard it\n";
+  }
+  if (options.zero == kShardedParameters) {
+    text += "note      sharded parameters are gathered by all ranks at once: plan with --schedule lockstep\n";
+  }
+  return text;
+}
+
+std::string to_text(const CostReport& report, const CostOptions& options) {
   const CostModel& cost = report.cost;
   const MemoryCost& memory = report.memory;
   std::ostringstream text;
@@ -82,7 +100,8 @@ std::string to_text(const CostReport& report) {
        << ", gradients " << bytes_text(memory.gradients) << ", optimizer " << bytes_text(memory.optimizer)
        << ", reserve " << bytes_text(memory.reserve) << '\n'
        << "end       " << bytes_text(cost.gradient_bytes) << " of gradients summed, optimizer "
-       << seconds_text(cost.optimizer_s) << '\n';
+       << seconds_text(cost.optimizer_s) << '\n'
+       << notes(report, options);
   return text.str();
 }
 
@@ -119,10 +138,10 @@ std::string to_json_text(const CostReport& report, const CostOptions& options) {
 
 int run(const CostCommand& command) {
   const NamedText config = read_model_config(command.model);
-  const bool preset = config.source == command.model && !command.model.ends_with(".json");
-  const CostReport report = analytic_report(config.text, config.source, command.options, preset ? command.model : "");
+  const bool preset = !config.source.ends_with(".json");
+  const CostReport report = analytic_report(config.text, config.source, command.options, preset ? config.source : "");
   if (!command.out_file.empty()) write_atomically(command.out_file, line(dhp::to_json(report.cost)));
-  std::cout << (command.json ? line(to_json_text(report, command.options)) : to_text(report));
+  std::cout << (command.json ? line(to_json_text(report, command.options)) : to_text(report, command.options));
   return kOk;
 }
 
@@ -137,16 +156,17 @@ void add_cost_command(CLI::App& app, int& exit_code) {
   CostOptions& options = command->options;
   CLI::App& sub = *app.add_subcommand("cost", "Count a model's FLOP and bytes into a cost file");
   sub.add_option("--model", command->model,
-                 "config.json of a Hugging Face checkpoint, its folder, or one of " + names_of(model_presets()))
+                 "config.json of a Hugging Face checkpoint, its folder, its name on the hub, or one of " +
+                     names_of(model_presets()))
       ->required();
   sub.add_option("--device", options.device, "dhp.device/1 JSON, or one of " + names_of(device_presets()))
       ->capture_default_str();
   sub.add_option("--ranks", options.ranks, "ranks that share what --zero shards")
-      ->check(CLI::PositiveNumber)
+      ->check(whole_from(1, kMaxRanks))
       ->capture_default_str();
   sub.add_option("--zero", options.zero,
                  "0: nothing sharded, 1: the optimizer's state, 2: gradients, 3: parameters too")
-      ->check(CLI::Range(0, 3))
+      ->check(whole_from(0, kShardedParameters))
       ->capture_default_str();
   sub.add_option_function<std::string>(
          "--recompute",

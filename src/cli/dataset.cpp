@@ -63,6 +63,11 @@ Answer answer_of(const DatasetCommand& command) {
     const TokenRules rules = command.media.rules();  // a wrong name is one even where no model is asked
     if (needs_rules) answer.rules = rules;
   }
+  const MediumOptions& medium = command.media.medium;
+  if (!needs_rules && (medium.fps || medium.frames || medium.max_pixels || medium.max_tiles)) {
+    throw InputError(command.name, "",
+                     "has lengths in tokens: --fps, --frames, --max-pixels and --max-tiles say nothing");
+  }
   answer.batch =
       make_batch(answer.rules.value_or(TokenRules{}), answer.samples, command.media.medium, command.seed, command.name);
   return answer;
@@ -128,7 +133,7 @@ int run(const DatasetCommand& command) {
 std::string name_help() {
   std::string text =
       "the data set, or FILE.csv with columns duration_s,width,height[,fps][,text_tokens] or "
-      "tokens,patches:";
+      "tokens,patches[,frame_patches]:";
   for (const DatasetInfo& info : datasets()) text += "\n  " + info.name + ": " + info.help;
   return text;
 }
@@ -141,7 +146,9 @@ void add_dataset_command(CLI::App& app, int& exit_code) {
   sub.add_option("--name", command->name, name_help())->required();
   command->media.add_options(sub);
   sub.add_option("--count", command->count, "samples; default 512, of a file all of its rows in order");
-  sub.add_option("--seed", command->seed, "what is drawn; the same everywhere")->capture_default_str();
+  sub.add_option("--seed", command->seed, "what is drawn; the same everywhere")
+      ->check(any_seed())
+      ->capture_default_str();
   sub.add_option("--prompt-tokens", command->prompt_tokens,
                  "text beside the caption (chat template, prompt), where a file has no text_tokens")
       ->capture_default_str();

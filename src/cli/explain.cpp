@@ -19,14 +19,9 @@ struct ExplainCommand {
 int run(ExplainCommand& command) {
   Inputs& in = command.inputs;
   in.read();
-  const Plan plan = read_plan(command.plan_file);
-  const std::vector<std::string> violations = check_plan(plan, in.batch, in.cluster, in.cost);
-  if (!violations.empty()) {
-    std::cerr << "dhp: " << command.plan_file << " is not a valid plan for this batch: " << violations.front();
-    if (violations.size() > 1) std::cerr << " (and " << violations.size() - 1 << " more; see dhp check)";
-    std::cerr << '\n';
-    return kNo;
-  }
+  Plan plan = read_tasks(command.plan_file);
+  if (!is_valid(plan, command.plan_file, in.batch, in.cluster, in.cost)) return kNo;
+  annotate(plan, in.batch, in.cluster, in.cost);
   const Report report = make_report(plan, in.batch, in.cluster, in.cost, command.options);
   std::cout << (command.json ? to_json(report) : to_text(report, standard_output(), command.all));
   return kOk;

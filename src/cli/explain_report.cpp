@@ -183,8 +183,8 @@ std::string to_text(const Report& report, const Terminal& terminal, bool all) {
 std::string to_json(const Report& report) {
   const Explanation& e = report.explanation;
   const Json json = {{"makespan_s", e.makespan_s},
-                     {"lower_bound_s", e.lower_bound_s},
-                     {"gap", e.gap},
+                     {"lower_bound_s", if_bounded(e.lower_bound_s, e.lower_bound_s)},
+                     {"gap", if_bounded(e.lower_bound_s, e.gap)},
                      {"idle_share", e.idle_share},
                      {"limited_by", e.limited_by},
                      {"degrees", degrees_json(e)},

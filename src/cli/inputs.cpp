@@ -1,6 +1,7 @@
 #include "cli/inputs.h"
 
 #include <algorithm>
+#include <iostream>
 
 #include "cli/cli.h"
 #include "dhp/plan_options.h"
@@ -19,9 +20,29 @@ void Inputs::read() {
   cost = read_cost_model(cost_file);
 }
 
+Plan read_tasks(const std::string& file) {
+  Plan plan = read_plan(file);
+  plan.predicted.reset();
+  for (Task& task : plan.tasks) {
+    task.start_s.reset();
+    task.end_s.reset();
+  }
+  return plan;
+}
+
+bool is_valid(const Plan& plan, const std::string& file, const Batch& batch, const Cluster& cluster,
+              const CostModel& cost) {
+  const std::vector<std::string> violations = check_plan(plan, batch, cluster, cost);
+  if (violations.empty()) return true;
+  std::cerr << "dhp: error: " << file << " is not a valid plan for this batch: " << violations.front();
+  if (violations.size() > 1) std::cerr << " (and " << violations.size() - 1 << " more; see dhp check)";
+  std::cerr << '\n';
+  return false;
+}
+
 void add_plan_options(CLI::App& command, PlanOptions& options) {
   for (const OptionInfo& info : plan_options()) {
-    if (info.name == "schedule") continue;
+    if (info.name == "schedule" || info.name == "tighter_bound") continue;
     std::string flag = "--" + info.name;
     std::replace(flag.begin(), flag.end(), '_', '-');
     const auto set = [&options, name = info.name, flag](const std::string& text) {

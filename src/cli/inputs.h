@@ -6,6 +6,7 @@
 #include "dhp/batch.h"
 #include "dhp/cluster.h"
 #include "dhp/cost_model.h"
+#include "dhp/plan.h"
 #include "dhp/planner.h"
 
 namespace dhp::cli {
@@ -27,10 +28,18 @@ struct Inputs {
   void read();
 };
 
+/// A plan without its predictions, which are made anew: it may be of another network or cost file than those at hand.
+Plan read_tasks(const std::string& file);
+
+/// Whether check_plan() finds nothing; else says what on standard error.
+bool is_valid(const Plan& plan, const std::string& file, const Batch& batch, const Cluster& cluster,
+              const CostModel& cost);
+
 /// The group that the options of planning stand in.
 inline constexpr const char* kConstraints = "Constraints";
 
-/// Adds a flag for every field of PlanOptions but the schedule. `options` must outlive the command.
+/// Adds a flag for every field of PlanOptions but the schedule, and the bound, which is always the tighter one here.
+/// `options` must outlive the command.
 void add_plan_options(CLI::App& command, PlanOptions& options);
 
 }  // namespace dhp::cli

@@ -108,7 +108,10 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   try {
-    return run(argc, argv);
+    const int exit_code = run(argc, argv);
+    std::cout.flush();
+    if (!std::cout) return fail("standard output cannot be written");
+    return exit_code;
   } catch (const dhp::InputError& error) {
     return fail(error.what());
   } catch (const std::exception& error) {

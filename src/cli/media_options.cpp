@@ -18,7 +18,8 @@ void MediaOptions::add_options(CLI::App& command) {
 }
 
 TokenRules MediaOptions::rules() const {
-  const bool is_folder = std::filesystem::is_directory(model);
+  std::error_code ignored;
+  const bool is_folder = std::filesystem::is_directory(model, ignored);
   if (is_folder) {
     return read_token_rules(
         model, sampling.empty() ? MediaSampling::hugging_face : parse_media_sampling(sampling, "--sampling"));

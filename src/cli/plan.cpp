@@ -33,6 +33,7 @@ std::string to_json(const Infeasible& answer) {
 int run(PlanCommand& command) {
   Inputs& in = command.inputs;
   in.read();
+  command.options.tighter_bound = true;
   const PlanResult result = plan_batch(in.batch, in.cluster, in.cost, command.options);
   if (const auto* infeasible = std::get_if<Infeasible>(&result)) {
     std::cout << (command.json ? to_json(*infeasible) : "infeasible: " + infeasible->reason + '\n');
@@ -64,7 +65,8 @@ void add_plan_command(CLI::App& app, int& exit_code) {
   command->inputs.add_options(sub);
   sub.add_option("--schedule", command->options.schedule, schedule_help())->capture_default_str();
   add_plan_options(sub, command->options);
-  sub.add_option("-o,--output", command->out_file, "file for the plan (dhp.plan/1 JSON)");
+  sub.add_option("-o,--output", command->out_file,
+                 "file for the plan (dhp.plan/1 JSON); --output-format json then sums it up");
   add_output_format(sub, command->json);
   sub.footer("Exit codes: 0 planned, 1 infeasible (with the reason), 2 bad input.");
   sub.callback([command, &exit_code] { exit_code = run(*command); });

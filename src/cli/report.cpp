@@ -88,6 +88,8 @@ nlohmann::ordered_json degrees_json(const Explanation& explanation) {
   return degrees;
 }
 
+Json if_bounded(double lower_bound_s, double value) { return lower_bound_s > 0.0 ? Json(value) : Json(nullptr); }
+
 std::string line(std::string text) {
   while (text.ends_with('\n')) text.pop_back();
   return text + '\n';
@@ -120,8 +122,8 @@ std::string summary_json(const Plan& plan, const Explanation& explanation) {
                      {"micro_batches", micro_batches(plan)},
                      {"degrees", degrees_json(explanation)},
                      {"makespan_s", explanation.makespan_s},
-                     {"lower_bound_s", explanation.lower_bound_s},
-                     {"gap", explanation.gap},
+                     {"lower_bound_s", if_bounded(explanation.lower_bound_s, explanation.lower_bound_s)},
+                     {"gap", if_bounded(explanation.lower_bound_s, explanation.gap)},
                      {"idle_share", explanation.idle_share},
                      {"hash", plan.hash}};
   return line(json.dump(1));

@@ -41,6 +41,9 @@ double percentile_of_sorted(const std::vector<double>& values, double q);
 /// {"1": 171, "2": 32}: tasks by degree.
 nlohmann::ordered_json degrees_json(const Explanation& explanation);
 
+/// A bound, or what compares with it: null where the bound is 0, so none is known.
+nlohmann::ordered_json if_bounded(double lower_bound_s, double value);
+
 /// The text as JSON output wants it: exactly one newline at its end.
 std::string line(std::string text);
 

@@ -35,17 +35,6 @@ const std::string& only_one(const std::vector<std::string>& files, const std::st
   throw InputError(flag, "", "found " + std::to_string(files.size()) + " of them, expected one; for more, --sweep");
 }
 
-/// Predictions are made anew: the plan may be for another network or cost file than those that it is run with here.
-Plan read_tasks(const std::string& file) {
-  Plan plan = read_plan(file);
-  plan.predicted.reset();
-  for (Task& task : plan.tasks) {
-    task.start_s.reset();
-    task.end_s.reset();
-  }
-  return plan;
-}
-
 Subject read(const SimulateCommand& command) {
   if (command.plan_file.empty()) throw InputError("--plan", "", "missing; --sweep plans by itself");
   return {.batch = read_batch(only_one(command.batch_files, "--batch")),
@@ -97,8 +86,8 @@ std::string to_text(const SimulateCommand& command, const Subject& subject, cons
   text += end_text(command, step);
   if (step.shard_bytes > 0.0) {
     const auto [transfer_s, exposed_s] = transfers(step);
-    text += "moved     " + bytes_text(step.shard_bytes) + " between ranks, " + bytes_text(step.crossing_bytes) +
-            " of it between nodes";
+    text += "moved     " + bytes_text(step.shard_bytes) + (command.options.steps > 1 ? " a step" : "") +
+            " between ranks, " + bytes_text(step.crossing_bytes) + " of it between nodes";
     if (transfer_s > 0.0) text += "; " + percent_text(1.0 - exposed_s / transfer_s) + " of the time behind attention";
     text += '\n';
   }
@@ -155,17 +144,19 @@ Json ranks_json(const Simulation& simulation) {
 std::string to_json(const SimulateCommand& command, const Subject& subject, const Simulation& simulation,
                     const Result& result) {
   const SimulationSummary summary = summarise(simulation, subject.cluster);
-  Json json = {{"schedule", result.schedule},
-               {"ranks", result.ranks},
-               {"predicted_s", *result.steps.front().predicted_s},
-               {"mean_s", summary.mean_s},
-               {"least_s", summary.least_s},
-               {"percentile95_s", summary.percentile95_s},
-               {"most_s", summary.most_s},
-               {"idle_share", summary.idle_share()},
-               {"noise", command.options.noise},
-               {"seed", command.options.seed},
-               {"memory", {{"budget_bytes", result.memory->budget_bytes}, {"peak_bytes", result.memory->peak_bytes}}}};
+  Json json = {
+      {"schedule", result.schedule},
+      {"ranks", result.ranks},
+      {"predicted_s", *result.steps.front().predicted_s},
+      {"lower_bound_s", if_bounded(subject.plan.predicted->lower_bound_s, subject.plan.predicted->lower_bound_s)},
+      {"mean_s", summary.mean_s},
+      {"least_s", summary.least_s},
+      {"percentile95_s", summary.percentile95_s},
+      {"most_s", summary.most_s},
+      {"idle_share", summary.idle_share()},
+      {"noise", command.options.noise},
+      {"seed", command.options.seed},
+      {"memory", {{"budget_bytes", result.memory->budget_bytes}, {"peak_bytes", result.memory->peak_bytes}}}};
   Json steps = Json::array();
   for (std::size_t i = 0; i < simulation.steps.size(); ++i) {
     steps.push_back(to_json(simulation.steps[i], result.steps[i]));
@@ -179,10 +170,10 @@ std::string to_json(const SimulateCommand& command, const Subject& subject, cons
 void write_trace(const std::string& place, const Subject& subject, const Simulation& simulation) {
   const auto& [batch, cluster, cost, plan] = subject;
   const std::filesystem::path path = place;
-  if (!place.ends_with('/') && !std::filesystem::is_directory(path)) {
+  std::error_code error;
+  if (!place.ends_with('/') && !std::filesystem::is_directory(path, error)) {
     return write_atomically(place, chrome_trace(simulation, plan, batch, cluster, cost));
   }
-  std::error_code error;
   std::filesystem::create_directories(path, error);
   if (error) throw InputError(place, "", "cannot be made: " + error.message());
   for (const Rank rank : cluster.live_ranks()) {
@@ -203,16 +194,10 @@ void refuse_planning_options(const CLI::App& command) {
 int run(SimulateCommand& command) {
   Subject subject = read(command);
   const auto& [batch, cluster, cost, plan] = subject;
-  const std::vector<std::string> violations = check_plan(plan, batch, cluster, cost);
-  if (!violations.empty()) {
-    std::cerr << "dhp: " << command.plan_file << " is not a valid plan for this batch: " << violations.front();
-    if (violations.size() > 1) std::cerr << " (and " << violations.size() - 1 << " more; see dhp check)";
-    std::cerr << '\n';
-    return kNo;
-  }
+  if (!is_valid(plan, command.plan_file, batch, cluster, cost)) return kNo;
   annotate(subject.plan, batch, cluster, cost);
   certify(subject.plan, batch, cluster, cost);
-  command.options.record = true;
+  command.options.recorded_steps = command.trace.empty() ? 1 : command.options.steps;
   const Simulation simulation = simulate(plan, batch, cluster, cost, command.options);
   Result result = to_result(simulation, plan, batch, cluster, cost);
   if (command.options.planning_s > 0.0) {
@@ -270,14 +255,14 @@ void add_simulate_command(CLI::App& app, int& exit_code) {
   sub.add_option("--cost", command->cost_files, "dhp.cost/1 JSON")->required();
   sub.add_option("--plan", command->plan_file, "dhp.plan/1 JSON");
   sub.add_option("--steps", command->options.steps, "how often to run the plan, each time with other noise")
-      ->check(CLI::Range(1, 1'000'000))
+      ->check(whole_from(1, 1'000'000))
       ->capture_default_str();
   sub.add_option("--noise", command->options.noise, "sigma of the log-normal error of each task's time; 0: none")
-      ->check(CLI::Range(0.0, kMostNoise))
+      ->check(number_from(0.0, kMostNoise))
       ->capture_default_str();
-  sub.add_option("--seed", command->options.seed, "of the noise")->capture_default_str();
+  sub.add_option("--seed", command->options.seed, "of the noise")->check(any_seed())->capture_default_str();
   sub.add_option("--planning-s", command->options.planning_s, "seconds that planning the next batch takes meanwhile")
-      ->check(CLI::NonNegativeNumber)
+      ->check(number_from(0.0, 1e9))
       ->capture_default_str();
   sub.add_option("--trace", command->trace,
                  "file for a Chrome trace (Perfetto), or a folder, ending in /, for one file a rank as Holistic Trace\n"

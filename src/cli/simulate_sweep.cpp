@@ -112,10 +112,12 @@ std::string to_text(const SimulateCommand& command, const std::vector<Run>& runs
     if (shows[i]) columns.push_back({headings[i], TextTable::Align::left});
   }
   columns.push_back({"schedule", TextTable::Align::left});
-  for (const char* heading :
-       {"step", "95 %", "predicted", "× bound", "idle", "peer", "transfer", "no task", "between nodes", "planning"}) {
+  const bool waits_for_data = command.options.planning_s > 0.0;
+  for (const char* heading : {"step", "95 %", "predicted", "× bound", "idle", "peer", "transfer"}) {
     columns.push_back({heading});
   }
+  if (waits_for_data) columns.push_back({"data"});
+  for (const char* heading : {"no task", "between nodes", "planning"}) columns.push_back({heading});
   TextTable table(std::move(columns));
   for (const Run& run : runs) {
     std::vector<std::string> cells;
@@ -131,13 +133,15 @@ std::string to_text(const SimulateCommand& command, const std::vector<Run>& runs
     }
     const SimulationSummary& s = run.summary;
     const auto share = [&](double seconds) { return percent_text(s.capacity_s > 0.0 ? seconds / s.capacity_s : 0.0); };
-    for (std::string cell :
-         {seconds_text(s.mean_s), seconds_text(s.percentile95_s), seconds_text(run.predicted_s),
-          run.lower_bound_s > 0.0 ? fixed_text(s.mean_s / run.lower_bound_s, 3) : std::string("-"),
-          share(s.idle.total_s()), share(s.idle.peer_s), share(s.idle.transfer_s), share(s.idle.no_task_s),
-          bytes_text(run.crossing_bytes), fixed_text(run.planning_s * 1e3, 1) + " ms"}) {
+    for (std::string cell : {seconds_text(s.mean_s), seconds_text(s.percentile95_s), seconds_text(run.predicted_s),
+                             run.lower_bound_s > 0.0 ? fixed_text(s.mean_s / run.lower_bound_s, 3) : std::string("-"),
+                             share(s.idle.total_s()), share(s.idle.peer_s), share(s.idle.transfer_s)}) {
       cells.push_back(std::move(cell));
     }
+    if (waits_for_data) cells.push_back(share(s.idle.data_s));
+    cells.push_back(share(s.idle.no_task_s));
+    cells.push_back(bytes_text(run.crossing_bytes));
+    cells.push_back(fixed_text(run.planning_s * 1e3, 1) + " ms");
     table.add(std::move(cells));
   }
   const std::string noise = noise_text(command.options);
@@ -156,7 +160,7 @@ Json to_json(const Run& run) {
   json["percentile95_s"] = run.summary.percentile95_s;
   json["most_s"] = run.summary.most_s;
   json["predicted_s"] = run.predicted_s;
-  json["lower_bound_s"] = run.lower_bound_s;
+  json["lower_bound_s"] = if_bounded(run.lower_bound_s, run.lower_bound_s);
   json["idle_share"] = run.summary.idle_share();
   json["idle_s"] = idle_json(run.summary.idle);
   json["crossing_bytes"] = run.crossing_bytes;

@@ -89,7 +89,7 @@ Medium parse_video(const std::string& text) {
   if (!sized || (has_rate && !parse_number(rest, video.fps)) || !parse_length(length, video)) {
     throw InputError("--video", "",
                      "found \"" + text +
-                         "\", expected WIDTHxHEIGHTxLENGTH@FPS with a length in seconds or frames, for instance "
+                         "\", expected WIDTHxHEIGHTxLENGTH[@FPS] with a length in seconds or frames, for instance "
                          "1280x720x30.0s@30 or 1280x720x900f@30");
   }
   return medium;

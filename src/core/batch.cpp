@@ -1,18 +1,19 @@
 #include "dhp/batch.h"
 
 #include <algorithm>
-#include <array>
-#include <charconv>
+#include <limits>
 #include <optional>
 
+#include "core/csv_reader.h"
 #include "core/json_reader.h"
 #include "dhp/error.h"
 
 namespace dhp {
 namespace {
 
-constexpr std::string_view kCsvHeader = "id,tokens,patches";
-constexpr std::string_view kFramesHeader = "id,tokens,patches,frame_patches";
+struct CsvColumns {
+  std::optional<std::size_t> id, tokens, patches, frame_patches;
+};
 
 std::string number_range(std::int64_t min, std::int64_t max) {
   return "a whole number from " + std::to_string(min) + " to " + std::to_string(max);
@@ -38,8 +39,10 @@ void check_frame(const Sequence& sequence, const std::string& source, const std:
                        number_range(0, sequence.patches) + ", the patches of the sequence");
 }
 
-/// Duplicates in O(n log n) without hashing: the earliest repeated position is named.
-void check_unique(const std::vector<Sequence>& sequences, const std::string& source) {
+/// Duplicates in O(n log n) without hashing: the earliest repeated one is named, by `row_of` its position.
+template <typename RowOf>
+void check_unique(const std::vector<Sequence>& sequences, const std::string& source, const RowOf& row_of,
+                  const char* id) {
   const auto not_rising = [](const Sequence& a, const Sequence& b) { return a.id >= b.id; };
   if (std::adjacent_find(sequences.begin(), sequences.end(), not_rising) == sequences.end()) return;  // the usual case
   std::vector<std::size_t> order(sequences.size());
@@ -53,56 +56,18 @@ void check_unique(const std::vector<Sequence>& sequences, const std::string& sou
     if (!first || order[i] < first->first) first = {order[i], order[i - 1]};
   }
   if (first) {
-    throw InputError(source, "sequences[" + std::to_string(first->first) + "].id",
-                     "found " + std::to_string(sequences[first->first].id) + ", which sequences[" +
-                         std::to_string(first->second) + "] has already; ids must be unique in a batch");
+    throw InputError(source, row_of(first->first) + id,
+                     "found " + std::to_string(sequences[first->first].id) + ", which " + row_of(first->second) +
+                         " has already; ids must be unique in a batch");
   }
 }
 
-std::string_view without_line_end(std::string_view line) {
-  if (!line.empty() && line.back() == '\r') line.remove_suffix(1);
-  return line;
-}
-
-std::string_view trimmed(std::string_view text) {
-  while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
-  while (!text.empty() && (text.back() == ' ' || text.back() == '\t')) text.remove_suffix(1);
-  return text;
-}
-
-std::int64_t parse_cell(std::string_view cell, const std::string& source, const std::string& place) {
-  cell = trimmed(cell);
-  std::int64_t value = 0;
-  const auto [end, error] = std::from_chars(cell.data(), cell.data() + cell.size(), value);
-  if (error != std::errc() || end != cell.data() + cell.size()) {
-    throw InputError(source, place, "found \"" + std::string(cell) + "\", expected a whole number");
-  }
-  return value;
-}
-
-/// `columns`: 3, or 4 with frame_patches.
-Sequence parse_csv_line(std::string_view line, std::size_t columns, const std::string& source,
-                        const std::string& place) {
-  std::array<std::string_view, 4> cells;
-  std::size_t count = 0;
-  for (std::string_view rest = line;; ++count) {
-    const std::size_t comma = rest.find(',');
-    if (count < cells.size()) cells[count] = rest.substr(0, comma);
-    if (comma == std::string_view::npos) break;
-    rest.remove_prefix(comma + 1);
-  }
-  if (++count != columns) {
-    throw InputError(source, place,
-                     "found " + std::to_string(count) + " cells, expected " + std::to_string(columns) + ": " +
-                         std::string(columns == cells.size() ? kFramesHeader : kCsvHeader));
-  }
-  const Sequence sequence = {parse_cell(cells[0], source, place + ": id"),
-                             parse_cell(cells[1], source, place + ": tokens"),
-                             parse_cell(cells[2], source, place + ": patches"),
-                             columns == cells.size() ? parse_cell(cells[3], source, place + ": frame_patches") : 0};
-  check_length(sequence.tokens, 1, source, place + ": tokens");
-  check_length(sequence.patches, 0, source, place + ": patches");
-  check_frame(sequence, source, place + ": frame_patches");
+Sequence parse_row(const CsvReader& csv, const CsvColumns& columns) {
+  constexpr std::int64_t kLeast = std::numeric_limits<std::int64_t>::min();
+  constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+  Sequence sequence = {csv.whole(*columns.id, kLeast, kMost), csv.whole(*columns.tokens, 1, kMaxTokens),
+                       csv.whole(*columns.patches, 0, kMaxTokens)};
+  if (columns.frame_patches) sequence.frame_patches = csv.whole(*columns.frame_patches, 0, sequence.patches);
   return sequence;
 }
 
@@ -129,29 +94,22 @@ Batch parse_batch_json(std::string_view text, const std::string& source) {
 }
 
 Batch parse_batch_csv(std::string_view text, const std::string& source) {
-  constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
-  if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
-  Batch batch;
-  std::size_t columns = 0;  // as many as the header has
-  for (std::int64_t line_number = 1; !text.empty(); ++line_number) {
-    const std::size_t end = text.find('\n');
-    const std::string_view line = trimmed(without_line_end(text.substr(0, end)));
-    text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
-    if (line.empty()) continue;
-    const std::string place = "line " + std::to_string(line_number);
-    if (columns == 0) {
-      if (line != kCsvHeader && line != kFramesHeader) {
-        throw InputError(source, place,
-                         "found \"" + std::string(line.substr(0, 60)) + "\", expected the header \"" +
-                             std::string(kCsvHeader) + "\" or \"" + std::string(kFramesHeader) + "\"");
-      }
-      columns = line == kCsvHeader ? 3 : 4;
-      continue;
-    }
-    batch.sequences.push_back(parse_csv_line(line, columns, source, place));
+  CsvReader csv(text, source);
+  const CsvColumns columns = {csv.column("id"), csv.column("tokens"), csv.column("patches"),
+                              csv.column("frame_patches")};
+  if (!columns.id || !columns.tokens || !columns.patches) {
+    throw InputError(source, csv.place(),
+                     "found \"" + csv.header().substr(0, 60) +
+                         "\", expected a header with id,tokens,patches and, where known, frame_patches");
   }
-  if (columns == 0) throw InputError(source, "", "is empty, expected the header \"" + std::string(kCsvHeader) + "\"");
-  check_unique(batch.sequences, source);
+  Batch batch;
+  std::vector<std::string> places;
+  while (csv.next()) {
+    batch.sequences.push_back(parse_row(csv, columns));
+    places.push_back(csv.place());
+  }
+  check_unique(
+      batch.sequences, source, [&](std::size_t row) { return places[row]; }, ": id");
   return batch;
 }
 
@@ -164,7 +122,8 @@ void validate(const Batch& batch, const std::string& source) {
     check_length(sequence.patches, 0, source, place + ".patches");
     check_frame(sequence, source, place + ".frame_patches");
   }
-  check_unique(batch.sequences, source);
+  check_unique(
+      batch.sequences, source, [](std::size_t i) { return "sequences[" + std::to_string(i) + "]"; }, ".id");
 }
 
 std::string to_json(const Batch& batch) {

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "core/json_reader.h"
+#include "core/number_limits.h"
 #include "dhp/error.h"
 #include "dhp/presets.h"
 
@@ -68,6 +69,11 @@ std::string format_limit(const char* name, double bytes_per_s) {
   return ",\n \"" + std::string(name) + "\": " + format_number(bytes_per_s);
 }
 
+void check_link(const Link& link, const std::string& name, const std::string& source) {
+  check_number(link.bandwidth_bytes_per_s, kLeastRate, kMostBandwidth, name + ".bandwidth_bytes_per_s", source);
+  check_number(link.latency_s, 0.0, kMostSeconds, name + ".latency_s", source);
+}
+
 void check_speeds(const Cluster& cluster, const std::string& source) {
   if (cluster.rank_speed.empty()) return;
   if (std::ssize(cluster.rank_speed) != cluster.ranks()) {
@@ -77,9 +83,10 @@ void check_speeds(const Cluster& cluster, const std::string& source) {
   }
   for (std::size_t rank = 0; rank < cluster.rank_speed.size(); ++rank) {
     const double speed = cluster.rank_speed[rank];
-    if (speed >= 0.0 && speed <= 1.0) continue;
+    if (speed == 0.0 || (speed >= kLeastSpeed && speed <= 1.0)) continue;
     throw InputError(source, "rank_speed[" + std::to_string(rank) + "]",
-                     "found " + number_text(speed) + ", expected a number from 0 (out of service) to 1 (nominal)");
+                     "found " + number_text(speed) + ", expected 0 (out of service), or a number from " +
+                         format_number(kLeastSpeed) + " to 1 (nominal)");
   }
 }
 
@@ -104,9 +111,12 @@ void validate(const Cluster& cluster, const std::string& source) {
                          " ranks, expected at most " + std::to_string(kMaxRanks) + " ranks in all");
   }
   check_speeds(cluster, source);
+  check_number(cluster.memory_bytes, 0.0, kMostBytes, "memory_bytes", source);
+  check_link(cluster.intra_node, "intra_node", source);
+  check_link(cluster.inter_node, "inter_node", source);
   for (const auto& [name, limit] : {std::pair{"node_bandwidth_bytes_per_s", cluster.node_bandwidth_bytes_per_s},
                                     std::pair{"switch_bandwidth_bytes_per_s", cluster.switch_bandwidth_bytes_per_s}}) {
-    if (!(limit >= 0.0)) throw InputError(source, name, "found a negative number, expected bytes a second, or 0: none");
+    if (limit != 0.0) check_number(limit, kLeastRate, kMostBandwidth, name, source);  // 0: none
   }
 }
 

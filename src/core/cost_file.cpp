@@ -2,6 +2,7 @@
 #include <filesystem>
 
 #include "core/json_reader.h"
+#include "core/number_limits.h"
 #include "dhp/cost_model.h"
 #include "dhp/error.h"
 #include "dhp/presets.h"
@@ -26,7 +27,33 @@ std::string format_pass(const PassCost& pass) {
          ", \"all_to_all_bytes_per_token\": " + format_number(pass.all_to_all_bytes_per_token) + "}";
 }
 
+void check(double value, double most, const std::string& name, const std::string& source) {
+  check_number(value, 0.0, most, name, source);
+}
+
+void check_pass(const PassCost& pass, const std::string& name, const std::string& source) {
+  check(pass.token_s, kMostSeconds, name + ".token_s", source);
+  check(pass.pair_s, kMostSeconds, name + ".pair_s", source);
+  check(pass.step_s, kMostSeconds, name + ".step_s", source);
+  check(pass.sequence_step_s, kMostSeconds, name + ".sequence_step_s", source);
+  check(pass.ring_bytes_per_token, kMostBytes, name + ".ring_bytes_per_token", source);
+  check(pass.all_to_all_bytes_per_token, kMostBytes, name + ".all_to_all_bytes_per_token", source);
+}
+
 }  // namespace
+
+void validate(const CostModel& cost, const std::string& source) {
+  check(cost.task_s, kMostSeconds, "task_s", source);
+  check(cost.patch_s, kMostSeconds, "patch_s", source);
+  check(cost.patch_pair_s, kMostSeconds, "patch_pair_s", source);
+  check_pass(cost.forward, "forward", source);
+  check_pass(cost.backward, "backward", source);
+  check(cost.token_bytes, kMostBytes, "token_bytes", source);
+  check(cost.patch_bytes, kMostBytes, "patch_bytes", source);
+  check(cost.state_bytes, kMostBytes, "state_bytes", source);
+  check(cost.gradient_bytes, kMostBytes, "gradient_bytes", source);
+  check(cost.optimizer_s, kMostSeconds, "optimizer_s", source);
+}
 
 CostModel read_cost_model(const std::string& file) {
   const auto is_named = [&](const Preset& model) { return model.name == file; };
@@ -57,6 +84,7 @@ CostModel parse_cost_model(std::string_view text, const std::string& source) {
   cost.state_bytes = root.non_negative("state_bytes");
   cost.gradient_bytes = root.non_negative_or("gradient_bytes", 0.0);
   cost.optimizer_s = root.non_negative_or("optimizer_s", 0.0);
+  validate(cost, source);
   return cost;
 }
 

@@ -212,7 +212,7 @@ MediumOptions options_of_clip(const TokenRules& rules, MediumOptions options, st
 
 Sequence count_sample(const TokenRules& rules, const MediaSample& sample, const MediumOptions& options,
                       std::uint64_t seed, std::int64_t id) {
-  if (sample.tokens > 0) return {id, sample.tokens, sample.patches};
+  if (sample.tokens > 0) return {id, sample.tokens, sample.patches, sample.frame_patches};
   MediumTokens medium;
   if (sample.width != 0 || sample.height != 0) {
     if (sample.duration_s > 0.0) {

@@ -45,9 +45,12 @@ Plan parse_plan(std::string_view text, const std::string& source) {
   plan.hash = root.text_or("hash", "");
   if (root.has("predicted")) {
     const JsonObject predicted = root.object("predicted");
-    plan.predicted = Prediction{.makespan_s = predicted.non_negative("makespan_s"),
-                                .lower_bound_s = predicted.non_negative("lower_bound_s"),
-                                .gap = predicted.number("gap")};
+    const auto is_null = [&](const char* key) { return predicted.has(key) && !predicted.has_value(key); };
+    plan.predicted =
+        Prediction{.makespan_s = predicted.non_negative("makespan_s"),
+                   // null: no bound is known
+                   .lower_bound_s = is_null("lower_bound_s") ? 0.0 : predicted.non_negative("lower_bound_s"),
+                   .gap = is_null("gap") ? 0.0 : predicted.number("gap")};
   }
   for (const JsonObject& entry : root.objects("tasks")) plan.tasks.push_back(parse_task(entry));
   return plan;
@@ -59,9 +62,11 @@ std::string to_json(const Plan& plan) {
   if (!plan.planner.empty()) text += ", \"planner\": " + format_text(plan.planner);
   if (!plan.hash.empty()) text += ",\n \"hash\": " + format_text(plan.hash);
   if (plan.predicted) {
-    text += ",\n \"predicted\": {\"makespan_s\": " + format_number(plan.predicted->makespan_s) +
-            ", \"lower_bound_s\": " + format_number(plan.predicted->lower_bound_s) +
-            ", \"gap\": " + format_number(plan.predicted->gap) + "}";
+    const auto& [makespan_s, lower_bound_s, gap] = *plan.predicted;
+    const bool bounded = lower_bound_s > 0.0 || gap != 0.0 || makespan_s == 0.0;
+    text += ",\n \"predicted\": {\"makespan_s\": " + format_number(makespan_s) +
+            ", \"lower_bound_s\": " + (bounded ? format_number(lower_bound_s) : "null") +
+            ", \"gap\": " + (bounded ? format_number(gap) : "null") + "}";
   }
   text += ",\n \"tasks\": [";
   const char* separator = "\n";

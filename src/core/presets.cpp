@@ -1,6 +1,7 @@
 #include "dhp/presets.h"
 
 #include <algorithm>
+#include <cctype>
 #include <filesystem>
 
 #include "core/json_reader.h"
@@ -9,11 +10,33 @@
 
 namespace dhp {
 
+namespace {
+
+std::string lower(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char letter) { return static_cast<char>(std::tolower(letter)); });
+  return text;
+}
+
+/// "Qwen/Qwen3-VL-8B-Instruct", as on the hub, is the preset "qwen3-vl-8b": who tuned it how changes no shape.
+std::string preset_name(const std::string& model) {
+  std::string name = lower(model.substr(model.rfind('/') + 1));
+  for (const std::string_view variant : {"-instruct", "-thinking", "-hf"}) {
+    if (name.ends_with(variant)) name.resize(name.size() - variant.size());
+  }
+  return name;
+}
+
+}  // namespace
+
 NamedText read_file_or_preset(const std::string& name, const std::vector<Preset>& presets) {
   std::error_code ignored;
   const bool exists = std::filesystem::exists(name, ignored);
-  const auto preset = std::find_if(presets.begin(), presets.end(), [&](const Preset& one) { return one.name == name; });
-  if (!exists && preset != presets.end()) return {.source = name, .text = std::string(preset->text)};
+  const auto preset =
+      std::find_if(presets.begin(), presets.end(), [&](const Preset& one) { return one.name == lower(name); });
+  if (!exists && preset != presets.end()) {
+    return {.source = std::string(preset->name), .text = std::string(preset->text)};
+  }
   // What looks like a path is one: the system's own reason says more than a list of names.
   if (exists || name.find('/') != std::string::npos || name.ends_with(".json")) {
     return {.source = name, .text = read_text_file(name)};
@@ -29,7 +52,10 @@ NamedText read_model_config(const std::string& model) {
     const std::string file = (std::filesystem::path(model) / "config.json").string();
     return {.source = file, .text = read_text_file(file)};
   }
-  return read_file_or_preset(model, model_presets());
+  const std::string name = preset_name(model);
+  const auto is_named = [&](const Preset& preset) { return preset.name == name; };
+  const bool known = std::any_of(model_presets().begin(), model_presets().end(), is_named);
+  return read_file_or_preset(known && !std::filesystem::exists(model, ignored) ? name : model, model_presets());
 }
 
 }  // namespace dhp

@@ -92,6 +92,7 @@ std::string to_json(const Result& result) {
   std::string text = "{\"format\": \"dhp.result/1\", \"kind\": " + format_text(result.kind) +
                      ", \"name\": " + format_text(result.name) + ", \"schedule\": " + format_text(result.schedule) +
                      ",\n \"ranks\": " + std::to_string(result.ranks) +
+                     ", \"ranks_in_service\": " + std::to_string(result.ranks_in_service) +
                      ", \"ranks_per_node\": " + std::to_string(result.ranks_per_node) +
                      ", \"clock\": " + format_text(result.clock) +
                      ",\n \"steps\": " + format_lines(result.steps, format_step);

@@ -15,19 +15,21 @@ constexpr double kMostFps = 1e5;
 constexpr double kUsualFps = 30.0;
 
 struct Columns {
-  std::optional<std::size_t> duration_s, width, height, fps, text_tokens, tokens, patches;
+  std::optional<std::size_t> duration_s, width, height, fps, text_tokens, tokens, patches, frame_patches;
 
   bool have_media() const { return duration_s && width && height; }
   bool have_counts() const { return tokens && patches; }
 };
 
 Columns columns_of(const CsvReader& csv, const std::string& source) {
-  const Columns columns = {csv.column("duration_s"),  csv.column("width"),  csv.column("height"), csv.column("fps"),
-                           csv.column("text_tokens"), csv.column("tokens"), csv.column("patches")};
+  const Columns columns = {csv.column("duration_s"), csv.column("width"),        csv.column("height"),
+                           csv.column("fps"),        csv.column("text_tokens"),  csv.column("tokens"),
+                           csv.column("patches"),    csv.column("frame_patches")};
   if (columns.have_media() == columns.have_counts()) {
     throw InputError(source, "header",
                      "found \"" + csv.header().substr(0, 120) +
-                         "\", expected the columns duration_s,width,height (and fps, text_tokens), or tokens,patches");
+                         "\", expected the columns duration_s,width,height (and fps, text_tokens), or tokens,patches "
+                         "(and frame_patches)");
   }
   return columns;
 }
@@ -36,6 +38,7 @@ MediaSample counted_sample(const CsvReader& csv, const Columns& columns) {
   MediaSample sample;
   sample.tokens = csv.whole(*columns.tokens, 1, kMaxTokens);
   sample.patches = csv.whole(*columns.patches, 0, kMaxTokens);
+  if (columns.frame_patches) sample.frame_patches = csv.whole(*columns.frame_patches, 0, sample.patches);
   return sample;
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <cmath>
 #include <filesystem>
 #include <utility>
 
@@ -74,8 +75,28 @@ void check_tile(const JsonObject& place, const internvl::Rules& rules) {
 constexpr int kMaxTileSize = 1 << 14;
 constexpr int kMaxTiles = 1 << 12;
 
-internvl::Rules image_settings(const JsonObject& image) {
-  internvl::Rules rules;
+/// Patches of the vision tower, and of a token, by config.json: of both forms, internvl_chat's and transformers'.
+void read_tower(const JsonObject& config, internvl::Rules& rules) {
+  if (config.has_value("vision_config")) {
+    const JsonObject vision = config.object("vision_config");
+    if (vision.is_array("patch_size")) {
+      const std::vector<int> sides = vision.integers("patch_size", 1, kMaxTileSize);
+      if (sides.size() != 2 || sides[0] != sides[1])
+        vision.fail("patch_size", "expected two equal sides, or one number");
+      rules.patch_size = sides[0];
+    } else {
+      rules.patch_size = vision.integer_or("patch_size", rules.patch_size, 1, kMaxTileSize);
+    }
+  }
+  if (!config.has_value("downsample_ratio")) return;
+  const double ratio = config.positive("downsample_ratio");
+  rules.merge_size = static_cast<int>(std::lround(1.0 / std::max(ratio, 1.0 / kMaxTileSize)));
+  if (rules.merge_size * ratio != 1.0) {
+    config.fail("downsample_ratio", "found " + number_text(ratio) + ", expected 1 divided by a whole number");
+  }
+}
+
+internvl::Rules image_settings(const JsonObject& image, internvl::Rules rules) {
   if (image.has_value("size")) {
     const JsonObject size = image.object("size");
     rules.tile_size = size.integer("height", 1, kMaxTileSize);
@@ -93,8 +114,13 @@ internvl::Rules image_settings(const JsonObject& image) {
 internvl::Rules read_internvl_rules(const std::filesystem::path& folder, const std::string& config_text,
                                     const std::string& config_file, const std::string& type) {
   if (type == "internvl_chat") return parse_internvl_chat_config(config_text, config_file);
+  internvl::Rules rules;
+  const JsonDocument config(config_text, config_file);
+  read_tower(config.root(), rules);
   const ProcessorSettings image(folder, "image_processor", "preprocessor_config.json");
-  return image.get() ? image_settings(*image.get()) : internvl::Rules{};
+  if (image.get()) return image_settings(*image.get(), rules);
+  check_tile(config.root(), rules);
+  return rules;
 }
 
 void refuse_option(bool given, const char* source, const char* option, const char* family) {
@@ -213,7 +239,7 @@ TokenRules read_token_rules(const std::string& checkpoint_folder, MediaSampling 
 
 internvl::Rules parse_internvl_rules(std::string_view image_json, const std::string& source) {
   const JsonDocument document(image_json, source);
-  return image_settings(document.root());
+  return image_settings(document.root(), {});
 }
 
 internvl::Rules parse_internvl_chat_config(std::string_view json, const std::string& source) {
@@ -221,13 +247,7 @@ internvl::Rules parse_internvl_chat_config(std::string_view json, const std::str
   const JsonObject root = document.root();
   internvl::Rules rules;
   rules.tile_size = root.integer_or("force_image_size", rules.tile_size, 1, kMaxTileSize);
-  if (root.has_value("vision_config")) {
-    rules.patch_size = root.object("vision_config").integer_or("patch_size", rules.patch_size, 1, kMaxTileSize);
-  }
-  if (root.has_value("downsample_ratio")) {
-    const double ratio = root.positive("downsample_ratio");
-    if (ratio != 0.5) root.fail("downsample_ratio", "found " + number_text(ratio) + ", expected 0.5");
-  }
+  read_tower(root, rules);
   rules.min_tiles = root.integer_or("min_dynamic_patch", rules.min_tiles, 1, kMaxTiles);
   rules.max_tiles = root.integer_or("max_dynamic_patch", rules.max_tiles, rules.min_tiles, kMaxTiles);
   rules.thumbnail = root.boolean_or("use_thumbnail", rules.thumbnail);

@@ -6,6 +6,7 @@
 #include <cstddef>
 
 #include "core/json_reader.h"
+#include "core/number_limits.h"
 #include "cost/least_squares.h"
 #include "dhp/error.h"
 #include "dhp/presets.h"
@@ -15,18 +16,9 @@ namespace {
 
 constexpr int kMaxHeads = 1 << 12;
 constexpr double kMaxTokens = 1e9;
-// Far beyond any device, and all that is counted stays a finite number.
-constexpr double kMinRate = 1.0;  // FLOP or bytes a second
-constexpr double kMaxRate = 1e21;
-constexpr double kMaxSeconds = 1e6;
-constexpr double kMaxBytes = 1e18;
-
 double bounded(const JsonObject& entry, const char* key, double min, double max) {
   const double value = entry.number(key);
-  if (value < min || value > max) {
-    entry.fail(key, "found " + number_text(value) + ", expected a number from " + format_number(min) + " to " +
-                        format_number(max));
-  }
+  check_number(value, min, max, entry.path_of(key), entry.source());
   return value;
 }
 
@@ -54,7 +46,7 @@ AttentionTable parse_table(const JsonObject& entry) {
       entry.fail("tokens" + at,
                  "found " + number_text(table.tokens[i]) + ", expected lengths of at least 1, ascending");
     }
-    if (!(table.flop_per_s[i] >= kMinRate && table.flop_per_s[i] <= kMaxRate)) {
+    if (!(table.flop_per_s[i] >= kLeastRate && table.flop_per_s[i] <= kMostRate)) {
       entry.fail("flop_per_s" + at, "found " + number_text(table.flop_per_s[i]) + ", expected 1 to 1e21");
     }
     last = table.tokens[i];
@@ -120,13 +112,13 @@ Device parse_device(std::string_view text, const std::string& source) {
   constexpr int kMaxValueBytes = 8;
   Device device;
   device.name = root.text("name");
-  device.memory_bytes = bounded(root, "memory_bytes", 1.0, kMaxBytes);
-  device.memory_bytes_per_s = bounded(root, "memory_bytes_per_s", kMinRate, kMaxRate);
+  device.memory_bytes = bounded(root, "memory_bytes", 1.0, kMostBytes);
+  device.memory_bytes_per_s = bounded(root, "memory_bytes_per_s", kLeastRate, kMostRate);
   device.bytes_per_value = root.integer("bytes_per_value", 1, kMaxValueBytes);
-  device.linear_flop_per_s = bounded(root, "linear_flop_per_s", kMinRate, kMaxRate);
-  device.launch_s = bounded(root, "launch_s", 0.0, kMaxSeconds);
-  if (root.has("sequence_launch_s")) device.sequence_launch_s = bounded(root, "sequence_launch_s", 0.0, kMaxSeconds);
-  device.task_s = bounded(root, "task_s", 0.0, kMaxSeconds);
+  device.linear_flop_per_s = bounded(root, "linear_flop_per_s", kLeastRate, kMostRate);
+  device.launch_s = bounded(root, "launch_s", 0.0, kMostSeconds);
+  if (root.has("sequence_launch_s")) device.sequence_launch_s = bounded(root, "sequence_launch_s", 0.0, kMostSeconds);
+  device.task_s = bounded(root, "task_s", 0.0, kMostSeconds);
   for (const JsonObject& entry : root.objects("attention")) device.attention.push_back(parse_table(entry));
   if (device.attention.empty()) root.fail("attention", "found an empty array, expected a table of rates");
   return device;

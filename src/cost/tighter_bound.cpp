@@ -285,6 +285,7 @@ class Search {
     while (!holds(high)) {
       low = high;
       high = 2 * low;
+      if (!std::isfinite(high)) return false;  // numbers so large that the sums are none
     }
     while (high - low > kPrecision * high) {
       const double middle = (low + high) / 2;

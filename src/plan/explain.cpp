@@ -68,8 +68,8 @@ std::string cause_text(const Plan& plan, const StartCause& cause) {
   return "waits";
 }
 
-/// The waits of every rank, in plan order.
-std::vector<Wait> find_waits(const Plan& plan, const Timeline& timeline) {
+/// The waits of every rank in service, in plan order.
+std::vector<Wait> find_waits(const Plan& plan, const Timeline& timeline, const Cluster& cluster) {
   std::vector<Wait> waits;
   std::vector<double> ready_s(index(plan.ranks), 0.0);
   const auto add = [&](Rank rank, double until_s, int task, const std::string& cause) {
@@ -85,7 +85,8 @@ std::vector<Wait> find_waits(const Plan& plan, const Timeline& timeline) {
     }
   }
   const int last = last_task(timeline);
-  for (Rank rank = 0; rank < plan.ranks && last >= 0; ++rank) {
+  if (last < 0) return waits;
+  for (const Rank rank : cluster.live_ranks()) {
     add(rank, timeline.makespan_s, -1,
         "has no task left; the step ends with " + number("task", last) + " on " +
             number("rank", plan.tasks[index(last)].ranks.front()));
@@ -119,11 +120,11 @@ Explanation explain_plan(const Plan& plan, const Batch& batch, const Cluster& cl
     result.limited_by = limits(batch, cluster, cost, bound);
   }
   result.gap = result.lower_bound_s > 0.0 ? result.makespan_s / result.lower_bound_s - 1.0 : 0.0;
-  result.idle_share = timeline.idle_share();
+  result.idle_share = timeline.idle_share(static_cast<int>(cluster.live_ranks().size()));
   std::map<int, int> degrees;
   for (const Task& task : plan.tasks) ++degrees[task.degree()];
   result.degrees.assign(degrees.begin(), degrees.end());
-  result.longest_waits = longest(find_waits(plan, timeline));
+  result.longest_waits = longest(find_waits(plan, timeline, cluster));
   return result;
 }
 

@@ -38,7 +38,8 @@ PlanMetrics measure_plan(const Plan& plan, const Batch& batch, const Cluster& cl
 
   PlanMetrics metrics;
   metrics.makespan_s = timeline.makespan_s;
-  metrics.idle_share = timeline.idle_share();
+  const auto ranks_in_service = static_cast<int>(cluster.live_ranks().size());
+  metrics.idle_share = timeline.idle_share(ranks_in_service);
   metrics.memory_bytes.assign(index(plan.ranks), 0.0);
   for (const Task& task : plan.tasks) {
     Load load;
@@ -50,7 +51,7 @@ PlanMetrics measure_plan(const Plan& plan, const Batch& batch, const Cluster& cl
       metrics.memory_bytes[index(rank)] = std::max(metrics.memory_bytes[index(rank)], bytes);
     }
   }
-  const double capacity_s = timeline.makespan_s * plan.ranks;
+  const double capacity_s = timeline.makespan_s * ranks_in_service;
   if (capacity_s > 0.0) metrics.exposed_transfer_share = metrics.exposed_transfer_s / capacity_s;
   for (const double bytes : metrics.memory_bytes)
     metrics.peak_memory_bytes = std::max(metrics.peak_memory_bytes, bytes);

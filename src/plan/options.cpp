@@ -265,7 +265,8 @@ void check_range(const Row& row, const PlanOptions& options, const std::string& 
     for (const Exchange exchange : options.**list) {
       if (exchange != Exchange::all_to_all) continue;
       throw InputError(source, "",
-                       "found all_to_all, which only the planner ulysses uses; expected ring, direct, hierarchical");
+                       "found all_to_all, which ulysses uses without being told, and no other planner; expected ring, "
+                       "direct, hierarchical");
     }
   }
 }

@@ -167,6 +167,7 @@ const std::vector<PlannerInfo>& planners() {
 
 PlanResult plan_batch(const Batch& batch, const Cluster& cluster, const CostModel& cost, const PlanOptions& options) {
   validate(cluster, "cluster");
+  validate(cost, "cost");
   validate(options);
   validate(batch, "batch");
   const Planner& planner = find_planner(options.schedule);

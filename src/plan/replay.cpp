@@ -9,8 +9,8 @@
 
 namespace dhp {
 
-double Timeline::idle_share() const {
-  const double capacity = makespan_s * static_cast<double>(busy_s.size());
+double Timeline::idle_share(int ranks_in_service) const {
+  const double capacity = makespan_s * ranks_in_service;
   if (capacity <= 0.0) return 0.0;
   double busy = 0.0;
   for (const double seconds : busy_s) busy += seconds;

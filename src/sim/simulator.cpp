@@ -91,7 +91,8 @@ Simulation simulate(const Plan& plan, const Batch& batch, const Cluster& cluster
       const std::vector<double> factors = noise_factors(exact.size(), options.noise, options.seed, trial);
       for (std::size_t task = 0; task < noisy.size(); ++task) slow_down(noisy[task], factors[task]);
     }
-    simulation.steps.push_back(execute(plan, cluster, options.noise > 0.0 ? noisy : exact, reduce, options.record));
+    simulation.steps.push_back(
+        execute(plan, cluster, options.noise > 0.0 ? noisy : exact, reduce, trial < options.recorded_steps));
     account(simulation.steps.back(), plan, cluster, cost, options.planning_s);
   }
   return simulation;

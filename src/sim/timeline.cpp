@@ -96,6 +96,8 @@ double tokens_of(const Batch& batch) {
 
 void add_tasks(Result& result, const Plan& plan, const Batch& batch, const std::vector<double>& predicted_s,
                const SimulatedStep& step, int number) {
+  constexpr std::size_t kMostTasks = 100'000;  // enough to see errors of estimates by
+  if (result.tasks.size() >= kMostTasks) return;
   std::unordered_map<std::int64_t, std::int64_t> tokens;  // looked up only, never walked
   for (const Sequence& sequence : batch.sequences) tokens.emplace(sequence.id, sequence.tokens);
   for (const Task& task : plan.tasks) {
@@ -118,6 +120,7 @@ Result to_result(const Simulation& simulation, const Plan& plan, const Batch& ba
   result.schedule = plan.planner.empty() ? std::string(to_string(plan.schedule)) : plan.planner;
   result.name = result.schedule + ", " + std::to_string(plan.ranks) + " ranks";
   result.ranks = plan.ranks;
+  result.ranks_in_service = static_cast<int>(cluster.live_ranks().size());
   result.ranks_per_node = cluster.ranks_per_node;
   const std::vector<double> predicted_s = predict_task_seconds(plan, batch, cluster, cost);
   const double makespan_s = replay(plan, predicted_s).makespan_s;

@@ -80,24 +80,25 @@ TEST(BadInput, Batch) {
 TEST(BadInput, BatchCsv) {
   const Parse parse = [](const std::string& text) { parse_batch_csv(text, "batch.csv"); };
   expect_errors("id,tokens,patches\n0,10,4\n1,20,0\n", "batch.csv", parse,
-                {{"id,tokens,patches", "id,tokens", "line 1", {"found \"id,tokens\"", "\"id,tokens,patches\""}},
-                 {"20", "-5", "line 3: tokens", {"found -5", "expected a whole number from 1"}},
-                 {"20", "0", "line 3: tokens", {"found 0"}},
+                {{"id,tokens,patches", "id,tokens", "line 1", {"found \"id,tokens\"", "id,tokens,patches"}},
+                 {"20", "-5", "line 3: tokens", {"found \"-5\"", "expected a whole number from 1"}},
+                 {"20", "0", "line 3: tokens", {"found \"0\""}},
                  {"20", "many", "line 3: tokens", {"found \"many\"", "whole number"}},
                  {"20", "2.5", "line 3: tokens", {"found \"2.5\""}},
                  {"20", "", "line 3: tokens", {"found \"\""}},
                  {"20", "99999999999999999999", "line 3: tokens", {"99999999999999999999"}},
-                 {"20", "2000000000000", "line 3: tokens", {"found 2000000000000"}},
+                 {"20", "2000000000000", "line 3: tokens", {"found \"2000000000000\""}},
                  {"20,0", "20", "line 3", {"found 2 cells", "expected 3"}},
                  {"20,0", "20,0,0", "line 3", {"found 4 cells"}},
-                 {"10,4", "10,-4", "line 2: patches", {"found -4"}},
-                 {"\n1,", "\n0,", "sequences[1].id", {"found 0", "unique"}}});
-  expect_errors("id,tokens,patches,frame_patches\n0,10,4,2\n1,20,0,0\n", "batch.csv", parse,
-                {{"4,2", "4,5", "line 2: frame_patches", {"found 5", "from 0 to 4, the patches"}},
-                 {"4,2", "4,-2", "line 2: frame_patches", {"found -2"}},
-                 {"4,2", "4,", "line 2: frame_patches", {"found \"\""}},
-                 {"4,2", "4", "line 2", {"found 3 cells", "expected 4: id,tokens,patches,frame_patches"}},
-                 {"frame_patches", "frames", "line 1", {"\"id,tokens,patches,frame_patches\""}}});
+                 {"10,4", "10,-4", "line 2: patches", {"found \"-4\""}},
+                 {"\n1,", "\n0,", "line 3: id", {"found 0, which line 2 has already", "unique"}}});
+  expect_errors(
+      "id,tokens,patches,frame_patches\n0,10,4,2\n1,20,0,0\n", "batch.csv", parse,
+      {{"4,2", "4,5", "line 2: frame_patches", {"found \"5\"", "from 0 to 4"}},
+       {"4,2", "4,-2", "line 2: frame_patches", {"found \"-2\""}},
+       {"4,2", "4,", "line 2: frame_patches", {"found \"\""}},
+       {"4,2", "4", "line 2", {"found 3 cells", "expected 4 as in the header"}},
+       {"patches,frame_patches", "frame_patches,frames", "line 1", {"expected a header with id,tokens,patches"}}});
   EXPECT_NE(test::input_error([] { parse_batch_csv("", "b.csv"); }).find("b.csv: is empty"), std::string::npos);
 }
 
@@ -150,7 +151,7 @@ TEST(BadInput, Plan) {
        {"\"micro_batch\": 3", "\"micro_batch\": -3", "tasks[0].micro_batch", {"found -3"}},
        {"\"start_s\": 1", "\"start_s\": \"now\"", "tasks[0].start_s", {"found \"now\""}},
        {"\"lower_bound_s\": 1", "\"lower_bound_s\": -1", "predicted.lower_bound_s", {"found -1"}},
-       {"\"gap\": 1", "\"gap\": null", "predicted.gap", {"found null", "expected a number"}},
+       {"\"gap\": 1", "\"gap\": true", "predicted.gap", {"found true", "expected a number"}},
        {"\"tasks\"", "\"task\"", "tasks", {"missing, expected an array of objects"}}});
 }
 

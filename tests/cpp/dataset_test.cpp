@@ -244,6 +244,9 @@ TEST(SampleCsv, ColumnsByName) {
   const auto counted = parse_sample_csv("id,tokens,patches\n9,100,400\n", "i.csv");
   EXPECT_EQ(counted[0].tokens, 100);
   EXPECT_EQ(counted[0].patches, 400);
+  EXPECT_EQ(counted[0].frame_patches, 0);
+  const auto frames = parse_sample_csv("tokens,patches,frame_patches\n100,400,40\n", "i.csv");
+  EXPECT_EQ(make_batch({}, frames).sequences[0], (Sequence{0, 100, 400, 40}));
   // Half of what counted samples need is a column like any other.
   const auto media = parse_sample_csv("duration_s,width,height,tokens\n1.5,320,240,40\n", "i.csv");
   EXPECT_EQ(media[0].duration_s, 1.5);
@@ -257,7 +260,7 @@ TEST(SampleCsv, ErrorsNameLineAndColumn) {
   EXPECT_EQ(error(""), "i.csv: is empty, expected a line that names the columns");
   EXPECT_EQ(error("a,b\n"),
             "i.csv: header: found \"a,b\", expected the columns duration_s,width,height (and fps, text_tokens), or "
-            "tokens,patches");
+            "tokens,patches (and frame_patches)");
   EXPECT_EQ(error("duration_s,width,height\n1,2,3\n1,2\n"),
             "i.csv: line 3: found 2 cells, expected 3 as in the header");
   EXPECT_EQ(error("duration_s,width,height\nlong,2,3\n"),

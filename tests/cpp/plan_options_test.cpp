@@ -95,8 +95,10 @@ TEST(PlanOptionsTable, ComplaintsNameWhatWasFound) {
   EXPECT_EQ(complaint("effort", "-3"), "here: found -3, expected at least 1");
   EXPECT_EQ(complaint("exchanges", "ring,pigeon"),
             "here: found \"pigeon\", expected one of ring, direct, hierarchical, all_to_all");
-  EXPECT_EQ(complaint("exchanges", "all_to_all"),
-            "here: found all_to_all, which only the planner ulysses uses; expected ring, direct, hierarchical");
+  EXPECT_EQ(
+      complaint("exchanges", "all_to_all"),
+      "here: found all_to_all, which ulysses uses without being told, and no other planner; expected ring, direct, "
+      "hierarchical");
   EXPECT_EQ(complaint("degree", "1").substr(0, 43), "here: unknown option; expected one of sched");
 }
 

@@ -304,7 +304,7 @@ TEST(Simulator, TheTimeOfEveryRankAddsUpToTheStep) {
     const double typical_s = replay(*plan, task_s).makespan_s;
     made.cost.optimizer_s = typical_s / 7;
     made.cost.gradient_bytes = 1e3;
-    const SimulateOptions options{.planning_s = seed % 3 == 0 ? typical_s * 3 : 0.0, .record = true};
+    const SimulateOptions options{.planning_s = seed % 3 == 0 ? typical_s * 3 : 0.0, .recorded_steps = 1};
     const SimulatedStep step = simulate(*plan, made.batch, made.cluster, made.cost, options).steps.front();
     std::vector<IdleTime> from_spans(step.ranks.size());
     for (const ResultSpan& span : rank_spans(*plan, made.cluster, step)) {
@@ -395,7 +395,8 @@ TEST(Simulator, BarriersHoldUntilTheSlowestTask) {
 }
 
 TEST(Simulator, EmptyBatchesTakeNoTime) {
-  const Simulation simulation = simulate(plan_of(4, {}), {}, two_nodes(2), no_cost(), {.steps = 2, .record = true});
+  const Simulation simulation =
+      simulate(plan_of(4, {}), {}, two_nodes(2), no_cost(), {.steps = 2, .recorded_steps = 2});
   ASSERT_EQ(simulation.steps.size(), 2U);
   EXPECT_EQ(simulation.steps[1].seconds, 0.0);
   EXPECT_TRUE(rank_spans(plan_of(4, {}), two_nodes(2), simulation.steps[0]).empty());
@@ -410,7 +411,7 @@ TEST(Simulator, MemoryGrowsToTheEndOfTheForwardPass) {
   const Batch batch = test::make_batch({30});
   const Plan plan = plan_of(2, {task(0, {1, 0}, {0})});
   const Cluster cluster = two_nodes(1);
-  const Simulation simulation = simulate(plan, batch, cluster, cost, {.record = true});
+  const Simulation simulation = simulate(plan, batch, cluster, cost, {.recorded_steps = 1});
   const std::vector<MemoryPoint> points = memory_over_time(plan, batch, cost, simulation.steps.front());
   ASSERT_EQ(points.size(), 6U);
   EXPECT_EQ(points[1].time_s, 15.0);

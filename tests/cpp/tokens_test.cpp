@@ -130,6 +130,12 @@ TEST(TokenRulesOfFolders, InternVl) {
   EXPECT_EQ(rules.tile_size, 224);
   EXPECT_EQ(rules.max_tiles, 6);
   EXPECT_EQ(internvl::tokens_per_tile(rules), 64);
+  folder.write("config.json",
+               R"({"model_type": "internvl", "vision_config": {"patch_size": [16, 16]}, "downsample_ratio": 0.25})");
+  folder.write("preprocessor_config.json", R"({"size": {"height": 448, "width": 448}})");
+  const auto coarse = std::get<internvl::Rules>(read_token_rules(folder.path()).rules);
+  EXPECT_EQ(internvl::tokens_per_tile(coarse), 49);
+  EXPECT_EQ(internvl::patches_per_tile(coarse), 784);
   folder.write("config.json", R"({"model_type": "internvl_chat", "force_image_size": 448, "max_dynamic_patch": 8,
                                   "use_thumbnail": false, "downsample_ratio": 0.5})");
   const TokenRules chat = read_token_rules(folder.path(), MediaSampling::internvl_chat);
@@ -141,8 +147,8 @@ TEST(TokenRulesOfFolders, InternVl) {
               parse_internvl_rules(R"({"size": {"height": 449, "width": 449}})", "p");
             }).rfind("p: ", 0),
             0U);
-  EXPECT_EQ(test::input_error([] { parse_internvl_chat_config(R"({"downsample_ratio": 0.25})", "c"); }),
-            "c: downsample_ratio: found 0.25, expected 0.5");
+  EXPECT_EQ(test::input_error([] { parse_internvl_chat_config(R"({"downsample_ratio": 0.3})", "c"); }),
+            "c: downsample_ratio: found 0.3, expected 1 divided by a whole number");
 }
 
 }  // namespace

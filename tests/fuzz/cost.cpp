@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "dhp/bound.h"
+#include "dhp/planner.h"
 #include "dhp/simulator.h"
 #include "readers.h"
 
@@ -26,6 +27,17 @@ void simulate_step(const CostModel& cost, const Batch& batch) {
   }
 }
 
+/// Whatever the costs, planners give a valid plan or say why there is none.
+void plan_all(const CostModel& cost, const Batch& batch, const Cluster& cluster) {
+  for (const PlannerInfo& planner : planners()) {
+    if (planner.name.find(':') != std::string::npos) continue;
+    const auto result = unless_input_error(
+        [&] { return plan_batch(batch, cluster, cost, {.schedule = planner.name, .effort = kEffortFast}); });
+    const Plan* plan = result ? std::get_if<Plan>(&*result) : nullptr;
+    require(plan == nullptr || check_plan(*plan, batch, cluster, cost).empty(), "a plan is valid");
+  }
+}
+
 }  // namespace
 
 void cost(std::string_view text) {
@@ -45,6 +57,7 @@ void cost(std::string_view text) {
     require(min_degree(*cost, cluster, sequence) >= 0, "no degree is below 0");
   }
   simulate_step(*cost, batch);
+  plan_all(*cost, batch, cluster);
   require(!(simple_lower_bound_s(batch, cluster, *cost) < 0.0), "no bound is below 0");
   require(!(tighter_lower_bound_s(batch, cluster, *cost) < 0.0), "no tighter bound is below 0");
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -32,7 +33,8 @@ def report(files: list[str], output: str = "", baseline: str = "") -> tuple[list
 def _check_baseline(baseline: str, results: list[Result], summaries: list[Summary]) -> None:
     names = {summary.label for summary in summaries} | {result.schedule for result in results}
     if baseline and baseline not in names:
-        raise InputError(f'--baseline: found "{baseline}", expected a result or schedule: {", ".join(sorted(names))}')
+        known = ", ".join(f'"{name}"' for name in sorted(names))
+        raise InputError(f'--baseline: found "{baseline}", expected a result or schedule: {known}')
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -59,12 +61,23 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"dhp: error: {error}", file=sys.stderr)
         return 2
     if as_json:
-        print(json.dumps({"results": [summary.as_dict() for summary in summaries], "left_out": left_out}, indent=1))
+        text = json.dumps({"results": [summary.as_dict() for summary in summaries], "left_out": left_out}, indent=1)
     else:
-        print(headline(summaries))
-        for summary in summaries:
-            print(f"{summary.label}: {summary.verdict}")
-        print(f"wrote {output}")
+        verdicts = [f"{summary.label}: {summary.verdict}" for summary in summaries]
+        text = "\n".join([headline(summaries), *verdicts, f"wrote {output}"])
+    return _say(text)
+
+
+def _say(text: str) -> int:
+    """Prints. Whoever reads may have seen enough (head): no error; a full disk is one."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered goes nowhere
+    except OSError as error:
+        print(f"dhp: error: standard output cannot be written ({error.strerror})", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
     return 0
 
 

@@ -149,7 +149,7 @@ def _summary(result: Result, label: str) -> Summary:
     warm_up = result.kind == "measured" and len(result.steps) > 1
     counted = result.steps[1:] if warm_up else result.steps
     seconds = sum(step.seconds for step in counted)
-    rank_s = seconds * result.ranks
+    rank_s = seconds * result.ranks_in_service
     bound = _sum(step.lower_bound_s for step in counted)
     tokens = _sum(step.tokens for step in counted)
     planning = [step.planning_s for step in counted if step.planning_s is not None]
@@ -179,7 +179,7 @@ def _summary(result: Result, label: str) -> Summary:
         idle_shares=shares,
         other_work_share=_other_work_share(result),
         tokens_per_s=rate,
-        tokens_per_s_per_rank=rate / result.ranks if rate is not None else None,
+        tokens_per_s_per_rank=rate / result.ranks_in_service if rate is not None else None,
         planning_s=sum(planning) / len(planning) if planning else None,
         planning_most_s=max(planning) if planning else None,
         peak_memory_share=float(memory.peak_bytes.max() / memory.budget_bytes) if full else None,  # type: ignore[union-attr]
@@ -209,7 +209,7 @@ def _other_work_share(result: Result) -> float | None:
     if step_s <= 0:
         return None
     other = np.isin(spans["kind"], [SPANS.index(kind) for kind in OTHER_WORK])
-    return float((spans["end_s"] - spans["start_s"])[other].sum() / (step_s * result.ranks))
+    return float((spans["end_s"] - spans["start_s"])[other].sum() / (step_s * result.ranks_in_service))
 
 
 def compare_times(predicted: np.ndarray, measured: np.ndarray) -> Errors | None:

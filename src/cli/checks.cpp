@@ -1,0 +1,35 @@
+#include <charconv>
+#include <limits>
+
+#include "cli/cli.h"
+#include "core/json_reader.h"
+
+namespace dhp::cli {
+namespace {
+
+/// A check that the text is a number of this kind from `least` to `most`.
+template <typename Number>
+CLI::Validator in_range(Number least, Number most, const std::string& expected) {
+  const auto check = [least, most, expected](const std::string& text) {
+    Number value{};
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    const bool is_number = error == std::errc() && end == text.data() + text.size();
+    if (is_number && value >= least && value <= most) return std::string();
+    return "found " + text + ", expected " + expected;
+  };
+  return {check, "", "range"};
+}
+
+}  // namespace
+
+CLI::Validator whole_from(std::int64_t least, std::int64_t most) {
+  return in_range(least, most, "a whole number from " + std::to_string(least) + " to " + std::to_string(most));
+}
+
+CLI::Validator number_from(double least, double most) {
+  return in_range(least, most, "a number from " + format_number(least) + " to " + format_number(most));
+}
+
+CLI::Validator any_seed() { return whole_from(0, std::numeric_limits<std::int64_t>::max()); }
+
+}  // namespace dhp::cli
