@@ -8,9 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-MOST_FRAMES = 512  # of a clip, 256 tokens and two markers each
-TOKENS_PER_FRAME = 258
+MOST_FRAMES = 512  # of a clip
+TOKENS_PER_FRAME = 258  # 256 and two markers
 PATCHES_PER_FRAME = 1024
+
+
+def label_tokens(frame: int) -> int:
+    """Tokens of "Frame-12: " and the line's end around frame 12, the twelfth: five and the digits (docs/tokens.md)."""
+    return 5 + len(str(frame))
 
 
 def cut_long(file: Path) -> None:
@@ -19,7 +24,8 @@ def cut_long(file: Path) -> None:
     for sequence in batch["sequences"]:
         frames = sequence["patches"] // PATCHES_PER_FRAME
         if frames > MOST_FRAMES:
-            sequence["tokens"] -= (frames - MOST_FRAMES) * TOKENS_PER_FRAME
+            dropped = range(MOST_FRAMES + 1, frames + 1)
+            sequence["tokens"] -= sum(TOKENS_PER_FRAME + label_tokens(frame) for frame in dropped)
             sequence["patches"] = MOST_FRAMES * PATCHES_PER_FRAME
     file.write_text(json.dumps(batch))
 
