@@ -72,15 +72,12 @@ int run(int argc, char** argv) {
   add_dataset_command(app, exit_code);
   if (const std::string more = externals_text(); !more.empty()) app.footer(more);
 
-  const std::vector<std::string> words(argv + 1, argv + argc);
+  std::vector<std::string> words(argv + 1, argv + argc);
   if (words.empty()) {
     std::cerr << app.help();
     return kBadInput;
   }
-  if (words.front() == "help") {
-    std::cout << app.help();
-    return kOk;
-  }
+  if (words.front() == "help") words = {words.size() > 1 ? words[1] : "--help", "--help"};
   if (!words.front().starts_with('-') && !is_built_in(app, words.front())) {
     const std::filesystem::path program = find_external(words.front());
     if (program.empty() && !python_command_help(words.front()).empty()) {
@@ -95,7 +92,7 @@ int run(int argc, char** argv) {
     run_external(program, {words.begin() + 1, words.end()});
   }
   try {
-    app.parse(argc, argv);
+    app.parse(std::vector<std::string>(words.rbegin(), words.rend()));  // it takes the last one first
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
     return fail(std::string(error.what()) + " (see dhp " +

@@ -197,6 +197,9 @@ int run(const TokensCommand& command) {
   if (command.images.empty() && command.videos.empty()) {
     throw InputError("dhp tokens", "", "found no medium, expected --image 1280x720 or --video 1280x720x30.0s@30");
   }
+  if (command.videos.empty() && (command.media.medium.fps || command.media.medium.frames)) {
+    throw InputError(command.media.medium.fps ? "--fps" : "--frames", "", "is for clips, and there is no --video");
+  }
   const TokenRules rules = command.media.rules();
   const std::vector<Medium> media = count_media(command, rules);
   std::cout << (command.json ? to_json(rules, media) : to_text(rules, media));

@@ -3,6 +3,7 @@
 #include <bit>
 #include <cstdint>
 
+#include "core/random.h"
 #include "dhp/plan.h"
 
 namespace dhp {
@@ -13,8 +14,8 @@ class Hasher {
  public:
   void add(std::int64_t value) {
     const auto word = static_cast<std::uint64_t>(value);
-    first_ = mix(first_ ^ word);
-    second_ = mix(second_ ^ word);
+    first_ = splitmix64(first_ ^ word);
+    second_ = splitmix64(second_ ^ word);
     ++words_;
   }
 
@@ -28,14 +29,6 @@ class Hasher {
   }
 
  private:
-  /// The output function of SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
-  static std::uint64_t mix(std::uint64_t z) {
-    z += 0x9e3779b97f4a7c15U;
-    z = (z ^ (z >> 30U)) * 0xbf58476d1ce4e5b9U;
-    z = (z ^ (z >> 27U)) * 0x94d049bb133111ebU;
-    return z ^ (z >> 31U);
-  }
-
   std::uint64_t first_ = 0x243f6a8885a308d3U;  // the fraction of pi
   std::uint64_t second_ = 0x13198a2e03707344U;
   std::int64_t words_ = 0;

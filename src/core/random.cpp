@@ -7,14 +7,14 @@ namespace {
 
 constexpr double kLn2 = 0.69314718055994530942;
 
-std::uint64_t mix(std::uint64_t z) {
+}  // namespace
+
+std::uint64_t splitmix64(std::uint64_t z) {
   z += 0x9e3779b97f4a7c15U;
   z = (z ^ (z >> 30U)) * 0xbf58476d1ce4e5b9U;
   z = (z ^ (z >> 27U)) * 0x94d049bb133111ebU;
   return z ^ (z >> 31U);
 }
-
-}  // namespace
 
 double portable_exp(double x) {
   constexpr double kLargest = 709.0;
@@ -44,9 +44,9 @@ double portable_log(double x) {
 }
 
 Random::Random(std::uint64_t seed, std::uint64_t stream, std::uint64_t index)
-    : key_(mix(mix(mix(seed) + stream) + index)) {}
+    : key_(splitmix64(splitmix64(splitmix64(seed) + stream) + index)) {}
 
-std::uint64_t Random::bits() { return mix(key_ + count_++); }
+std::uint64_t Random::bits() { return splitmix64(key_ + count_++); }
 
 double Random::unit() { return static_cast<double>(bits() >> 11U) * 0x1p-53; }
 

@@ -4,14 +4,16 @@
 
 namespace dhp {
 
+/// The output function of SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, OOPSLA 2014).
+std::uint64_t splitmix64(std::uint64_t z);
+
 /// e^x and ln(x) by plain arithmetic, the same bits on every machine, which those of libraries are not. Relative error
 /// below 1e-14 where the result is a normal number; x > 0 for the logarithm.
 double portable_exp(double x);
 double portable_log(double x);
 
 /// Random numbers without state between samples: sample `index` of `stream` has its own sequence, whatever was drawn
-/// before and on which machine. splitmix64 over a counter (Steele, Lea, Flood: Fast splittable pseudorandom number
-/// generators, OOPSLA 2014).
+/// before and on which machine. splitmix64 over a counter.
 class Random {
  public:
   Random(std::uint64_t seed, std::uint64_t stream, std::uint64_t index);

@@ -3,38 +3,19 @@
 #include <cstdint>
 #include <stdexcept>
 
+#include "core/random.h"
 #include "dhp/metrics.h"
 
 namespace dhp {
 namespace {
-
-/// splitmix64: the k-th draw of a trial needs no state, so trials are the same in any order and on every machine.
-std::uint64_t mix(std::uint64_t z) {
-  z += 0x9e3779b97f4a7c15U;
-  z = (z ^ (z >> 30U)) * 0xbf58476d1ce4e5b9U;
-  z = (z ^ (z >> 27U)) * 0x94d049bb133111ebU;
-  return z ^ (z >> 31U);
-}
 
 /// Nearly normal, mean 0 and variance 1: the sum of twelve uniform numbers (Irwin-Hall). Sums of multiples of 2^-53
 /// stay the same everywhere, which logarithms and cosines of libraries do not.
 double normal(std::uint64_t key) {
   constexpr std::uint64_t kSummands = 12;
   double sum = 0.0;
-  for (std::uint64_t i = 0; i < kSummands; ++i) sum += static_cast<double>(mix(key + i) >> 11U) * 0x1p-53;
+  for (std::uint64_t i = 0; i < kSummands; ++i) sum += static_cast<double>(splitmix64(key + i) >> 11U) * 0x1p-53;
   return sum - 6.0;
-}
-
-/// e^x for |x| <= 7 or so, by plain arithmetic: libraries round std::exp differently. The series of e^(x/64), raised to
-/// the power of 64 by squaring; relative error about 1e-14.
-double exponential(double x) {
-  constexpr double kSlices = 64.0;
-  constexpr int kSquarings = 6;
-  constexpr int kTerms = 14;
-  double power = 1.0;
-  for (int k = kTerms; k >= 1; --k) power = 1.0 + power * (x / kSlices) / k;
-  for (int i = 0; i < kSquarings; ++i) power *= power;
-  return power;
 }
 
 void check_noise(double noise) {
@@ -45,10 +26,11 @@ void check_noise(double noise) {
 
 std::vector<double> noise_factors(std::size_t tasks, double noise, std::uint64_t seed, int trial) {
   check_noise(noise);
-  const std::uint64_t trial_key = mix(mix(seed) + static_cast<std::uint64_t>(trial));
+  // The k-th draw of a trial needs no state: trials are the same in any order and on every machine.
+  const std::uint64_t trial_key = splitmix64(splitmix64(seed) + static_cast<std::uint64_t>(trial));
   std::vector<double> factors(tasks);
   for (std::size_t task = 0; task < tasks; ++task) {
-    factors[task] = exponential(noise * normal(mix(trial_key + task)) - noise * noise / 2);  // of mean 1
+    factors[task] = portable_exp(noise * normal(splitmix64(trial_key + task)) - noise * noise / 2);  // of mean 1
   }
   return factors;
 }

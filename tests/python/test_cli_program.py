@@ -17,6 +17,8 @@ def test_help_and_version() -> None:
         for command in ("plan", "check", "explain", "compare", "cost"):
             assert f"\n  {command} " in result.out
     assert dhp("plan", "--help").code == 0
+    assert dhp("help", "plan").out == dhp("plan", "--help").out
+    assert dhp("help", "plam").code == 2
     assert dhp("--version").out.startswith("dhp ")
     nothing = dhp()
     assert nothing.code == 2

@@ -51,6 +51,7 @@ def test_tokens_by_a_checkpoint_folder(tmp_path: Path) -> None:
         (("--video", "320x240x30s@0"), "fps of the file: found 0, expected a number above 0"),
         (("--video", "320x240x0.01s@30"), "frames"),
         (("--image", "9x9", "--sampling", "internvl-chat"), "which knows no qwen3-vl"),
+        (("--image", "9x9", "--fps", "2"), "--fps: is for clips, and there is no --video"),
         (("--image", "9x9", "--max-tiles", "3"), "is not for Qwen-VL"),
         (("--video", "9x9x9s", "--fps", "1", "--frames", "8"), "excludes"),
     ],
