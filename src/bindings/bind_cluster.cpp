@@ -17,7 +17,7 @@ namespace {
 
 const auto kEqual = nb::sig("def __eq__(self, arg: object, /) -> bool");
 
-void bind_cluster_types(nb::module_& module) {
+void bind_link(nb::module_& module) {
   nb::class_<Link>(module, "Link", "One kind of link between ranks.")
       .def(
           "__init__",
@@ -35,7 +35,9 @@ void bind_cluster_types(nb::module_& module) {
              << ", links=" << link.links << ")";
         return text.str();
       });
+}
 
+void bind_cluster_type(nb::module_& module) {
   nb::class_<Cluster>(module, "Cluster", "nodes * ranks_per_node ranks, numbered node by node.")
       .def(
           "__init__",
@@ -200,7 +202,8 @@ void bind_cost_functions(nb::module_& module) {
 }  // namespace
 
 void bind_cluster(nb::module_& module) {
-  bind_cluster_types(module);
+  bind_link(module);
+  bind_cluster_type(module);
   bind_pass_cost(module);
   bind_cost_model(module);
   bind_task_cost(module);

@@ -70,7 +70,7 @@ void bind_simulation(nb::module_& module) {
       "spans, results and traces need.");
 }
 
-void bind_result(nb::module_& module) {
+void bind_result_rows(nb::module_& module) {
   nb::class_<IdleTime>(module, "IdleTime", "Rank-seconds in which nothing was computed, by cause.")
       .def_ro("peer_s", &IdleTime::peer_s, "ready, but another rank is not")
       .def_ro("transfer_s", &IdleTime::transfer_s, "inside a task, waiting for shards")
@@ -94,6 +94,9 @@ void bind_result(nb::module_& module) {
       .def_ro("tokens", &ResultTask::tokens)
       .def_ro("predicted_s", &ResultTask::predicted_s)
       .def_ro("seconds", &ResultTask::seconds);
+}
+
+void bind_result_timeline(nb::module_& module) {
   auto span = nb::class_<ResultSpan>(module, "ResultSpan", "What a rank did from one time to another.");
   nb::enum_<ResultSpan::Kind>(span, "Kind", "Computing, or waiting for what.")
       .value("compute", ResultSpan::Kind::compute)
@@ -118,11 +121,15 @@ void bind_result(nb::module_& module) {
       .def_ro("budget_bytes", &ResultMemory::budget_bytes, "what a rank can give to them")
       .def_ro("peak_bytes", &ResultMemory::peak_bytes, "by rank")
       .def_ro("over_time", &ResultMemory::over_time, "of the timeline's step");
+}
+
+void bind_result(nb::module_& module) {
   nb::class_<Result>(module, "Result", "What a run was like: dhp.result/1.")
       .def_ro("kind", &Result::kind)
       .def_rw("name", &Result::name)
       .def_ro("schedule", &Result::schedule)
       .def_ro("ranks", &Result::ranks)
+      .def_ro("ranks_in_service", &Result::ranks_in_service, "whose time counts")
       .def_ro("ranks_per_node", &Result::ranks_per_node)
       .def_ro("clock", &Result::clock)
       .def_ro("steps", &Result::steps)
@@ -137,6 +144,8 @@ void bind_result(nb::module_& module) {
 }  // namespace
 
 void bind_simulator(nb::module_& module) {
+  bind_result_rows(module);
+  bind_result_timeline(module);
   bind_result(module);
   bind_segments(module);
   bind_simulation(module);
