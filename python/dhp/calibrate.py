@@ -39,13 +39,7 @@ def calibrate(
     device = _device(options, run)
     model = _load(options, device)
     adapter = attach(model, run)
-    base = local_cost(
-        options.model,
-        run.world_size,
-        device=options.memory_of,
-        freeze_vit=options.freeze_vit,
-        capacity_tokens=options.capacity_tokens,
-    )
+    base = counted_cost(options, run)
     what, designs = _designs(options, model, run, base)
 
     def forward(loss: Callable[[], torch.Tensor]) -> torch.Tensor:
@@ -71,6 +65,19 @@ def calibrate(
         cluster = _cluster(options, run, links)
         Path(options.cluster_output).write_text(to_json(cluster))
     return describe(result, what, options, device, run, links)
+
+
+def counted_cost(options: argparse.Namespace, run: Run) -> CostModel:
+    """Memory and bytes that travel, counted as a training run with these settings counts them; what the file has of
+    them. Its seconds plan the tasks of --data before any are measured."""
+    return local_cost(
+        options.model,
+        run.world_size,
+        device=options.memory_of,
+        recompute=options.gradient_checkpointing,
+        freeze_vit=options.freeze_vit,
+        capacity_tokens=options.capacity_tokens,
+    )
 
 
 def _device(options: argparse.Namespace, run: Run) -> torch.device:

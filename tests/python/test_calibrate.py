@@ -1,19 +1,36 @@
 """What `dhp calibrate` measures, and how it says what it found."""
 
+import argparse
 import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from dhp import calibrate
-from dhp._core import read_cluster, read_cost_model
-from dhp.calibrate_tasks import MODULES, PASSES, ModuleClock, Range, encode, make_designs, make_input, make_task
+from dhp._core import TermSeconds, estimate_s, read_cluster, read_cost_model, to_json
+from dhp.calibrate_fit import MODULE_TERMS, PARTS, Measured
+from dhp.calibrate_tasks import (
+    MODULES,
+    PASSES,
+    Design,
+    ModuleClock,
+    Range,
+    encode,
+    make_designs,
+    make_input,
+    make_task,
+)
+from dhp.config import TrainConfig
 from dhp.layout import deal_units, vision_units
+from dhp.runtime import Run
+from dhp.train import planning_inputs
 from ranks import run_threads
 
 RANGE = Range(32, 800, (1, 2, 4), (3, 6), label_share=0.25)
@@ -53,17 +70,23 @@ def test_made_up_sequences_are_what_their_shape_says() -> None:
 
 
 @pytest.fixture(scope="module")
-def adapter(mixed_data: Path):
-    from transformers import AutoModelForImageTextToText
-
+def run() -> Iterator[Run]:
     from dhp import runtime
-    from dhp.models import attach
 
     torch.set_num_threads(1)
     run = runtime.init()
-    model = AutoModelForImageTextToText.from_pretrained(mixed_data / "model", dtype=torch.float32)
-    yield attach(model.train(), run)
+    yield run
     run.close()
+
+
+@pytest.fixture(scope="module")
+def adapter(mixed_data: Path, run: Run):
+    from transformers import AutoModelForImageTextToText
+
+    from dhp.models import attach
+
+    model = AutoModelForImageTextToText.from_pretrained(mixed_data / "model", dtype=torch.float32)
+    return attach(model.train(), run)
 
 
 def test_parts_of_the_clock_add_up_to_the_run(adapter) -> None:
@@ -121,6 +144,50 @@ def test_a_mirror_group_exchanges_rows_with_nobody() -> None:
     assert rows.grad.tolist() == [[0, 0], [1, 1], [1, 1], [0, 0]]
     with pytest.raises(ValueError, match="rank from 0 to size - 1, got rank 3 of 3"):
         torch.ops.dhp.create_mirror_group("beyond", 3, 3)
+
+
+def made_up(adapter: Any, designs: list[Design], *_: Any, **__: Any) -> list[Measured]:
+    """What `measure` would return if every term of a module took 1 ms, or 1 us a token, patch or pair of them."""
+    units = {"task_s": 1e-3, "step_s": 1e-3, "sequence_step_s": 1e-3}
+
+    def seconds(module: str, design: Design) -> float:
+        terms = TermSeconds()
+        for term in MODULE_TERMS[module]:
+            setattr(terms, f"{term.name}_s", units.get(f"{term.name}_s", 1e-6))
+        return estimate_s(terms, design.sequences, design.degree)
+
+    return [Measured(d, {(module, pass_): seconds(module, d) for module, pass_ in PARTS}) for d in designs]
+
+
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`calibrate` fits to made-up seconds."""
+    monkeypatch.setattr(calibrate, "measure", made_up)
+
+
+def options_of(model: Path, *arguments: str) -> argparse.Namespace:
+    return calibrate.parser().parse_args(["--model", str(model), "--device", "cpu", *arguments])
+
+
+def calibrated(run: Run, model: Path, *arguments: str) -> Any:
+    return calibrate.calibrate(options_of(model, *arguments), run, lambda done, of: None)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("freeze_vit", [False, True])
+def test_counts_memory_and_bytes_as_training_does(
+    mixed_data: Path, run: Run, unmeasured: None, checkpointing: bool, freeze_vit: bool
+) -> None:
+    model = mixed_data / "model"
+    flags = ["--gradient-checkpointing"] * checkpointing + ["--freeze-vit"] * freeze_vit
+    file = calibrated(run, model, *flags)
+    settings = TrainConfig(str(model), "", gradient_checkpointing=checkpointing, freeze_vit=freeze_vit)
+    counted = json.loads(to_json(planning_inputs(settings, run)[1]))
+    for key in ("token_bytes", "patch_bytes", "state_bytes", "gradient_bytes", "optimizer_s"):
+        assert file[key] == counted[key], key
+    for direction in ("forward", "backward"):
+        for key in ("ring_bytes_per_token", "all_to_all_bytes_per_token"):
+            assert file[direction][key] == counted[direction][key], (direction, key)
 
 
 def dhp_calibrate(model: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
