@@ -23,11 +23,12 @@ from dhp.calibrate_fit import COEFFICIENTS, GOOD_MEAN, GOOD_P95, Calibration, Un
 from dhp.calibrate_links import measure_links, ranks_per_node
 from dhp.calibrate_tasks import Design, Range, make_designs
 from dhp.data.index import load_or_build_index
-from dhp.launch import run_local
+from dhp.launch import BAD_INPUT, run_local
 from dhp.local import local_cluster, local_cost
 from dhp.models import attach, family_of
 from dhp.runtime import RankFailed, Run
 
+NO_FIT = 1  # the exit code where the measurements do not determine the coefficients
 TEXT_TASKS = 6
 DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
 
@@ -265,7 +266,7 @@ def work(options: argparse.Namespace) -> int:
         run.close()
         if isinstance(file, Unfit):
             print(f"dhp: no fit: {file.reason}", file=sys.stderr)
-            return 1
+            return NO_FIT
         if file is not None:
             finish(file, options)
         return 0
@@ -367,7 +368,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     if "RANK" in os.environ or options.ranks == 1:
         return work(options)
-    return run_local(options.ranks, lambda: work(options))
+    return run_local(options.ranks, lambda: work(options), explained=(NO_FIT, BAD_INPUT))
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ from dhp.runtime import RankFailed, Run
 from dhp.steps import Reporter, StepRecord
 from dhp.trace import Tracer, check_folder
 
+AFTER_FAILURE = "Continue from the last checkpoint with --resume."
 DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
 
 
@@ -396,7 +397,9 @@ def main(arguments: list[str] | None = None) -> int:
     if "RANK" in os.environ or settings.ranks == 1:
         return work(settings, options)
     # In a process of its own: one that has read media or tokenized has threads, and must not fork.
-    return run_local(1, lambda: check_data(settings)) or run_local(settings.ranks, lambda: work(settings, options))
+    return run_local(1, lambda: check_data(settings)) or run_local(
+        settings.ranks, lambda: work(settings, options), advice=AFTER_FAILURE
+    )
 
 
 if __name__ == "__main__":

@@ -192,7 +192,8 @@ def test_killed_rank_ends_the_run_and_resume_continues_it_exactly(folder: Path) 
         _, stderr = process.communicate(timeout=60)
         assert process.returncode != 0
         assert time.monotonic() - killed < 60
-    assert "rank 2 was lost: killed by signal 9 (SIGKILL)" in stderr
+    advice = "the run ended. Continue from the last checkpoint with --resume."
+    assert f"dhp: rank 2 was lost: killed by signal 9 (SIGKILL); {advice}\n" in stderr
     for survivor in (0, 1, 3):
         assert f"rank {survivor} at step " in stderr, f"rank {survivor} says where it was:\n{stderr}"
     assert not list((folder / "out").glob(".*")), "no half-written checkpoint"
