@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -240,7 +240,3 @@ class ModuleClock:
             lasted = begin.elapsed_time(end) / 1e3 if self._cuda else end - begin
             seconds[name, PASSES[0] if i < split else PASSES[1]] += lasted
         return seconds
-
-
-def total(seconds: dict[tuple[str, str], float], parts: Sequence[tuple[str, str]] = ()) -> float:
-    return sum(seconds[part] for part in parts or seconds)
