@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -114,15 +115,15 @@ def _designs(options: argparse.Namespace, model: Any, run: Run, base: CostModel)
     most = options.max_degree or (run.world_size if run.world_size > 1 else 8)
     degrees = tuple(d for d in (1, 2, 4, 8, 16, 32, 64) if d <= most)
     between = tuple(d for d in (3, 6, 12, 24, 48) if d <= most)
-    rows, columns = (int(side) for side in options.unit.split("x"))
+    merge = model.config.vision_config.spatial_merge_size
     what = Range(
         min_tokens=options.min_tokens,
         max_tokens=max(2 * options.min_tokens, options.max_tokens),
         degrees=degrees,
         left_out_degrees=between or degrees,
-        unit=(rows, columns),
+        unit=_unit(options, merge),
         label_share=options.label_share,
-        merge=model.config.vision_config.spatial_merge_size,
+        merge=merge,
     )
     counts = {"fit": options.samples, "left out": options.left_out, "text": TEXT_TASKS}
     if not options.data:
@@ -145,6 +146,17 @@ def _designs(options: argparse.Namespace, model: Any, run: Run, base: CostModel)
         merge=what.merge,
     )
     return what, designs
+
+
+def _unit(options: argparse.Namespace, merge: int) -> tuple[int, int]:
+    """Rows and columns of a frame, in patches, of which the model merges merge x merge to a token."""
+    rows, columns = (int(side) for side in options.unit.split("x"))
+    if not options.data and (rows % merge or columns % merge):
+        raise InputError(
+            f"--unit: found {options.unit!r}, expected multiples of {merge}, as in {8 * merge}x{12 * merge}: "
+            f"the model merges {merge}x{merge} patches to a token"
+        )
+    return rows, columns
 
 
 def _cluster(options: argparse.Namespace, run: Run, links: tuple[Link | None, Link | None]) -> Cluster:
@@ -321,7 +333,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--left-out", type=int, default=24, help="tasks of other lengths and degrees, to see the error on")
     p.add_argument("--repeats", type=int, default=7, help="runs of each task; their median counts")
     p.add_argument("--seed", type=int, default=0, help="which tasks are drawn")
-    p.add_argument("--unit", default="16x16", metavar="RxC", help="rows and columns of a frame, in patches")
+    p.add_argument("--unit", default="16x16", metavar="RxC", help="a frame, in patches: multiples of what is merged")
     p.add_argument("--label-share", type=float, default=0.25, help="share of tokens with a loss")
     p.add_argument("--exchange", choices=("ring", "direct"), default="ring")
     p.add_argument("--precision", choices=sorted(DTYPES), default="fp32", help="as in dhp train")
@@ -350,10 +362,8 @@ def _check(options: argparse.Namespace) -> None:
             raise InputError(f"{flag}: found {getattr(options, key)}, expected at least {minimum}")
     if not 0.0 <= options.label_share <= 1.0:
         raise InputError(f"--label-share: found {options.label_share}, expected a share from 0 to 1")
-    if options.unit.count("x") != 1 or not all(
-        side.isdigit() and int(side) > 0 and int(side) % 2 == 0 for side in options.unit.split("x")
-    ):
-        raise InputError(f"--unit: found {options.unit!r}, expected ROWSxCOLUMNS in patches, even numbers, as in 16x24")
+    if not re.fullmatch("[1-9][0-9]*x[1-9][0-9]*", options.unit):
+        raise InputError(f"--unit: found {options.unit!r}, expected ROWSxCOLUMNS in patches, as in 16x24")
     if options.max_degree > options.ranks > 1:
         raise InputError(f"--max-degree: found {options.max_degree}, but there are {options.ranks} ranks")
     family_of(options.model)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from dhp import calibrate
-from dhp._core import TermSeconds, estimate_s, read_cluster, read_cost_model, to_json
+from dhp._core import InputError, TermSeconds, estimate_s, read_cluster, read_cost_model, to_json
 from dhp.calibrate_fit import MODULE_TERMS, PARTS, Measured
 from dhp.calibrate_tasks import (
     MODULES,
@@ -25,6 +25,7 @@ from dhp.calibrate_tasks import (
     encode,
     make_designs,
     make_input,
+    make_shape,
     make_task,
 )
 from dhp.config import TrainConfig
@@ -67,6 +68,27 @@ def test_made_up_sequences_are_what_their_shape_says() -> None:
             assert len(encoded.input_ids) == shape.tokens
             assert encoded.label_tokens == shape.labels
             assert (encoded.media_type != 0).sum() == shape.patches // 4
+
+
+@pytest.mark.parametrize(
+    ("merge", "unit"), [(2, (2, 2)), (2, (4, 4)), (2, (2, 12)), (2, (6, 6)), (2, (32, 48)), (3, (3, 3)), (3, (9, 6))]
+)
+def test_frames_of_any_size_leave_room_for_text_between_them(merge: int, unit: tuple[int, int]) -> None:
+    what = Range(16, 600, (1, 2, 4, 8), (3, 6), unit=unit, merge=merge)
+    for design in make_designs(what, {"fit": 60, "left out": 20}):
+        for shape in design.shapes:
+            encoded = encode(shape, 100, merge, np.random.default_rng(0))
+            assert (encoded.media_type != 0).sum() == shape.patches // merge**2
+            frames = sum(t for t, _, _ in shape.media)
+            assert frames > 0 and frames % design.degree == 0
+
+
+def test_frames_of_one_token_are_as_many_as_text_can_part() -> None:
+    """90 % of 21 tokens are 18 frames of a token; 10 leave the 11 tokens of text that stand around them."""
+    assert make_shape(21, 0.9, 1, Range(16, 64, (1,), (1,), unit=(2, 2))).media == ((10, 2, 2),)
+    assert make_shape(21, 0.9, 4, Range(16, 64, (4,), (4,), unit=(2, 2))).media == ((8, 2, 2),)
+    # 70 % of 100 tokens are 17 frames of 4, which fit without.
+    assert make_shape(100, 0.7, 1, Range(16, 64, (1,), (1,), unit=(4, 4))).media == ((17, 4, 4),)
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +212,20 @@ def test_counts_memory_and_bytes_as_training_does(
             assert file[direction][key] == counted[direction][key], (direction, key)
 
 
+@pytest.mark.parametrize(("merge", "example"), [(2, "16x24"), (3, "24x36")])
+def test_frames_are_of_whole_tokens(merge: int, example: str) -> None:
+    options = options_of(Path("m"), "--unit", "12x16")
+    if merge == 2:
+        assert calibrate._unit(options, merge) == (12, 16)
+        options.unit = "12x15"
+    with pytest.raises(
+        InputError, match=f"--unit: found '{options.unit}', expected multiples of {merge}, as in {example}"
+    ):
+        calibrate._unit(options, merge)
+    options.data = "train.jsonl"  # frames are the data's
+    calibrate._unit(options, merge)
+
+
 def dhp_calibrate(model: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "dhp.calibrate", "--model", str(model), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=240)
@@ -262,7 +298,8 @@ def test_a_bad_fit_is_said_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[s
     [
         (["--ranks", "0"], "--ranks: found 0, expected at least 1"),
         (["--repeats", "0"], "--repeats: found 0, expected at least 1"),
-        (["--unit", "3x4"], "--unit: found '3x4', expected ROWSxCOLUMNS in patches, even numbers"),
+        (["--unit", "16"], "--unit: found '16', expected ROWSxCOLUMNS in patches, as in 16x24"),
+        (["--unit", "0x4"], "--unit: found '0x4', expected ROWSxCOLUMNS in patches, as in 16x24"),
         (["--label-share", "2"], "--label-share: found 2.0, expected a share from 0 to 1"),
         (["--ranks", "2", "--max-degree", "4"], "--max-degree: found 4, but there are 2 ranks"),
         (["--device", "cuda"], "--device: found cuda, but this torch sees none; use cpu"),
