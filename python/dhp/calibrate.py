@@ -9,6 +9,7 @@ import platform
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from dhp.data.index import load_or_build_index
 from dhp.launch import BAD_INPUT, run_local
 from dhp.local import local_cluster, local_cost
 from dhp.models import attach, family_of
+from dhp.output import check_writable, say, write_atomically
 from dhp.runtime import RankFailed, Run
 
 NO_FIT = 1  # the exit code where the measurements do not determine the coefficients
@@ -34,11 +36,23 @@ TEXT_TASKS = 6
 DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
 
 
-def calibrate(
-    options: argparse.Namespace, run: Run, progress: Callable[[int, int], None]
-) -> dict[str, Any] | Unfit | None:
-    """Measures and fits; on rank 0 returns the cost file, and writes the cluster file if asked to. Collective."""
+@dataclass(frozen=True)
+class Found:
+    """What a calibration found, to be written.
+
+    file     the cost file: dhp.cost/1 with an object `fit`
+    cluster  the ranks with the links that were measured between them, if asked for
+    """
+
+    file: dict[str, Any]
+    cluster: Cluster | None = None
+
+
+def calibrate(options: argparse.Namespace, run: Run, progress: Callable[[int, int], None]) -> Found | Unfit | None:
+    """Measures and fits; returns what was found on rank 0, None on others. Writes nothing. Raises InputError before
+    anything is measured. Collective."""
     device = _device(options, run)
+    _check_run(options, run)
     model = _load(options, device)
     adapter = attach(model, run)
     base = counted_cost(options, run)
@@ -63,10 +77,36 @@ def calibrate(
     result = fit(measured, base, Path(options.model).resolve().name)
     if isinstance(result, Unfit):
         return result
-    if options.cluster_output:
-        cluster = _cluster(options, run, links)
-        Path(options.cluster_output).write_text(to_json(cluster))
-    return describe(result, what, options, device, run, links)
+    cluster = _cluster(options, run, links) if options.cluster_output else None
+    return Found(describe(result, what, options, device, run, links), cluster)
+
+
+def _check_run(options: argparse.Namespace, run: Run) -> None:
+    """What depends on how many ranks there are, and the files that rank 0 will write. Raises InputError, the same on
+    all ranks. Collective."""
+    if options.max_degree > run.world_size > 1:
+        raise InputError(
+            f"--max-degree: found {options.max_degree}, but there are {run.world_size} ranks; take at most "
+            f"{run.world_size}, or more ranks"
+        )
+    if options.cluster_output and run.world_size == 1:
+        raise InputError(
+            "--cluster-output: found 1 rank, but links are measured between ranks; take --ranks 2 or more, or leave "
+            "it out"
+        )
+    if problem := run.from_rank_0(_unwritable(options) if run.rank == 0 else ""):
+        raise InputError(problem)
+
+
+def _unwritable(options: argparse.Namespace) -> str:
+    """What is wrong with the files to write, or nothing."""
+    try:
+        for option, file in (("-o", options.output), ("--cluster-output", options.cluster_output)):
+            if file:
+                check_writable(option, file)
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def counted_cost(options: argparse.Namespace, run: Run) -> CostModel:
@@ -274,14 +314,12 @@ def work(options: argparse.Namespace) -> int:
     run = runtime.init(timeout_s=600.0)
     try:
         with run.at("calibration"):
-            file = calibrate(options, run, _progress(options, run))
+            found = calibrate(options, run, _progress(options, run))
         run.close()
-        if isinstance(file, Unfit):
-            print(f"dhp: no fit: {file.reason}", file=sys.stderr)
+        if isinstance(found, Unfit):
+            print(f"dhp: no fit: {found.reason}", file=sys.stderr)
             return NO_FIT
-        if file is not None:
-            finish(file, options)
-        return 0
+        return finish(found, options) if found else 0
     except InputError as error:
         run.say_once(f"dhp: error: {error}")
         return 2
@@ -290,11 +328,21 @@ def work(options: argparse.Namespace) -> int:
         return 1
 
 
-def finish(file: dict[str, Any], options: argparse.Namespace) -> None:
-    text = json.dumps(file, indent=1)
+def finish(found: Found, options: argparse.Namespace) -> int:
+    """Says what was found, then writes it: it is seen even where it cannot be written any more. Returns the exit code.
+    Raises InputError where a file cannot be written."""
+    file = found.file
+    text = json.dumps(file, indent=1, allow_nan=False)
+    code = say(text if options.output_format == "json" else table(file))
+    _warn(file)
     if options.output:
-        Path(options.output).write_text(text + "\n")
-    print(text if options.output_format == "json" else table(file), flush=True)
+        write_atomically("-o", options.output, text + "\n")
+    if found.cluster:
+        write_atomically("--cluster-output", options.cluster_output, to_json(found.cluster))
+    return code
+
+
+def _warn(file: dict[str, Any]) -> None:
     if not file["fit"]["good"]:
         error = file["fit"]["left_out"]
         print(
@@ -364,8 +412,6 @@ def _check(options: argparse.Namespace) -> None:
         raise InputError(f"--label-share: found {options.label_share}, expected a share from 0 to 1")
     if not re.fullmatch("[1-9][0-9]*x[1-9][0-9]*", options.unit):
         raise InputError(f"--unit: found {options.unit!r}, expected ROWSxCOLUMNS in patches, as in 16x24")
-    if options.max_degree > options.ranks > 1:
-        raise InputError(f"--max-degree: found {options.max_degree}, but there are {options.ranks} ranks")
     family_of(options.model)
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -202,7 +203,7 @@ def test_counts_memory_and_bytes_as_training_does(
 ) -> None:
     model = mixed_data / "model"
     flags = ["--gradient-checkpointing"] * checkpointing + ["--freeze-vit"] * freeze_vit
-    file = calibrated(run, model, *flags)
+    file = calibrated(run, model, *flags).file
     settings = TrainConfig(str(model), "", gradient_checkpointing=checkpointing, freeze_vit=freeze_vit)
     counted = json.loads(to_json(planning_inputs(settings, run)[1]))
     for key in ("token_bytes", "patch_bytes", "state_bytes", "gradient_bytes", "optimizer_s"):
@@ -210,6 +211,38 @@ def test_counts_memory_and_bytes_as_training_does(
     for direction in ("forward", "backward"):
         for key in ("ring_bytes_per_token", "all_to_all_bytes_per_token"):
             assert file[direction][key] == counted[direction][key], (direction, key)
+
+
+def refused(run: Any, model: Path, *arguments: str) -> str:
+    with pytest.raises(InputError) as error:
+        calibrated(run, model, *arguments)
+    return str(error.value)
+
+
+def test_files_are_checked_before_anything_is_measured(
+    mixed_data: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrate, "measure", lambda *_, **__: pytest.fail("measured first"))
+    model, good = mixed_data / "model", str(tmp_path / "new" / "cost.json")
+    why = "cannot be written (Is a directory); give another path"
+    assert refused(run, model, "-o", str(tmp_path)) == f"-o: {tmp_path} {why}"
+    several = SimpleNamespace(rank=0, world_size=2, from_rank_0=lambda value: value)
+    arguments = ("-o", good, "--cluster-output", str(tmp_path))
+    assert refused(several, model, *arguments) == f"--cluster-output: {tmp_path} {why}"
+    assert "--cluster-output: found 1 rank" in refused(run, model, "-o", good, "--cluster-output", good)
+    assert not Path(good).exists(), "nothing is written yet"
+
+
+def test_what_was_found_is_said_where_it_cannot_be_written_any_more(
+    mixed_data: Path, run: Run, unmeasured: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = options_of(mixed_data / "model", "-o", str(tmp_path / "there" / "cost.json"))
+    found = calibrate.calibrate(options, run, lambda done, of: None)
+    assert isinstance(found, calibrate.Found)
+    (tmp_path / "there").rmdir()
+    with pytest.raises(InputError, match=r"-o: .*cost.json cannot be written \(No such file or directory\)"):
+        calibrate.finish(found, options)
+    assert "left out of the fit" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("merge", "example"), [(2, "16x24"), (3, "24x36")])
@@ -287,7 +320,7 @@ def test_too_few_samples_are_refused_with_the_reason(mixed_data: Path, tmp_path:
 def test_a_bad_fit_is_said_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = calibrate.parser().parse_args(["--model", "m", "-o", str(tmp_path / "c.json"), "--output-format", "json"])
     error = {"mean": 0.31, "p95": 0.62, "worst": 0.7, "samples": 9}
-    calibrate.finish({"name": "x", "fit": {"good": False, "left_out": error}}, options)
+    assert calibrate.finish(calibrate.Found({"name": "x", "fit": {"good": False, "left_out": error}}), options) == 0
     said = capsys.readouterr()
     assert "warning: not a good fit: 31.0% off on average and 62.0% at the 95th percentile" in said.err
     assert json.loads((tmp_path / "c.json").read_text())["fit"]["good"] is False
@@ -301,7 +334,8 @@ def test_a_bad_fit_is_said_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["--unit", "16"], "--unit: found '16', expected ROWSxCOLUMNS in patches, as in 16x24"),
         (["--unit", "0x4"], "--unit: found '0x4', expected ROWSxCOLUMNS in patches, as in 16x24"),
         (["--label-share", "2"], "--label-share: found 2.0, expected a share from 0 to 1"),
-        (["--ranks", "2", "--max-degree", "4"], "--max-degree: found 4, but there are 2 ranks"),
+        (["--ranks", "2", "--max-degree", "4"], "--max-degree: found 4, but there are 2 ranks; take at most 2"),
+        (["--ranks", "2", "-o", "/proc/none/c.json"], "-o: /proc/none/c.json cannot be written (No such file"),
         (["--device", "cuda"], "--device: found cuda, but this torch sees none; use cpu"),
         (["--model", "nowhere"], "nowhere/config.json: cannot be read"),
     ],
@@ -312,3 +346,4 @@ def test_bad_input_is_named(mixed_data: Path, arguments: list[str], message: str
     done = dhp_calibrate(mixed_data / "model", *arguments)
     assert done.returncode == 2
     assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1, "said once"
