@@ -20,13 +20,13 @@ import torch
 
 from dhp import runtime
 from dhp._core import Cluster, CostModel, EstimateError, Exchange, InputError, Link, to_json
-from dhp.calibrate_data import planned_designs
+from dhp.calibrate_data import fitting, planned_designs
 from dhp.calibrate_fit import COEFFICIENTS, GOOD_MEAN, GOOD_P95, Calibration, Unfit, fit, measure
 from dhp.calibrate_links import measure_links, ranks_per_node
 from dhp.calibrate_tasks import Design, Range, make_designs
 from dhp.data.index import load_or_build_index
 from dhp.launch import BAD_INPUT, run_local
-from dhp.local import local_cluster, local_cost
+from dhp.local import local_cluster, local_cost, no_room
 from dhp.models import attach, family_of
 from dhp.output import check_writable, say, write_atomically
 from dhp.runtime import RankFailed, Run
@@ -151,52 +151,66 @@ def _load(options: argparse.Namespace, device: torch.device) -> Any:
 
 def _designs(options: argparse.Namespace, model: Any, run: Run, base: CostModel) -> tuple[Range, list[Design]]:
     """What to measure: evenly over lengths and degrees, with clips whose frames can be dealt evenly; or, with --data,
-    tasks as planners make them of the data."""
+    tasks as planners make them of the data. Raises InputError."""
     most = options.max_degree or (run.world_size if run.world_size > 1 else 8)
+    merge = model.config.vision_config.spatial_merge_size
+    counts = {"fit": options.samples, "left out": options.left_out, "text": TEXT_TASKS}
+    if options.data:
+        return _designs_of_data(options, most, base, counts, merge)
     degrees = tuple(d for d in (1, 2, 4, 8, 16, 32, 64) if d <= most)
     between = tuple(d for d in (3, 6, 12, 24, 48) if d <= most)
-    merge = model.config.vision_config.spatial_merge_size
     what = Range(
         min_tokens=options.min_tokens,
-        max_tokens=max(2 * options.min_tokens, options.max_tokens),
+        max_tokens=options.max_tokens,
         degrees=degrees,
         left_out_degrees=between or degrees,
-        unit=_unit(options, merge),
+        unit=_unit(options.unit, merge),
         label_share=options.label_share,
         merge=merge,
     )
-    counts = {"fit": options.samples, "left out": options.left_out, "text": TEXT_TASKS}
-    if not options.data:
-        return what, make_designs(what, counts, options.seed)
+    return what, make_designs(what, counts, options.seed)
+
+
+def _unit(text: str, merge: int) -> tuple[int, int]:
+    """Rows and columns of a frame, in patches, of which the model merges merge x merge to a token."""
+    rows, columns = (int(side) for side in text.split("x"))
+    if rows % merge or columns % merge:
+        raise InputError(
+            f"--unit: found {text!r}, expected multiples of {merge}, as in {8 * merge}x{12 * merge}: the model merges "
+            f"{merge}x{merge} patches to a token"
+        )
+    return rows, columns
+
+
+def _designs_of_data(
+    options: argparse.Namespace, most: int, base: CostModel, counts: dict[str, int], merge: int
+) -> tuple[Range, list[Design]]:
+    """Tasks of plans for `most` ranks. Raises InputError where there are none to fit to, or none to leave out."""
     samples = load_or_build_index(options.data, options.model, None, on_error="skip").samples
     cluster = local_cluster(most, device=options.memory_of, capacity_tokens=options.capacity_tokens)
+    if why := no_room(base, cluster):
+        raise InputError(f"--memory-of: {options.memory_of}: {why}; take a device with more, or --capacity-tokens")
     designs = planned_designs(samples, base, cluster, counts, options.batch_size, options.seed)
-    if not designs:
-        raise InputError(f"--data: {options.data}: no sample fits on {most} ranks; take more --capacity-tokens")
+    by_use = {use: [d for d in designs if d.use == use] for use in ("fit", "left out")}
+    if not all(by_use.values()):
+        raise InputError(
+            f"--data: {options.data}: {len(fitting(samples, base, cluster))} of its {len(samples)} samples fit on "
+            f"{most} ranks, expected at least 2: some to fit to, others to see the error on; add samples, or take more "
+            "--max-degree, --capacity-tokens, or a --memory-of that holds more"
+        )
     totals = [sum(shape.tokens for shape in design.shapes) for design in designs]
-    found = {use: tuple(sorted({d.degree for d in designs if d.use == use})) for use in ("fit", "left out")}
-    packs = {use: tuple(sorted({len(d.shapes) for d in designs if d.use == use})) for use in ("fit", "left out")}
+    degrees = {use: tuple(sorted({d.degree for d in tasks})) for use, tasks in by_use.items()}
+    packings = {use: tuple(sorted({len(d.shapes) for d in tasks})) for use, tasks in by_use.items()}
     what = Range(
         min(totals),
         max(totals),
-        found["fit"],
-        found["left out"],
-        packs["fit"],
-        packs["left out"],
-        merge=what.merge,
+        degrees["fit"],
+        degrees["left out"],
+        packings["fit"],
+        packings["left out"],
+        merge=merge,
     )
     return what, designs
-
-
-def _unit(options: argparse.Namespace, merge: int) -> tuple[int, int]:
-    """Rows and columns of a frame, in patches, of which the model merges merge x merge to a token."""
-    rows, columns = (int(side) for side in options.unit.split("x"))
-    if not options.data and (rows % merge or columns % merge):
-        raise InputError(
-            f"--unit: found {options.unit!r}, expected multiples of {merge}, as in {8 * merge}x{12 * merge}: "
-            f"the model merges {merge}x{merge} patches to a token"
-        )
-    return rows, columns
 
 
 def _cluster(options: argparse.Namespace, run: Run, links: tuple[Link | None, Link | None]) -> Cluster:
@@ -408,6 +422,10 @@ def _check(options: argparse.Namespace) -> None:
         if getattr(options, key) < minimum:
             flag = "--" + key.replace("_", "-")
             raise InputError(f"{flag}: found {getattr(options, key)}, expected at least {minimum}")
+    if options.max_tokens < options.min_tokens:
+        raise InputError(
+            f"--max-tokens: found {options.max_tokens}, expected at least --min-tokens, which is {options.min_tokens}"
+        )
     if not 0.0 <= options.label_share <= 1.0:
         raise InputError(f"--label-share: found {options.label_share}, expected a share from 0 to 1")
     if not re.fullmatch("[1-9][0-9]*x[1-9][0-9]*", options.unit):

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import torch
 
 from dhp import calibrate
 from dhp._core import InputError, TermSeconds, estimate_s, read_cluster, read_cost_model, to_json
-from dhp.calibrate_fit import MODULE_TERMS, PARTS, Measured
+from dhp.calibrate_fit import MODULE_TERMS, PARTS, Calibration, Measured, Unfit, fit
 from dhp.calibrate_tasks import (
     MODULES,
     PASSES,
@@ -31,6 +32,7 @@ from dhp.calibrate_tasks import (
 )
 from dhp.config import TrainConfig
 from dhp.layout import deal_units, vision_units
+from dhp.local import local_cluster, local_cost
 from dhp.runtime import Run
 from dhp.train import planning_inputs
 from ranks import run_threads
@@ -196,6 +198,28 @@ def calibrated(run: Run, model: Path, *arguments: str) -> Any:
     return calibrate.calibrate(options_of(model, *arguments), run, lambda done, of: None)
 
 
+def test_nothing_to_fit_to_is_no_fit(mixed_data: Path) -> None:
+    base = local_cost(mixed_data / "model", 1)
+    left_out = made_up(None, make_designs(RANGE, {"left out": 6}))
+    for measured in ([], left_out):
+        answer = fit(measured, base, "x")
+        assert isinstance(answer, Unfit)
+        assert answer.reason.startswith("0 tasks to fit to, and no module took any time on them")
+
+
+def test_tasks_that_were_not_measured_are_no_fit(mixed_data: Path) -> None:
+    """Degrees beyond the ranks do not run: their medians are no numbers."""
+    base = local_cost(mixed_data / "model", 1)
+    measured = made_up(None, make_designs(RANGE, {"fit": 30, "left out": 6}))
+    assert isinstance(fit(measured, base, "x"), Calibration)
+    for m in measured:
+        if m.design.degree == 6:
+            m.seconds.update(dict.fromkeys(PARTS, math.nan))
+    answer = fit(measured, base, "x")
+    assert isinstance(answer, Unfit)
+    assert answer.reason == "tasks of degree 6 were not measured: take as many ranks, or a lower --max-degree"
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("freeze_vit", [False, True])
 def test_counts_memory_and_bytes_as_training_does(
@@ -233,6 +257,47 @@ def test_files_are_checked_before_anything_is_measured(
     assert not Path(good).exists(), "nothing is written yet"
 
 
+def test_groups_are_at_most_all_ranks_also_where_others_started_them(mixed_data: Path) -> None:
+    four = SimpleNamespace(rank=3, world_size=4, from_rank_0=lambda value: value)
+    said = refused(four, mixed_data / "model", "--max-degree", "8")  # --ranks is 1 under torchrun
+    assert said == "--max-degree: found 8, but there are 4 ranks; take at most 4, or more ranks"
+
+
+def test_lengths_are_a_range(mixed_data: Path) -> None:
+    model = mixed_data / "model"
+    with pytest.raises(InputError) as error:
+        calibrate._check(options_of(model, "--min-tokens", "4096", "--max-tokens", "100"))
+    assert str(error.value) == "--max-tokens: found 100, expected at least --min-tokens, which is 4096"
+    calibrate._check(options_of(model, "--min-tokens", "100", "--max-tokens", "100"))
+
+
+def test_data_has_samples_to_fit_to_and_samples_to_leave_out(
+    mixed_data: Path, run: Run, unmeasured: None, tmp_path: Path
+) -> None:
+    lines = (mixed_data / "train.jsonl").read_text().splitlines()
+    texts = [line for line in lines if "images" not in line and "videos" not in line]
+    model, one, two = mixed_data / "model", tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    one.write_text(texts[0] + "\n")
+    two.write_text(texts[0] + "\n" + texts[1] + "\n")
+    said = refused(run, model, "--data", str(one))
+    assert said.startswith(f"--data: {one}: 1 of its 1 samples fit on 8 ranks, expected at least 2: some to fit to")
+    assert "0 of its 2 samples fit on 8 ranks" in refused(run, model, "--data", str(two), "--capacity-tokens", "1")
+    answer = calibrated(run, model, "--data", str(two))
+    assert isinstance(answer, Unfit), "two are enough to measure, and too few for all coefficients"
+
+
+def test_a_model_without_room_for_activations_is_named(
+    mixed_data: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = local_cluster(8, capacity_tokens=2**20)
+    monkeypatch.setattr(calibrate, "local_cluster", lambda *_, **__: small)
+    said = refused(run, mixed_data / "model", "--data", str(mixed_data / "train.jsonl"))
+    assert said.startswith(
+        "--memory-of: local-cpu: the model's state (parameters, gradients, optimizer, reserve) needs "
+    )
+    assert "a rank has 1 MiB, which leaves nothing for activations; take a device with more" in said
+
+
 def test_what_was_found_is_said_where_it_cannot_be_written_any_more(
     mixed_data: Path, run: Run, unmeasured: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -247,16 +312,10 @@ def test_what_was_found_is_said_where_it_cannot_be_written_any_more(
 
 @pytest.mark.parametrize(("merge", "example"), [(2, "16x24"), (3, "24x36")])
 def test_frames_are_of_whole_tokens(merge: int, example: str) -> None:
-    options = options_of(Path("m"), "--unit", "12x16")
     if merge == 2:
-        assert calibrate._unit(options, merge) == (12, 16)
-        options.unit = "12x15"
-    with pytest.raises(
-        InputError, match=f"--unit: found '{options.unit}', expected multiples of {merge}, as in {example}"
-    ):
-        calibrate._unit(options, merge)
-    options.data = "train.jsonl"  # frames are the data's
-    calibrate._unit(options, merge)
+        assert calibrate._unit("12x16", merge) == (12, 16)
+    with pytest.raises(InputError, match=f"--unit: found '10x15', expected multiples of {merge}, as in {example}"):
+        calibrate._unit("10x15", merge)
 
 
 def dhp_calibrate(model: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
