@@ -6,8 +6,10 @@ import argparse
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,34 +20,42 @@ import torch
 
 from dhp import runtime
 from dhp._core import Cluster, CostModel, EstimateError, Exchange, InputError, Link, to_json
-from dhp.calibrate_data import planned_designs
+from dhp.calibrate_data import fitting, planned_designs
 from dhp.calibrate_fit import COEFFICIENTS, GOOD_MEAN, GOOD_P95, Calibration, Unfit, fit, measure
 from dhp.calibrate_links import measure_links, ranks_per_node
 from dhp.calibrate_tasks import Design, Range, make_designs
 from dhp.data.index import load_or_build_index
-from dhp.launch import run_local
-from dhp.local import local_cluster, local_cost
+from dhp.launch import BAD_INPUT, run_local
+from dhp.local import local_cluster, local_cost, no_room
 from dhp.models import attach, family_of
+from dhp.output import check_writable, say, write_atomically
 from dhp.runtime import RankFailed, Run
 
+NO_FIT = 1  # the exit code where the measurements do not determine the coefficients
 TEXT_TASKS = 6
 DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
 
 
-def calibrate(
-    options: argparse.Namespace, run: Run, progress: Callable[[int, int], None]
-) -> dict[str, Any] | Unfit | None:
-    """Measures and fits; on rank 0 returns the cost file, and writes the cluster file if asked to. Collective."""
+@dataclass(frozen=True)
+class Found:
+    """What a calibration found, to be written.
+
+    file     the cost file: dhp.cost/1 with an object `fit`
+    cluster  the ranks with the links that were measured between them, if asked for
+    """
+
+    file: dict[str, Any]
+    cluster: Cluster | None = None
+
+
+def calibrate(options: argparse.Namespace, run: Run, progress: Callable[[int, int], None]) -> Found | Unfit | None:
+    """Measures and fits; returns what was found on rank 0, None on others. Writes nothing. Raises InputError before
+    anything is measured. Collective."""
     device = _device(options, run)
+    _check_run(options, run)
     model = _load(options, device)
     adapter = attach(model, run)
-    base = local_cost(
-        options.model,
-        run.world_size,
-        device=options.memory_of,
-        freeze_vit=options.freeze_vit,
-        capacity_tokens=options.capacity_tokens,
-    )
+    base = counted_cost(options, run)
     what, designs = _designs(options, model, run, base)
 
     def forward(loss: Callable[[], torch.Tensor]) -> torch.Tensor:
@@ -67,10 +77,49 @@ def calibrate(
     result = fit(measured, base, Path(options.model).resolve().name)
     if isinstance(result, Unfit):
         return result
-    if options.cluster_output:
-        cluster = _cluster(options, run, links)
-        Path(options.cluster_output).write_text(to_json(cluster))
-    return describe(result, what, options, device, run, links)
+    cluster = _cluster(options, run, links) if options.cluster_output else None
+    return Found(describe(result, what, options, device, run, links), cluster)
+
+
+def _check_run(options: argparse.Namespace, run: Run) -> None:
+    """What depends on how many ranks there are, and the files that rank 0 will write. Raises InputError, the same on
+    all ranks. Collective."""
+    if options.max_degree > run.world_size > 1:
+        raise InputError(
+            f"--max-degree: found {options.max_degree}, but there are {run.world_size} ranks; take at most "
+            f"{run.world_size}, or more ranks"
+        )
+    if options.cluster_output and run.world_size == 1:
+        raise InputError(
+            "--cluster-output: found 1 rank, but links are measured between ranks; take --ranks 2 or more, or leave "
+            "it out"
+        )
+    if problem := run.from_rank_0(_unwritable(options) if run.rank == 0 else ""):
+        raise InputError(problem)
+
+
+def _unwritable(options: argparse.Namespace) -> str:
+    """What is wrong with the files to write, or nothing."""
+    try:
+        for option, file in (("-o", options.output), ("--cluster-output", options.cluster_output)):
+            if file:
+                check_writable(option, file)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def counted_cost(options: argparse.Namespace, run: Run) -> CostModel:
+    """Memory and bytes that travel, counted as a training run with these settings counts them; what the file has of
+    them. Its seconds plan the tasks of --data before any are measured."""
+    return local_cost(
+        options.model,
+        run.world_size,
+        device=options.memory_of,
+        recompute=options.gradient_checkpointing,
+        freeze_vit=options.freeze_vit,
+        capacity_tokens=options.capacity_tokens,
+    )
 
 
 def _device(options: argparse.Namespace, run: Run) -> torch.device:
@@ -102,39 +151,64 @@ def _load(options: argparse.Namespace, device: torch.device) -> Any:
 
 def _designs(options: argparse.Namespace, model: Any, run: Run, base: CostModel) -> tuple[Range, list[Design]]:
     """What to measure: evenly over lengths and degrees, with clips whose frames can be dealt evenly; or, with --data,
-    tasks as planners make them of the data."""
+    tasks as planners make them of the data. Raises InputError."""
     most = options.max_degree or (run.world_size if run.world_size > 1 else 8)
+    merge = model.config.vision_config.spatial_merge_size
+    counts = {"fit": options.samples, "left out": options.left_out, "text": TEXT_TASKS}
+    if options.data:
+        return _designs_of_data(options, most, base, counts, merge)
     degrees = tuple(d for d in (1, 2, 4, 8, 16, 32, 64) if d <= most)
     between = tuple(d for d in (3, 6, 12, 24, 48) if d <= most)
-    rows, columns = (int(side) for side in options.unit.split("x"))
     what = Range(
         min_tokens=options.min_tokens,
-        max_tokens=max(2 * options.min_tokens, options.max_tokens),
+        max_tokens=options.max_tokens,
         degrees=degrees,
         left_out_degrees=between or degrees,
-        unit=(rows, columns),
+        unit=_unit(options.unit, merge),
         label_share=options.label_share,
-        merge=model.config.vision_config.spatial_merge_size,
+        merge=merge,
     )
-    counts = {"fit": options.samples, "left out": options.left_out, "text": TEXT_TASKS}
-    if not options.data:
-        return what, make_designs(what, counts, options.seed)
+    return what, make_designs(what, counts, options.seed)
+
+
+def _unit(text: str, merge: int) -> tuple[int, int]:
+    """Rows and columns of a frame, in patches, of which the model merges merge x merge to a token."""
+    rows, columns = (int(side) for side in text.split("x"))
+    if rows % merge or columns % merge:
+        raise InputError(
+            f"--unit: found {text!r}, expected multiples of {merge}, as in {8 * merge}x{12 * merge}: the model merges "
+            f"{merge}x{merge} patches to a token"
+        )
+    return rows, columns
+
+
+def _designs_of_data(
+    options: argparse.Namespace, most: int, base: CostModel, counts: dict[str, int], merge: int
+) -> tuple[Range, list[Design]]:
+    """Tasks of plans for `most` ranks. Raises InputError where there are none to fit to, or none to leave out."""
     samples = load_or_build_index(options.data, options.model, None, on_error="skip").samples
     cluster = local_cluster(most, device=options.memory_of, capacity_tokens=options.capacity_tokens)
+    if why := no_room(base, cluster):
+        raise InputError(f"--memory-of: {options.memory_of}: {why}; take a device with more, or --capacity-tokens")
     designs = planned_designs(samples, base, cluster, counts, options.batch_size, options.seed)
-    if not designs:
-        raise InputError(f"--data: {options.data}: no sample fits on {most} ranks; take more --capacity-tokens")
+    by_use = {use: [d for d in designs if d.use == use] for use in ("fit", "left out")}
+    if not all(by_use.values()):
+        raise InputError(
+            f"--data: {options.data}: {len(fitting(samples, base, cluster))} of its {len(samples)} samples fit on "
+            f"{most} ranks, expected at least 2: some to fit to, others to see the error on; add samples, or take more "
+            "--max-degree, --capacity-tokens, or a --memory-of that holds more"
+        )
     totals = [sum(shape.tokens for shape in design.shapes) for design in designs]
-    found = {use: tuple(sorted({d.degree for d in designs if d.use == use})) for use in ("fit", "left out")}
-    packs = {use: tuple(sorted({len(d.shapes) for d in designs if d.use == use})) for use in ("fit", "left out")}
+    degrees = {use: tuple(sorted({d.degree for d in tasks})) for use, tasks in by_use.items()}
+    packings = {use: tuple(sorted({len(d.shapes) for d in tasks})) for use, tasks in by_use.items()}
     what = Range(
         min(totals),
         max(totals),
-        found["fit"],
-        found["left out"],
-        packs["fit"],
-        packs["left out"],
-        merge=what.merge,
+        degrees["fit"],
+        degrees["left out"],
+        packings["fit"],
+        packings["left out"],
+        merge=merge,
     )
     return what, designs
 
@@ -254,14 +328,12 @@ def work(options: argparse.Namespace) -> int:
     run = runtime.init(timeout_s=600.0)
     try:
         with run.at("calibration"):
-            file = calibrate(options, run, _progress(options, run))
+            found = calibrate(options, run, _progress(options, run))
         run.close()
-        if isinstance(file, Unfit):
-            print(f"dhp: no fit: {file.reason}", file=sys.stderr)
-            return 1
-        if file is not None:
-            finish(file, options)
-        return 0
+        if isinstance(found, Unfit):
+            print(f"dhp: no fit: {found.reason}", file=sys.stderr)
+            return NO_FIT
+        return finish(found, options) if found else 0
     except InputError as error:
         run.say_once(f"dhp: error: {error}")
         return 2
@@ -270,11 +342,21 @@ def work(options: argparse.Namespace) -> int:
         return 1
 
 
-def finish(file: dict[str, Any], options: argparse.Namespace) -> None:
-    text = json.dumps(file, indent=1)
+def finish(found: Found, options: argparse.Namespace) -> int:
+    """Says what was found, then writes it: it is seen even where it cannot be written any more. Returns the exit code.
+    Raises InputError where a file cannot be written."""
+    file = found.file
+    text = json.dumps(file, indent=1, allow_nan=False)
+    code = say(text if options.output_format == "json" else table(file))
+    _warn(file)
     if options.output:
-        Path(options.output).write_text(text + "\n")
-    print(text if options.output_format == "json" else table(file), flush=True)
+        write_atomically("-o", options.output, text + "\n")
+    if found.cluster:
+        write_atomically("--cluster-output", options.cluster_output, to_json(found.cluster))
+    return code
+
+
+def _warn(file: dict[str, Any]) -> None:
     if not file["fit"]["good"]:
         error = file["fit"]["left_out"]
         print(
@@ -313,7 +395,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--left-out", type=int, default=24, help="tasks of other lengths and degrees, to see the error on")
     p.add_argument("--repeats", type=int, default=7, help="runs of each task; their median counts")
     p.add_argument("--seed", type=int, default=0, help="which tasks are drawn")
-    p.add_argument("--unit", default="16x16", metavar="RxC", help="rows and columns of a frame, in patches")
+    p.add_argument("--unit", default="16x16", metavar="RxC", help="a frame, in patches: multiples of what is merged")
     p.add_argument("--label-share", type=float, default=0.25, help="share of tokens with a loss")
     p.add_argument("--exchange", choices=("ring", "direct"), default="ring")
     p.add_argument("--precision", choices=sorted(DTYPES), default="fp32", help="as in dhp train")
@@ -340,14 +422,14 @@ def _check(options: argparse.Namespace) -> None:
         if getattr(options, key) < minimum:
             flag = "--" + key.replace("_", "-")
             raise InputError(f"{flag}: found {getattr(options, key)}, expected at least {minimum}")
+    if options.max_tokens < options.min_tokens:
+        raise InputError(
+            f"--max-tokens: found {options.max_tokens}, expected at least --min-tokens, which is {options.min_tokens}"
+        )
     if not 0.0 <= options.label_share <= 1.0:
         raise InputError(f"--label-share: found {options.label_share}, expected a share from 0 to 1")
-    if options.unit.count("x") != 1 or not all(
-        side.isdigit() and int(side) > 0 and int(side) % 2 == 0 for side in options.unit.split("x")
-    ):
-        raise InputError(f"--unit: found {options.unit!r}, expected ROWSxCOLUMNS in patches, even numbers, as in 16x24")
-    if options.max_degree > options.ranks > 1:
-        raise InputError(f"--max-degree: found {options.max_degree}, but there are {options.ranks} ranks")
+    if not re.fullmatch("[1-9][0-9]*x[1-9][0-9]*", options.unit):
+        raise InputError(f"--unit: found {options.unit!r}, expected ROWSxCOLUMNS in patches, as in 16x24")
     family_of(options.model)
 
 
@@ -360,7 +442,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     if "RANK" in os.environ or options.ranks == 1:
         return work(options)
-    return run_local(options.ranks, lambda: work(options))
+    return run_local(options.ranks, lambda: work(options), explained=(NO_FIT, BAD_INPUT))
 
 
 if __name__ == "__main__":

@@ -29,16 +29,23 @@ def planned_designs(
     seed: int = 0,
 ) -> list[Design]:
     """Tasks of plans of random batches, `counts` of "fit" and of "left out", whose samples are others. All degrees that
-    occur are taken equally often as far as there are tasks. The same every time."""
+    occur are taken equally often as far as there are tasks. The same every time. Of fewer than two samples that fit,
+    there are none of one use or of both."""
     generator = np.random.default_rng(seed)
-    shuffled = [samples[i] for i in generator.permutation(len(samples))]
-    shuffled = [s for s in shuffled if 1 <= min_degree(cost, cluster, _sequence(s)) <= cluster.ranks()]
+    shuffled = fitting([samples[i] for i in generator.permutation(len(samples))], cost, cluster)
     cut = max(1, round(LEFT_OUT_SHARE * len(shuffled)))
     designs: list[Design] = []
     for use, pool in (("fit", shuffled[cut:]), ("left out", shuffled[:cut])):
+        if not pool:
+            continue
         tasks = _tasks(pool, cost, cluster, min(batch_size, len(pool)), generator, use)
         designs += _evenly(tasks, counts[use], generator)
     return designs
+
+
+def fitting(samples: Sequence[Sample], cost: CostModel, cluster: Cluster) -> list[Sample]:
+    """The samples that some group of the cluster holds."""
+    return [s for s in samples if 1 <= min_degree(cost, cluster, _sequence(s)) <= cluster.ranks()]
 
 
 def _sequence(sample: Sample) -> BatchSequence:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -172,7 +173,10 @@ def _medians(designs: list[Design], table: Any) -> list[Measured]:
 
 def fit(measured: list[Measured], base: CostModel, name: str) -> Calibration | Unfit:
     """Fits every pass of every module by itself; their sum is the cost model. Memory, heads, bytes that travel and the
-    optimizer's time are those of `base`. Unfit where the measurements do not determine a coefficient."""
+    optimizer's time are those of `base`. Unfit where the measurements do not determine a coefficient, or are none."""
+    if missing := {m.design.degree for m in measured if not math.isfinite(m.total_s)}:
+        listed = ", ".join(str(degree) for degree in sorted(missing))
+        return Unfit(f"tasks of degree {listed} were not measured: take as many ranks, or a lower --max-degree")
     used = [m for m in measured if m.design.use == "fit"]
     parts: list[PartFit] = []
     for module, direction in PARTS:
@@ -185,6 +189,8 @@ def fit(measured: list[Measured], base: CostModel, name: str) -> Calibration | U
         if isinstance(answer, NoFit):
             return Unfit(f"{module}, {direction}: {answer.reason}")
         parts.append(PartFit(module, direction, answer))
+    if not parts:
+        return Unfit(f"{len(used)} tasks to fit to, and no module took any time on them: measure more, or longer ones")
     cost = _cost_of(parts, base, name)
     left_out = [m for m in measured if m.design.use == "left out"]
     degrees = sorted({m.design.degree for m in left_out})

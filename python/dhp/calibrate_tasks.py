@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,12 +98,16 @@ def make_designs(what: Range, counts: dict[str, int], seed: int = 0) -> list[Des
 
 
 def make_shape(tokens: int, vision: float, degree: int, what: Range) -> Shape:
-    """About `vision` of the tokens are a clip's, whose frames can be dealt evenly to the ranks."""
+    """About `vision` of the tokens are a clip's, whose frames can be dealt evenly to the ranks; fewer where frames are
+    so small that the token of text between any two of them takes more than the rest. The sides of `what.unit` are
+    multiples of `what.merge`."""
     patches = int(vision * tokens) * what.merge**2
     rows, columns = what.unit
     if patches and patches < degree * rows * columns:
         rows = columns = max(what.merge, int(math.sqrt(patches / degree)) // what.merge * what.merge)
-    units = patches // (rows * columns) // degree * degree
+    frame_tokens = rows * columns // what.merge**2
+    with_text = (tokens - 1) // (frame_tokens + 1)  # frames that leave a token of text around each
+    units = min(patches // (rows * columns), with_text) // degree * degree
     return Shape(tokens, ((units, rows, columns),) if units else (), max(1, round(what.label_share * tokens)))
 
 
@@ -240,7 +244,3 @@ class ModuleClock:
             lasted = begin.elapsed_time(end) / 1e3 if self._cuda else end - begin
             seconds[name, PASSES[0] if i < split else PASSES[1]] += lasted
         return seconds
-
-
-def total(seconds: dict[tuple[str, str], float], parts: Sequence[tuple[str, str]] = ()) -> float:
-    return sum(seconds[part] for part in parts or seconds)

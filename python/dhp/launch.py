@@ -1,4 +1,4 @@
-"""Starts the local ranks of `dhp train`, watches them, and says which one failed first."""
+"""Starts the local ranks of `dhp train` and `dhp calibrate`, watches them, and says which one failed first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import timedelta
 
 import torch.distributed as dist
@@ -19,13 +19,21 @@ from dhp.runtime import LOST_KEY
 
 GRACE_S = 20.0  # how long survivors may take to say what they saw before they are ended
 PR_SET_PDEATHSIG = 1  # Linux prctl: signal a child when its parent dies
+INTERRUPTED = 130  # the exit code after Ctrl-C, as of shells
+BAD_INPUT = 2  # the exit code of a rank that has named what is wrong with its input
 
 
-def run_local(ranks: int, work: Callable[[], int]) -> int:
-    """Runs `work` in `ranks` forked processes and returns the exit code: 0, or that of the first that failed.
+def run_local(
+    ranks: int, work: Callable[[], int], *, advice: str = "", explained: Collection[int] = (BAD_INPUT,)
+) -> int:
+    """Runs `work` in `ranks` forked processes and returns the exit code: 0, or that of the first that failed; 1 for one
+    that a signal killed.
 
     The parent has imported everything already, so a rank starts at once; it hosts the store, which therefore outlives
     every rank. When a rank dies, the parent publishes who and how, gives the others time to report, then ends them.
+
+    advice     a sentence on what to do now, said after which rank failed
+    explained  exit codes whose reason the rank itself has printed: nothing is added to it
     """
     listener = socket.create_server(("127.0.0.1", 0))
     sys.stdout.flush()
@@ -41,7 +49,10 @@ def run_local(ranks: int, work: Callable[[], int]) -> int:
         timeout=timedelta(seconds=60),
         master_listen_fd=listener.detach(),
     )
-    return _watch(children, store)
+    rank, code = _watch(children, store)
+    if code < 0 or code not in (0, INTERRUPTED, *explained):
+        print(f"dhp: {_verdict(rank, code)}; the run ended.{advice and ' ' + advice}", file=sys.stderr)
+    return code if code >= 0 else 1
 
 
 def _fork(rank: int, ranks: int, listener: socket.socket, work: Callable[[], int]) -> int:
@@ -72,8 +83,10 @@ def _fork(rank: int, ranks: int, listener: socket.socket, work: Callable[[], int
         os._exit(code)  # no destructors: a failed process group may wait for peers in them
 
 
-def _watch(children: dict[int, int], store: dist.Store) -> int:
-    first_code, deadline, verdict = 0, float("inf"), ""
+def _watch(children: dict[int, int], store: dist.Store) -> tuple[int, int]:
+    """Waits for the ranks. Returns the first that failed and its exit code, negative for a signal; (0, 0) where all
+    ended well."""
+    failed, deadline = (0, 0), float("inf")
     try:
         while children:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -84,28 +97,25 @@ def _watch(children: dict[int, int], store: dist.Store) -> int:
                 time.sleep(0.02)
                 continue
             rank, code = children.pop(pid), os.waitstatus_to_exitcode(status)
-            if code != 0 and first_code == 0:
-                verdict = f"rank {rank} was lost: {_how(code)}"
-                first_code, deadline = (code if code > 0 else 1), time.monotonic() + GRACE_S
+            if code != 0 and failed == (0, 0):
+                failed, deadline = (rank, code), time.monotonic() + GRACE_S
                 if code < 0:
-                    store.set(LOST_KEY, verdict)
+                    store.set(LOST_KEY, _verdict(rank, code))
     except KeyboardInterrupt:
         _kill(children, signal.SIGTERM)
         for pid in children:
             os.waitpid(pid, 0)
-        return 130
-    if first_code not in (0, 2):  # 2: bad input, which the rank has explained
-        print(f"dhp: {verdict}; the run ended. Continue from the last checkpoint with --resume.", file=sys.stderr)
-    return first_code
+        return 0, INTERRUPTED
+    return failed
 
 
-def _how(code: int) -> str:
+def _verdict(rank: int, code: int) -> str:
     if code > 0:
-        return f"exit code {code}"
+        return f"rank {rank} ended with exit code {code}"
     try:
-        return f"killed by signal {-code} ({signal.Signals(-code).name})"
+        return f"rank {rank} was lost: killed by signal {-code} ({signal.Signals(-code).name})"
     except ValueError:
-        return f"killed by signal {-code}"
+        return f"rank {rank} was lost: killed by signal {-code}"
 
 
 def _kill(children: dict[int, int], number: signal.Signals) -> None:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dhp._core import Cluster, CostModel, Freeze, InputError, Link, Recompute, analytic_cost, read_device
+from dhp._core import (
+    Cluster,
+    CostModel,
+    Freeze,
+    InputError,
+    Link,
+    Recompute,
+    activation_budget_bytes,
+    analytic_cost,
+    read_device,
+)
 
 
 def local_cluster(ranks: int, *, device: str = "local-cpu", capacity_tokens: int = 0) -> Cluster:
@@ -44,3 +54,22 @@ def local_cost(
     if capacity_tokens:
         cost.token_bytes, cost.patch_bytes, cost.state_bytes = 1.0, 0.0, 0.0
     return cost
+
+
+def no_room(cost: CostModel, cluster: Cluster) -> str:
+    """Why no rank can hold any sequence: the model's state takes all memory. Nothing where there is room."""
+    if activation_budget_bytes(cost, cluster) > 0.0:
+        return ""
+    return (
+        f"the model's state (parameters, gradients, optimizer, reserve) needs {_size(cost.state_bytes)} a rank; a rank "
+        f"has {_size(cluster.memory_bytes)}, which leaves nothing for activations"
+    )
+
+
+def _size(count: float) -> str:
+    """Bytes for people, four digits."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024.0:
+            return f"{count:.4g} {unit}"
+        count /= 1024.0
+    return f"{count:.4g} TiB"

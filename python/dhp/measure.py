@@ -26,6 +26,7 @@ from dhp._core import (
     task_memory_bytes,
 )
 from dhp.config import TrainConfig
+from dhp.output import check_writable, write_atomically
 from dhp.result import CAUSES, FORMAT
 from dhp.runtime import Run
 
@@ -64,15 +65,6 @@ def check_result_options(file: str, step: int, steps: int) -> None:
     if step and not 1 <= step <= steps:
         raise InputError(f"--result-step: found {step}, expected a step of the run, 1 to {steps}")
     check_writable("--result", file)
-
-
-def check_writable(option: str, file: str) -> None:
-    try:
-        Path(file).parent.mkdir(parents=True, exist_ok=True)
-        with open(file, "a", encoding="utf-8"):
-            pass
-    except OSError as error:
-        raise InputError(f"{option}: {file} cannot be written ({error.strerror}); give another path") from None
 
 
 @dataclass(frozen=True)
@@ -147,13 +139,13 @@ class Recorder:
             self._add_memory(plan, batch)
 
     def write(self) -> None:
-        """Writes the file, on rank 0."""
+        """Writes the file, on rank 0. Raises InputError where that is not possible any more."""
         if not self._file or self._run.rank != 0 or not self._document["steps"]:
             return
         if self._counts_bytes:
             budget = activation_budget_bytes(self._cost, self._cluster)
             self._document["memory"] = {"budget_bytes": budget, "peak_bytes": self._peak}
-        Path(self._file).write_text(json.dumps(self._document), encoding="utf-8")
+        write_atomically("--result", self._file, json.dumps(self._document))
 
     def _add_tasks(self, number: int, plan: Plan, batch: Batch, seconds: list[float]) -> None:
         if len(self._document["tasks"]) + len(plan.tasks) > MOST_TASKS:

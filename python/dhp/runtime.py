@@ -124,6 +124,12 @@ class Run:
         dist.gather_object(value, values)
         return values or []
 
+    def from_rank_0(self, value: Any) -> Any:
+        """Rank 0's value, on all ranks. For small ones: they are pickled."""
+        values = [value]
+        dist.broadcast_object_list(values, src=0)
+        return values[0]
+
     def barrier(self) -> None:
         self.max(torch.zeros(1, dtype=torch.uint8))
 

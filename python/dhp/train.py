@@ -37,7 +37,7 @@ from dhp.config import TrainConfig
 from dhp.dataset import Dataset, Share
 from dhp.gradients import reduce_gradients
 from dhp.launch import run_local
-from dhp.local import local_cluster, local_cost
+from dhp.local import local_cluster, local_cost, no_room
 from dhp.measure import CLOCKS, Recorder, Stopwatch, check_result_options
 from dhp.models import Adapter, attach, family_of
 from dhp.recalibrate import Recalibration
@@ -45,6 +45,7 @@ from dhp.runtime import RankFailed, Run
 from dhp.steps import Reporter, StepRecord
 from dhp.trace import Tracer, check_folder
 
+AFTER_FAILURE = "Continue from the last checkpoint with --resume."
 DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
 
 
@@ -199,7 +200,8 @@ def freeze(model: Any, settings: TrainConfig) -> None:
 
 def open_dataset(settings: TrainConfig, cluster: Cluster, cost: CostModel, run: Run) -> Dataset:
     """The data and its index; rank 0 makes the index if it is missing, the others wait. Samples that no group of this
-    cluster holds are named now, with the degree they need, not in the middle of the run."""
+    cluster holds are named now, with the degree they need, not in the middle of the run. Raises InputError."""
+    check_room(settings, cluster, cost)
 
     def opened() -> Dataset:
         return Dataset(settings.data, settings.model, settings.index, on_error=settings.on_bad_media)
@@ -221,6 +223,26 @@ def open_dataset(settings: TrainConfig, cluster: Cluster, cost: CostModel, run: 
             print(f"dhp: left out: {problem}", file=sys.stderr, flush=True)
         data.leave_out(too_long)
     return data
+
+
+def check_room(settings: TrainConfig, cluster: Cluster, cost: CostModel) -> None:
+    """Raises InputError where the model's state leaves no memory for activations: no number of ranks holds a sample."""
+    why = no_room(cost, cluster)
+    if not why:
+        return
+    if settings.capacity_tokens and settings.cost and not settings.cluster:
+        raise InputError(
+            f"capacity_tokens: found {settings.capacity_tokens}, but {settings.cost} counts memory in bytes, "
+            f"{cost.state_bytes:,.0f} of them for the model's state; make it with dhp calibrate --capacity-tokens "
+            f"{settings.capacity_tokens}, or leave capacity_tokens out"
+        )
+    memory = f"cluster: {settings.cluster}" if settings.cluster else f"device: {settings.device}"
+    smaller = (
+        f"a cost file instead of {settings.cost} that counts more ranks or frozen parts"
+        if settings.cost
+        else "more ranks, which share the optimizer's state, freeze_vit or freeze_llm, or count tokens: capacity_tokens"
+    )
+    raise InputError(f"{memory}: {why}; take more memory a rank, or {smaller}")
 
 
 def planning_inputs(settings: TrainConfig, run: Run) -> tuple[Cluster, CostModel]:
@@ -396,7 +418,9 @@ def main(arguments: list[str] | None = None) -> int:
     if "RANK" in os.environ or settings.ranks == 1:
         return work(settings, options)
     # In a process of its own: one that has read media or tokenized has threads, and must not fork.
-    return run_local(1, lambda: check_data(settings)) or run_local(settings.ranks, lambda: work(settings, options))
+    return run_local(1, lambda: check_data(settings)) or run_local(
+        settings.ranks, lambda: work(settings, options), advice=AFTER_FAILURE
+    )
 
 
 if __name__ == "__main__":

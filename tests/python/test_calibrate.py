@@ -1,19 +1,40 @@
 """What `dhp calibrate` measures, and how it says what it found."""
 
+import argparse
 import json
+import math
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from dhp import calibrate
-from dhp._core import read_cluster, read_cost_model
-from dhp.calibrate_tasks import MODULES, PASSES, ModuleClock, Range, encode, make_designs, make_input, make_task
+from dhp._core import InputError, TermSeconds, estimate_s, read_cluster, read_cost_model, to_json
+from dhp.calibrate_fit import MODULE_TERMS, PARTS, Calibration, Measured, Unfit, fit
+from dhp.calibrate_tasks import (
+    MODULES,
+    PASSES,
+    Design,
+    ModuleClock,
+    Range,
+    encode,
+    make_designs,
+    make_input,
+    make_shape,
+    make_task,
+)
+from dhp.config import TrainConfig
 from dhp.layout import deal_units, vision_units
+from dhp.local import local_cluster, local_cost
+from dhp.runtime import Run
+from dhp.train import planning_inputs
 from ranks import run_threads
 
 RANGE = Range(32, 800, (1, 2, 4), (3, 6), label_share=0.25)
@@ -52,18 +73,45 @@ def test_made_up_sequences_are_what_their_shape_says() -> None:
             assert (encoded.media_type != 0).sum() == shape.patches // 4
 
 
-@pytest.fixture(scope="module")
-def adapter(mixed_data: Path):
-    from transformers import AutoModelForImageTextToText
+@pytest.mark.parametrize(
+    ("merge", "unit"), [(2, (2, 2)), (2, (4, 4)), (2, (2, 12)), (2, (6, 6)), (2, (32, 48)), (3, (3, 3)), (3, (9, 6))]
+)
+def test_frames_of_any_size_leave_room_for_text_between_them(merge: int, unit: tuple[int, int]) -> None:
+    what = Range(16, 600, (1, 2, 4, 8), (3, 6), unit=unit, merge=merge)
+    for design in make_designs(what, {"fit": 60, "left out": 20}):
+        for shape in design.shapes:
+            encoded = encode(shape, 100, merge, np.random.default_rng(0))
+            assert (encoded.media_type != 0).sum() == shape.patches // merge**2
+            frames = sum(t for t, _, _ in shape.media)
+            assert frames > 0 and frames % design.degree == 0
 
+
+def test_frames_of_one_token_are_as_many_as_text_can_part() -> None:
+    """90 % of 21 tokens are 18 frames of a token; 10 leave the 11 tokens of text that stand around them."""
+    assert make_shape(21, 0.9, 1, Range(16, 64, (1,), (1,), unit=(2, 2))).media == ((10, 2, 2),)
+    assert make_shape(21, 0.9, 4, Range(16, 64, (4,), (4,), unit=(2, 2))).media == ((8, 2, 2),)
+    # 70 % of 100 tokens are 17 frames of 4, which fit without.
+    assert make_shape(100, 0.7, 1, Range(16, 64, (1,), (1,), unit=(4, 4))).media == ((17, 4, 4),)
+
+
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
     from dhp import runtime
-    from dhp.models import attach
 
     torch.set_num_threads(1)
     run = runtime.init()
-    model = AutoModelForImageTextToText.from_pretrained(mixed_data / "model", dtype=torch.float32)
-    yield attach(model.train(), run)
+    yield run
     run.close()
+
+
+@pytest.fixture(scope="module")
+def adapter(mixed_data: Path, run: Run):
+    from transformers import AutoModelForImageTextToText
+
+    from dhp.models import attach
+
+    model = AutoModelForImageTextToText.from_pretrained(mixed_data / "model", dtype=torch.float32)
+    return attach(model.train(), run)
 
 
 def test_parts_of_the_clock_add_up_to_the_run(adapter) -> None:
@@ -121,6 +169,153 @@ def test_a_mirror_group_exchanges_rows_with_nobody() -> None:
     assert rows.grad.tolist() == [[0, 0], [1, 1], [1, 1], [0, 0]]
     with pytest.raises(ValueError, match="rank from 0 to size - 1, got rank 3 of 3"):
         torch.ops.dhp.create_mirror_group("beyond", 3, 3)
+
+
+def made_up(adapter: Any, designs: list[Design], *_: Any, **__: Any) -> list[Measured]:
+    """What `measure` would return if every term of a module took 1 ms, or 1 us a token, patch or pair of them."""
+    units = {"task_s": 1e-3, "step_s": 1e-3, "sequence_step_s": 1e-3}
+
+    def seconds(module: str, design: Design) -> float:
+        terms = TermSeconds()
+        for term in MODULE_TERMS[module]:
+            setattr(terms, f"{term.name}_s", units.get(f"{term.name}_s", 1e-6))
+        return estimate_s(terms, design.sequences, design.degree)
+
+    return [Measured(d, {(module, pass_): seconds(module, d) for module, pass_ in PARTS}) for d in designs]
+
+
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`calibrate` fits to made-up seconds."""
+    monkeypatch.setattr(calibrate, "measure", made_up)
+
+
+def options_of(model: Path, *arguments: str) -> argparse.Namespace:
+    return calibrate.parser().parse_args(["--model", str(model), "--device", "cpu", *arguments])
+
+
+def calibrated(run: Run, model: Path, *arguments: str) -> Any:
+    return calibrate.calibrate(options_of(model, *arguments), run, lambda done, of: None)
+
+
+def test_nothing_to_fit_to_is_no_fit(mixed_data: Path) -> None:
+    base = local_cost(mixed_data / "model", 1)
+    left_out = made_up(None, make_designs(RANGE, {"left out": 6}))
+    for measured in ([], left_out):
+        answer = fit(measured, base, "x")
+        assert isinstance(answer, Unfit)
+        assert answer.reason.startswith("0 tasks to fit to, and no module took any time on them")
+
+
+def test_tasks_that_were_not_measured_are_no_fit(mixed_data: Path) -> None:
+    """Degrees beyond the ranks do not run: their medians are no numbers."""
+    base = local_cost(mixed_data / "model", 1)
+    measured = made_up(None, make_designs(RANGE, {"fit": 30, "left out": 6}))
+    assert isinstance(fit(measured, base, "x"), Calibration)
+    for m in measured:
+        if m.design.degree == 6:
+            m.seconds.update(dict.fromkeys(PARTS, math.nan))
+    answer = fit(measured, base, "x")
+    assert isinstance(answer, Unfit)
+    assert answer.reason == "tasks of degree 6 were not measured: take as many ranks, or a lower --max-degree"
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("freeze_vit", [False, True])
+def test_counts_memory_and_bytes_as_training_does(
+    mixed_data: Path, run: Run, unmeasured: None, checkpointing: bool, freeze_vit: bool
+) -> None:
+    model = mixed_data / "model"
+    flags = ["--gradient-checkpointing"] * checkpointing + ["--freeze-vit"] * freeze_vit
+    file = calibrated(run, model, *flags).file
+    settings = TrainConfig(str(model), "", gradient_checkpointing=checkpointing, freeze_vit=freeze_vit)
+    counted = json.loads(to_json(planning_inputs(settings, run)[1]))
+    for key in ("token_bytes", "patch_bytes", "state_bytes", "gradient_bytes", "optimizer_s"):
+        assert file[key] == counted[key], key
+    for direction in ("forward", "backward"):
+        for key in ("ring_bytes_per_token", "all_to_all_bytes_per_token"):
+            assert file[direction][key] == counted[direction][key], (direction, key)
+
+
+def refused(run: Any, model: Path, *arguments: str) -> str:
+    with pytest.raises(InputError) as error:
+        calibrated(run, model, *arguments)
+    return str(error.value)
+
+
+def test_files_are_checked_before_anything_is_measured(
+    mixed_data: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrate, "measure", lambda *_, **__: pytest.fail("measured first"))
+    model, good = mixed_data / "model", str(tmp_path / "new" / "cost.json")
+    why = "cannot be written (Is a directory); give another path"
+    assert refused(run, model, "-o", str(tmp_path)) == f"-o: {tmp_path} {why}"
+    several = SimpleNamespace(rank=0, world_size=2, from_rank_0=lambda value: value)
+    arguments = ("-o", good, "--cluster-output", str(tmp_path))
+    assert refused(several, model, *arguments) == f"--cluster-output: {tmp_path} {why}"
+    assert "--cluster-output: found 1 rank" in refused(run, model, "-o", good, "--cluster-output", good)
+    assert not Path(good).exists(), "nothing is written yet"
+
+
+def test_groups_are_at_most_all_ranks_also_where_others_started_them(mixed_data: Path) -> None:
+    four = SimpleNamespace(rank=3, world_size=4, from_rank_0=lambda value: value)
+    said = refused(four, mixed_data / "model", "--max-degree", "8")  # --ranks is 1 under torchrun
+    assert said == "--max-degree: found 8, but there are 4 ranks; take at most 4, or more ranks"
+
+
+def test_lengths_are_a_range(mixed_data: Path) -> None:
+    model = mixed_data / "model"
+    with pytest.raises(InputError) as error:
+        calibrate._check(options_of(model, "--min-tokens", "4096", "--max-tokens", "100"))
+    assert str(error.value) == "--max-tokens: found 100, expected at least --min-tokens, which is 4096"
+    calibrate._check(options_of(model, "--min-tokens", "100", "--max-tokens", "100"))
+
+
+def test_data_has_samples_to_fit_to_and_samples_to_leave_out(
+    mixed_data: Path, run: Run, unmeasured: None, tmp_path: Path
+) -> None:
+    lines = (mixed_data / "train.jsonl").read_text().splitlines()
+    texts = [line for line in lines if "images" not in line and "videos" not in line]
+    model, one, two = mixed_data / "model", tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    one.write_text(texts[0] + "\n")
+    two.write_text(texts[0] + "\n" + texts[1] + "\n")
+    said = refused(run, model, "--data", str(one))
+    assert said.startswith(f"--data: {one}: 1 of its 1 samples fit on 8 ranks, expected at least 2: some to fit to")
+    assert "0 of its 2 samples fit on 8 ranks" in refused(run, model, "--data", str(two), "--capacity-tokens", "1")
+    answer = calibrated(run, model, "--data", str(two))
+    assert isinstance(answer, Unfit), "two are enough to measure, and too few for all coefficients"
+
+
+def test_a_model_without_room_for_activations_is_named(
+    mixed_data: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = local_cluster(8, capacity_tokens=2**20)
+    monkeypatch.setattr(calibrate, "local_cluster", lambda *_, **__: small)
+    said = refused(run, mixed_data / "model", "--data", str(mixed_data / "train.jsonl"))
+    assert said.startswith(
+        "--memory-of: local-cpu: the model's state (parameters, gradients, optimizer, reserve) needs "
+    )
+    assert "a rank has 1 MiB, which leaves nothing for activations; take a device with more" in said
+
+
+def test_what_was_found_is_said_where_it_cannot_be_written_any_more(
+    mixed_data: Path, run: Run, unmeasured: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = options_of(mixed_data / "model", "-o", str(tmp_path / "there" / "cost.json"))
+    found = calibrate.calibrate(options, run, lambda done, of: None)
+    assert isinstance(found, calibrate.Found)
+    (tmp_path / "there").rmdir()
+    with pytest.raises(InputError, match=r"-o: .*cost.json cannot be written \(No such file or directory\)"):
+        calibrate.finish(found, options)
+    assert "left out of the fit" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("merge", "example"), [(2, "16x24"), (3, "24x36")])
+def test_frames_are_of_whole_tokens(merge: int, example: str) -> None:
+    if merge == 2:
+        assert calibrate._unit("12x16", merge) == (12, 16)
+    with pytest.raises(InputError, match=f"--unit: found '10x15', expected multiples of {merge}, as in {example}"):
+        calibrate._unit("10x15", merge)
 
 
 def dhp_calibrate(model: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -184,7 +379,7 @@ def test_too_few_samples_are_refused_with_the_reason(mixed_data: Path, tmp_path:
 def test_a_bad_fit_is_said_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = calibrate.parser().parse_args(["--model", "m", "-o", str(tmp_path / "c.json"), "--output-format", "json"])
     error = {"mean": 0.31, "p95": 0.62, "worst": 0.7, "samples": 9}
-    calibrate.finish({"name": "x", "fit": {"good": False, "left_out": error}}, options)
+    assert calibrate.finish(calibrate.Found({"name": "x", "fit": {"good": False, "left_out": error}}), options) == 0
     said = capsys.readouterr()
     assert "warning: not a good fit: 31.0% off on average and 62.0% at the 95th percentile" in said.err
     assert json.loads((tmp_path / "c.json").read_text())["fit"]["good"] is False
@@ -195,9 +390,11 @@ def test_a_bad_fit_is_said_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[s
     [
         (["--ranks", "0"], "--ranks: found 0, expected at least 1"),
         (["--repeats", "0"], "--repeats: found 0, expected at least 1"),
-        (["--unit", "3x4"], "--unit: found '3x4', expected ROWSxCOLUMNS in patches, even numbers"),
+        (["--unit", "16"], "--unit: found '16', expected ROWSxCOLUMNS in patches, as in 16x24"),
+        (["--unit", "0x4"], "--unit: found '0x4', expected ROWSxCOLUMNS in patches, as in 16x24"),
         (["--label-share", "2"], "--label-share: found 2.0, expected a share from 0 to 1"),
-        (["--ranks", "2", "--max-degree", "4"], "--max-degree: found 4, but there are 2 ranks"),
+        (["--ranks", "2", "--max-degree", "4"], "--max-degree: found 4, but there are 2 ranks; take at most 2"),
+        (["--ranks", "2", "-o", "/proc/none/c.json"], "-o: /proc/none/c.json cannot be written (No such file"),
         (["--device", "cuda"], "--device: found cuda, but this torch sees none; use cpu"),
         (["--model", "nowhere"], "nowhere/config.json: cannot be read"),
     ],
@@ -208,3 +405,4 @@ def test_bad_input_is_named(mixed_data: Path, arguments: list[str], message: str
     done = dhp_calibrate(mixed_data / "model", *arguments)
     assert done.returncode == 2
     assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1, "said once"

@@ -14,7 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from command_line import CASES
+from dhp._core import InputError, read_cost_model
+from dhp.config import TrainConfig
+from dhp.local import local_cluster
 from dhp.result import read_result
+from dhp.train import open_dataset
 
 FIELDS = {"step", "loss", "tokens", "degrees", "plan_s", "idle_share", "gap"}
 
@@ -192,7 +197,8 @@ def test_killed_rank_ends_the_run_and_resume_continues_it_exactly(folder: Path) 
         _, stderr = process.communicate(timeout=60)
         assert process.returncode != 0
         assert time.monotonic() - killed < 60
-    assert "rank 2 was lost: killed by signal 9 (SIGKILL)" in stderr
+    advice = "the run ended. Continue from the last checkpoint with --resume."
+    assert f"dhp: rank 2 was lost: killed by signal 9 (SIGKILL); {advice}\n" in stderr
     for survivor in (0, 1, 3):
         assert f"rank {survivor} at step " in stderr, f"rank {survivor} says where it was:\n{stderr}"
     assert not list((folder / "out").glob(".*")), "no half-written checkpoint"
@@ -270,6 +276,41 @@ def test_bad_input_is_named_once(folder: Path, arguments: list[str], code: int, 
     errors = [line for line in done.stderr.splitlines() if line.startswith("dhp: ")]
     assert len(errors) <= 2, done.stderr  # the reason, and for infeasible batches the launcher's last word
     assert "Traceback" not in done.stderr
+
+
+STATE = "the model's state (parameters, gradients, optimizer, reserve) needs 6 GiB a rank; a rank has"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {},
+            f"device: local-cpu: {STATE} 4 GiB, which leaves nothing for activations; take more memory a rank, or more "
+            "ranks, which share the optimizer's state, freeze_vit or freeze_llm, or count tokens: capacity_tokens",
+        ),
+        (
+            {"cost": "c.json", "cluster": "x.json"},
+            f"cluster: x.json: {STATE} 4 GiB, which leaves nothing for activations; take more memory a rank, or a cost "
+            "file instead of c.json that counts more ranks or frozen parts",
+        ),
+        (
+            {"cost": "c.json", "capacity_tokens": 512},
+            "capacity_tokens: found 512, but c.json counts memory in bytes, 6,442,450,944 of them for the model's "
+            "state; make it with dhp calibrate --capacity-tokens 512, or leave capacity_tokens out",
+        ),
+    ],
+)
+def test_state_that_leaves_no_room_is_named_with_both_numbers(settings: dict, message: str) -> None:
+    """No number of ranks would do, whatever is skipped."""
+    cost = read_cost_model(str(CASES / "cost_qwen3-vl-8b_8192.json"))
+    cost.state_bytes = 6 * 2.0**30
+    cluster = local_cluster(4, capacity_tokens=settings.get("capacity_tokens", 0))
+    cluster.memory_bytes = min(cluster.memory_bytes, 4 * 2.0**30)
+    config = TrainConfig("m", "d.jsonl", on_too_long="skip", **settings)
+    with pytest.raises(InputError) as error:
+        open_dataset(config, cluster, cost, None)
+    assert str(error.value) == message
 
 
 def test_unknown_family_is_refused(folder: Path) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
 from dhp._core import InputError
+from dhp.output import say
 from dhp.report.page import page
 from dhp.report.summary import Summary, headline, ordered, summarize
 from dhp.result import Result, read_result
@@ -65,20 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         verdicts = [f"{summary.label}: {summary.verdict}" for summary in summaries]
         text = "\n".join([headline(summaries), *verdicts, f"wrote {output}"])
-    return _say(text)
-
-
-def _say(text: str) -> int:
-    """Prints. Whoever reads may have seen enough (head): no error; a full disk is one."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered goes nowhere
-    except OSError as error:
-        print(f"dhp: error: standard output cannot be written ({error.strerror})", file=sys.stderr)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 2
-    return 0
+    return say(text)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,83 @@
+"""What commands write: files, checked before the work and whole or not at all after it, and standard output."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from pathlib import Path
+
+from dhp._core import InputError
+
+
+def check_writable(option: str, file: str) -> None:
+    """Makes sure, before the work, that `write_atomically` can write `file` after it, and makes the file's folder. No
+    file is made or changed. Raises InputError, which names `option`."""
+    path = Path(file)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if _is_replaceable(path):
+            partial = _partial(path)
+            partial.touch()
+            partial.unlink()
+        elif not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise _unwritable(option, file, error) from None
+
+
+def write_atomically(option: str, file: str, text: str) -> None:
+    """Writes the file, UTF-8, whole or not at all: nobody sees a half, and what was there stays until it is whole. What
+    a link points to is replaced, the link stays; devices and pipes are written to. Raises InputError, which names
+    `option`."""
+    path = Path(file)
+    try:
+        if _is_replaceable(path):
+            _replace(Path(os.path.realpath(path)), text)
+        else:
+            path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise _unwritable(option, file, error) from None
+
+
+def say(text: str) -> int:
+    """Prints; returns the exit code. Whoever reads may have seen enough (head): no error; a full disk is one."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered goes nowhere
+    except OSError as error:
+        print(f"dhp: error: standard output cannot be written ({error.strerror})", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
+    return 0
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = _partial(path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _is_replaceable(path: Path) -> bool:
+    """Not devices, pipes, and whatever stands for an open file."""
+    if str(path).startswith(("/dev/", "/proc/")):
+        return False
+    return path.is_file() or not path.exists()
+
+
+def _partial(path: Path) -> Path:
+    """Beside the file, so that it can be renamed; a link's is beside what it points to."""
+    path = Path(os.path.realpath(path))
+    return path.with_name(f".{path.name}.{os.getpid()}")
+
+
+def _unwritable(option: str, file: str, error: OSError) -> InputError:
+    return InputError(f"{option}: {file} cannot be written ({error.strerror}); give another path")

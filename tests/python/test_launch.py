@@ -1,0 +1,60 @@
+"""What the launcher of local ranks says when one of them fails, and what it leaves to the rank and to its caller."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from dhp import calibrate
+from dhp.launch import run_local
+
+ADVICE = "Ring the bell."
+
+
+def end_by(number: signal.Signals) -> int:
+    os.kill(os.getpid(), number)
+    return 0
+
+
+def second_of_two(code: int) -> int:
+    return code if os.environ["RANK"] == "1" else 0
+
+
+def test_nothing_is_said_where_all_ends_well(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_local(2, lambda: 0, advice=ADVICE) == 0
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("code", "advice", "said"),
+    [
+        (1, "", "dhp: rank 1 ended with exit code 1; the run ended.\n"),
+        (3, ADVICE, "dhp: rank 1 ended with exit code 3; the run ended. Ring the bell.\n"),
+        (2, ADVICE, ""),  # bad input: the rank has said what
+    ],
+)
+def test_a_rank_that_ended_is_not_called_lost(
+    code: int, advice: str, said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run_local(2, lambda: second_of_two(code), advice=advice) == code
+    assert capfd.readouterr().err == said
+
+
+def test_a_rank_that_a_signal_killed_was_lost(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_local(1, lambda: end_by(signal.SIGKILL), advice=ADVICE, explained=(1, 2)) == 1
+    said = capfd.readouterr().err
+    assert said == "dhp: rank 0 was lost: killed by signal 9 (SIGKILL); the run ended. Ring the bell.\n"
+
+
+def test_nothing_is_added_to_what_the_rank_has_explained(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_local(1, lambda: 1, advice=ADVICE, explained=(1,)) == 1
+    assert capfd.readouterr().err == ""
+
+
+def test_calibration_without_a_fit_has_said_why(
+    mixed_data: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(calibrate, "work", lambda options: second_of_two(calibrate.NO_FIT))
+    assert calibrate.main(["--model", str(mixed_data / "model"), "--ranks", "2"]) == 1
+    assert capfd.readouterr().err == ""
