@@ -190,7 +190,7 @@ def test_command_names_what_is_wrong(tmp_path: Path) -> None:
         ([bad], f'{bad}: ranks: found "two", expected a whole number from 1 to 1000000'),
         ([good, tmp_path / "none.json"], f"{tmp_path / 'none.json'}: cannot be read"),
         ([good, "--baseline", "best"], '--baseline: found "best", expected a result or schedule: "free", "small"'),
-        ([good, "-o", tmp_path / "no" / "page.html"], f"{tmp_path / 'no' / 'page.html'}: cannot be written"),
+        ([good, "-o", tmp_path / "no" / "page.html"], f"-o: {tmp_path / 'no' / 'page.html'} cannot be written"),
     ):
         done = run_report(*words)
         assert done.returncode == 2

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 
 from dhp._core import InputError
-from dhp.output import say
+from dhp.output import say, write_atomically
 from dhp.report.page import page
 from dhp.report.summary import Summary, headline, ordered, summarize
 from dhp.result import Result, read_result
@@ -23,10 +22,7 @@ def report(files: list[str], output: str = "", baseline: str = "") -> tuple[list
     order = ordered(results, summaries)
     text, left_out = page([results[i] for i in order], [summaries[i] for i in order])
     if output:
-        try:
-            Path(output).write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"{output}: cannot be written ({error.strerror}); give another path to -o") from None
+        write_atomically("-o", output, text)
     return summaries, left_out
 
 
