@@ -38,7 +38,10 @@ std::string seconds_text(double seconds) {
   return format("%.3f s", seconds);
 }
 
-std::string percent_text(double share) { return format("%.1f %%", share * 100.0); }
+std::string percent_text(double share) {
+  constexpr double kShown = 0.0005;  // what is less is 0, not -0
+  return format("%.1f %%", std::abs(share) < kShown ? 0.0 : share * 100.0);
+}
 
 std::string fixed_text(double value, int digits) {
   std::array<char, 64> text{};

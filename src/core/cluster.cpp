@@ -54,7 +54,8 @@ std::optional<Cluster> resized_preset(const std::string& name) {
     if (nodes == 0 || ranks == 0 || ranks > cluster.ranks_per_node) {
       throw InputError(name, "",
                        "expected " + name.substr(0, dash) + "-NODESxRANKS of at most " +
-                           std::to_string(cluster.ranks_per_node) + " ranks a node");
+                           std::to_string(cluster.ranks_per_node) + " ranks a node, " + std::to_string(kMaxRanks) +
+                           " in all");
     }
     cluster.nodes = nodes;
     cluster.ranks_per_node = ranks;

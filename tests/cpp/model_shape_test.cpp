@@ -208,11 +208,11 @@ TEST(Presets, ClustersOfAnySize) {
   expected.ranks_per_node = 6;
   EXPECT_EQ(read_cluster("ascend-910b-128x6"), expected);
   EXPECT_EQ(test::input_error([] { read_cluster("h100-2x16"); }),
-            "h100-2x16: expected h100-NODESxRANKS of at most 8 ranks a node");
+            "h100-2x16: expected h100-NODESxRANKS of at most 8 ranks a node, 1048576 in all");
   EXPECT_EQ(test::input_error([] { read_cluster("h100-0x8"); }),
-            "h100-0x8: expected h100-NODESxRANKS of at most 8 ranks a node");
+            "h100-0x8: expected h100-NODESxRANKS of at most 8 ranks a node, 1048576 in all");
   EXPECT_EQ(test::input_error([] { read_cluster("h100-8x"); }),
-            "h100-8x: expected h100-NODESxRANKS of at most 8 ranks a node");
+            "h100-8x: expected h100-NODESxRANKS of at most 8 ranks a node, 1048576 in all");
   EXPECT_EQ(test::input_error([] { read_cluster("tpu-8x8"); }),
             "tpu-8x8: is neither a file nor a preset; presets: a100-8x8, ascend-910b-8x8, h100-8x8, h200-8x8");
   EXPECT_EQ(test::input_error([] { read_cluster("h100-1048576x8"); }).rfind("h100-1048576x8: nodes: ", 0), 0U);
