@@ -123,7 +123,7 @@ TEST(NoisyMakespans, TheSameOnEveryMachine) {
   for (std::size_t i = 0; i < makespans.size(); ++i) EXPECT_EQ(longer[i], makespans[i]);
   // Worked out by a Python program of the same definition.
   EXPECT_EQ(makespans,
-            (std::vector{0x1.7faacdb6aeb77p+1, 0x1.7549c216b7e08p+1, 0x1.8e138cb34e69ap+1, 0x1.8b8c75483d606p+1}));
+            (std::vector{0x1.7faacdb6aeb6ep+1, 0x1.7549c216b7e18p+1, 0x1.8e138cb34e6a8p+1, 0x1.8b8c75483d608p+1}));
   EXPECT_NE(noisy_makespans(plan, std::vector{1.0, 2.0}, 0.08, 4, 8), makespans);
 }
 
