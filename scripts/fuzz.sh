@@ -6,8 +6,9 @@ set -euo pipefail
 seconds=$1 jobs=$2
 cd "$(dirname "$0")/.."
 build=build/fuzz
-cmake -S . -B $build -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_BUILD_TYPE=RelWithDebInfo -DDHP_FUZZ=ON -DDHP_TESTS=OFF \
-  -DDHP_BENCH=OFF >/dev/null
+# -O1: a third of the time to build, for half as many texts a second.
+cmake -S . -B $build -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_FLAGS="-O1 -gline-tables-only" \
+  -DDHP_FUZZ=ON -DDHP_TESTS=OFF -DDHP_BENCH=OFF >/dev/null
 targets=$(for folder in tests/fuzz/corpus/*/; do basename "$folder"; done)
 # shellcheck disable=SC2086,SC2046 # one word a target
 cmake --build $build -j "$jobs" --target $(printf 'fuzz_%s ' $targets)

@@ -27,7 +27,7 @@ from dhp.calibrate_tasks import Design, Range, make_designs
 from dhp.data.index import load_or_build_index
 from dhp.launch import BAD_INPUT, run_local
 from dhp.local import local_cluster, local_cost, no_room
-from dhp.models import attach, family_of
+from dhp.models import attach, family_of, import_families
 from dhp.output import check_writable, say, write_atomically
 from dhp.runtime import RankFailed, Run
 
@@ -442,6 +442,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     if "RANK" in os.environ or options.ranks == 1:
         return work(options)
+    import_families()
     return run_local(options.ranks, lambda: work(options), explained=(NO_FIT, BAD_INPUT))
 
 

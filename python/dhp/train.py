@@ -39,7 +39,7 @@ from dhp.gradients import reduce_gradients
 from dhp.launch import run_local
 from dhp.local import local_cluster, local_cost, no_room
 from dhp.measure import CLOCKS, Recorder, Stopwatch, check_result_options
-from dhp.models import Adapter, attach, family_of
+from dhp.models import Adapter, attach, family_of, import_families
 from dhp.recalibrate import Recalibration
 from dhp.runtime import RankFailed, Run
 from dhp.steps import Reporter, StepRecord
@@ -417,6 +417,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     if "RANK" in os.environ or settings.ranks == 1:
         return work(settings, options)
+    import_families()
     # In a process of its own: one that has read media or tokenized has threads, and must not fork.
     return run_local(1, lambda: check_data(settings)) or run_local(
         settings.ranks, lambda: work(settings, options), advice=AFTER_FAILURE

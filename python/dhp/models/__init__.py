@@ -6,6 +6,7 @@ share of the pictures, and calls the language model on this rank's tokens.
 
 from __future__ import annotations
 
+import importlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,14 @@ def family_of(folder: str | Path) -> str:
     if model_type not in FAMILIES:
         raise InputError(f'{config}: model_type: found "{model_type}", supported: {", ".join(FAMILIES)}')
     return str(model_type)
+
+
+def import_families() -> None:
+    """Imports what the models of all families need, which takes seconds: once, before local ranks are forked off,
+    instead of once a rank. Starts no thread."""
+    for module in ("transformers.models.auto.modeling_auto", "transformers.models.qwen3_vl.modeling_qwen3_vl"):
+        importlib.import_module(module)
+    importlib.import_module("dhp.models.qwen3_vl")
 
 
 def attach(model: torch.nn.Module, run: Run | None = None, *, cluster: Cluster | None = None) -> Adapter:
