@@ -83,6 +83,7 @@ struct CostReport {
   AttentionRate attention = {};  ///< of the language model; see device.h
   MemoryCost memory = {};
   CostModel cost = {};
+  double device_memory_bytes = 0.0;  ///< of one rank, for state and activations
 };
 
 /// Counts FLOP and bytes of a Hugging Face `config.json` and what they take on a device. docs/costs.md has conventions,

@@ -215,10 +215,10 @@ void add_compare_command(CLI::App& app, int& exit_code) {
   add_output_format(sub, command->json);
   sub.footer(
       "\"transfer\" is the share of all ranks' time that waits for transfers, \"peers\" the most ranks that one rank\n"
-      "shares tasks with, \"planning\" the median of up to five runs. A planner that has no plan says why. \"idle\" is "
-      "the\n"
-      "share in which no task runs; dhp simulate counts waits for transfers to it. The bound is one of plans without\n"
-      "all_to_all: ulysses has none.\n"
+      "shares tasks with, \"planning\" the median of up to five runs. A planner that has no plan says why.\n"
+      "\"idle\" is the share in which no task runs; dhp simulate counts waits for transfers to it. The bound is one "
+      "of\n"
+      "plans without all_to_all: ulysses has none.\n"
       "Exit codes: 0 compared, 1 no planner has a plan, 2 bad input.");
   sub.callback([command, &exit_code] { exit_code = run(*command); });
 }

@@ -10,7 +10,6 @@
 #include "core/listing.h"
 #include "dhp/analytic_cost.h"
 #include "dhp/cluster.h"
-#include "dhp/device.h"
 #include "dhp/presets.h"
 
 namespace dhp::cli {
@@ -69,9 +68,8 @@ std::string module_table(const CostReport& report) {
 /// What stands in the way of using the costs, and what to do.
 std::string notes(const CostReport& report, const CostOptions& options) {
   std::string text;
-  const double memory_bytes = read_device(options.device).memory_bytes;
-  if (report.cost.state_bytes >= memory_bytes) {
-    text += "note      " + options.device + " has " + bytes_text(memory_bytes) +
+  if (report.cost.state_bytes >= report.device_memory_bytes) {
+    text += "note      " + options.device + " has " + bytes_text(report.device_memory_bytes) +
             ", which the state fills: more --ranks or a higher --zero shard it\n";
   }
   if (options.zero == kShardedParameters) {

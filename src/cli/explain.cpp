@@ -19,9 +19,8 @@ struct ExplainCommand {
 int run(ExplainCommand& command) {
   Inputs& in = command.inputs;
   in.read();
-  Plan plan = read_tasks(command.plan_file);
+  const Plan plan = read_tasks(command.plan_file);
   if (!is_valid(plan, command.plan_file, in.batch, in.cluster, in.cost)) return kNo;
-  annotate(plan, in.batch, in.cluster, in.cost);
   const Report report = make_report(plan, in.batch, in.cluster, in.cost, command.options);
   std::cout << (command.json ? to_json(report) : to_text(report, standard_output(), command.all));
   return kOk;

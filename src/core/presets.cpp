@@ -9,7 +9,6 @@
 #include "dhp/error.h"
 
 namespace dhp {
-
 namespace {
 
 std::string lower(std::string text) {
@@ -27,14 +26,17 @@ std::string preset_name(const std::string& model) {
   return name;
 }
 
+const Preset* find_preset(const std::string& name, const std::vector<Preset>& presets) {
+  const auto found = std::find_if(presets.begin(), presets.end(), [&](const Preset& one) { return one.name == name; });
+  return found == presets.end() ? nullptr : &*found;
+}
+
 }  // namespace
 
 NamedText read_file_or_preset(const std::string& name, const std::vector<Preset>& presets) {
   std::error_code ignored;
   const bool exists = std::filesystem::exists(name, ignored);
-  const auto preset =
-      std::find_if(presets.begin(), presets.end(), [&](const Preset& one) { return one.name == lower(name); });
-  if (!exists && preset != presets.end()) {
+  if (const Preset* preset = find_preset(lower(name), presets); preset != nullptr && !exists) {
     return {.source = std::string(preset->name), .text = std::string(preset->text)};
   }
   // What looks like a path is one: the system's own reason says more than a list of names.
@@ -52,10 +54,11 @@ NamedText read_model_config(const std::string& model) {
     const std::string file = (std::filesystem::path(model) / "config.json").string();
     return {.source = file, .text = read_text_file(file)};
   }
-  const std::string name = preset_name(model);
-  const auto is_named = [&](const Preset& preset) { return preset.name == name; };
-  const bool known = std::any_of(model_presets().begin(), model_presets().end(), is_named);
-  return read_file_or_preset(known && !std::filesystem::exists(model, ignored) ? name : model, model_presets());
+  const Preset* preset = find_preset(preset_name(model), model_presets());
+  if (preset != nullptr && !std::filesystem::exists(model, ignored)) {
+    return {.source = std::string(preset->name), .text = std::string(preset->text)};
+  }
+  return read_file_or_preset(model, model_presets());
 }
 
 }  // namespace dhp

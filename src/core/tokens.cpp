@@ -3,13 +3,13 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
-#include <cmath>
 #include <filesystem>
 #include <utility>
 
 #include "core/json_reader.h"
 #include "core/listing.h"
 #include "core/processor_settings.h"
+#include "core/vision_config.h"
 #include "dhp/error.h"
 
 namespace dhp {
@@ -79,21 +79,13 @@ constexpr int kMaxTiles = 1 << 12;
 void read_tower(const JsonObject& config, internvl::Rules& rules) {
   if (config.has_value("vision_config")) {
     const JsonObject vision = config.object("vision_config");
-    if (vision.is_array("patch_size")) {
-      const std::vector<int> sides = vision.integers("patch_size", 1, kMaxTileSize);
-      if (sides.size() != 2 || sides[0] != sides[1])
-        vision.fail("patch_size", "expected two equal sides, or one number");
-      rules.patch_size = sides[0];
-    } else {
-      rules.patch_size = vision.integer_or("patch_size", rules.patch_size, 1, kMaxTileSize);
+    if (vision.has("patch_size")) {
+      const Sides patch = sides(vision, "patch_size", kMaxTileSize);
+      if (patch.height != patch.width) vision.fail("patch_size", "expected two equal sides, or one number");
+      rules.patch_size = static_cast<int>(patch.height);
     }
   }
-  if (!config.has_value("downsample_ratio")) return;
-  const double ratio = config.positive("downsample_ratio");
-  rules.merge_size = static_cast<int>(std::lround(1.0 / std::max(ratio, 1.0 / kMaxTileSize)));
-  if (rules.merge_size * ratio != 1.0) {
-    config.fail("downsample_ratio", "found " + number_text(ratio) + ", expected 1 divided by a whole number");
-  }
+  rules.merge_size = merge_side(config);
 }
 
 internvl::Rules image_settings(const JsonObject& image, internvl::Rules rules) {

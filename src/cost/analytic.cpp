@@ -350,6 +350,7 @@ CostReport analytic_report(std::string_view config_json, const std::string& sour
   const Context context{shape, device, options};
   CostReport report;
   report.family = shape.family;
+  report.device_memory_bytes = device.memory_bytes;
   report.parameters = parts_of(count_modules(shape));
   report.attention = context.rate_of(shape.language.head_dim);
   report.modules = module_costs(context, report.attention);

@@ -1,7 +1,6 @@
 #include "dhp/device.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstddef>
 
@@ -16,6 +15,7 @@ namespace {
 
 constexpr int kMaxHeads = 1 << 12;
 constexpr double kMaxTokens = 1e9;
+
 double bounded(const JsonObject& entry, const char* key, double min, double max) {
   const double value = entry.number(key);
   check_number(value, min, max, entry.path_of(key), entry.source());

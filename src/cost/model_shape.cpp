@@ -1,10 +1,10 @@
 #include "cost/model_shape.h"
 
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
 #include "core/json_reader.h"
+#include "core/vision_config.h"
 
 namespace dhp {
 namespace {
@@ -87,22 +87,6 @@ void parse_experts(const JsonObject& text, LanguageShape& shape) {
     const bool listed = std::find(dense.begin(), dense.end(), layer) != dense.end();
     if ((layer + 1) % step == 0 && !listed) ++shape.sparse_layers;
   }
-}
-
-struct Sides {
-  std::int64_t height = 0;
-  std::int64_t width = 0;
-};
-
-/// One number for a square, or a list of both.
-Sides sides(const JsonObject& entry, const char* key, int max) {
-  if (!entry.is_array(key)) {
-    const int side = entry.integer(key, 1, max);
-    return {side, side};
-  }
-  const std::vector<int> both = entry.integers(key, 1, max);
-  if (both.size() != 2) entry.fail(key, "found " + std::to_string(both.size()) + " numbers, expected height and width");
-  return {both[0], both[1]};
 }
 
 /// Fields that the towers of Qwen2.5-VL and Qwen3-VL share.
@@ -201,13 +185,8 @@ void parse_intern_vision(const JsonObject& entry, const InternNames& names, Mode
 }
 
 void parse_intern_projector(const JsonObject& root, ModelShape& shape) {
-  const double ratio = root.has("downsample_ratio") ? root.number("downsample_ratio") : 0.5;
-  const double side = ratio > 0.0 ? std::round(1.0 / ratio) : 0.0;
-  if (side < 1.0 || side > kMaxMerge || std::abs(side * ratio - 1.0) > 1e-9) {
-    root.fail("downsample_ratio", "found " + number_text(ratio) + ", expected 1 divided by a whole number up to " +
-                                      std::to_string(kMaxMerge));
-  }
-  shape.vision.merge = static_cast<std::int64_t>(side * side);
+  const std::int64_t side = merge_side(root);
+  shape.vision.merge = side * side;
   const std::int64_t width = shape.vision.merge * shape.vision.hidden;
   const std::int64_t hidden = shape.language.hidden;
   shape.projector = {.input = width, .inner = hidden, .output = hidden, .norm_parameters = 2 * width};

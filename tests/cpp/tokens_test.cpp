@@ -148,7 +148,7 @@ TEST(TokenRulesOfFolders, InternVl) {
             }).rfind("p: ", 0),
             0U);
   EXPECT_EQ(test::input_error([] { parse_internvl_chat_config(R"({"downsample_ratio": 0.3})", "c"); }),
-            "c: downsample_ratio: found 0.3, expected 1 divided by a whole number");
+            "c: downsample_ratio: found 0.3, expected 1 divided by a whole number up to 16");
 }
 
 }  // namespace
