@@ -32,7 +32,7 @@ capacity = settings.capacity_tokens
 plan = dhp.plan(
     batch,
     dhp.local_cluster(settings.ranks, capacity_tokens=capacity),
-    dhp.local_cost(settings.model, settings.ranks, capacity_tokens=capacity),
+    dhp.local_cost(settings.model, settings.ranks, recompute=settings.gradient_checkpointing, capacity_tokens=capacity),
     schedule=settings.schedule,
 )
 degree = {sequence: len(task.ranks) for task in plan.tasks for sequence in task.sequences}
