@@ -3,11 +3,11 @@
 
 #include <gtest/gtest.h>
 
-#include <fstream>
 #include <map>
 
 #include "dhp/presets.h"
 #include "support.h"
+#include "temporary_folder.h"
 
 namespace dhp {
 namespace {
@@ -19,15 +19,6 @@ const ModuleCost& row(const CostReport& report, const std::string& name, const s
     if (module.name == name && module.unit == unit) return module;
   }
   throw std::out_of_range(name + " per " + unit);
-}
-
-/// A device file on which seconds are FLOP of dense layers, and half the FLOP of attention.
-std::string counting_device() {
-  const std::string file = testing::TempDir() + "/counting_device.json";
-  std::ofstream(file) << R"({"format": "dhp.device/1", "name": "counter", "memory_bytes": 1600, "bytes_per_value": 2,
-    "memory_bytes_per_s": 1e21, "linear_flop_per_s": 1, "launch_s": 5, "sequence_launch_s": 3, "task_s": 7,
-    "attention": [{"head_dim": 6, "tokens": [10], "flop_per_s": [2]}]})";
-  return file;
 }
 
 TEST(AnalyticCost, ParametersEqualTheReference) {
@@ -98,6 +89,16 @@ constexpr const char* kTiny = R"({"model_type": "qwen3_vl", "tie_word_embeddings
                     "patch_size": 2, "temporal_patch_size": 2, "spatial_merge_size": 2, "num_position_embeddings": 9,
                     "deepstack_visual_indexes": [0]}})";
 
+/// The tiny model on a device on which seconds are FLOP of dense layers, and half the FLOP of attention.
+CostModel counted(CostOptions options) {
+  const test::TemporaryFolder folder;
+  options.device = folder.write("counter.json", R"({"format": "dhp.device/1", "name": "counter", "memory_bytes": 1600,
+    "bytes_per_value": 2, "memory_bytes_per_s": 1e21, "linear_flop_per_s": 1, "launch_s": 5, "sequence_launch_s": 3,
+    "task_s": 7, "attention": [{"head_dim": 6, "tokens": [10], "flop_per_s": [2]}]})");
+  options.ranks = 4;
+  return analytic_cost(kTiny, "tiny", options);
+}
+
 TEST(AnalyticCost, TinyModelByHand) {
   const ParameterCounts counts = count_parameters(kTiny, "tiny");
   const std::int64_t layer = 8 * 24 * 2 + 8 * 12 * 2 + 3 * 8 * 20 + 2 * 8 + 2 * 6;
@@ -107,8 +108,7 @@ TEST(AnalyticCost, TinyModelByHand) {
   const std::int64_t merger = (16 * 16 + 16) + (16 * 8 + 8);
   EXPECT_EQ(counts.vision, 100 + 36 + block + 2 * merger + 8 + 32);  // patches, positions, blocks, mergers, norms
 
-  const CostOptions options{.device = counting_device(), .ranks = 4};
-  const CostModel cost = analytic_cost(kTiny, "tiny", options);
+  const CostModel cost = counted({});
   // Layers: 2 FLOP x 2 layers x (8*24*2 + 8*12*2 + 3*8*20) = 4224. Head: 2*8*50 = 800.
   EXPECT_EQ(cost.forward.token_s, 4224 + 800 + 0.0);
   EXPECT_NEAR(cost.backward.token_s, 3 * 4224 + 2 * 800, 1e-9);  // again, inputs, weights; the head is not run again
@@ -140,9 +140,7 @@ TEST(AnalyticCost, TinyModelByHand) {
 }
 
 TEST(AnalyticCost, TinyModelFrozenByHand) {
-  const auto with = [](Freeze freeze) {
-    return analytic_cost(kTiny, "tiny", {.device = counting_device(), .ranks = 4, .freeze = freeze});
-  };
+  const auto with = [](Freeze freeze) { return counted({.freeze = freeze}); };
   const CostModel all = with({});
   const double forward = 192 + 224 + 256 + 128;
   const ParameterCounts counts = count_parameters(kTiny, "tiny");
@@ -175,8 +173,7 @@ TEST(AnalyticCost, TinyModelFrozenByHand) {
 }
 
 TEST(AnalyticCost, TinyModelWithoutRecomputationByHand) {
-  const CostModel cost =
-      analytic_cost(kTiny, "tiny", {.device = counting_device(), .ranks = 4, .recompute = Recompute::none});
+  const CostModel cost = counted({.recompute = Recompute::none});
   EXPECT_EQ(cost.backward.token_s, 2 * 4224 + 2 * 800);
   EXPECT_EQ(cost.backward.pair_s, 96 * 2.5);
   EXPECT_EQ(cost.backward.step_s, 10);
@@ -193,10 +190,10 @@ TEST(AnalyticCost, TinyModelWithoutRecomputationByHand) {
 }
 
 TEST(AnalyticCost, BandwidthLimitsWhatHasLittleToCompute) {
-  const std::string device = testing::TempDir() + "/slow_memory.json";
-  std::ofstream(device) << R"({"format": "dhp.device/1", "name": "slow", "memory_bytes": 1600, "bytes_per_value": 2,
-    "memory_bytes_per_s": 1, "linear_flop_per_s": 1e21, "launch_s": 0, "task_s": 0,
-    "attention": [{"head_dim": 6, "tokens": [10], "flop_per_s": [1e21]}]})";
+  const test::TemporaryFolder folder;
+  const std::string device = folder.write("slow.json", R"({"format": "dhp.device/1", "name": "slow",
+    "memory_bytes": 1600, "bytes_per_value": 2, "memory_bytes_per_s": 1, "linear_flop_per_s": 1e21, "launch_s": 0,
+    "task_s": 0, "attention": [{"head_dim": 6, "tokens": [10], "flop_per_s": [1e21]}]})");
   const CostReport report = analytic_report(kTiny, "tiny", {.device = device});
   // A row of the embedding is read and written; backward the gradient is read and added to another.
   const ModuleCost& embedding = row(report, "embedding", "token");

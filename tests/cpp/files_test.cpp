@@ -1,6 +1,5 @@
 // Round trips of all files, defaults of optional fields, and CSV.
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -11,6 +10,7 @@
 
 #include "dhp/plan.h"
 #include "support.h"
+#include "temporary_folder.h"
 
 namespace dhp {
 namespace {
@@ -178,10 +178,8 @@ TEST(Files, CsvEqualsJson) {
   EXPECT_EQ(parse_batch_csv("id,tokens,patches\n", "b"), Batch{});
   EXPECT_EQ(parse_batch_csv("id,tokens,patches,frame_patches\n3,10,4,2\n1,20,0,0\n", "b"),
             (Batch{.sequences = {{3, 10, 4, 2}, {1, 20, 0}}}));
-  const fs::path file = fs::temp_directory_path() / ("dhp_files_test_" + std::to_string(::getpid()) + ".csv");
-  std::ofstream(file) << "id,tokens,patches\n3,10,4\n1,20,0\n";
-  EXPECT_EQ(read_batch(file.string()), expected);
-  fs::remove(file);
+  const test::TemporaryFolder folder;
+  EXPECT_EQ(read_batch(folder.write("batch.csv", "id,tokens,patches\n3,10,4\n1,20,0\n")), expected);
 }
 
 TEST(Files, NumbersThatJsonCannotHoldAreRefused) {

@@ -3,13 +3,11 @@
 
 #include <gtest/gtest.h>
 
-#include <filesystem>
-#include <fstream>
-
 #include "cost/modules.h"
 #include "dhp/cluster.h"
 #include "dhp/presets.h"
 #include "support.h"
+#include "temporary_folder.h"
 
 namespace dhp {
 namespace {
@@ -184,11 +182,10 @@ TEST(Presets, NamesFilesAndFolders) {
               read_model_config("qwen3-vl-9b");
             }).rfind("qwen3-vl-9b: is neither a file nor a preset; presets: internvl2.5-4b, internvl3-14b", 0),
             0U);
-  const std::filesystem::path folder = std::filesystem::path(testing::TempDir()) / "checkpoint";
-  std::filesystem::create_directories(folder);
-  std::ofstream(folder / "config.json") << kInternVl;
-  EXPECT_EQ(read_model_config(folder.string()).text, kInternVl);
-  EXPECT_EQ(read_model_config((folder / "config.json").string()).source, (folder / "config.json").string());
+  const test::TemporaryFolder folder;
+  const std::string config = folder.write("config.json", kInternVl);
+  EXPECT_EQ(read_model_config(folder.path()).text, kInternVl);
+  EXPECT_EQ(read_model_config(config).source, config);
   for (const Preset& preset : model_presets()) {
     EXPECT_EQ(read_model_config(std::string(preset.name)).text, preset.text);
   }

@@ -13,6 +13,7 @@
 #include "replay_case.h"
 #include "shrink.h"
 #include "support.h"
+#include "temporary_folder.h"
 
 namespace dhp::test {
 namespace {
@@ -99,18 +100,17 @@ TEST(PlanReplay, RecordedCasesKeepTheirPromises) {
 }
 
 TEST(PlanReplay, CasesSurviveTheirFiles) {
-  const std::string folder = testing::TempDir() + "dhp_replay_round_trip";
+  const TemporaryFolder folder;
   for (std::uint64_t seed = 1; seed <= 200; ++seed) {
     const Case made = random_case(seed, "lockstep");
-    write_case(made, folder);
-    const Case back = read_case(folder);
+    write_case(made, folder.path());
+    const Case back = read_case(folder.path());
     EXPECT_EQ(back.batch, made.batch);
     EXPECT_EQ(back.cluster, made.cluster);
     EXPECT_EQ(back.cost, made.cost);
     EXPECT_EQ(to_json(std::get<Plan>(plan_batch({}, back.cluster, back.cost, back.options))),
               to_json(std::get<Plan>(plan_batch({}, made.cluster, made.cost, made.options))));
   }
-  std::filesystem::remove_all(folder);
 }
 
 }  // namespace

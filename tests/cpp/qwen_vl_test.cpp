@@ -2,13 +2,12 @@
 #include "dhp/qwen_vl.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "support.h"
+#include "temporary_folder.h"
 
 namespace dhp::qwen_vl {
 namespace {
@@ -208,32 +207,29 @@ TEST(Qwen3VlRules, BadFiles) {
 }
 
 TEST(Qwen3VlRules, CheckpointFolders) {
-  namespace fs = std::filesystem;
-  const fs::path folder = fs::temp_directory_path() / ("dhp_qwen3_vl_test_" + std::to_string(::getpid()));
-  fs::create_directory(folder);
-  EXPECT_EQ(test::input_error([&] { read_rules((folder / "none").string()); }),
-            (folder / "none").string() + ": is not a folder, expected a Hugging Face checkpoint folder");
+  const test::TemporaryFolder folder;
+  EXPECT_EQ(test::input_error([&] { read_rules(folder.path() + "/none"); }),
+            folder.path() + "/none: is not a folder, expected a Hugging Face checkpoint folder");
   EXPECT_EQ(test::input_error([&] {
-              read_rules(folder.string());
-            }).rfind((folder / "preprocessor_config.json").string() + ": is missing", 0),
+              read_rules(folder.path());
+            }).rfind(folder.path() + "/preprocessor_config.json: is missing", 0),
             0U);
-  std::ofstream(folder / "preprocessor_config.json") << kImageFile;
-  EXPECT_EQ(read_rules(folder.string()), Rules{});
-  std::ofstream(folder / "video_preprocessor_config.json") << kVideoFile;
-  EXPECT_EQ(read_rules(folder.string()), parse_rules(kImageFile, "i", kVideoFile, "v"));
+  folder.write("preprocessor_config.json", kImageFile);
+  EXPECT_EQ(read_rules(folder.path()), Rules{});
+  folder.write("video_preprocessor_config.json", kVideoFile);
+  EXPECT_EQ(read_rules(folder.path()), parse_rules(kImageFile, "i", kVideoFile, "v"));
   // The nested file of newer releases comes first.
-  std::ofstream(folder / "processor_config.json")
-      << R"({"image_processor": {"patch_size": 16, "size": {"shortest_edge": 7, "longest_edge": 8}},
-             "video_processor": {"fps": -1}})";
+  folder.write("processor_config.json",
+               R"({"image_processor": {"patch_size": 16, "size": {"shortest_edge": 7, "longest_edge": 8}},
+                   "video_processor": {"fps": -1}})");
   EXPECT_EQ(test::input_error([&] {
-              read_rules(folder.string());
-            }).rfind((folder / "processor_config.json").string() + ": video_processor.fps: found -1", 0),
+              read_rules(folder.path());
+            }).rfind(folder.path() + "/processor_config.json: video_processor.fps: found -1", 0),
             0U);
-  std::ofstream(folder / "processor_config.json")
-      << R"({"image_processor": {"patch_size": 16, "size": {"shortest_edge": 7, "longest_edge": 8}}})";
-  EXPECT_EQ(read_rules(folder.string()).image_max_pixels, 8);
-  EXPECT_EQ(read_rules(folder.string()).fps, 3.0);
-  fs::remove_all(folder);
+  folder.write("processor_config.json",
+               R"({"image_processor": {"patch_size": 16, "size": {"shortest_edge": 7, "longest_edge": 8}}})");
+  EXPECT_EQ(read_rules(folder.path()).image_max_pixels, 8);
+  EXPECT_EQ(read_rules(folder.path()).fps, 3.0);
 }
 
 }  // namespace

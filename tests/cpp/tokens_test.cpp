@@ -2,12 +2,9 @@
 #include "dhp/tokens.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
-
-#include <filesystem>
-#include <fstream>
 
 #include "support.h"
+#include "temporary_folder.h"
 
 namespace dhp {
 namespace {
@@ -86,23 +83,8 @@ TEST(Tokens, OptionsOfOtherFamiliesAreRefused) {
   EXPECT_THROW(video_tokens(intern, {9, 9, 90, 30.0}, {.max_pixels = 2}), InputError);
 }
 
-class Folder {
- public:
-  Folder() : path_(std::filesystem::temp_directory_path() / ("dhp_tokens_test_" + std::to_string(::getpid()))) {
-    std::filesystem::create_directory(path_);
-  }
-  ~Folder() { std::filesystem::remove_all(path_); }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  void write(const std::string& name, const std::string& text) const { std::ofstream(path_ / name) << text; }
-  std::string path() const { return path_.string(); }
-
- private:
-  std::filesystem::path path_;
-};
-
 TEST(TokenRulesOfFolders, Families) {
-  const Folder folder;
+  const test::TemporaryFolder folder;
   EXPECT_THROW(read_token_rules(folder.path()), InputError);  // no config.json
   folder.write("config.json", R"({"model_type": "llama"})");
   EXPECT_EQ(test::input_error([&] {
@@ -122,7 +104,7 @@ TEST(TokenRulesOfFolders, Families) {
 }
 
 TEST(TokenRulesOfFolders, InternVl) {
-  const Folder folder;
+  const test::TemporaryFolder folder;
   folder.write("config.json", R"({"model_type": "internvl"})");
   EXPECT_EQ(read_token_rules(folder.path()), token_rules(Family::internvl, MediaSampling::hugging_face));
   folder.write("preprocessor_config.json", R"({"size": {"height": 224, "width": 224}, "max_patches": 6})");
