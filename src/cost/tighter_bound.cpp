@@ -73,6 +73,14 @@ class Problem {
     return seconds;
   }
 
+  /// z_i(d): rank-seconds that a group waits for the item's largest frame, whatever else is in the task. The item needs
+  /// more than half of its memory.
+  double frame_wait_s(const Item& item, double degree) const {
+    const VisionSeconds& vision = item.work.vision;
+    const double wait_s = degree * vision.frame_s - vision.work_s;
+    return wait_s > 0.0 ? std::max(0.0, wait_s - most_vision_s(degree * (1 + kNeedRounding) - item.need)) : 0.0;
+  }
+
   /// The most rank-seconds, weighted by speed, that any number of ranks offers to sequences in `seconds`, if each rank
   /// of each task takes `rank_task` of them beforehand.
   double capacity_s(double seconds, double rank_task) const {
@@ -83,6 +91,13 @@ class Problem {
   }
 
  private:
+  /// R(y): vision that `memory`, in budgets of a rank, holds at most.
+  double most_vision_s(double memory) const {
+    const auto fits = [](double room, const Filling& filling) { return room < filling.need; };
+    const auto end = std::upper_bound(fillings_.begin(), fillings_.end(), memory, fits);
+    return end == fillings_.begin() ? 0.0 : std::min(memory * (end - 1)->rate_s, (end - 1)->sum_s);
+  }
+
   void add_items(const Batch& batch, const Cluster& cluster, const CostModel& cost) {
     const double budget = activation_budget_bytes(cost, cluster);
     double need = 0.0;
@@ -99,13 +114,29 @@ class Problem {
       items_.push_back(item);
     }
     task_ranks_ = std::ceil(need * (1 - kNeedRounding));
+    for (const Item& item : items_) {
+      if (item.need > 0.0) fillings_.push_back({item.need, item.work.vision.work_s / item.need, item.work.vision.work_s});
+    }
+    std::sort(fillings_.begin(), fillings_.end(), [](const Filling& a, const Filling& b) { return a.need < b.need; });
+    for (std::size_t i = 1; i < fillings_.size(); ++i) {
+      fillings_[i].rate_s = std::max(fillings_[i].rate_s, fillings_[i - 1].rate_s);
+      fillings_[i].sum_s += fillings_[i - 1].sum_s;
+    }
   }
+
+  /// Of sequences by growing need, each with those before it.
+  struct Filling {
+    double need = 0.0;
+    double rate_s = 0.0;  ///< most vision for its memory
+    double sum_s = 0.0;   ///< vision of all
+  };
 
   std::array<PassCost, kPasses> passes_;
   double task_s_;
   double step_s_;
   double sequence_step_s_;
   std::vector<Item> items_;
+  std::vector<Filling> fillings_;
   double task_ranks_ = 0.0;               // M: sum of all tasks' degrees, at least
   std::vector<double> speeds_;            // of ranks in service, falling
   std::vector<double> speed_sums_ = {0};  // of the first k
@@ -116,6 +147,7 @@ class Problem {
 struct Sharing {
   bool by_rank = true;  ///< task_s + step apart, for every rank of every task; else all of it to sequences
   int parts = 0;        ///< to sequences 0: in proportion to memory; p: 1/p for each 1/(p+1) of memory they exceed
+  bool frames = true;   ///< what needs more than half of a group's memory pays for ranks that wait for its frames
 };
 
 using Lambda = std::array<double, kPasses>;
@@ -123,7 +155,8 @@ using Lambda = std::array<double, kPasses>;
 /// pi_i(d): what an item is charged in a task of degree d.
 class Charges {
  public:
-  Charges(const Problem& problem, const Sharing& sharing, std::span<const Lambda> lambdas) : parts_(sharing.parts) {
+  Charges(const Problem& problem, const Sharing& sharing, std::span<const Lambda> lambdas)
+      : problem_(problem), parts_(sharing.parts), frames_(sharing.frames) {
     for (std::vector<double>* column : {&constant_, &by_token_, &by_square_, &by_need_, &task_}) {
       column->assign(index(problem.ranks()) + 1, 0.0);
     }
@@ -164,6 +197,11 @@ class Charges {
       row[k] = item.work.all_s + constant[k] + item.tokens * by_token[k] + item.tokens_squared * by_square[k] +
                item.need * by_need[k];
     }
+    for (std::size_t k = 0; frames_ && k < row.size(); ++k) {
+      const double degree = item.least + static_cast<double>(k);
+      if (degree >= 2 * item.need * (1 - kNeedRounding)) break;
+      row[k] += problem_.frame_wait_s(item, degree);
+    }
     if (parts_ == 0) return;
     for (std::size_t k = 0; k < row.size(); ++k) {
       const int degree = item.least + static_cast<int>(k);
@@ -173,7 +211,9 @@ class Charges {
   }
 
  private:
+  const Problem& problem_;
   int parts_;
+  bool frames_;
   std::vector<double> constant_;
   std::vector<double> by_token_;
   std::vector<double> by_square_;
@@ -242,11 +282,12 @@ class Search {
     return lambdas;
   }
 
-  /// The bound for lambda = 0 and shares by need. Charges then grow with the degree, so an item has the least that is
-  /// short enough, which takes no walk over all.
+  /// The bound for lambda = 0, shares by need and no charge for frames. Charges then grow with the degree, so an item
+  /// has the least that is short enough, which takes no walk over all.
   void raise_simply() {
     const std::vector<Lambda> zero(index(problem_.ranks()) + 1, Lambda{});
-    const Charges charges(problem_, {}, zero);
+    const Sharing sharing{.frames = false};
+    const Charges charges(problem_, sharing, zero);
     const auto charge_of = [&](Item item, double seconds) {
       item.least = least_short_enough(item, seconds);
       double charge = 0.0;
