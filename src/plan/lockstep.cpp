@@ -5,10 +5,15 @@
 // soon as all that is left can run on single ranks, it is also tried to deal it to several micro-batches at once, level
 // over all ranks (lockstep_finish). The best plan of several ways to weigh targets wins. Then sets of its
 // micro-batches, those with most idle time first, are filled anew, as long as that helps and effort lasts.
+//
+// In a pipeline the slowest micro-batch counts once more for every further stage, so plans are also made under ceilings
+// on how long a micro-batch may take.
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <limits>
 #include <set>
+#include <utility>
 
 #include "plan/lockstep_fill.h"
 #include "plan/lockstep_finish.h"
@@ -33,6 +38,15 @@ constexpr int kMostShares = 5;
 constexpr double kAir[] = {1.005, 1.02, 1.05};
 constexpr double kDistinct = 0.985;  // closer targets give the same
 
+// Ceilings for a pipeline fall by a factor, until that was in vain some times; then those beside the best are tried.
+constexpr double kLower = 0.88;
+constexpr int kMostInVain = 8;
+constexpr double kBeside[] = {1.06, 0.94, 1.03, 0.97};
+constexpr double kCeilingFavours[] = {0.0, 0.4};
+constexpr double kEarliest = 0.75;          // of a ceiling: what ends earlier only adds micro-batches
+constexpr std::int64_t kCeilingTicks = 80;  // times those of all plans without a ceiling
+constexpr std::size_t kImproved = 3;        // plans under ceilings that are filled anew, the best
+
 constexpr std::size_t kReach[] = {20, 6};  // of sets of two and of three
 constexpr double kShortest = 0.9;          // of its target: what a micro-batch that is filled anew is expected to take
 constexpr double kBestUse = 0.997;         // of ranks in a micro-batch: what filling anew hopes for at most
@@ -52,10 +66,14 @@ class LockstepPlanner {
   PlanResult plan(std::int64_t ticks) {
     for (const double favour : kFavours) {
       fill_all(favour);
-      if (ticks_ + filler_.ticks() >= ticks) break;
+      if (spent() >= ticks) break;
     }
     most_ticks_ = ticks + ticks * 3 / 4;
-    for (const std::size_t together : {2, 3}) improve(together);
+    if (options_.pipeline_stages > 1) {
+      plan_under_ceilings(ticks);
+    } else {
+      improve_all();
+    }
     for (std::size_t number = 0; options_.no_idle_ranks && number < best_.size(); ++number) {
       if (best_[number].idle_ranks > 0) return idle(number);
     }
@@ -65,16 +83,20 @@ class LockstepPlanner {
  private:
   double objective(const MicroBatches& micro_batches) const {
     double sum = 0.0;
-    double most = 0.0;
     double idle = 0.0;
     for (const MicroBatch& one : micro_batches) {
       sum += one.seconds;
-      most = std::max(most, one.seconds);
       idle += one.idle_ranks;
     }
     // Idle ranks that are forbidden weigh more than any time.
     if (options_.no_idle_ranks && idle > 0.0) sum *= 1e6 * (1.0 + idle);
-    return sum + (options_.pipeline_stages - 1) * most;
+    return sum + (options_.pipeline_stages - 1) * longest_s(micro_batches);
+  }
+
+  static double longest_s(const MicroBatches& micro_batches) {
+    double most = 0.0;
+    for (const MicroBatch& one : micro_batches) most = std::max(most, one.seconds);
+    return most;
   }
 
   void offer(MicroBatches&& candidate) {
@@ -111,6 +133,11 @@ class LockstepPlanner {
       targets.push_back(cell_.best_seconds(longest, degree));
       ticks_ += kTicksOfTime;
     }
+    if (std::isfinite(ceiling_s_)) {
+      const double quickest = *std::min_element(targets.begin(), targets.end());
+      std::erase_if(targets, [&](double target) { return target > ceiling_s_ || target < kEarliest * ceiling_s_; });
+      targets.push_back(std::max(ceiling_s_, quickest));
+    }
     std::sort(targets.begin(), targets.end(), std::greater<>());
     const auto alike = [](double longer, double shorter) { return shorter > longer * kDistinct; };
     targets.erase(std::unique(targets.begin(), targets.end(), alike), targets.end());
@@ -138,11 +165,57 @@ class LockstepPlanner {
     return best;
   }
 
+  struct Candidate {
+    double value = 0.0;
+    MicroBatches micro_batches = {};
+  };
+  Candidate taken() { return {std::exchange(best_value_, kInfinity), std::exchange(best_, {})}; }
+  void resume(Candidate candidate) {
+    best_value_ = candidate.value;
+    best_ = std::move(candidate.micro_batches);
+  }
+
+  /// Makes plans under ever lower ceilings, then beside the best of them, and fills the best few anew.
+  void plan_under_ceilings(std::int64_t ticks) {
+    const std::int64_t most_ticks = spent() + kCeilingTicks * ticks;
+    const double longest = longest_s(best_);
+    std::vector<Candidate> candidates = {taken()};
+    const auto try_ceiling = [&](double ceiling_s) {
+      ceiling_s_ = ceiling_s;
+      for (const double favour : kCeilingFavours) fill_all(favour);
+      candidates.push_back(taken());
+    };
+    const auto by_value = [](const Candidate& a, const Candidate& b) { return a.value < b.value; };
+    double best_value = candidates[0].value;
+    double best_ceiling = longest;
+    int in_vain = 0;
+    for (double ceiling_s = longest * kLower; in_vain < kMostInVain && spent() < most_ticks; ceiling_s *= kLower) {
+      try_ceiling(ceiling_s);
+      ++in_vain;
+      if (candidates.back().value >= best_value) continue;
+      best_value = candidates.back().value;
+      best_ceiling = ceiling_s;
+      in_vain = 0;
+    }
+    for (const double factor : kBeside) try_ceiling(best_ceiling * factor);
+    std::stable_sort(candidates.begin(), candidates.end(), by_value);
+    candidates.resize(std::min(candidates.size(), kImproved));
+    for (Candidate& candidate : candidates) {
+      resume(std::move(candidate));
+      ceiling_s_ = longest_s(best_);
+      most_ticks_ = spent() + ticks / 2;
+      improve_all();
+      candidate = taken();
+    }
+    resume(std::move(*std::min_element(candidates.begin(), candidates.end(), by_value)));
+  }
+
   void fill_all(double favour) {
     MicroBatches begun;
     LeftItems left(items_.size());
+    Ceiling ceiling{.seconds = ceiling_s_};
     while (!left.empty()) {
-      for (MicroBatches& rest : finishes(cell_, items_, left, filler_)) {
+      for (MicroBatches& rest : finishes(cell_, items_, left, filler_, ceiling)) {
         MicroBatches whole = begun;
         for (MicroBatch& one : rest) whole.push_back(std::move(one));
         offer(std::move(whole));
@@ -177,6 +250,10 @@ class LockstepPlanner {
     result.reserve(weighed.size());
     for (auto& [weight, numbers] : weighed) result.push_back(std::move(numbers));
     return result;
+  }
+
+  void improve_all() {
+    for (const std::size_t together : {2, 3}) improve(together);
   }
 
   /// Fills sets of micro-batches anew until none gets shorter.
@@ -222,7 +299,8 @@ class LockstepPlanner {
     return best_value_ < before;
   }
 
-  bool tired() const { return ticks_ + filler_.ticks() >= most_ticks_; }
+  std::int64_t spent() const { return ticks_ + filler_.ticks(); }
+  bool tired() const { return spent() >= most_ticks_; }
 
   struct Refilled {
     double seconds = 0.0;
@@ -285,6 +363,7 @@ class LockstepPlanner {
   MicroBatchFiller filler_;
   MicroBatches best_;
   double best_value_ = kInfinity;
+  double ceiling_s_ = kInfinity;  ///< on the time of a micro-batch, where that can be
   std::int64_t ticks_ = 0;  // beside the filler's
   std::int64_t most_ticks_ = 0;
 };

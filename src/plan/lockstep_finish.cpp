@@ -1,6 +1,7 @@
 #include "plan/lockstep_finish.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <numeric>
 
@@ -78,18 +79,24 @@ MicroBatches together(const FreeCell& cell, std::span<const FreeItem> items, Lef
 }  // namespace
 
 std::vector<MicroBatches> finishes(const FreeCell& cell, std::span<const FreeItem> items, LeftItems& left,
-                                   MicroBatchFiller& filler) {
+                                   MicroBatchFiller& filler, Ceiling& ceiling) {
   std::vector<MicroBatches> result;
   if (MicroBatches all = together(cell, items, left, filler); !all.empty()) result.push_back(std::move(all));
+  if (ceiling.dealt) return result;
   double need = 0.0;
+  double work_s = 0.0;
   std::vector<std::int32_t> alone;
   for (int position = left.next(0); position < left.count(); position = left.next(position + 1)) {
     if (items[at(position)].min_degree > 1) return result;
     need += cell.model().need(items[at(position)]);
+    work_s += items[at(position)].alone_s;
     alone.push_back(position);
   }
-  const int fewest = static_cast<int>(need / cell.ranks()) + 1;
-  for (int count = fewest; count <= fewest + kMore; ++count) {
+  const double by_time = std::min(work_s / (cell.total_speed() * ceiling.seconds), static_cast<double>(alone.size()));
+  const int fewest = static_cast<int>(std::max(need / cell.ranks(), by_time)) + 1;
+  ceiling.dealt = std::isfinite(ceiling.seconds);
+  const int most = ceiling.dealt ? fewest : fewest + kMore;
+  for (int count = fewest; count <= most; ++count) {
     MicroBatches dealt = deal(cell, items, alone, count, filler);
     if (!dealt.empty()) result.push_back(std::move(dealt));
   }
