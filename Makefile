@@ -50,10 +50,10 @@ fuzz:
 	@scripts/setup.sh $(VENV) "$(TORCH)" fuzz
 	@scripts/fuzz.sh $(FUZZ_SECONDS) $(JOBS)
 
-# The same plans to the last bit from builds of several compilers.
+# The same plans to the last bit from builds of several compilers; BUILDS="FOLDER FOLDER": from those that are there.
 same-bytes:
 	@scripts/setup.sh $(VENV) "$(TORCH)" clang
-	@scripts/same_bytes.sh $(JOBS)
+	@scripts/same_bytes.sh $(JOBS) $(BUILDS)
 
 bench: build
 	cmake --build build/release

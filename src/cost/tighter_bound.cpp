@@ -115,7 +115,8 @@ class Problem {
     }
     task_ranks_ = std::ceil(need * (1 - kNeedRounding));
     for (const Item& item : items_) {
-      if (item.need > 0.0) fillings_.push_back({item.need, item.work.vision.work_s / item.need, item.work.vision.work_s});
+      const double vision_s = item.work.vision.work_s;
+      if (item.need > 0.0) fillings_.push_back({item.need, vision_s / item.need, vision_s});
     }
     std::sort(fillings_.begin(), fillings_.end(), [](const Filling& a, const Filling& b) { return a.need < b.need; });
     for (std::size_t i = 1; i < fillings_.size(); ++i) {

@@ -364,7 +364,7 @@ class LockstepPlanner {
   MicroBatches best_;
   double best_value_ = kInfinity;
   double ceiling_s_ = kInfinity;  ///< on the time of a micro-batch, where that can be
-  std::int64_t ticks_ = 0;  // beside the filler's
+  std::int64_t ticks_ = 0;        // beside the filler's
   std::int64_t most_ticks_ = 0;
 };
 

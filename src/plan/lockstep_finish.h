@@ -16,7 +16,8 @@ struct Ceiling {
 
 /// Ways to end a plan. One group of all ranks, where that holds all that is left. And when all that is left can run on
 /// single ranks: the fewest micro-batches that memory allows, and one and two more; under a ceiling, as many as may all
-/// end by it. All items are dealt to all ranks of all of them at once and levelled, then sorted by time into micro-batches.
+/// end by it. All items are dealt to all ranks of all of them at once and levelled, then sorted by time into
+/// micro-batches.
 std::vector<MicroBatches> finishes(const FreeCell& cell, std::span<const FreeItem> items, LeftItems& left,
                                    MicroBatchFiller& filler, Ceiling& ceiling);
 
