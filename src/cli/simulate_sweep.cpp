@@ -130,7 +130,7 @@ std::vector<Run> run_all(const SimulateCommand& command) {
   std::vector<Run> runs;
   std::vector<Cell> cells;
   for (const auto& [cost_name, cost] : costs) {
-    for (const auto& [batch_name, batch] : batches) note_frames(batch, batch_name, cost);
+    for (std::size_t i = 0; i < batches.size(); ++i) note_frames(batches[i].value, command.batch_files[i], cost);
     for (const auto& [cluster_name, cluster] : clusters) {
       for (const auto& [batch_name, batch] : batches) {
         for (const std::string& schedule : schedules_of(command.schedules)) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdio>
 #include <numeric>
 #include <unordered_map>
@@ -92,11 +93,11 @@ class DegreeReasons {
     return degree;
   }
 
+  /// 1 without a cap, and where the plan breaks it: then it decided nothing.
   int fewest_by_tokens(const Load& load, int most) const {
     const auto cap = static_cast<double>(options_.max_tokens_per_rank);
-    int degree = 1;
-    while (cap > 0.0 && degree < most && load.tokens > degree * cap) ++degree;
-    return degree;
+    if (cap == 0.0 || load.tokens > most * cap) return 1;
+    return std::max(1, static_cast<int>(std::ceil(load.tokens / cap)));
   }
 
   /// On nodes as full as can be, at the speed of the task's own group.
@@ -115,9 +116,11 @@ class DegreeReasons {
     const std::string word = by_memory >= by_tokens ? "memory: " : "tokens: ";
     const std::string cap = by_memory >= by_tokens ? "" : " under " + given(options_, "max_tokens_per_rank");
     if (fewest == degree) return word + ranks_text(degree) + " are the fewest that hold it" + cap;
+    const std::string text = word + ranks_text(fewest) + " would hold it" + cap;
+    if (!may_have(degree)) return text;  // the plan breaks the option
     bool divides_first = true;
     for (int between = fewest; between < degree; ++between) divides_first = divides_first && !divides_all(between);
-    return word + ranks_text(fewest) + " would hold it" + cap + ", " + std::to_string(degree) + " is the next " +
+    return text + ", " + std::to_string(degree) + " is the next " +
            (divides_first ? "degree under " + given(options_, "degrees_divide") : "power of two");
   }
 

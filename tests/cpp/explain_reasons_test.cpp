@@ -114,6 +114,11 @@ TEST(ExplainTasks, WhatTheCapOnTokensForces) {
   EXPECT_EQ(reasons[0], "tokens: 3 ranks are the fewest that hold it under --max-tokens-per-rank 100");
   EXPECT_EQ(reasons[1], "tokens: 2 ranks are the fewest that hold it under --max-tokens-per-rank 100");
   EXPECT_EQ(reasons[2], "length: at degree 4 it would take 1.00 s and end 0.20 s after the step");
+  // A cap that the plan breaks has decided nothing, nor have degrees that it has not kept.
+  EXPECT_EQ(degrees(plan, batch, cluster_of(1, 8, 1e6), {.max_tokens_per_rank = 90})[0],
+            "cost: at degree 2 it would take 1.45 s, no fewer rank-seconds");
+  EXPECT_EQ(degrees(plan, batch, cluster_of(1, 8, 110.0), {.degrees_divide = {3}})[2],
+            "memory: 4 ranks would hold it; more than --degrees-divide 3 allows");
   // Where memory asks for as many ranks, memory it is.
   EXPECT_EQ(degrees(plan, batch, cluster_of(1, 8, 100.0), {.max_tokens_per_rank = 100})[0],
             "memory: 3 ranks are the fewest that hold it");
