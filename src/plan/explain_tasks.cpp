@@ -116,7 +116,7 @@ class DegreeReasons {
     const std::string word = by_memory >= by_tokens ? "memory: " : "tokens: ";
     const std::string cap = by_memory >= by_tokens ? "" : " under " + given(options_, "max_tokens_per_rank");
     if (fewest == degree) return word + ranks_text(degree) + " are the fewest that hold it" + cap;
-    const std::string text = word + ranks_text(fewest) + " would hold it" + cap;
+    std::string text = word + ranks_text(fewest) + " would hold it" + cap;
     if (!may_have(degree)) return text;  // the plan breaks the option
     bool divides_first = true;
     for (int between = fewest; between < degree; ++between) divides_first = divides_first && !divides_all(between);
@@ -127,7 +127,7 @@ class DegreeReasons {
   std::string why_not_narrower(const Task& task, const Load& load) const {
     const int degree = task.degree();
     const int narrower = next_narrower(degree);
-    if (const std::string forced = forced_text(degree, load); !forced.empty()) return forced;
+    if (std::string forced = forced_text(degree, load); !forced.empty()) return forced;
     if (one_degree_) return "one degree: every task of the plan has " + ranks_text(degree);
 
     const double seconds = seconds_at(task, load, narrower);
