@@ -35,7 +35,7 @@ struct Explanation {
 Explanation explain_plan(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost);
 
 /// Why a task has the degree and the start that it has. Worked out from the plan, not told by its planner: what the
-/// next narrower degree would have meant.
+/// next narrower degree that the options allow would have meant, and which option allows no more.
 struct TaskReason {
   int task = 0;
   std::int64_t tokens = 0;
@@ -45,26 +45,30 @@ struct TaskReason {
   std::string start;   ///< "starts when rank 3 is done with task 4"
 };
 
-/// One a task, in plan order.
+/// One a task, in plan order. `options` are those that the plan was made with; its planner is the one that it names.
 std::vector<TaskReason> explain_tasks(const Plan& plan, const Batch& batch, const Cluster& cluster,
-                                      const CostModel& cost);
+                                      const CostModel& cost, const PlanOptions& options = {});
 
 /// What the step would take after one change.
 struct Change {
   std::string what;         ///< "one node more"
-  double from_s = 0.0;      ///< the step as it is, by the same method
+  double from_s = 0.0;      ///< the step as it is, by the same method; 0 where that has no answer
   double makespan_s = 0.0;  ///< 0 where there is no answer
   std::string no_answer;    ///< why
 };
 
 struct WhatIf {
-  std::string method;   ///< "planned again by free", or "lower bounds" where the plan names no planner that is known
-  double from_s = 0.0;  ///< everything as it is: the plan's makespan, unless the plan was made with other options
+  std::string method;  ///< "planned again by free", or "lower bounds" where the plan names no planner that is known
+  /// Everything as it is: the plan's makespan, unless it breaks the options or planning again does better; 0 where
+  /// there is no answer.
+  double from_s = 0.0;
+  std::string no_answer = {};  ///< why
   std::vector<Change> changes = {};
 };
 
 /// What one change would buy: more ranks, more memory, quicker links, no barriers. Plans again with `options`, but with
-/// the planner that the plan names; takes about as long as planning six times.
+/// the planner that the plan names; where the plans of the unchanged cluster would be quicker, these are kept, so that
+/// no improvement looks like a loss. Takes about as long as planning six times.
 WhatIf explain_changes(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
                        const PlanOptions& options = {});
 

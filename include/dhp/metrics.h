@@ -22,6 +22,9 @@ struct PlanMetrics {
   int most_peers = 0;
 };
 
+/// Distinct ranks that each rank of the plan shares tasks with.
+std::vector<int> count_peers(const Plan& plan);
+
 /// The plan must be valid (check_plan).
 PlanMetrics measure_plan(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost);
 

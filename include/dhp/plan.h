@@ -52,6 +52,7 @@ struct Plan {
   std::string planner = {};  ///< who made it ("paper", "static:4"); informative, not hashed
   std::string hash = {};     ///< 32 hexadecimal digits, or empty
   std::optional<Prediction> predicted = {};
+  std::optional<int> most_peers = {};  ///< most ranks that one rank shares tasks with, where stated; not hashed
 
   bool operator==(const Plan&) const = default;
 };
@@ -107,8 +108,8 @@ void certify(Plan& plan, const Batch& batch, const Cluster& cluster, const CostM
 bool uses_all_to_all(const Plan& plan);
 
 /// Everything that is wrong with a plan for this batch, cluster and cost, one sentence a violation; empty = valid.
-/// Shares no code with the planners. Verifies hash, predicted, start_s and end_s where they are present (times to
-/// 1e-9 relative). A stated bound must be the simple or the tighter one.
+/// Shares no code with the planners. Verifies hash, predicted, most_peers, start_s and end_s where they are present
+/// (times to 1e-9 relative). A stated bound must be the simple or the tighter one.
 std::vector<std::string> check_plan(const Plan& plan, const Batch& batch, const Cluster& cluster,
                                     const CostModel& cost);
 

@@ -38,8 +38,18 @@ const std::vector<OptionInfo>& plan_options();
 /// or a value out of range. Whether a schedule exists is plan_batch's business: only it knows the cluster.
 void set_option(PlanOptions& options, const std::string& name, const std::string& text, const std::string& source);
 
+/// "--max-degree" for "max_degree".
+std::string option_flag(const std::string& name);
+
 /// A field as set_option() reads it.
 std::string option_text(const PlanOptions& options, const std::string& name);
+
+/// Whether a schedule ("static:4"; not necessarily one that exists) makes use of the option of that name.
+bool uses_option(const std::string& schedule, const std::string& name);
+
+/// Throws InputError for an option that is set, though options.schedule makes no use of it; says which schedules do.
+/// plan_batch() takes such options: where several planners share them, each takes its own.
+void refuse_unused(const PlanOptions& options);
 
 /// Throws InputError naming the field that is out of range, as on the command line. plan_batch() asks this first.
 void validate(const PlanOptions& options);

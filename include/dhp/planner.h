@@ -20,8 +20,9 @@ enum class Placement {
 inline constexpr std::int64_t kEffortFast = 60;
 inline constexpr std::int64_t kEffortDefault = 800;
 
-/// Options that change what is planned. All of them hold for every planner; what the batch asks for beyond them makes
-/// it Infeasible. Names, ranges and help: dhp/plan_options.h.
+/// Options that change what is planned. Limits on degrees, ranks and exchanges hold for every planner, the others for
+/// those that make use of them (uses_option()); what the batch asks for beyond them makes it Infeasible. Names, ranges
+/// and help: dhp/plan_options.h.
 struct PlanOptions {
   std::string schedule = "free";  ///< a name of planners()
 
@@ -42,13 +43,13 @@ struct PlanOptions {
   std::vector<Exchange> exchanges = {};
 
   // How hard to try
-  std::int64_t effort = 0;  ///< of free and lockstep, in thousands of looks at a rank; 0: kEffortDefault
+  std::int64_t effort = kEffortDefault;  ///< of free and lockstep, in thousands of looks at a rank
 
   /// The plan states the tighter lower bound (bound.h) instead of the simple one; about a millisecond more for 512
   /// sequences on 64 ranks.
   bool tighter_bound = false;
 
-  // lockstep only
+  // Micro-batches: pipeline_stages of lockstep, no_idle_ranks of lockstep, paper and megatron-dynamic
   int pipeline_stages = 1;     ///< p > 1 adds (p - 1) times the slowest micro-batch to what is minimised
   bool no_idle_ranks = false;  ///< every rank in service has a task in every micro-batch
 };

@@ -29,6 +29,10 @@ struct NamedText {
 /// The file of that name, else the preset. Throws InputError that lists the presets if it is neither.
 NamedText read_file_or_preset(const std::string& name, const std::vector<Preset>& presets);
 
+/// What a model is called here: "qwen3-vl-8b" for "Qwen/Qwen3-VL-8B-Instruct", its name on the hub. Who tuned it how
+/// changes no shape. A path is left as it is, in lower case.
+std::string model_name(const std::string& model);
+
 /// The config of a model: a preset's name ("qwen3-vl-8b", or as on the hub, "Qwen/Qwen3-VL-8B-Instruct"), a
 /// `config.json`, or the checkpoint folder that holds one. Throws InputError.
 NamedText read_model_config(const std::string& model);

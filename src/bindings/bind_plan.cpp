@@ -82,17 +82,20 @@ void bind_plan_types(nb::module_& module) {
       .def(
           "__init__",
           [](Plan* self, Schedule schedule, int ranks, std::vector<Task> tasks, std::string planner, std::string hash,
-             std::optional<Prediction> predicted) {
-            new (self) Plan{schedule, ranks, std::move(tasks), std::move(planner), std::move(hash), predicted};
+             std::optional<Prediction> predicted, std::optional<int> most_peers) {
+            new (self)
+                Plan{schedule, ranks, std::move(tasks), std::move(planner), std::move(hash), predicted, most_peers};
           },
           "schedule"_a = Schedule::free, "ranks"_a = 0, "tasks"_a = std::vector<Task>{}, "planner"_a = "",
-          "hash"_a = "", "predicted"_a = nb::none())
+          "hash"_a = "", "predicted"_a = nb::none(), "most_peers"_a = nb::none())
       .def_rw("schedule", &Plan::schedule)
       .def_rw("ranks", &Plan::ranks)
       .def_rw("tasks", &Plan::tasks)
       .def_rw("planner", &Plan::planner, "who made it; informative, not hashed")
       .def_rw("hash", &Plan::hash, "32 hexadecimal digits, or empty")
       .def_rw("predicted", &Plan::predicted, nb::arg().none())
+      .def_rw("most_peers", &Plan::most_peers, nb::arg().none(),
+              "most ranks that one rank shares tasks with, or None; not hashed")
       .def(nb::self == nb::self, kEqual)
       .def("__repr__", [](const Plan& plan) {
         return "<Plan by " + (plan.planner.empty() ? std::string("?") : plan.planner) + ": " +

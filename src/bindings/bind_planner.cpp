@@ -111,8 +111,14 @@ void bind_reasons(nb::module_& module) {
       .def("__repr__", [](const TaskReason& reason) {
         return "<TaskReason " + std::to_string(reason.task) + ": " + reason.degree + "; " + reason.start + ">";
       });
-  module.def("explain_tasks", &explain_tasks, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
-             "Why each task of a valid plan has its degree and its start, in plan order.");
+  module.def(
+      "explain_tasks",
+      [](const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
+         const nb::kwargs& keywords) { return explain_tasks(plan, batch, cluster, cost, options_of(keywords)); },
+      "plan"_a, "batch"_a, "cluster"_a, "cost"_a, "options"_a,
+      signature("explain_tasks", "plan: Plan, batch: Batch, cluster: Cluster, cost: CostModel", "list[TaskReason]"),
+      "Why each task of a valid plan has its degree and its start, in plan order. The options are those that it was\n"
+      "made with.");
   nb::class_<Change>(module, "Change", "What the step would take after one change.")
       .def_ro("what", &Change::what, "\"one node more\"")
       .def_ro("from_s", &Change::from_s, "the step as it is, by the same method")
@@ -125,7 +131,8 @@ void bind_reasons(nb::module_& module) {
       });
   nb::class_<WhatIf>(module, "WhatIf", "What one change would buy.")
       .def_ro("method", &WhatIf::method, "\"planned again by free\" or \"lower bounds\"")
-      .def_ro("from_s", &WhatIf::from_s, "everything as it is")
+      .def_ro("from_s", &WhatIf::from_s, "everything as it is; 0 where there is no answer")
+      .def_ro("no_answer", &WhatIf::no_answer, "why")
       .def_ro("changes", &WhatIf::changes)
       .def("__repr__", [](const WhatIf& what_if) { return "<WhatIf, " + what_if.method + ">"; });
   module.def(

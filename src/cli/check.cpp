@@ -13,14 +13,17 @@ namespace {
 struct CheckCommand {
   Inputs inputs;
   std::string plan_file;
+  PlanOptions options;
   bool json = false;
 };
 
-int run(CheckCommand& command) {
+int run(CheckCommand& command, const CLI::App& given) {
   Inputs& in = command.inputs;
   in.read();
   const Plan plan = read_plan(command.plan_file);
-  const std::vector<std::string> violations = check_plan(plan, in.batch, in.cluster, in.cost);
+  std::vector<std::string> violations = check_plan(plan, in.batch, in.cluster, in.cost);
+  // What a plan that is none asks of its ranks says nothing.
+  if (violations.empty()) violations = broken_options(given, command.options, plan, in);
   if (command.json) {
     const nlohmann::ordered_json json = {{"valid", violations.empty()}, {"violations", violations}};
     std::cout << line(json.dump(1));
@@ -40,9 +43,12 @@ void add_check_command(CLI::App& app, int& exit_code) {
   CLI::App& sub = *app.add_subcommand("check", "Name everything that is wrong with a plan");
   command->inputs.add_options(sub);
   sub.add_option("plan", command->plan_file, "dhp.plan/1 JSON")->required();
+  add_checked_options(sub, command->options);
   add_output_format(sub, command->json);
-  sub.footer("Exit codes: 0 valid, 1 not valid (every violation named), 2 bad input.");
-  sub.callback([command, &exit_code] { exit_code = run(*command); });
+  sub.footer(
+      "Constraints: those given are checked, too, once the plan is valid.\n"
+      "Exit codes: 0 valid, 1 not valid (every violation named), 2 bad input.");
+  sub.callback([command, &sub, &exit_code] { exit_code = run(*command, sub); });
 }
 
 }  // namespace dhp::cli

@@ -175,7 +175,10 @@ Json to_json(const Entry& entry) {
 }
 
 int run(CompareCommand& command) {
-  command.inputs.read();
+  Inputs& in = command.inputs;
+  in.read();
+  note_frames(in.batch, in.batch_file, in.cost);
+  note_shared_links(in.cluster, in.cluster_file, command.options);
   std::vector<Entry> entries;
   for (const std::string& schedule : schedules_of(command.schedules)) entries.push_back(try_planner(command, schedule));
   std::stable_sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
@@ -219,6 +222,7 @@ void add_compare_command(CLI::App& app, int& exit_code) {
       "\"idle\" is the share in which no task runs; dhp simulate counts waits for transfers to it. The bound is one "
       "of\n"
       "plans without all_to_all: ulysses has none.\n"
+      "Constraints with names of schedules behind them concern those alone.\n"
       "Exit codes: 0 compared, 1 no planner has a plan, 2 bad input.");
   sub.callback([command, &exit_code] { exit_code = run(*command); });
 }

@@ -16,12 +16,14 @@ struct ExplainCommand {
   bool json = false;
 };
 
-int run(ExplainCommand& command) {
+int run(ExplainCommand& command, const CLI::App& given) {
   Inputs& in = command.inputs;
   in.read();
+  note_frames(in.batch, in.batch_file, in.cost);
   const Plan plan = read_tasks(command.plan_file);
   if (!is_valid(plan, command.plan_file, in.batch, in.cluster, in.cost)) return kNo;
-  const Report report = make_report(plan, in.batch, in.cluster, in.cost, command.options);
+  Report report = make_report(plan, in.batch, in.cluster, in.cost, command.options);
+  report.broken_options = broken_options(given, command.options, plan, in);
   std::cout << (command.json ? to_json(report) : to_text(report, standard_output(), command.all));
   return kOk;
 }
@@ -38,10 +40,12 @@ void add_explain_command(CLI::App& app, int& exit_code) {
   add_plan_options(sub, command->options);
   add_output_format(sub, command->json);
   sub.footer(
-      "Constraints hold for what is planned again, to see what a change would buy: give those of the plan.\n"
+      "Give the constraints that the plan was made with: reasons name them, breaches of them are told, and they hold\n"
+      "for what is planned again, to see what a change would buy. Those with names of schedules behind them concern\n"
+      "plans of those alone.\n"
       "NO_COLOR turns colours off; without a terminal there are none, and the width is 100.\n"
       "Exit codes: 0 explained, 1 not a valid plan for the batch, 2 bad input.");
-  sub.callback([command, &exit_code] { exit_code = run(*command); });
+  sub.callback([command, &sub, &exit_code] { exit_code = run(*command, sub); });
 }
 
 }  // namespace dhp::cli

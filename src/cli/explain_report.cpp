@@ -29,7 +29,21 @@ std::string verdict_text(const Report& report) {
   text += "\ntransfer  " + percent_text(m.exposed_transfer_share) + " of all ranks' time waits for transfers";
   text += "\nmemory    " + bytes_text(m.peak_memory_bytes) + " of activations on the fullest rank, " +
           percent_text(m.peak_memory_share) + " of its budget";
-  text += "\npeers     " + std::to_string(m.most_peers) + " at most share tasks with one rank\n";
+  text += "\npeers     " + peers_text(m.most_peers) + '\n';
+  return text;
+}
+
+/// The first few of the options that the plan breaks.
+std::string broken_text(const std::vector<std::string>& broken) {
+  constexpr std::size_t kMostBroken = 3;
+  std::string text;
+  for (std::size_t i = 0; i < std::min(broken.size(), kMostBroken); ++i) {
+    text += std::string(i == 0 ? "breaks    " : "          ") + broken[i] + '\n';
+  }
+  if (broken.size() > kMostBroken) {
+    text += "          and " + count(broken.size() - kMostBroken, "more breach") +
+            " of the options given (dhp check names all)\n";
+  }
   return text;
 }
 
@@ -94,7 +108,9 @@ std::string what_if_text(const Report& report) {
   if (what_if.changes.empty()) return "";
   std::string text = "what one change would buy (" + what_if.method;
   constexpr double kSame = 1e-6;
-  if (std::abs(what_if.from_s - report.explanation.makespan_s) > kSame * report.explanation.makespan_s) {
+  if (!what_if.no_answer.empty()) {
+    text += ", which as it is gives no answer: " + what_if.no_answer;
+  } else if (std::abs(what_if.from_s - report.explanation.makespan_s) > kSame * report.explanation.makespan_s) {
     text += ", which as it is gives " + seconds_text(what_if.from_s);
   }
   text += ")\n";
@@ -102,7 +118,9 @@ std::string what_if_text(const Report& report) {
     text += "  " + change.what + ": ";
     const std::string percent = change_text(change.from_s, change.makespan_s);
     if (!change.no_answer.empty()) {
-      text += "no answer, " + change.no_answer;
+      text += "no answer: " + change.no_answer;
+    } else if (change.from_s == 0.0) {
+      text += seconds_text(change.makespan_s);
     } else if (percent == "+0.0 %" || percent == "-0.0 %") {
       text += "no change";
     } else {
@@ -155,11 +173,15 @@ Json what_if_json(const WhatIf& what_if) {
   for (const Change& change : what_if.changes) {
     const bool answered = change.no_answer.empty();
     changes.push_back({{"what", change.what},
-                       {"from_s", change.from_s},
+                       {"from_s", change.from_s > 0.0 ? Json(change.from_s) : Json(nullptr)},
                        {"makespan_s", answered ? Json(change.makespan_s) : Json(nullptr)},
                        {"no_answer", answered ? Json(nullptr) : Json(change.no_answer)}});
   }
-  return {{"method", what_if.method}, {"from_s", what_if.from_s}, {"changes", changes}};
+  const bool answered = what_if.no_answer.empty();
+  return {{"method", what_if.method},
+          {"from_s", answered ? Json(what_if.from_s) : Json(nullptr)},
+          {"no_answer", answered ? Json(nullptr) : Json(what_if.no_answer)},
+          {"changes", changes}};
 }
 
 }  // namespace
@@ -170,12 +192,12 @@ Report make_report(const Plan& plan, const Batch& batch, const Cluster& cluster,
           .timeline = replay(plan, predict_task_seconds(plan, batch, cluster, cost)),
           .explanation = explain_plan(plan, batch, cluster, cost),
           .metrics = measure_plan(plan, batch, cluster, cost),
-          .tasks = explain_tasks(plan, batch, cluster, cost),
+          .tasks = explain_tasks(plan, batch, cluster, cost, options),
           .what_if = explain_changes(plan, batch, cluster, cost, options)};
 }
 
 std::string to_text(const Report& report, const Terminal& terminal, bool all) {
-  return verdict_text(report) + waits_text(report.explanation) +
+  return verdict_text(report) + broken_text(report.broken_options) + waits_text(report.explanation) +
          gantt_text(report.plan, report.timeline, terminal, all ? 0 : kMostGanttRows) + tasks_text(report, all) +
          what_if_text(report);
 }
@@ -188,6 +210,7 @@ std::string to_json(const Report& report) {
                      {"idle_share", e.idle_share},
                      {"limited_by", e.limited_by},
                      {"degrees", degrees_json(e)},
+                     {"broken_options", report.broken_options},
                      {"metrics", metrics_json(report.metrics)},
                      {"longest_waits", waits_json(e)},
                      {"tasks", tasks_json(report)},

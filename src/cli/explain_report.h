@@ -16,6 +16,7 @@ struct Report {
   PlanMetrics metrics;
   std::vector<TaskReason> tasks;
   WhatIf what_if;
+  std::vector<std::string> broken_options = {};  ///< in which the plan breaks the options given
 };
 Report make_report(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
                    const PlanOptions& options);

@@ -40,11 +40,12 @@ bool is_valid(const Plan& plan, const std::string& file, const Batch& batch, con
   return false;
 }
 
-void add_plan_options(CLI::App& command, PlanOptions& options) {
+namespace {
+
+void add_options(CLI::App& command, PlanOptions& options, std::initializer_list<std::string_view> left_out) {
   for (const OptionInfo& info : plan_options()) {
-    if (info.name == "schedule" || info.name == "tighter_bound") continue;
-    std::string flag = "--" + info.name;
-    std::replace(flag.begin(), flag.end(), '_', '-');
+    if (std::find(left_out.begin(), left_out.end(), info.name) != left_out.end()) continue;
+    const std::string flag = option_flag(info.name);
     const auto set = [&options, name = info.name, flag](const std::string& text) {
       set_option(options, name, text, flag);
     };
@@ -60,6 +61,44 @@ void add_plan_options(CLI::App& command, PlanOptions& options) {
           ->group(kConstraints);
     }
   }
+}
+
+}  // namespace
+
+void note_frames(const Batch& batch, const std::string& batch_file, const CostModel& cost) {
+  const auto any = [&](std::int64_t Sequence::*member) {
+    return std::any_of(batch.sequences.begin(), batch.sequences.end(),
+                       [&](const Sequence& sequence) { return sequence.*member > 0; });
+  };
+  if (cost.patch_pair_s <= 0.0 || !any(&Sequence::patches) || any(&Sequence::frame_patches)) return;
+  std::cerr << "dhp: note: " << batch_file
+            << " has patches and no frame_patches: attention of the vision tower is not counted; dhp dataset writes "
+               "them, in CSV they are the column frame_patches\n";
+}
+
+void note_shared_links(const Cluster& cluster, const std::string& cluster_file, const PlanOptions& options) {
+  const char* limit = cluster.node_bandwidth_bytes_per_s > 0.0     ? "node_bandwidth_bytes_per_s"
+                      : cluster.switch_bandwidth_bytes_per_s > 0.0 ? "switch_bandwidth_bytes_per_s"
+                                                                   : nullptr;
+  if (limit == nullptr || cluster.nodes == 1 || options.max_peers > 0 || options.within_node) return;
+  std::cerr << "dhp: note: " << cluster_file << ": planners do not see " << limit
+            << "; --max-peers keeps groups on few nodes, dhp simulate shows what that saves (docs/simulator.md)\n";
+}
+
+void add_plan_options(CLI::App& command, PlanOptions& options) {
+  add_options(command, options, {"schedule", "tighter_bound"});
+}
+
+void add_checked_options(CLI::App& command, PlanOptions& options) {
+  add_options(command, options, {"schedule", "tighter_bound", "effort", "pipeline_stages"});
+}
+
+std::vector<std::string> broken_options(const CLI::App& command, const PlanOptions& options, const Plan& plan,
+                                        const Inputs& inputs) {
+  PlanOptions asked = options;
+  asked.schedule = "free";  // one that keeps min_shard_tokens: whoever gives it wants it checked
+  if (command.count("--min-shard-tokens") == 0) asked.min_shard_tokens = 1;
+  return check_options(plan, inputs.batch, inputs.cluster, inputs.cost, asked);
 }
 
 void add_output_format(CLI::App& command, bool& json) {

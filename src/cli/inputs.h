@@ -35,11 +35,22 @@ Plan read_tasks(const std::string& file);
 bool is_valid(const Plan& plan, const std::string& file, const Batch& batch, const Cluster& cluster,
               const CostModel& cost);
 
+/// What a batch or a cluster says that is not counted: a line on standard error, and what to do.
+void note_frames(const Batch& batch, const std::string& batch_file, const CostModel& cost);
+void note_shared_links(const Cluster& cluster, const std::string& cluster_file, const PlanOptions& options);
+
 /// The group that the options of planning stand in.
 inline constexpr const char* kConstraints = "Constraints";
 
 /// Adds a flag for every field of PlanOptions but the schedule, and the bound, which is always the tighter one here.
 /// `options` must outlive the command.
 void add_plan_options(CLI::App& command, PlanOptions& options);
+/// Of these, those that a plan can be seen to break (check_options).
+void add_checked_options(CLI::App& command, PlanOptions& options);
+
+/// Everything in which a valid plan breaks the options that the command line of `command` gives; those that it does not
+/// give ask for nothing.
+std::vector<std::string> broken_options(const CLI::App& command, const PlanOptions& options, const Plan& plan,
+                                        const Inputs& inputs);
 
 }  // namespace dhp::cli

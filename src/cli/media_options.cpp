@@ -7,7 +7,8 @@ namespace dhp::cli {
 void MediaOptions::add_options(CLI::App& command) {
   command.add_option(
       "--model", model,
-      "qwen2-vl, qwen2.5-vl, qwen3-vl or internvl, a model of them (qwen3-vl-8b), or a checkpoint folder");
+      "qwen2-vl, qwen2.5-vl, qwen3-vl or internvl, a model of them (qwen3-vl-8b, or its name on the hub), or a "
+      "checkpoint folder");
   command.add_option("--sampling", sampling,
                      "whose code resizes and samples: qwen-vl-utils (Qwen), internvl-chat (InternVL) or hf;\n"
                      "default: hf for a checkpoint folder, else the first two");

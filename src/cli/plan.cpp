@@ -7,7 +7,8 @@
 #include "cli/cli.h"
 #include "cli/inputs.h"
 #include "cli/report.h"
-#include "dhp/planner.h"
+#include "dhp/metrics.h"
+#include "dhp/plan_options.h"
 
 namespace dhp::cli {
 namespace {
@@ -32,14 +33,18 @@ std::string to_json(const Infeasible& answer) {
 
 int run(PlanCommand& command) {
   Inputs& in = command.inputs;
+  refuse_unused(command.options);
   in.read();
+  note_frames(in.batch, in.batch_file, in.cost);
+  note_shared_links(in.cluster, in.cluster_file, command.options);
   command.options.tighter_bound = true;
-  const PlanResult result = plan_batch(in.batch, in.cluster, in.cost, command.options);
+  PlanResult result = plan_batch(in.batch, in.cluster, in.cost, command.options);
   if (const auto* infeasible = std::get_if<Infeasible>(&result)) {
     std::cout << (command.json ? to_json(*infeasible) : "infeasible: " + infeasible->reason + '\n');
     return kNo;
   }
-  const Plan& plan = std::get<Plan>(result);
+  Plan& plan = std::get<Plan>(result);
+  plan.most_peers = measure_plan(plan, in.batch, in.cluster, in.cost).most_peers;
   const std::string file_text = line(dhp::to_json(plan));
   if (!command.out_file.empty()) write_atomically(command.out_file, file_text);
   if (command.json && command.out_file.empty()) {
@@ -68,7 +73,9 @@ void add_plan_command(CLI::App& app, int& exit_code) {
   sub.add_option("-o,--output", command->out_file,
                  "file for the plan (dhp.plan/1 JSON); --output-format json then sums it up");
   add_output_format(sub, command->json);
-  sub.footer("Exit codes: 0 planned, 1 infeasible (with the reason), 2 bad input.");
+  sub.footer(
+      "Constraints with names of schedules behind them are used by those alone, and refused for others.\n"
+      "Exit codes: 0 planned, 1 infeasible (with the reason), 2 bad input.");
   sub.callback([command, &exit_code] { exit_code = run(*command); });
 }
 

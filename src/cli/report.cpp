@@ -98,6 +98,8 @@ std::string line(std::string text) {
   return text + '\n';
 }
 
+std::string peers_text(int most_peers) { return std::to_string(most_peers) + " at most share tasks with one rank"; }
+
 std::string summary_text(const Plan& plan, const Explanation& explanation) {
   std::string text = plan.planner + ": " + count(plan.tasks.size(), "task");
   if (plan.schedule != Schedule::free) {
@@ -113,6 +115,7 @@ std::string summary_text(const Plan& plan, const Explanation& explanation) {
     text += "\ngap       " + percent_text(explanation.gap);
   }
   text += "\nidle      " + percent_text(explanation.idle_share);
+  if (plan.most_peers) text += "\npeers     " + peers_text(*plan.most_peers);
   text += "\nhash      " + plan.hash + '\n';
   return text;
 }
@@ -128,6 +131,7 @@ std::string summary_json(const Plan& plan, const Explanation& explanation) {
                      {"lower_bound_s", if_bounded(explanation.lower_bound_s, explanation.lower_bound_s)},
                      {"gap", if_bounded(explanation.lower_bound_s, explanation.gap)},
                      {"idle_share", explanation.idle_share},
+                     {"most_peers", plan.most_peers ? Json(*plan.most_peers) : Json(nullptr)},
                      {"hash", plan.hash}};
   return line(json.dump(1));
 }

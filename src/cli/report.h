@@ -51,4 +51,7 @@ std::string line(std::string text);
 std::string summary_text(const Plan& plan, const Explanation& explanation);
 std::string summary_json(const Plan& plan, const Explanation& explanation);
 
+/// "5 at most share tasks with one rank"
+std::string peers_text(int most_peers);
+
 }  // namespace dhp::cli

@@ -194,6 +194,7 @@ void refuse_planning_options(const CLI::App& command) {
 int run(SimulateCommand& command) {
   Subject subject = read(command);
   const auto& [batch, cluster, cost, plan] = subject;
+  note_frames(batch, command.batch_files.front(), cost);
   if (!is_valid(plan, command.plan_file, batch, cluster, cost)) return kNo;
   annotate(subject.plan, batch, cluster, cost);
   certify(subject.plan, batch, cluster, cost);
@@ -267,7 +268,8 @@ void add_simulate_command(CLI::App& app, int& exit_code) {
   sub.add_option("--trace", command->trace,
                  "file for a Chrome trace (Perfetto), or a folder, ending in /, for one file a rank as Holistic Trace\n"
                  "Analysis reads them");
-  sub.add_option("--result", command->result_file, "file for the result (dhp.result/1 JSON), for dhp report");
+  sub.add_option("--result", command->result_file,
+                 "file for the result (dhp.result/1 JSON), for dhp report; with --sweep a folder, for a file a run");
   sub.add_flag("--sweep", command->sweep,
                "no --plan: every planner on every --batch, --cluster and --cost, which may be given several times");
   add_schedules_option(sub, command->schedules);
@@ -276,6 +278,7 @@ void add_simulate_command(CLI::App& app, int& exit_code) {
   sub.footer(
       "Idle time by cause: peer (ready, another rank is not), transfer (waits for shards), data (the next batch is\n"
       "not planned yet), no task (nothing left to run). Ranks out of service do not count.\n"
+      "Constraints with names of schedules behind them concern those alone.\n"
       "Exit codes: 0 simulated, 1 not a valid plan for the batch, or no planner has one, 2 bad input.");
   sub.callback([command, &sub, &exit_code] {
     if (command->sweep) {

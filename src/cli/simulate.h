@@ -15,8 +15,8 @@ struct SimulateCommand {
   std::vector<std::string> cluster_files;
   std::vector<std::string> cost_files;
   std::string plan_file;
-  std::string trace;  ///< a file, or a folder if it ends in /
-  std::string result_file;
+  std::string trace;        ///< a file, or a folder if it ends in /
+  std::string result_file;  ///< of a sweep: a folder
   SimulateOptions options;
   bool json = false;
 

@@ -5,8 +5,10 @@
 #include <filesystem>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "cli/cli.h"
+#include "cli/inputs.h"
 #include "cli/progress.h"
 #include "cli/report.h"
 #include "cli/schedules.h"
@@ -45,10 +47,48 @@ struct Run {
   double lower_bound_s = 0.0;
   double crossing_bytes = 0.0;  ///< of the first step
   SimulationSummary summary = {};
+
+  /// For people: parts with commas between, as reports take them apart.
+  std::string name() const { return schedule + ", " + batch + ", " + cluster + ", " + cost; }
 };
 
-void simulate_run(Run& run, const SimulateCommand& command, const Batch& batch, const Cluster& cluster,
-                  const CostModel& cost) {
+/// "static-4_batch_cluster_cost.json"
+std::string result_file_of(const Run& run) {
+  std::string name = run.schedule + '_' + run.batch + '_' + run.cluster + '_' + run.cost + ".json";
+  std::replace(name.begin(), name.end(), ':', '-');
+  return name;
+}
+
+/// Runs that would write the same file.
+void refuse_same_names(const std::vector<Run>& runs) {
+  std::set<std::string> names;
+  for (const Run& run : runs) {
+    const std::string name = result_file_of(run);
+    if (names.insert(name).second) continue;
+    throw InputError("--result", name,
+                     "two runs would write it; name each schedule once, and give files of different names");
+  }
+}
+
+void make_folder(const std::string& folder) {
+  if (folder.ends_with(".json")) {
+    throw InputError("--result", "", "found \"" + folder + "\"; with --sweep it is a folder, with a file a run in it");
+  }
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (error) throw InputError(folder, "", "cannot be made: " + error.message());
+}
+
+void write_result(const Run& run, const std::string& file, const SimulateCommand& command, Result result) {
+  result.name = run.name();
+  for (ResultStep& step : result.steps)
+    step.planning_s = command.options.planning_s > 0.0 ? command.options.planning_s : run.planning_s;
+  write_atomically(file, to_json(result));
+}
+
+/// Plans and simulates; writes the result to the file, if one is named.
+void simulate_run(Run& run, const std::string& result_file, const SimulateCommand& command, const Batch& batch,
+                  const Cluster& cluster, const CostModel& cost) {
   PlanOptions options = command.plan_options;
   options.schedule = run.schedule;
   const auto begin = std::chrono::steady_clock::now();
@@ -72,32 +112,46 @@ void simulate_run(Run& run, const SimulateCommand& command, const Batch& batch, 
   const Simulation simulation = simulate(plan, batch, cluster, cost, command.options);
   run.crossing_bytes = simulation.steps.front().crossing_bytes;
   run.summary = summarise(simulation, cluster);
+  if (result_file.empty()) return;
+  write_result(run, result_file, command, to_result(simulation, plan, batch, cluster, cost));
 }
+
+/// What a run reads.
+struct Cell {
+  const Batch* batch;
+  const Cluster* cluster;
+  const CostModel* cost;
+};
 
 std::vector<Run> run_all(const SimulateCommand& command) {
   const auto batches = read_all<Batch>(command.batch_files, read_batch);
   const auto clusters = read_all<Cluster>(command.cluster_files, read_cluster);
   const auto costs = read_all<CostModel>(command.cost_files, read_cost_model);
   std::vector<Run> runs;
-  const std::vector<std::string> schedules = schedules_of(command.schedules);
-  const std::size_t total = costs.size() * clusters.size() * batches.size() * schedules.size();
-  Progress progress(static_cast<int>(total));
+  std::vector<Cell> cells;
   for (const auto& [cost_name, cost] : costs) {
+    for (std::size_t i = 0; i < batches.size(); ++i) note_frames(batches[i].value, command.batch_files[i], cost);
     for (const auto& [cluster_name, cluster] : clusters) {
       for (const auto& [batch_name, batch] : batches) {
-        for (const std::string& schedule : schedules) {
-          std::string doing = schedule;
-          for (const std::string& name : {batch_name, cluster_name}) doing.append(", ").append(name);
-          progress.show(static_cast<int>(runs.size()), doing);
-          Run& run = runs.emplace_back();
-          run.schedule = schedule;
-          run.batch = batch_name;
-          run.cluster = cluster_name;
-          run.cost = cost_name;
-          simulate_run(run, command, batch, cluster, cost);
+        for (const std::string& schedule : schedules_of(command.schedules)) {
+          runs.push_back({.schedule = schedule, .batch = batch_name, .cluster = cluster_name, .cost = cost_name});
+          cells.push_back({&batch, &cluster, &cost});
         }
       }
     }
+  }
+  if (!command.result_file.empty()) {
+    refuse_same_names(runs);
+    make_folder(command.result_file);
+  }
+  Progress progress(static_cast<int>(runs.size()));
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    Run& run = runs[i];
+    progress.show(static_cast<int>(i), run.schedule + ", " + run.batch + ", " + run.cluster);
+    const auto& [batch, cluster, cost] = cells[i];
+    const std::string file =
+        command.result_file.empty() ? "" : (std::filesystem::path(command.result_file) / result_file_of(run)).string();
+    simulate_run(run, file, command, *batch, *cluster, *cost);
   }
   return runs;
 }
@@ -172,8 +226,7 @@ Json to_json(const Run& run) {
 
 int run_sweep(const SimulateCommand& command) {
   for (const auto& [flag, given] :
-       {std::pair{"--plan", !command.plan_file.empty()}, std::pair{"--trace", !command.trace.empty()},
-        std::pair{"--result", !command.result_file.empty()}}) {
+       {std::pair{"--plan", !command.plan_file.empty()}, std::pair{"--trace", !command.trace.empty()}}) {
     if (given) throw InputError(flag, "", "is for one plan, not for --sweep");
   }
   const std::vector<Run> runs = run_all(command);

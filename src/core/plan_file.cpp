@@ -43,6 +43,7 @@ Plan parse_plan(std::string_view text, const std::string& source) {
   plan.ranks = root.integer("ranks", 1, kMaxRanks);
   plan.planner = root.text_or("planner", "");
   plan.hash = root.text_or("hash", "");
+  if (root.has("most_peers")) plan.most_peers = root.integer("most_peers", 0, kMaxRanks);
   if (root.has("predicted")) {
     const JsonObject predicted = root.object("predicted");
     const auto is_null = [&](const char* key) { return predicted.has(key) && !predicted.has_value(key); };
@@ -61,6 +62,7 @@ std::string to_json(const Plan& plan) {
                      "\", \"ranks\": " + std::to_string(plan.ranks);
   if (!plan.planner.empty()) text += ", \"planner\": " + format_text(plan.planner);
   if (!plan.hash.empty()) text += ",\n \"hash\": " + format_text(plan.hash);
+  if (plan.most_peers) text += ",\n \"most_peers\": " + std::to_string(*plan.most_peers);
   if (plan.predicted) {
     const auto& [makespan_s, lower_bound_s, gap] = *plan.predicted;
     const bool bounded = lower_bound_s > 0.0 || gap != 0.0 || makespan_s == 0.0;

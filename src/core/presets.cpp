@@ -17,21 +17,22 @@ std::string lower(std::string text) {
   return text;
 }
 
-/// "Qwen/Qwen3-VL-8B-Instruct", as on the hub, is the preset "qwen3-vl-8b": who tuned it how changes no shape.
-std::string preset_name(const std::string& model) {
-  std::string name = lower(model.substr(model.rfind('/') + 1));
-  for (const std::string_view variant : {"-instruct", "-thinking", "-hf"}) {
-    if (name.ends_with(variant)) name.resize(name.size() - variant.size());
-  }
-  return name;
-}
-
 const Preset* find_preset(const std::string& name, const std::vector<Preset>& presets) {
   const auto found = std::find_if(presets.begin(), presets.end(), [&](const Preset& one) { return one.name == name; });
   return found == presets.end() ? nullptr : &*found;
 }
 
 }  // namespace
+
+std::string model_name(const std::string& model) {
+  const std::size_t slash = model.find('/');
+  const bool on_hub = slash != std::string::npos && slash > 0 && model.rfind('/') == slash && model[0] != '.';
+  std::string name = lower(on_hub ? model.substr(slash + 1) : model);
+  for (const std::string_view variant : {"-instruct", "-thinking", "-hf"}) {
+    if (name.ends_with(variant)) name.resize(name.size() - variant.size());
+  }
+  return name;
+}
 
 NamedText read_file_or_preset(const std::string& name, const std::vector<Preset>& presets) {
   std::error_code ignored;
@@ -54,7 +55,7 @@ NamedText read_model_config(const std::string& model) {
     const std::string file = (std::filesystem::path(model) / "config.json").string();
     return {.source = file, .text = read_text_file(file)};
   }
-  const Preset* preset = find_preset(preset_name(model), model_presets());
+  const Preset* preset = find_preset(model_name(model), model_presets());
   if (preset != nullptr && !std::filesystem::exists(model, ignored)) {
     return {.source = std::string(preset->name), .text = std::string(preset->text)};
   }

@@ -25,6 +25,11 @@ struct PixelLimits {
   double max = 0.0;
 };
 
+/// Width first, as people give it.
+std::string pixels_text(const Size& size) {
+  return std::to_string(size.width) + " x " + std::to_string(size.height) + " pixels (width x height)";
+}
+
 std::int64_t token_side(const Rules& rules) { return std::int64_t{rules.patch_size} * rules.merge_size; }
 
 /// Python's int / int, then round(): half to even.
@@ -50,8 +55,7 @@ void check_aspect(const Size& size, const char* source) {
       static_cast<double>(std::max(size.height, size.width)) / static_cast<double>(std::min(size.height, size.width));
   if (ratio <= kMaxAspectRatio) return;
   throw InputError(source, "size",
-                   "found " + std::to_string(size.height) + " x " + std::to_string(size.width) +
-                       " pixels, expected sides that differ by a factor of at most 200");
+                   "found " + pixels_text(size) + ", expected sides that differ by a factor of at most 200");
 }
 
 /// Height and width after resizing so that both are multiples of `factor` and `frames` of them keep the limits.
@@ -99,9 +103,8 @@ Size utils_resized(Size size, std::int64_t factor, const PixelLimits& limits, co
   }
   if (result.height == 0 || result.width == 0) {
     throw InputError(source, "size",
-                     "found " + std::to_string(size.height) + " x " + std::to_string(size.width) +
-                         " pixels, of which qwen-vl-utils leaves " + std::to_string(result.height) + " x " +
-                         std::to_string(result.width) + "; raise max_pixels");
+                     "found " + pixels_text(size) + ", of which qwen-vl-utils leaves " + std::to_string(result.width) +
+                         " x " + std::to_string(result.height) + "; raise max_pixels");
   }
   return result;
 }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <filesystem>
 #include <utility>
 
@@ -11,6 +10,7 @@
 #include "core/processor_settings.h"
 #include "core/vision_config.h"
 #include "dhp/error.h"
+#include "dhp/presets.h"
 
 namespace dhp {
 namespace {
@@ -169,18 +169,16 @@ std::string_view to_string(Family family) { return kFamilies.at(static_cast<std:
 std::string_view to_string(MediaSampling sampling) { return kSamplings.at(static_cast<std::size_t>(sampling)).second; }
 
 Family parse_family(std::string_view name, const std::string& source) {
-  std::string lower(name);
-  std::transform(lower.begin(), lower.end(), lower.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  const std::string model = model_name(std::string(name));
   for (const auto& [family, known] : kFamilies) {
-    if (is_named(lower, known)) return family;
+    if (is_named(model, known)) return family;
   }
   for (const std::string_view version : kInternVlVersions) {
-    if (is_named(lower, version)) return Family::internvl;
+    if (is_named(model, version)) return Family::internvl;
   }
   throw InputError(source, "",
                    "found \"" + std::string(name) + "\", expected " + names_of(kFamilies) +
-                       ", the name of a model of them (qwen3-vl-8b), or a checkpoint folder");
+                       ", the name of a model of them (qwen3-vl-8b, or as on the hub), or a checkpoint folder");
 }
 
 MediaSampling parse_media_sampling(std::string_view name, const std::string& source) {

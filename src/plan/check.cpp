@@ -38,6 +38,7 @@ class Checker {
     check_coverage();
     if (plan_.schedule == Schedule::lockstep) check_micro_batches();
     check_hash();
+    check_peers();
     if (timed_) check_times();
     return std::move(violations_);
   }
@@ -171,6 +172,18 @@ class Checker {
     if (plan_.hash == actual) return;
     violation("hash is " + plan_.hash + ", but plan and batch give " + actual +
               "; the plan was changed, or is for another batch");
+  }
+
+  void check_peers() {
+    if (!plan_.most_peers) return;
+    std::map<Rank, std::set<Rank>> met;  // every rank meets itself, too
+    for (const Task& task : plan_.tasks) {
+      for (const Rank rank : task.ranks) met[rank].insert(task.ranks.begin(), task.ranks.end());
+    }
+    std::ptrdiff_t most = 0;
+    for (const auto& [rank, ranks] : met) most = std::max(most, std::ssize(ranks) - 1);
+    if (*plan_.most_peers == most) return;
+    violation("most_peers is " + std::to_string(*plan_.most_peers) + ", expected " + std::to_string(most));
   }
 
   /// Start and end of every task: the longest path over the tasks that must come before it.

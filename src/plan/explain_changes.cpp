@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <unordered_set>
 
 #include "dhp/bound.h"
 #include "dhp/error.h"
@@ -40,9 +41,15 @@ Cluster with_bandwidth(Cluster cluster, Link Cluster::*link, double factor) {
 /// Answers "how long would the step take" for one cluster and batch.
 class Estimator {
  public:
-  Estimator(const Plan& plan, const CostModel& cost, const PlanOptions& options)
+  Estimator(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
+            const PlanOptions& options)
       : cost_(cost), options_(options), plans_(is_known_planner(plan.planner)) {
     options_.schedule = plan.planner;
+    if (!plans_) return;
+    kept_.push_back(plan);
+    if (const PlanResult again = plan_again(batch, cluster); const Plan* planned = std::get_if<Plan>(&again)) {
+      kept_.push_back(*planned);
+    }
   }
 
   std::string method() const { return plans_ ? "planned again by " + options_.schedule : "lower bounds"; }
@@ -53,23 +60,50 @@ class Estimator {
       change.makespan_s = tighter_lower_bound_s(batch, cluster, cost_);
       return change;
     }
-    try {
-      const PlanResult result = plan_batch(batch, cluster, cost_, options_);
-      if (const Plan* plan = std::get_if<Plan>(&result)) {
-        change.makespan_s = plan->predicted.value_or(Prediction{}).makespan_s;
-      } else {
-        change.no_answer = std::get<Infeasible>(result).reason;
-      }
-    } catch (const InputError& error) {  // static:4 on ranks that 4 does not divide
-      change.no_answer = error.what();
+    const PlanResult result = plan_again(batch, cluster);
+    const Plan* planned = std::get_if<Plan>(&result);
+    if (planned == nullptr) {
+      change.no_answer = std::get<Infeasible>(result).reason;
+      return change;
+    }
+    change.makespan_s = planned->predicted.value_or(Prediction{}).makespan_s;
+    for (const Plan& kept : kept_) {
+      change.makespan_s = std::min(change.makespan_s, kept_s(kept, batch, cluster).value_or(change.makespan_s));
     }
     return change;
   }
 
  private:
+  PlanResult plan_again(const Batch& batch, const Cluster& cluster) const {
+    try {
+      return plan_batch(batch, cluster, cost_, options_);
+    } catch (const InputError& error) {  // static:4 on ranks that 4 does not divide
+      return Infeasible{.reason = error.what(), .sequence = {}};
+    }
+  }
+
+  /// What a plan for another cluster and more sequences takes here; nothing where it is not valid here.
+  std::optional<double> kept_s(const Plan& plan, const Batch& batch, const Cluster& cluster) const {
+    Plan kept{.schedule = plan.schedule, .ranks = cluster.ranks()};
+    std::unordered_set<std::int64_t> ids;  // looked up only, never walked
+    for (const Sequence& sequence : batch.sequences) ids.insert(sequence.id);
+    for (Task task : plan.tasks) {
+      std::erase_if(task.sequences, [&](std::int64_t id) { return !ids.contains(id); });
+      if (task.sequences.empty()) continue;
+      task.id = static_cast<int>(kept.tasks.size());
+      task.start_s.reset();
+      task.end_s.reset();
+      kept.tasks.push_back(std::move(task));
+    }
+    if (!check_plan(kept, batch, cluster, cost_).empty()) return std::nullopt;
+    if (!check_options(kept, batch, cluster, cost_, options_).empty()) return std::nullopt;
+    return replay(kept, predict_task_seconds(kept, batch, cluster, cost_)).makespan_s;
+  }
+
   const CostModel& cost_;
   PlanOptions options_;
   bool plans_;
+  std::vector<Plan> kept_;  ///< of the cluster as it is: the plan at hand, and what planning again makes of it
 };
 
 /// The batch without the sequence that bounds it; nothing where all of them together do.
@@ -88,9 +122,11 @@ WhatIf explain_changes(const Plan& plan, const Batch& batch, const Cluster& clus
                        const PlanOptions& options) {
   WhatIf result;
   if (plan.tasks.empty()) return result;
-  const Estimator estimator(plan, cost, options);
+  const Estimator estimator(plan, batch, cluster, cost, options);
   result.method = estimator.method();
-  result.from_s = estimator.ask("", batch, cluster).makespan_s;
+  const Change unchanged = estimator.ask("", batch, cluster);
+  result.from_s = unchanged.makespan_s;
+  result.no_answer = unchanged.no_answer;
   const auto ask = [&](const std::string& what, const Cluster& changed) {
     result.changes.push_back(estimator.ask(what, batch, changed, result.from_s));
   };

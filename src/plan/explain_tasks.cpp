@@ -1,11 +1,14 @@
-// Why a task has its degree: what the next narrower one would have meant.
+// Why a task has its degree: what the next narrower one that is allowed would have meant, and what allows no wider one.
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdio>
+#include <numeric>
 #include <unordered_map>
 
 #include "dhp/explain.h"
+#include "dhp/plan_options.h"
 #include "plan/start_cause.h"
 
 namespace dhp {
@@ -24,27 +27,44 @@ std::string ranks_text(int ranks) { return std::to_string(ranks) + (ranks == 1 ?
 
 bool is_power_of_two(int degree) { return (degree & (degree - 1)) == 0; }
 
+/// "--max-degree 4", "--within-node"
+std::string given(const PlanOptions& options, const std::string& name) {
+  const std::string text = option_text(options, name);
+  return option_flag(name) + (text == "true" ? "" : ' ' + text);
+}
+
 class DegreeReasons {
  public:
-  DegreeReasons(const Plan& plan, const Cluster& cluster, const CostModel& cost, const Timeline& timeline)
-      : plan_(plan), cluster_(cluster), cost_(cost), timeline_(timeline) {
+  DegreeReasons(const Plan& plan, const Cluster& cluster, const CostModel& cost, const Timeline& timeline,
+                const PlanOptions& options)
+      : plan_(plan),
+        cluster_(cluster),
+        cost_(cost),
+        timeline_(timeline),
+        options_(options),
+        live_ranks_(static_cast<int>(cluster.live_ranks().size())),
+        keeps_shards_(uses_option(plan.planner, "min_shard_tokens")) {
     const auto all = [&](auto condition) { return std::all_of(plan.tasks.begin(), plan.tasks.end(), condition); };
     powers_of_two_ = all([](const Task& task) { return is_power_of_two(task.degree()); });
     one_degree_ =
         plan.tasks.size() > 1 && all([&](const Task& task) { return task.degree() == plan.tasks.front().degree(); });
+    std::vector<int> busy;  // ranks, by micro-batch; in lockstep each has one task
     for (const Task& task : plan.tasks) {
-      micro_batch_s_.resize(std::max(micro_batch_s_.size(), index(task.micro_batch) + 1), 0.0);
+      busy.resize(std::max(busy.size(), index(task.micro_batch) + 1), 0);
+      micro_batch_s_.resize(busy.size(), 0.0);
+      busy[index(task.micro_batch)] += task.degree();
       double& slowest = micro_batch_s_[index(task.micro_batch)];
       slowest = std::max(slowest, seconds_of(task));
     }
+    for (const int ranks : busy) no_rank_idles_.push_back(ranks == live_ranks_);
   }
 
-  std::string reason(const Task& task, const Load& load) const {
-    if (task.degree() == 1) {
-      if (load.sequences == 1) return "alone on one rank: fits, no transfer";
-      return std::to_string(load.sequences) + " sequences packed on one rank: they fit, no transfer";
-    }
-    return why_not_narrower(task, load) + frame_text(task, load) + nodes_text(task);
+  std::string reason(const Task& task, const std::vector<Sequence>& sequences) const {
+    const Load load = load_of(sequences);
+    const std::string ceiling = ceiling_text(task, load, sequences);
+    if (task.degree() > 1) return why_not_narrower(task, load) + ceiling + frame_text(task, load) + nodes_text(task);
+    if (load.sequences == 1) return "alone on one rank: fits, no transfer" + ceiling;
+    return std::to_string(load.sequences) + " sequences packed on one rank: they fit, no transfer" + ceiling;
   }
 
  private:
@@ -52,51 +72,123 @@ class DegreeReasons {
     return timeline_.end_s[index(task.id)] - timeline_.start_s[index(task.id)];
   }
 
-  int fewest_ranks(const Load& load, int most) const {
+  bool divides_all(int degree) const {
+    return std::all_of(options_.degrees_divide.begin(), options_.degrees_divide.end(),
+                       [&](int number) { return number % degree == 0; });
+  }
+
+  bool may_have(int degree) const { return (!powers_of_two_ || is_power_of_two(degree)) && divides_all(degree); }
+
+  /// 1 may always be had.
+  int next_narrower(int degree) const {
+    do --degree;
+    while (!may_have(degree));
+    return degree;
+  }
+
+  int fewest_by_memory(const Load& load, int most) const {
     const double budget = activation_budget_bytes(cost_, cluster_);
     int degree = 1;
     while (degree < most && task_memory_bytes(cost_, load, degree) > budget) ++degree;
     return degree;
   }
 
+  /// 1 without a cap, and where the plan breaks it: then it decided nothing.
+  int fewest_by_tokens(const Load& load, int most) const {
+    const auto cap = static_cast<double>(options_.max_tokens_per_rank);
+    if (cap == 0.0 || load.tokens > most * cap) return 1;
+    return std::max(1, static_cast<int>(std::ceil(load.tokens / cap)));
+  }
+
   /// On nodes as full as can be, at the speed of the task's own group.
-  double narrower_s(const Task& task, const Load& load, int degree) const {
+  double seconds_at(const Task& task, const Load& load, int degree) const {
     GroupShape shape = consecutive_shape(cluster_, 0, degree);
     shape.speed = shape_of(cluster_, task.ranks).speed;
     return task_seconds(cost_, cluster_, load, shape, degree == 1 ? Exchange::ring : task.exchange);
   }
 
+  /// Where memory or the cap on tokens leaves no narrower degree; else empty.
+  std::string forced_text(int degree, const Load& load) const {
+    const int by_memory = fewest_by_memory(load, degree);
+    const int by_tokens = fewest_by_tokens(load, degree);
+    const int fewest = std::max(by_memory, by_tokens);
+    if (fewest <= next_narrower(degree)) return "";
+    const std::string word = by_memory >= by_tokens ? "memory: " : "tokens: ";
+    const std::string cap = by_memory >= by_tokens ? "" : " under " + given(options_, "max_tokens_per_rank");
+    if (fewest == degree) return word + ranks_text(degree) + " are the fewest that hold it" + cap;
+    std::string text = word + ranks_text(fewest) + " would hold it" + cap;
+    if (!may_have(degree)) return text;  // the plan breaks the option
+    bool divides_first = true;
+    for (int between = fewest; between < degree; ++between) divides_first = divides_first && !divides_all(between);
+    return text + ", " + std::to_string(degree) + " is the next " +
+           (divides_first ? "degree under " + given(options_, "degrees_divide") : "power of two");
+  }
+
   std::string why_not_narrower(const Task& task, const Load& load) const {
     const int degree = task.degree();
-    const int fewest = fewest_ranks(load, degree);
-    const int narrower = powers_of_two_ ? degree / 2 : degree - 1;
-    if (fewest == degree) return "memory: " + ranks_text(degree) + " are the fewest that hold it";
-    if (fewest > narrower) {
-      return "memory: " + ranks_text(fewest) + " would hold it, " + std::to_string(degree) +
-             " is the next power of two";
-    }
+    const int narrower = next_narrower(degree);
+    if (std::string forced = forced_text(degree, load); !forced.empty()) return forced;
     if (one_degree_) return "one degree: every task of the plan has " + ranks_text(degree);
 
-    const double seconds = narrower_s(task, load, narrower);
+    const double seconds = seconds_at(task, load, narrower);
     const std::string then = "at degree " + std::to_string(narrower) + " it would take " + seconds_text(seconds);
-    const double start_s = timeline_.start_s[index(task.id)];
-    if (plan_.schedule == Schedule::lockstep) {
-      const double slowest_s = micro_batch_s_[index(task.micro_batch)];
-      if (seconds > slowest_s) {
-        return "length: " + then + " and hold up micro-batch " + std::to_string(task.micro_batch) + ", which takes " +
-               seconds_text(slowest_s);
-      }
-    } else if (seconds > timeline_.makespan_s) {
-      return "length: " + then + ", longer than the step";
-    } else if (start_s + seconds > timeline_.makespan_s) {
-      return "length: " + then + " and end " + seconds_text(start_s + seconds - timeline_.makespan_s) +
-             " after the step";
+    if (const std::string length = length_text(task, seconds); !length.empty()) return "length: " + then + length;
+    if (options_.no_idle_ranks && plan_.schedule == Schedule::lockstep && no_rank_idles_[index(task.micro_batch)]) {
+      return "no idle ranks: at degree " + std::to_string(narrower) + " ranks would have no task in micro-batch " +
+             std::to_string(task.micro_batch) + " (--no-idle-ranks)";
     }
     if (degree * seconds_of(task) <= narrower * seconds) {
       return "cost: " + then + ", no fewer rank-seconds";
     }
     return "time: " + seconds_text(seconds_of(task)) + " instead of " + seconds_text(seconds) + " at degree " +
            std::to_string(narrower) + "; the step had room for that, too";
+  }
+
+  /// What the task would outlast if it took so long; empty if nothing.
+  std::string length_text(const Task& task, double seconds) const {
+    if (plan_.schedule == Schedule::lockstep) {
+      const double slowest_s = micro_batch_s_[index(task.micro_batch)];
+      if (seconds <= slowest_s) return "";
+      return " and hold up micro-batch " + std::to_string(task.micro_batch) + ", which takes " +
+             seconds_text(slowest_s);
+    }
+    if (seconds > timeline_.makespan_s) return ", longer than the step";
+    const double end_s = timeline_.start_s[index(task.id)] + seconds;
+    return end_s > timeline_.makespan_s ? " and end " + seconds_text(end_s - timeline_.makespan_s) + " after the step"
+                                        : "";
+  }
+
+  /// The option that keeps the task from the next wider degree, if it would be quicker there.
+  std::string ceiling_text(const Task& task, const Load& load, const std::vector<Sequence>& sequences) const {
+    if (const std::string broken = ceiling_option(task.degree()); !broken.empty()) {
+      return "; more than " + given(options_, broken) + " allows";
+    }
+    int wider = task.degree() + 1;
+    if (one_degree_ || wider > live_ranks_) return "";
+    std::string option = ceiling_option(wider);
+    if (option.empty()) {
+      while (!divides_all(wider)) ++wider;  // there is one, or that option would be the ceiling
+      // A pack on one rank is there to be packed, not for want of ranks.
+      const bool pack = task.degree() == 1 && sequences.size() > 1;
+      if (keeps_shards_ && !pack && cuts_too_fine(sequences, wider)) option = "min_shard_tokens";
+    }
+    if (option.empty() || seconds_at(task, load, wider) >= seconds_of(task)) return "";
+    return "; " + given(options_, option) + " allows no more";
+  }
+
+  /// The option that forbids so many ranks and all that are more; empty if none does.
+  std::string ceiling_option(int degree) const {
+    if (options_.max_degree > 0 && degree > options_.max_degree) return "max_degree";
+    if (options_.max_peers > 0 && degree > options_.max_peers + 1) return "max_peers";
+    if (options_.within_node && degree > cluster_.ranks_per_node) return "within_node";
+    while (degree <= live_ranks_ && !divides_all(degree)) ++degree;
+    return degree > live_ranks_ ? "degrees_divide" : "";
+  }
+
+  bool cuts_too_fine(const std::vector<Sequence>& sequences, int degree) const {
+    return std::any_of(sequences.begin(), sequences.end(), [&](const Sequence& sequence) {
+      return sequence.tokens < std::int64_t{degree} * options_.min_shard_tokens;
+    });
   }
 
   /// Vision that wider groups cannot shorten.
@@ -118,9 +210,13 @@ class DegreeReasons {
   const Cluster& cluster_;
   const CostModel& cost_;
   const Timeline& timeline_;
+  const PlanOptions& options_;
+  int live_ranks_ = 0;
+  bool keeps_shards_ = false;   ///< the planner keeps min_shard_tokens
   bool powers_of_two_ = false;  ///< every degree of the plan is one
   bool one_degree_ = false;     ///< the plan has one degree for all
   std::vector<double> micro_batch_s_;
+  std::vector<bool> no_rank_idles_;  ///< by micro-batch
 };
 
 std::string start_text(const Plan& plan, const StartCause& cause) {
@@ -139,22 +235,23 @@ std::string start_text(const Plan& plan, const StartCause& cause) {
 }  // namespace
 
 std::vector<TaskReason> explain_tasks(const Plan& plan, const Batch& batch, const Cluster& cluster,
-                                      const CostModel& cost) {
+                                      const CostModel& cost, const PlanOptions& options) {
   const Timeline timeline = replay(plan, predict_task_seconds(plan, batch, cluster, cost));
   const std::vector<StartCause> causes = start_causes(plan, timeline);
   std::unordered_map<std::int64_t, const Sequence*> by_id;  // looked up only, never walked
   for (const Sequence& sequence : batch.sequences) by_id.emplace(sequence.id, &sequence);
 
-  const DegreeReasons degrees(plan, cluster, cost, timeline);
+  const DegreeReasons degrees(plan, cluster, cost, timeline, options);
   std::vector<TaskReason> reasons;
   for (const Task& task : plan.tasks) {
-    Load load;
-    for (const std::int64_t id : task.sequences) load.add(*by_id.at(id));
+    std::vector<Sequence> sequences;
+    for (const std::int64_t id : task.sequences) sequences.push_back(*by_id.at(id));
     reasons.push_back({.task = task.id,
-                       .tokens = static_cast<std::int64_t>(load.tokens),
+                       .tokens = std::accumulate(sequences.begin(), sequences.end(), std::int64_t{0},
+                                                 [](std::int64_t sum, const Sequence& s) { return sum + s.tokens; }),
                        .start_s = timeline.start_s[index(task.id)],
                        .seconds = timeline.end_s[index(task.id)] - timeline.start_s[index(task.id)],
-                       .degree = degrees.reason(task, load),
+                       .degree = degrees.reason(task, sequences),
                        .start = start_text(plan, causes[index(task.id)])});
   }
   return reasons;

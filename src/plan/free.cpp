@@ -181,7 +181,7 @@ PlanResult plan_free(const Batch& in_any_order, const Limits& limits, const Plan
   constexpr int kFew = 2;              // sequences a rank
   constexpr double kGoodGap = 1.01;    // times the bound: not worth another look
   constexpr int kMostBalanced = 1024;  // sequences: more would take too long
-  const std::int64_t effort = options.effort > 0 ? options.effort : kEffortDefault;
+  const std::int64_t effort = options.effort;
   const Batch batch = by_id(in_any_order);
   const std::ptrdiff_t sequences = std::ssize(batch.sequences);
   FreePlanner planner(batch, limits);

@@ -10,7 +10,8 @@ namespace {
 
 std::size_t index(int value) { return static_cast<std::size_t>(value); }
 
-/// Distinct ranks that each rank shares tasks with.
+}  // namespace
+
 std::vector<int> count_peers(const Plan& plan) {
   const std::size_t ranks = index(plan.ranks);
   std::vector<std::vector<Rank>> met(ranks);
@@ -28,8 +29,6 @@ std::vector<int> count_peers(const Plan& plan) {
   }
   return peers;
 }
-
-}  // namespace
 
 PlanMetrics measure_plan(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost) {
   const Timeline timeline = replay(plan, predict_task_seconds(plan, batch, cluster, cost));

@@ -10,6 +10,7 @@
 
 #include "dhp/error.h"
 #include "dhp/plan_options.h"
+#include "plan/planners.h"
 
 namespace dhp {
 namespace {
@@ -58,8 +59,7 @@ const std::vector<Row>& table() {
        &PlanOptions::min_shard_tokens,
        1,
        {},
-       "fewest tokens of a sequence on one rank, unless memory or the cap on tokens asks for more ranks; kept by "
-       "paper, free and lockstep"},
+       "fewest tokens of a sequence on one rank, unless memory or the cap on tokens asks for more ranks"},
       {"max_peers",
        Kind::whole,
        "N",
@@ -88,8 +88,8 @@ const std::vector<Row>& table() {
        "fast|default|N",
        &PlanOptions::effort,
        1,
-       {{"default", 0}, {"fast", kEffortFast}},
-       "how hard free and lockstep try: a level, or thousands of looks at a rank; never a time"},
+       {{"default", kEffortDefault}, {"fast", kEffortFast}},
+       "how hard the planner tries: a level, or thousands of looks at a rank; never a time"},
       {"tighter_bound",
        Kind::flag,
        "",
@@ -103,14 +103,14 @@ const std::vector<Row>& table() {
        &PlanOptions::pipeline_stages,
        1,
        {},
-       "lockstep: stages of a pipeline, whose filling costs (N - 1) times the slowest micro-batch"},
+       "stages of a pipeline, whose filling costs (N - 1) times the slowest micro-batch"},
       {"no_idle_ranks",
        Kind::flag,
        "",
        &PlanOptions::no_idle_ranks,
        0,
        {},
-       "lockstep: every rank has a task in every micro-batch"},
+       "every rank has a task in every micro-batch"},
   };
   return kTable;
 }
@@ -271,20 +271,26 @@ void check_range(const Row& row, const PlanOptions& options, const std::string& 
   }
 }
 
-std::string flag_of(const Row& row) {
-  std::string flag = "--";
-  flag += row.name;
-  std::replace(flag.begin(), flag.end(), '_', '-');
-  return flag;
+/// The help of an option that some schedules alone use names them.
+std::string help_of(const Row& row) {
+  std::string text = row.help;
+  if (const std::string users = own_users(row.name); !users.empty()) text += " (" + users + ")";
+  return text;
 }
 
 }  // namespace
+
+std::string option_flag(const std::string& name) {
+  std::string flag = "--" + name;
+  std::replace(flag.begin(), flag.end(), '_', '-');
+  return flag;
+}
 
 const std::vector<OptionInfo>& plan_options() {
   static const std::vector<OptionInfo> kOptions = [] {
     std::vector<OptionInfo> infos;
     for (const Row& row : table()) {
-      infos.push_back({row.name, row.kind, row.placeholder, row.help, option_text({}, row.name)});
+      infos.push_back({row.name, row.kind, row.placeholder, help_of(row), option_text({}, row.name)});
     }
     return infos;
   }();
@@ -303,7 +309,7 @@ std::string option_text(const PlanOptions& options, const std::string& name) {
 }
 
 void validate(const PlanOptions& options) {
-  for (const Row& row : table()) check_range(row, options, flag_of(row));
+  for (const Row& row : table()) check_range(row, options, option_flag(row.name));
 }
 
 }  // namespace dhp

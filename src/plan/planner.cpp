@@ -23,7 +23,8 @@ struct Planner {
   Argument argument;  ///< may be left out
   const char* argument_name;
   Schedule schedule;
-  std::vector<Exchange> exchanges;  ///< where the options name none
+  std::vector<Exchange> exchanges;            ///< where the options name none
+  std::vector<std::string_view> own_options;  ///< used beyond what all planners use
   PlanFunction plan;
   const char* help;
   const char* argument_help;
@@ -36,6 +37,7 @@ const std::vector<Planner>& table() {
        "",
        Schedule::free,
        {ring, direct, hierarchical},
+       {"min_shard_tokens", "effort"},
        plan_free,
        "no barrier: the whole batch as one schedule, groups of any ranks, degrees, places and packs chosen together",
        ""},
@@ -44,6 +46,7 @@ const std::vector<Planner>& table() {
        "",
        Schedule::lockstep,
        {ring, direct, hierarchical},
+       {"min_shard_tokens", "effort", "pipeline_stages", "no_idle_ranks"},
        plan_lockstep,
        "for FSDP and pipelines: micro-batches, packing and degrees chosen together, by time",
        ""},
@@ -52,6 +55,7 @@ const std::vector<Planner>& table() {
        "",
        Schedule::lockstep,
        {ring},
+       {"min_shard_tokens", "no_idle_ranks"},
        plan_paper,
        "the paper's: sequences packed into bins by memory, every bin its own degree, in lockstep",
        ""},
@@ -60,6 +64,7 @@ const std::vector<Planner>& table() {
        "CP",
        Schedule::free,
        {ring},
+       {},
        plan_static,
        "what frameworks run: one degree for all; the best degree and pack size by prediction",
        "the same at the degree CP, which must divide the ranks"},
@@ -68,6 +73,7 @@ const std::vector<Planner>& table() {
        "CP",
        Schedule::free,
        {ring},
+       {},
        plan_balanced_static,
        "the best of production: one degree for all, packs balanced over the groups by predicted time",
        "the same at the degree CP, which must divide the ranks"},
@@ -76,6 +82,7 @@ const std::vector<Planner>& table() {
        "SP",
        Schedule::free,
        {all_to_all},
+       {},
        plan_ulysses,
        "DeepSpeed-Ulysses: static, but heads are split instead of sequences; degrees divide the query heads",
        "the same at the degree SP, which must divide the ranks"},
@@ -84,6 +91,7 @@ const std::vector<Planner>& table() {
        "M",
        Schedule::rounds,
        {ring},
+       {},
        plan_megatron_hybrid,
        "Megatron-Core's BalancedCPScheduler: powers of two by length, samples one at a time, barriers",
        "the same with at most M tokens of a sample on a rank, instead of the best of five M"},
@@ -92,6 +100,7 @@ const std::vector<Planner>& table() {
        "M",
        Schedule::lockstep,
        {ring},
+       {"no_idle_ranks"},
        plan_megatron_dynamic,
        "Megatron-Core's DefaultDynamicCPScheduler: powers of two, packed, micro-batch by micro-batch",
        "the same with at most M tokens on a rank, instead of the best of five M"},
@@ -115,6 +124,10 @@ std::string known_names() {
 }
 
 [[noreturn]] void fail(const char* option, const std::string& problem) { throw InputError(option, "", problem); }
+
+bool has_own(const Planner& planner, std::string_view option) {
+  return std::find(planner.own_options.begin(), planner.own_options.end(), option) != planner.own_options.end();
+}
 
 const Planner& find_planner(const std::string& schedule) {
   const std::string name = schedule.substr(0, schedule.find(':'));
@@ -150,6 +163,31 @@ std::vector<int> divisors(int number) {
     if (number % divisor == 0) result.push_back(divisor);
   }
   return result;
+}
+
+std::string own_users(const std::string& option) {
+  std::string users;
+  for (const Planner& planner : table()) {
+    if (has_own(planner, option)) users += (users.empty() ? "" : ", ") + std::string(planner.name);
+  }
+  return users;
+}
+
+bool uses_option(const std::string& schedule, const std::string& name) {
+  if (own_users(name).empty()) return true;
+  const std::string planner_name = schedule.substr(0, schedule.find(':'));
+  return std::any_of(table().begin(), table().end(),
+                     [&](const Planner& planner) { return planner_name == planner.name && has_own(planner, name); });
+}
+
+void refuse_unused(const PlanOptions& options) {
+  const Planner& planner = find_planner(options.schedule);
+  for (const OptionInfo& info : plan_options()) {
+    if (uses_option(planner.name, info.name) || option_text(options, info.name) == info.default_text) continue;
+    throw InputError(option_flag(info.name), "",
+                     std::string("is not used by ") + planner.name +
+                         ": leave it out, or take a schedule that uses it (" + own_users(info.name) + ")");
+  }
 }
 
 const std::vector<PlannerInfo>& planners() {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "dhp/planner.h"
@@ -47,6 +48,9 @@ PlanResult plan_megatron_hybrid(const Batch& batch, const Limits& limits, const 
 /// Megatron-Core's DefaultDynamicCPScheduler (dev).
 PlanResult plan_megatron_dynamic(const Batch& batch, const Limits& limits, const PlanOptions& options,
                                  std::optional<int> argument);
+
+/// Planners that alone use the option of that name, with commas between them; empty where all use it.
+std::string own_users(const std::string& option);
 
 /// All divisors of a positive number, ascending.
 std::vector<int> divisors(int number);

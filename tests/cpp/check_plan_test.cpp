@@ -169,6 +169,7 @@ TEST(CheckPlan, HashAndPredictions) {
   expect_violations(
       Schedule::free,
       {keep([](Case& c) { c.plan.hash[31] = c.plan.hash[31] == '0' ? '1' : '0'; }, "hash is "),
+       keep([](Case& c) { c.plan.most_peers = 1; }, "most_peers is 1, expected 4"),
        keep([](Case& c) { c.plan.hash = "short"; }, "hash is short, but plan and batch give "),
        keep(
            [](Case& c) {

@@ -38,9 +38,9 @@ Cluster cluster_of(int nodes, int ranks_per_node, double memory_bytes) {
 
 using Texts = std::vector<std::string>;
 
-Texts degrees(const Plan& plan, const Batch& batch, const Cluster& cluster) {
+Texts degrees(const Plan& plan, const Batch& batch, const Cluster& cluster, const PlanOptions& options = {}) {
   Texts texts;
-  for (const TaskReason& reason : explain_tasks(plan, batch, cluster, seconds_by_length())) {
+  for (const TaskReason& reason : explain_tasks(plan, batch, cluster, seconds_by_length(), options)) {
     texts.push_back(reason.degree);
   }
   return texts;
@@ -107,6 +107,72 @@ TEST(ExplainTasks, FixedDegreesAndNodes) {
             "memory: 3 ranks would hold it, 4 is the next power of two; cross-node: wider than a node");
 }
 
+TEST(ExplainTasks, WhatTheCapOnTokensForces) {
+  const Batch batch = test::make_batch({290, 200, 400});
+  const Plan plan = plan_of_tasks(8, {task(0, {0, 1, 2}, {0}), task(1, {3, 4}, {1}), task(2, {0, 1, 2, 3, 4}, {2})});
+  const Texts reasons = degrees(plan, batch, cluster_of(1, 8, 1e6), {.max_tokens_per_rank = 100});
+  EXPECT_EQ(reasons[0], "tokens: 3 ranks are the fewest that hold it under --max-tokens-per-rank 100");
+  EXPECT_EQ(reasons[1], "tokens: 2 ranks are the fewest that hold it under --max-tokens-per-rank 100");
+  EXPECT_EQ(reasons[2], "length: at degree 4 it would take 1.00 s and end 0.20 s after the step");
+  // A cap that the plan breaks has decided nothing, nor have degrees that it has not kept.
+  EXPECT_EQ(degrees(plan, batch, cluster_of(1, 8, 1e6), {.max_tokens_per_rank = 90})[0],
+            "cost: at degree 2 it would take 1.45 s, no fewer rank-seconds");
+  EXPECT_EQ(degrees(plan, batch, cluster_of(1, 8, 110.0), {.degrees_divide = {3}})[2],
+            "memory: 4 ranks would hold it; more than --degrees-divide 3 allows");
+  // Where memory asks for as many ranks, memory it is.
+  EXPECT_EQ(degrees(plan, batch, cluster_of(1, 8, 100.0), {.max_tokens_per_rank = 100})[0],
+            "memory: 3 ranks are the fewest that hold it");
+}
+
+TEST(ExplainTasks, ComparesWithDegreesThatAreAllowed) {
+  const Batch batch = test::make_batch({600, 900, 300});
+  const Plan plan = plan_of_tasks(7, {task(0, {0, 1, 2, 3, 4, 5}, {0}), task(1, {6}, {1}), task(2, {0, 1, 2}, {2})});
+  const Cluster cluster = cluster_of(1, 7, 1e6);
+  EXPECT_EQ(degrees(plan, batch, cluster)[0], "cost: at degree 5 it would take 1.20 s, no fewer rank-seconds");
+  // Divisors of 6: 1, 2, 3, 6.
+  const Texts allowed = degrees(plan, batch, cluster, {.degrees_divide = {6}});
+  EXPECT_EQ(allowed[0],
+            "cost: at degree 3 it would take 2.00 s, no fewer rank-seconds; --degrees-divide 6 allows no more");
+  EXPECT_EQ(allowed[2], "cost: at degree 2 it would take 1.50 s, no fewer rank-seconds");
+  // 600 tokens on at most 150 a rank: 4, which 6 is the next divisor from.
+  EXPECT_EQ(degrees(plan, batch, cluster_of(1, 7, 900.0), {.degrees_divide = {6}, .max_tokens_per_rank = 150})[0],
+            "tokens: 4 ranks would hold it under --max-tokens-per-rank 150, 6 is the next degree under "
+            "--degrees-divide 6; --degrees-divide 6 allows no more");
+}
+
+TEST(ExplainTasks, NamesTheOptionThatAllowsNoMore) {
+  const Batch batch = test::make_batch({600, 100});
+  Plan plan = plan_of_tasks(4, {task(0, {0, 1}, {0}), task(1, {2}, {1})});
+  plan.planner = "free";
+  const std::string length = "length: at degree 1 it would take 6.00 s, longer than the step";
+  const std::string alone = "alone on one rank: fits, no transfer";
+  const auto reasons = [&](const PlanOptions& options, int nodes = 1) {
+    return degrees(plan, batch, cluster_of(nodes, 4 / nodes, 1e6), options);
+  };
+  EXPECT_EQ(reasons({.min_shard_tokens = 1}), (Texts{length, alone}));
+  EXPECT_EQ(reasons({.max_degree = 2, .min_shard_tokens = 1}),
+            (Texts{length + "; --max-degree 2 allows no more", alone}));
+  EXPECT_EQ(reasons({.min_shard_tokens = 1, .max_peers = 1})[0], length + "; --max-peers 1 allows no more");
+  EXPECT_EQ(reasons({.min_shard_tokens = 1, .within_node = true}, 2)[0], length + "; --within-node allows no more");
+  EXPECT_EQ(reasons({.min_shard_tokens = 1, .within_node = true})[0], length);
+  EXPECT_EQ(reasons({}), (Texts{length, alone + "; --min-shard-tokens 64 allows no more"}));
+  EXPECT_EQ(reasons({.min_shard_tokens = 201})[0], length + "; --min-shard-tokens 201 allows no more");
+  EXPECT_EQ(reasons({.max_degree = 1})[0], length + "; more than --max-degree 1 allows");
+  plan.planner = "static";  // which knows no min_shard_tokens
+  EXPECT_EQ(reasons({.min_shard_tokens = 201}), (Texts{length, alone}));
+}
+
+TEST(ExplainTasks, RanksThatMayNotIdle) {
+  const Batch batch = test::make_batch({300, 900, 300});
+  const Plan plan =
+      plan_of_tasks(4, {task(0, {0, 1, 2}, {0}), task(1, {3}, {1}), task(2, {0, 1, 2}, {2}, 1)}, Schedule::lockstep);
+  const std::string cost = "cost: at degree 2 it would take 1.50 s, no fewer rank-seconds";
+  EXPECT_EQ(degrees(plan, batch, cluster_of(1, 4, 1e6))[0], cost);
+  const Texts reasons = degrees(plan, batch, cluster_of(1, 4, 1e6), {.no_idle_ranks = true});
+  EXPECT_EQ(reasons[0], "no idle ranks: at degree 2 ranks would have no task in micro-batch 0 (--no-idle-ranks)");
+  EXPECT_EQ(reasons[2], "length: at degree 2 it would take 1.50 s and hold up micro-batch 1, which takes 1.00 s");
+}
+
 TEST(ExplainTasks, EmptyPlan) { EXPECT_TRUE(degrees(plan_of_tasks(2, {}), {}, cluster_of(1, 2, 1e6)).empty()); }
 
 std::map<std::string, Change> by_name(const WhatIf& what_if) {
@@ -144,6 +210,45 @@ TEST(ExplainChanges, SaysWhyThereIsNoAnswer) {
   const Plan plan = test::plan_of(plan_batch(batch, cluster, test::make_cost(), {.schedule = "static:4"}));
   auto changes = by_name(explain_changes(plan, batch, cluster, test::make_cost()));
   EXPECT_NE(changes["one rank more"].no_answer.find("4 does not divide the 5 ranks"), std::string::npos);
+}
+
+TEST(ExplainChanges, SaysWhyPlanningAgainHasNoAnswer) {
+  const Cluster cluster = test::make_cluster(1, 4, 1000.0);
+  const Batch batch = test::make_batch({1500, 400, 300});
+  const Plan plan = test::plan_of(plan_batch(batch, cluster, test::make_cost(), {}));
+  const WhatIf what_if = explain_changes(plan, batch, cluster, test::make_cost(), {.max_degree = 1});
+  EXPECT_EQ(what_if.from_s, 0.0);
+  EXPECT_NE(what_if.no_answer.find("sequence 0 needs"), std::string::npos) << what_if.no_answer;
+  EXPECT_EQ(by_name(what_if)["one rank more"].from_s, 0.0);
+  EXPECT_TRUE(explain_changes(plan, batch, cluster, test::make_cost()).no_answer.empty());
+}
+
+/// Plans of a search may be worse on a better cluster; then the plan at hand is kept.
+TEST(ExplainChanges, NoImprovementIsALoss) {
+  const Batch batch = read_batch(test::case_file("batch_openvid_512.json"));
+  const Cluster cluster = read_cluster(test::case_file("cluster_910b_8x8.json"));
+  const CostModel cost = read_cost_model(test::case_file("cost_qwen3-vl-8b_8192.json"));
+  const PlanOptions options{.max_tokens_per_rank = 2000};
+  const Plan plan = test::plan_of(plan_batch(batch, cluster, cost, options));
+  Cluster quicker = cluster;
+  quicker.inter_node.bandwidth_bytes_per_s *= 2;
+  const Plan again = test::plan_of(plan_batch(batch, quicker, cost, options));
+  ASSERT_GT(again.predicted->makespan_s, plan.predicted->makespan_s) << "the case shows nothing";
+
+  const WhatIf what_if = explain_changes(plan, batch, cluster, cost, options);
+  ASSERT_EQ(what_if.from_s, plan.predicted->makespan_s);
+  for (const Change& change : what_if.changes) EXPECT_LE(change.makespan_s, change.from_s) << change.what;
+  EXPECT_EQ(by_name(what_if)["twice the bandwidth between nodes"].makespan_s,
+            replay(plan, predict_task_seconds(plan, batch, quicker, cost)).makespan_s);
+}
+
+TEST(ExplainChanges, StartsFromTheBetterPlanUnlessItBreaksTheOptions) {
+  const Cluster cluster = cluster_of(1, 3, 1e6);
+  const Batch batch = test::make_batch({300, 300});
+  Plan plan = plan_of_tasks(3, {task(0, {0, 1, 2}, {0}), task(1, {0, 1, 2}, {1})});
+  plan.planner = "static:1";  // which has room for both on one rank
+  EXPECT_DOUBLE_EQ(explain_changes(plan, batch, cluster, seconds_by_length()).from_s, 2.0);
+  EXPECT_DOUBLE_EQ(explain_changes(plan, batch, cluster, seconds_by_length(), {.max_degree = 1}).from_s, 6.0);
 }
 
 TEST(ExplainChanges, UnknownPlannersAreAnsweredByBounds) {

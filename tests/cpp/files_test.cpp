@@ -130,6 +130,12 @@ TEST(Files, OneSequenceAndOneTaskALine) {
             "{\"format\": \"dhp.plan/1\", \"schedule\": \"free\", \"ranks\": 2,\n \"tasks\": [\n  {\"id\": 0, "
             "\"ranks\": [1, 0], \"sequences\": [4], \"micro_batch\": 0, \"exchange\": \"ring\", \"start_s\": 0, "
             "\"end_s\": 0.1}\n ]}\n");
+  plan.tasks.clear();
+  plan.most_peers = 1;
+  EXPECT_EQ(to_json(plan),
+            "{\"format\": \"dhp.plan/1\", \"schedule\": \"free\", \"ranks\": 2,\n \"most_peers\": 1,\n "
+            "\"tasks\": []}\n");
+  EXPECT_EQ(parse_plan(to_json(plan), "plan"), plan);
 }
 
 TEST(Files, OptionalFieldsHaveDefaults) {

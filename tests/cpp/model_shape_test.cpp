@@ -5,6 +5,7 @@
 
 #include "cost/modules.h"
 #include "dhp/cluster.h"
+#include "dhp/device.h"
 #include "dhp/presets.h"
 #include "support.h"
 #include "temporary_folder.h"
@@ -194,10 +195,12 @@ TEST(Presets, NamesFilesAndFolders) {
 TEST(Presets, ClustersOfAnySize) {
   for (const Preset& preset : cluster_presets()) {
     const Cluster cluster = read_cluster(std::string(preset.name));
-    EXPECT_EQ(cluster.ranks(), 64) << preset.name;
+    EXPECT_EQ(cluster.ranks(), preset.name == "local-cpu-1x8" ? 8 : 64) << preset.name;
     EXPECT_EQ(cluster, parse_cluster(preset.text, "preset"));
   }
-  EXPECT_EQ(cluster_presets().size(), 4U);
+  EXPECT_EQ(cluster_presets().size(), 5U);
+  EXPECT_EQ(read_cluster("local-cpu-1x4").ranks(), 4);
+  EXPECT_EQ(read_cluster("local-cpu-1x4").memory_bytes, read_device("local-cpu").memory_bytes);
   EXPECT_EQ(read_cluster("ascend-910b-8x8"), read_cluster(test::case_file("cluster_910b_8x8.json")));
   EXPECT_EQ(read_cluster("h100-8x8"), read_cluster(test::case_file("cluster_h100_8x8.json")));
   Cluster expected = read_cluster("ascend-910b-8x8");
@@ -211,7 +214,8 @@ TEST(Presets, ClustersOfAnySize) {
   EXPECT_EQ(test::input_error([] { read_cluster("h100-8x"); }),
             "h100-8x: expected h100-NODESxRANKS of at most 8 ranks a node, 1048576 in all");
   EXPECT_EQ(test::input_error([] { read_cluster("tpu-8x8"); }),
-            "tpu-8x8: is neither a file nor a preset; presets: a100-8x8, ascend-910b-8x8, h100-8x8, h200-8x8");
+            "tpu-8x8: is neither a file nor a preset; presets: a100-8x8, ascend-910b-8x8, h100-8x8, h200-8x8, "
+            "local-cpu-1x8");
   EXPECT_EQ(test::input_error([] { read_cluster("h100-1048576x8"); }).rfind("h100-1048576x8: nodes: ", 0), 0U);
 }
 

@@ -70,7 +70,7 @@ TEST(PlanOptionsTable, LevelsOfEffort) {
   set_option(options, "effort", "12345678901", "here");
   EXPECT_EQ(options.effort, 12345678901);
   set_option(options, "effort", "default", "here");
-  EXPECT_EQ(options.effort, 0);
+  EXPECT_EQ(options.effort, kEffortDefault);
 }
 
 TEST(PlanOptionsTable, EmptyListsUndoEarlierOnes) {
@@ -93,6 +93,7 @@ TEST(PlanOptionsTable, ComplaintsNameWhatWasFound) {
   EXPECT_EQ(complaint("placement", "near"), "here: found \"near\", expected any or consecutive");
   EXPECT_EQ(complaint("effort", "most"), "here: found \"most\", expected default, fast or a whole number");
   EXPECT_EQ(complaint("effort", "-3"), "here: found -3, expected at least 1");
+  EXPECT_EQ(complaint("effort", "0"), "here: found 0, expected at least 1");
   EXPECT_EQ(complaint("exchanges", "ring,pigeon"),
             "here: found \"pigeon\", expected one of ring, direct, hierarchical, all_to_all");
   EXPECT_EQ(
@@ -102,12 +103,70 @@ TEST(PlanOptionsTable, ComplaintsNameWhatWasFound) {
   EXPECT_EQ(complaint("degree", "1").substr(0, 43), "here: unknown option; expected one of sched");
 }
 
+TEST(PlanOptionsTable, OptionsOfSomeSchedulesAloneAreRefusedForOthers) {
+  const auto error = [](const PlanOptions& options) { return input_error([&] { refuse_unused(options); }); };
+  EXPECT_EQ(error({.schedule = "free", .pipeline_stages = 4}),
+            "--pipeline-stages: is not used by free: leave it out, or take a schedule that uses it (lockstep)");
+  EXPECT_EQ(error({.schedule = "static:4", .effort = kEffortFast}),
+            "--effort: is not used by static: leave it out, or take a schedule that uses it (free, lockstep)");
+  EXPECT_EQ(error({.schedule = "megatron-hybrid:100", .no_idle_ranks = true}),
+            "--no-idle-ranks: is not used by megatron-hybrid: leave it out, or take a schedule that uses it (lockstep, "
+            "paper, megatron-dynamic)");
+  EXPECT_EQ(error({.schedule = "ulysses", .min_shard_tokens = 32}),
+            "--min-shard-tokens: is not used by ulysses: leave it out, or take a schedule that uses it (free, "
+            "lockstep, paper)");
+  EXPECT_EQ(error({.schedule = "fastest"}).substr(0, 30), "--schedule: found \"fastest\", e");
+  const PlanOptions all{.schedule = "lockstep",
+                        .max_degree = 2,
+                        .min_shard_tokens = 8,
+                        .effort = kEffortFast,
+                        .pipeline_stages = 2,
+                        .no_idle_ranks = true};
+  EXPECT_NO_THROW(refuse_unused(all));
+  for (const PlannerInfo& planner : planners()) {
+    EXPECT_NO_THROW(refuse_unused({.schedule = planner.name.substr(0, planner.name.find(':')), .max_peers = 3}));
+  }
+}
+
+/// What a planner does not use by the table gives the same plan whatever it is.
+TEST(PlanOptionsTable, UnusedOptionsChangeNothing) {
+  const Cluster cluster = test::make_cluster(2, 4, 1000.0);
+  const Batch batch = test::make_batch({1500, 900, 700, 650, 300, 200, 150, 90, 90, 80, 70, 60, 60, 50, 40});
+  const std::vector<std::pair<std::string, std::string>> values = {
+      {"min_shard_tokens", "100"}, {"effort", "1"}, {"pipeline_stages", "9"}, {"no_idle_ranks", "true"}};
+  for (const PlannerInfo& planner : planners()) {
+    if (planner.name.find(':') != std::string::npos || planner.name == "ulysses") continue;
+    const auto plan = [&](const PlanOptions& options) {
+      const PlanResult result = plan_batch(batch, cluster, test::make_cost(), options);
+      return std::holds_alternative<Plan>(result) ? to_json(std::get<Plan>(result)) : "infeasible";
+    };
+    const std::string usual = plan({.schedule = planner.name});
+    for (const auto& [name, value] : values) {
+      PlanOptions options{.schedule = planner.name};
+      set_option(options, name, value, "here");
+      if (!uses_option(planner.name, name)) {
+        EXPECT_EQ(plan(options), usual) << planner.name << ' ' << name;
+      }
+    }
+  }
+}
+
+TEST(PlanOptionsTable, HelpNamesTheSchedules) {
+  for (const OptionInfo& info : plan_options()) {
+    const bool own = !uses_option("static", info.name);
+    EXPECT_EQ(info.help.ends_with(", paper)") || info.help.ends_with("lockstep)") || info.help.ends_with("dynamic)"),
+              own)
+        << info.help;
+  }
+}
+
 TEST(PlanOptionsTable, ValidationNamesTheFlag) {
   const auto error = [](const PlanOptions& options) { return input_error([&] { validate(options); }); };
   EXPECT_EQ(error({.max_degree = -2}), "--max-degree: found -2, expected at least 0");
   EXPECT_EQ(error({.degrees_divide = {4, 0}}), "--degrees-divide: found 0, expected at least 1");
   EXPECT_EQ(error({.min_shard_tokens = 0}), "--min-shard-tokens: found 0, expected at least 1");
   EXPECT_EQ(error({.effort = -1}), "--effort: found -1, expected at least 1");
+  EXPECT_EQ(error({.effort = 0}), "--effort: found 0, expected at least 1");
   EXPECT_EQ(error({.pipeline_stages = 0}), "--pipeline-stages: found 0, expected at least 1");
 }
 

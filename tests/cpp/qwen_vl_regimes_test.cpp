@@ -86,7 +86,8 @@ TEST(QwenVlUtils, RefusalsSayWhatToDo) {
             "image: max_pixels: found 3000, expected at least 4096 (min_pixels)");
   // 134 tokens at most over a clip of 768 frames: at 200 to 1 the short side vanishes.
   EXPECT_EQ(test::input_error([&] { sample_clip(rules, 50, 10'000, 10'000, 10.0, {.max_pixels = 131'072}); }),
-            "video: size: found 50 x 10000 pixels, of which qwen-vl-utils leaves 0 x 5120; raise max_pixels");
+            "video: size: found 10000 x 50 pixels (width x height), of which qwen-vl-utils leaves 5120 x 0; raise "
+            "max_pixels");
   EXPECT_EQ(test::input_error([&] { sample_clip(rules, 64, 64, 1, 30.0); }),
             "video: frames: found 0 sampled of 1, expected at least 2");
 }

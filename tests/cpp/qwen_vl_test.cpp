@@ -137,7 +137,7 @@ TEST(Qwen3Vl, BadSizes) {
   EXPECT_EQ(image(0, 5), "image: height: found 0, expected 1 to 1048576 pixels");
   EXPECT_EQ(image(5, -5), "image: width: found -5, expected 1 to 1048576 pixels");
   EXPECT_EQ(image(std::int64_t{1} << 40, 5).rfind("image: height: found", 0), 0U);
-  EXPECT_EQ(image(201, 1).rfind("image: size: found 201 x 1 pixels", 0), 0U);
+  EXPECT_EQ(image(201, 1).rfind("image: size: found 1 x 201 pixels (width x height)", 0), 0U);
   EXPECT_NO_THROW(image_grid(rules, 200, 1));
   EXPECT_EQ(test::input_error([&] { image_grid(rules, 5, 5, 0); }).rfind("image: max_pixels: found 0", 0), 0U);
 }

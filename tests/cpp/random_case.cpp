@@ -172,7 +172,7 @@ class CaseMaker {
     const int ranks = made.cluster.ranks();
     PlanOptions chosen;
     const std::int64_t efforts[] = {kEffortFast, 1, 10, kEffortFast, 200};
-    chosen.effort = chance(2) ? 0 : efforts[whole(0, 4)];
+    chosen.effort = chance(2) ? kEffortDefault : efforts[whole(0, 4)];
     if (chance(40)) chosen.min_shard_tokens = 1;
     if (chance(50)) return chosen;
     const int rate = whole(5, 50);

@@ -54,6 +54,11 @@ TEST(Tokens, NamesOfFamilies) {
   EXPECT_EQ(parse_family("qwen2-vl", "--model"), Family::qwen2_vl);
   EXPECT_EQ(parse_family("Qwen2.5-VL-7B-Instruct", "--model"), Family::qwen2_5_vl);
   EXPECT_EQ(parse_family("qwen3-vl-8b", "--model"), Family::qwen3_vl);
+  EXPECT_EQ(parse_family("Qwen/Qwen3-VL-8B-Instruct", "--model"), Family::qwen3_vl);
+  EXPECT_EQ(parse_family("OpenGVLab/InternVL3-8B-hf", "--model"), Family::internvl);
+  for (const char* path : {"/models/qwen3-vl-8b", "./qwen3-vl-8b", "a/b/qwen3-vl-8b"}) {
+    EXPECT_THROW(parse_family(path, "--model"), InputError) << path;
+  }
   EXPECT_EQ(parse_family("InternVL3-8B", "--model"), Family::internvl);
   EXPECT_EQ(parse_family("internvl2.5-4b", "--model"), Family::internvl);
   EXPECT_EQ(test::input_error([] {

@@ -53,7 +53,7 @@ void options(std::string_view text) {
     set(options, text.substr(0, end));
     text.remove_prefix(std::min(end + 1, text.size()));
   }
-  if (options.effort == 0 || options.effort > 2) options.effort = 2;
+  if (options.effort > 2) options.effort = 2;
   const Cluster cluster{2, 2, 100, {1e9, 1e-5, 7}, {1e8, 1e-4, 1}, {}};
   const Batch batch{.sequences = {{0, 1, 0}, {1, 90, 0}, {2, 350, 0}}};
   CostModel cost;

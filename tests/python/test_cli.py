@@ -21,8 +21,26 @@ def test_plan_prints_a_summary_in_text(files: dict[str, Path]) -> None:
     assert result.code == 0
     assert result.err == ""
     assert result.out.startswith("free: ")
-    for word in ("groups ", "makespan ", "bound ", "gap ", "idle ", "×"):
+    for word in ("groups ", "makespan ", "bound ", "gap ", "idle ", "peers ", "×"):
         assert word in result.out
+
+
+def test_plan_says_how_many_peers_a_rank_has(files: dict[str, Path], tmp_path: Path) -> None:
+    words = [*inputs(files), "--max-tokens-per-rank", "900", "--max-peers", "4"]
+    summary = dhp("plan", *words, "-o", tmp_path / "plan.json", "--output-format", "json").json()
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    met: dict[int, set[int]] = {rank: set() for rank in range(6)}
+    for task in plan["tasks"]:
+        for rank in task["ranks"]:
+            met[rank] |= set(task["ranks"]) - {rank}
+    most = max(map(len, met.values()))
+    assert most > 0
+    assert summary["most_peers"] == plan["most_peers"] == most
+    assert f"peers     {most} at most share tasks with one rank\n" in dhp("plan", *words).out
+    assert dhp("check", *inputs(files), tmp_path / "plan.json").code == 0
+    (tmp_path / "plan.json").write_text(json.dumps(plan | {"most_peers": most + 1}))
+    wrong = dhp("check", *inputs(files), tmp_path / "plan.json")
+    assert (wrong.code, wrong.out) == (1, f"violation: most_peers is {most + 1}, expected {most}\n")
 
 
 @pytest.mark.parametrize("schedule", ["free", "lockstep", "paper", "static", "static:1", "static:2", "static:6"])
@@ -94,7 +112,7 @@ def test_every_option_of_the_planner_is_a_flag(files: dict[str, Path]) -> None:
         *("--within-node", "--placement", "consecutive", "--exchanges", "ring,direct", "--effort", "fast"),
         *("--pipeline-stages", "1", "--min-shard-tokens", "64", "--no-idle-ranks"),
     ]
-    result = dhp("plan", *inputs(files), *words, "--schedule", "static:2")
+    result = dhp("plan", *inputs(files), *words, "--schedule", "lockstep")
     assert result.code in (0, 1), result.err
     shown = dhp("plan", "--help").out
     assert all(word in shown for word in words if word.startswith("--"))
@@ -110,6 +128,9 @@ def test_every_option_of_the_planner_is_a_flag(files: dict[str, Path]) -> None:
         (["--degrees-divide", "8,x"], '--degrees-divide: found "8,x", expected a whole number'),
         (["--placement", "near"], '--placement: found "near", expected any or consecutive'),
         (["--effort", "most"], '--effort: found "most", expected default, fast or a whole number'),
+        (["--effort", "0"], "--effort: found 0, expected at least 1"),
+        (["--pipeline-stages", "4"], "--pipeline-stages: is not used by free: leave it out, or take a schedule that "),
+        (["--schedule", "static:2", "--effort", "fast"], "--effort: is not used by static: leave it out, or take a "),
         (["--exchanges", "all_to_all"], "--exchanges: found all_to_all, which ulysses uses without being told"),
     ],
 )
@@ -253,6 +274,29 @@ def test_check_accepts_what_plan_makes(files: dict[str, Path]) -> None:
     }
 
 
+def test_check_names_the_options_that_a_plan_breaks(files: dict[str, Path]) -> None:
+    assert dhp("plan", *inputs(files), "--max-tokens-per-rank", "900", "-o", files["plan"]).code == 0
+    plan = json.loads(files["plan"].read_text())
+    wide = [task["id"] for task in plan["tasks"] if len(task["ranks"]) > 1]
+    assert wide
+    broken = dhp("check", *inputs(files), files["plan"], "--max-degree", "1")
+    assert broken.code == 1
+    assert [line.split()[1] for line in broken.out.splitlines()] == [f"tasks[{task}]" for task in wide]
+    assert broken.out.count("more than the 1 of max_degree") == len(wide)
+    assert dhp("check", *inputs(files), files["plan"], "--max-degree", "6", "--max-peers", "5").code == 0
+    # Shards are looked at where that is asked for alone: plans are made with other numbers, too.
+    made = ["--min-shard-tokens", "1", "--degrees-divide", "6"]
+    files["batch"].write_text(json.dumps({"format": "dhp.batch/1", "sequences": [{"id": 0, "tokens": 120}]}))
+    plan = {"format": "dhp.plan/1", "schedule": "free", "ranks": 6, "tasks": [{"id": 0, "sequences": [0]}]}
+    plan["tasks"][0]["ranks"] = [0, 1]
+    files["plan"].write_text(json.dumps(plan))
+    assert dhp("check", *inputs(files), files["plan"], *made).code == 0
+    assert dhp("check", *inputs(files), files["plan"]).code == 0
+    short = dhp("check", *inputs(files), files["plan"], "--min-shard-tokens", "64")
+    assert "below min_shard_tokens 64" in short.out
+    assert dhp("check", *inputs(files), files["plan"], "--effort", "fast").code == 2
+
+
 def test_check_names_every_violation(files: dict[str, Path]) -> None:
     plan = json.loads(files["plan"].read_text())
     lost = plan["tasks"][0]["sequences"].pop()
@@ -309,6 +353,40 @@ def test_explain(files: dict[str, Path]) -> None:
     changes = {change["what"]: change for change in answer["what_if"]["changes"]}
     assert {"one rank more", "10 % more memory a rank", "twice the bandwidth"} <= changes.keys()
     assert changes["one rank more"]["from_s"] == answer["makespan_s"]
+
+
+def test_explain_names_the_options_that_a_plan_breaks(files: dict[str, Path]) -> None:
+    assert dhp("plan", *inputs(files), "--max-tokens-per-rank", "900", "-o", files["plan"]).code == 0
+    plan = json.loads(files["plan"].read_text())
+    wide = sum(len(task["ranks"]) > 1 for task in plan["tasks"])
+    # One rank holds no 3,800 tokens under this cap, so that planning again has no answer.
+    words = ["--max-degree", "1", "--max-tokens-per-rank", "3000"]
+    text = dhp("explain", *inputs(files), files["plan"], *words)
+    assert text.code == 0, text.err
+    assert "\nbreaks    tasks[0] has " in text.out
+    reason = "sequence 11 has 3800 tokens; 1 rank offers 3000 under the cap on tokens a rank"
+    assert f"planned again by free, which as it is gives no answer: {reason})" in text.out
+    assert "0.000 s" not in text.out[text.out.index("what one change") :]
+    answer = dhp("explain", *inputs(files), files["plan"], *words, "--output-format", "json").json()
+    degrees = [one for one in answer["broken_options"] if "max_degree" in one]
+    assert len(degrees) == wide
+    assert (answer["what_if"]["from_s"], answer["what_if"]["no_answer"]) == (None, reason)
+    kept = dhp("explain", *inputs(files), files["plan"], "--output-format", "json").json()
+    assert kept["broken_options"] == []
+    assert kept["what_if"]["no_answer"] is None
+
+
+def test_explain_gives_reasons_by_the_options(files: dict[str, Path]) -> None:
+    words = [*inputs(files), "--max-tokens-per-rank", "700"]
+    assert dhp("plan", *words, "-o", files["plan"]).code == 0
+    reasons = dhp("explain", *words, files["plan"], "--output-format", "json").json()["tasks"]
+    plan = json.loads(files["plan"].read_text())
+    forced = 0
+    for task, reason in zip(plan["tasks"], reasons, strict=True):
+        if len(task["ranks"]) > 1 and reason["tokens"] > 700 * (len(task["ranks"]) - 1):
+            assert reason["degree_reason"].startswith(f"tokens: {len(task['ranks'])} ranks are the fewest that hold it")
+            forced += 1
+    assert forced > 0
 
 
 def test_explain_in_a_pipe_has_no_colours_and_a_hundred_columns(files: dict[str, Path]) -> None:
@@ -415,3 +493,44 @@ def test_compare_refuses_bad_options(files: dict[str, Path], words: list[str], m
     result = dhp("compare", *inputs(files), *words)
     assert (result.code, result.out) == (2, "")
     assert result.err.startswith(f"dhp: error: {message}")
+
+
+# --- notes: what is not counted
+
+
+def test_notes_of_frames_that_are_not_known(files: dict[str, Path]) -> None:
+    files["cost"].write_text(json.dumps(GOOD_COST | {"patch_pair_s": 1e-12}))
+    commands = [
+        ["plan"],
+        ["compare", "--schedules", "free"],
+        ["explain", files["plan"]],
+        ["simulate", "--plan", files["plan"]],
+    ]
+    sequences = [sequence | {"patches": 400} for sequence in GOOD_BATCH["sequences"]]
+    framed = [sequence | {"frame_patches": 400} for sequence in sequences]
+    for batch, noted in ((sequences, True), (framed, False), (GOOD_BATCH["sequences"], False)):
+        files["batch"].write_text(json.dumps({"format": "dhp.batch/1", "sequences": batch}))
+        assert dhp("plan", *inputs(files), "-o", files["plan"]).code == 0
+        for command, *more in commands:
+            result = dhp(command, *inputs(files), *more)
+            assert result.code == 0, result.err
+            assert result.err == (
+                f"dhp: note: {files['batch']} has patches and no frame_patches: attention of the vision tower is not "
+                "counted; dhp dataset writes them, in CSV they are the column frame_patches\n"
+                if noted
+                else ""
+            )
+
+
+@pytest.mark.parametrize("name", ["node_bandwidth_bytes_per_s", "switch_bandwidth_bytes_per_s"])
+def test_notes_of_links_that_planners_do_not_see(files: dict[str, Path], name: str) -> None:
+    files["cluster"].write_text(json.dumps(GOOD_CLUSTER | {"nodes": 2, "ranks_per_node": 3, name: 1e10}))
+    note = f"dhp: note: {files['cluster']}: planners do not see {name}; --max-peers keeps groups on few nodes, "
+    for command in (["plan"], ["compare", "--schedules", "free"]):
+        result = dhp(*command, *inputs(files))
+        assert result.code == 0
+        assert result.err.startswith(note)
+        assert result.err.count("\n") == 1
+        assert dhp(*command, *inputs(files), "--max-peers", "2").err == ""
+    files["cluster"].write_text(json.dumps(GOOD_CLUSTER | {name: 1e10}))
+    assert dhp("plan", *inputs(files)).err == ""

@@ -96,6 +96,9 @@ def test_cluster_presets(files: dict[str, Path]) -> None:
     file = dhp("plan", *words, "--cluster", CASES / "cluster_910b_8x8.json")
     assert preset.json()["hash"] == file.json()["hash"]
     assert dhp("plan", *words, "--cluster", "h100-2x4").json()["ranks"] == 8
+    local = dhp("plan", "--batch", files["batch"], "--cost", files["cost"], "--cluster", "local-cpu-1x4")
+    assert local.code == 1, "a plan, or why there is none"
+    assert "a rank has 4.0 GiB" in local.out
     unknown = dhp("plan", *words, "--cluster", "h100")
     assert unknown.code == 2
     assert unknown.err.startswith("dhp: error: h100: is neither a file nor a preset; presets: a100-8x8, ")

@@ -32,6 +32,14 @@ def test_tokens_of_media() -> None:
     assert "total" in text
 
 
+def test_models_are_named_as_on_the_hub() -> None:
+    words = ["--image", "1280x720", "--output-format", "json"]
+    for hub, ours in (("Qwen/Qwen3-VL-8B-Instruct", "qwen3-vl"), ("OpenGVLab/InternVL3-8B-hf", "internvl")):
+        assert dhp("tokens", "--model", hub, *words).json() == dhp("tokens", "--model", ours, *words).json()
+    missing = dhp("tokens", "--model", "/nowhere/Qwen3-VL-8B-Instruct", *words)
+    assert (missing.code, missing.out) == (2, "")
+
+
 def test_tokens_by_a_checkpoint_folder(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
     (tmp_path / "preprocessor_config.json").write_text('{"patch_size": 14, "min_pixels": 3136, "max_pixels": 200704}')
@@ -46,6 +54,7 @@ def test_tokens_by_a_checkpoint_folder(tmp_path: Path) -> None:
         ((), "expected --image 1280x720 or --video"),
         (("--image", "12x"), '--image: found "12x", expected WIDTHxHEIGHT'),
         (("--image", "0x5"), "--image: 0x5: image: width: found 0"),
+        (("--image", "10000x1"), "--image: 10000x1: image: size: found 10000 x 1 pixels (width x height), expected"),
         (("--video", "320x240"), '--video: found "320x240", expected WIDTHxHEIGHTxLENGTH[@FPS]'),
         (("--video", "320x240x30@30"), "expected WIDTHxHEIGHTxLENGTH[@FPS]"),
         (("--video", "320x240x30s@0"), "fps of the file: found 0, expected a number above 0"),

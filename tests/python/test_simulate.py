@@ -260,6 +260,46 @@ def test_sweeping_plans_and_simulates_everything(tmp_path: Path) -> None:
     assert len(lines) == 8
 
 
+def test_a_sweep_writes_results_for_a_report(tmp_path: Path) -> None:
+    words = write_inputs(tmp_path, batch=BATCH, cluster=CLUSTER, cost=COST)
+    other = tmp_path / "even.json"
+    other.write_text(json.dumps(GOOD_BATCH))
+    words += ["--batch", other, "--sweep", "--schedules", "free,static:3,static:5", "--steps", "2"]
+    folder = tmp_path / "new" / "results"
+    runs = dhp("simulate", *words, "--result", folder, "--output-format", "json").json()["runs"]
+    planned = [run for run in runs if "reason" not in run]
+    names = [f"{run['schedule'].replace(':', '-')}_{run['batch']}_cluster_cost.json" for run in planned]
+    assert {path.name for path in folder.iterdir()} == set(names)
+    assert {"free_batch_cluster_cost.json", "free_even_cluster_cost.json", "static-3_even_cluster_cost.json"} <= set(
+        names
+    )
+    assert len(planned) < len(runs), "static:5 has no plan for nine ranks"
+    for name, run in zip(names, planned, strict=True):
+        result = json.loads((folder / name).read_text())
+        assert result["name"] == f"{run['schedule']}, {run['batch']}, cluster, cost"
+        assert result["schedule"] == run["schedule"]
+        seconds = [step["seconds"] for step in result["steps"]]
+        assert sum(seconds) / 2 == pytest.approx(run["mean_s"], rel=1e-12)
+        assert all(step["planning_s"] == run["planning_s"] for step in result["steps"])
+    summaries = summarize([read_result(str(folder / name)) for name in names])
+    assert [summary.step_s for summary in summaries] == pytest.approx([run["mean_s"] for run in planned])
+
+
+@pytest.mark.parametrize(
+    ("result", "schedules", "message"),
+    [
+        ("result.json", "free", "with --sweep it is a folder, with a file a run in it"),
+        ("results", "free,free", "free_batch_cluster_cost.json: two runs would write it; name each schedule once"),
+        ("batch.json/results", "free", "cannot be made"),
+    ],
+)
+def test_where_a_sweep_cannot_write_results(tmp_path: Path, result: str, schedules: str, message: str) -> None:
+    words = write_inputs(tmp_path, batch=BATCH, cluster=CLUSTER, cost=COST)
+    said = dhp("simulate", *words, "--sweep", "--schedules", schedules, "--result", tmp_path / result)
+    assert (said.code, said.out) == (2, "")
+    assert message in said.err
+
+
 def test_a_sweep_says_why_there_is_no_plan(tmp_path: Path) -> None:
     words = write_inputs(tmp_path, batch=BATCH, cluster=CLUSTER, cost=COST)
     result = dhp("simulate", *words, "--sweep", "--schedules", "free,static:5")
