@@ -47,6 +47,33 @@ TEST(PlanFree, OptimalOnOneSequenceMoreOrFewerThanRanks) {
   }
 }
 
+/// The same with five and six ranks. The search misses two rounds of groups of two and three ranks where four ranks of
+/// five take one sequence each, and groups that share two sequences. What it reaches is a regression guard.
+TEST(PlanFree, NearOptimumOnOneSequenceMoreOrFewerThanFiveOrSixRanks) {
+  const CostModel cost = qwen();
+  for (const int more : {1, -1}) {
+    int cases = 0;
+    int optimal = 0;
+    double worst = 1.0;
+    for (const auto& [nodes, per_node] : {std::pair{1, 5}, {5, 1}, {1, 6}, {2, 3}, {3, 2}, {6, 1}}) {
+      const Cluster cluster = ascend(nodes, per_node);
+      for (const std::int64_t tokens : {1000, 4000, 8000}) {
+        SCOPED_TRACE(testing::Message() << nodes << " x " << per_node << " ranks, " << tokens << " tokens, " << more);
+        const Batch batch = equal_sequences(cluster.ranks() + more, tokens);
+        const Plan plan = plan_of(plan_batch(batch, cluster, cost, {.schedule = "free"}));
+        const double ratio = makespan(plan) / test::ExhaustiveSearch(batch, cluster, cost).makespan_s();
+        EXPECT_GE(ratio, 1.0 - 1e-9);
+        ++cases;
+        optimal += ratio <= 1.0 + 1e-9 ? 1 : 0;
+        worst = std::max(worst, ratio);
+      }
+    }
+    std::cout << more << " more than ranks: optimal in " << optimal << " of " << cases << ", worst " << worst << '\n';
+    EXPECT_GE(optimal, more > 0 ? 17 : 16);
+    EXPECT_LE(worst, more > 0 ? 1.0035 : 1.06);
+  }
+}
+
 /// How far from the optimum on random small batches; the mean is a regression guard with room, the floor is exact.
 TEST(PlanFree, NearOptimumOnRandomSmallBatches) {
   constexpr std::uint64_t kSeed = 4;
