@@ -1,6 +1,6 @@
 """FlexSP as a peer: a mixed-integer program a micro-batch, instead of a planner that runs in milliseconds.
 
-    python bench/flexsp.py --dhp build/release/dhp                      # a few shared cases, beside the other planners
+    python bench/flexsp.py                        # the shared cases at 8,192 tokens a rank, beside dhp's planners
     python bench/flexsp.py --batch B.json --cluster C.json --cost K.json -o plan.json
 
 After FlexSP (Wang et al., ASPLOS 2025; Hetu-Galvatron, branch flexsp), from its rules: the batch, longest first, is cut
@@ -10,23 +10,22 @@ four above it are tried. The lengths of a micro-batch fall into 16 buckets whose
 power-of-two degrees and how many sequences of each bucket every group gets, so that the slowest group is quickest.
 Lockstep, as for ZeRO-3. Groups stand on consecutive, aligned ranks.
 
-Ours: time is docs/design.md's task time, which for all_to_all (FlexSP's exchange) is linear in the counts, as the
-program needs; for ring, what is hidden is charged sequence by sequence. HiGHS solves it, where FlexSP has SCIP, under
-the same 5 seconds; as there, the best plan with one degree for all is what it may not fall behind. FlexSP leaves out
-degree 1 (`--least-degree 2`) and uses all ranks; here some may idle. `dhp explain` gives the makespan of every plan.
-"of the bound" divides by the bound of docs/bounds.md, which holds for ring, direct and hierarchical. Needs highspy.
+Ours: time is dhp's task time. The program needs it linear in the counts. For all_to_all (FlexSP's exchange) it is, but
+for the largest frame of a batch that tells of frames; that, and what ring hides, is charged sequence by sequence, which
+is never too little. HiGHS solves it, where FlexSP has SCIP, under the same 5 seconds, here of CPU time; as there, the
+best plan with one degree for all is what it may not fall behind. FlexSP leaves out degree 1 (`--least-degree 2`) and
+uses all ranks; here some may idle. Ratios are over the simple bound of docs/design.md, which does not hold for
+all_to_all.
 """
 
 from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import json
 import math
+import multiprocessing
 import os
-import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,16 +34,23 @@ from typing import Any
 import highspy
 import numpy as np
 
+from dhp import _core as core
+from dhp._core import Sequence
+
 CASES = Path(__file__).parent.parent / "data" / "cases"
+DATA = ["openvid", "internvid", "lognormal", "burst", "uniform", "msrvtt"]
+EXCHANGES = ["all_to_all", "ring"]
 BUCKETS = 16
-PLANNERS = ["paper", "static", "balanced-static", "ulysses", "megatron-hybrid", "megatron-dynamic"]
 
 
 @dataclass
-class Sequence:
-    id: int
-    tokens: int
-    patches: int
+class Limits:
+    """What a run may try."""
+
+    time_limit_s: float = 5.0  # of one program
+    counts: int = 5  # numbers of micro-batches
+    least_degree: int = 1
+    jobs: int = 1
 
 
 @dataclass
@@ -53,67 +59,45 @@ class Group:
     sequences: list[Sequence]
 
 
-@dataclass
 class Model:
-    """Costs and memory as the program sees them: linear in what a group holds."""
+    """Costs and memory as the program sees them: a fixed part of every group, and a part of every sequence in it."""
 
-    cluster: dict[str, Any]
-    cost: dict[str, Any]
-    exchange: str
-
-    @property
-    def ranks(self) -> int:
-        return self.cluster["nodes"] * self.cluster["ranks_per_node"]
-
-    @property
-    def budget_bytes(self) -> float:
-        return self.cluster["memory_bytes"] - self.cost["state_bytes"]
+    def __init__(self, cluster: core.Cluster, cost: core.CostModel, exchange: str) -> None:
+        self.cluster, self.cost, self.exchange = cluster, cost, getattr(core.Exchange, exchange)
+        self.ranks = cluster.ranks()
+        self.budget_bytes = core.activation_budget_bytes(cost, cluster)
+        # Without what a task has once, the time of one sequence is its part: copies, with fixed terms of zero.
+        self.part_cost = core.parse_cost_model(core.to_json(cost), "cost")
+        self.part_cost.task_s = 0.0
+        for name in ("forward", "backward"):
+            each = getattr(self.part_cost, name)
+            each.step_s = 0.0
+            setattr(self.part_cost, name, each)
+        self.part_cluster = core.parse_cluster(core.to_json(cluster), "cluster")
+        for name in ("intra_node", "inter_node"):
+            link = getattr(self.part_cluster, name)
+            link.latency_s = 0.0
+            setattr(self.part_cluster, name, link)
 
     def degrees(self, least: int) -> list[int]:
         powers = [2**k for k in range(self.ranks.bit_length()) if least <= 2**k <= self.ranks]
-        heads = self.cost.get("query_heads", 0)
-        return [d for d in powers if self.exchange == "ring" or heads % d == 0]
+        heads = self.cost.query_heads
+        return [d for d in powers if self.exchange == core.Exchange.ring or heads % d == 0]
 
     def bytes_of(self, one: Sequence) -> float:
-        return one.tokens * self.cost["token_bytes"] + one.patches * self.cost.get("patch_bytes", 0)
-
-    def link(self, degree: int) -> tuple[float, float]:
-        """Seconds a byte and latency of the slowest link of an aligned group."""
-        inside, between = self.cluster["intra_node"], self.cluster["inter_node"]
-        if degree <= self.cluster["ranks_per_node"]:
-            lanes = max(1, min(inside.get("links", 1), degree - 1)) if self.exchange == "all_to_all" else 1
-            return 1 / (inside["bandwidth_bytes_per_s"] * lanes), inside["latency_s"]
-        bandwidth = between["bandwidth_bytes_per_s"]
-        if self.exchange == "ring":
-            bandwidth = min(bandwidth, inside["bandwidth_bytes_per_s"])
-        return 1 / bandwidth, max(inside["latency_s"], between["latency_s"])
+        return core.task_memory_bytes(self.cost, [one], 1)
 
     def fixed_s(self, degree: int) -> float:
-        seconds = self.cost["task_s"]
-        latency = self.cost["layers"] * self.link(degree)[1] if degree > 1 else 0.0
-        for each in (self.cost["forward"], self.cost["backward"]):
-            if self.exchange == "all_to_all":
-                seconds += each["step_s"] + 4 * latency
-            else:
-                seconds += degree * each["step_s"] + (degree - 1) * max(0.0, latency - each["step_s"])
-        return seconds
+        return core.task_seconds(self.cost, self.cluster, [], list(range(degree)), self.exchange)
 
     def sequence_s(self, one: Sequence, degree: int) -> float:
-        seconds = one.patches * self.cost.get("patch_s", 0) / degree
-        for each in (self.cost["forward"], self.cost["backward"]):
-            attention = each["pair_s"] * one.tokens**2 / (2 * degree)
-            step = each.get("sequence_step_s", 0)
-            seconds += each["token_s"] * one.tokens / degree + attention
-            shard = one.tokens / degree * self.link(degree)[0] if degree > 1 else 0.0
-            if self.exchange == "all_to_all":
-                seconds += step + each["all_to_all_bytes_per_token"] * shard * (degree - 1) / degree
-            else:
-                exposed = each["ring_bytes_per_token"] * shard - attention / degree - step
-                seconds += degree * step + (degree - 1) * max(0.0, exposed)
-        return seconds
+        return core.task_seconds(self.part_cost, self.part_cluster, [one], list(range(degree)), self.exchange)
+
+    def group_s(self, group: Group) -> float:
+        return core.task_seconds(self.cost, self.cluster, group.sequences, list(range(group.degree)), self.exchange)
 
     def slowest_s(self, groups: list[Group]) -> float:
-        return max(self.fixed_s(g.degree) + sum(self.sequence_s(s, g.degree) for s in g.sequences) for g in groups)
+        return max(map(self.group_s, groups))
 
 
 def cut(sequences: list[Sequence], count: int) -> list[list[Sequence]]:
@@ -206,15 +190,15 @@ class Program:
         self.highs.setOptionValue("output_flag", False)
         self.slowest = self.highs.addVariable(0, highspy.kHighsInf, 1.0)
         self.used = [self.highs.addBinary() for _ in self.groups]
-        upper = [Sequence(0, max(s.tokens for s in run), max(s.patches for s in run)) for run in runs]
         heaviest = [max(model.bytes_of(s) for s in run) for run in runs]
+        seconds = {degree: [self.most_s(run, degree) for run in runs] for degree in degrees}
         self.gets: list[list[Any]] = []
         for p, degree in enumerate(self.groups):
             budget = degree * model.budget_bytes
             most = [len(run) if heaviest[q] <= budget else 0 for q, run in enumerate(runs)]
             gets = [self.highs.addIntegral(0, count) for count in most]
             self.gets.append(gets)
-            times = zip(gets, [model.sequence_s(one, degree) for one in upper], strict=True)
+            times = zip(gets, seconds[degree], strict=True)
             shares = zip(gets, [each / budget for each in heaviest], strict=True)
             self.row([(self.slowest, -1), (self.used[p], model.fixed_s(degree)), *times], most=0)
             self.row([(self.used[p], -1), *shares], most=0)
@@ -223,6 +207,11 @@ class Program:
         for q, run in enumerate(runs):
             self.row([(gets[q], 1) for gets in self.gets], least=len(run), most=len(run))
         self.row(list(zip(self.used, self.groups, strict=True)), most=model.ranks)
+
+    def most_s(self, run: list[Sequence], degree: int) -> float:
+        """A bucket's upper end: its most tokens with its most patches."""
+        end = Sequence(0, *(max(getattr(s, of) for s in run) for of in ("tokens", "patches", "frame_patches")))
+        return self.model.sequence_s(end, degree)
 
     def row(self, terms: list[tuple[Any, float]], least: float = -math.inf, most: float = math.inf) -> None:
         columns = np.array([variable.index for variable, _ in terms], dtype=np.int32)
@@ -245,7 +234,10 @@ class Program:
         self.highs.setSolution(solution)
 
     def solve(self, limit_s: float) -> list[Group] | None:
-        self.highs.setOptionValue("time_limit", limit_s)
+        """What is found in so many seconds of CPU time: other processes do not count."""
+        end_s = time.process_time() + limit_s
+        for callback in (self.highs.cbSimplexInterrupt, self.highs.cbMipInterrupt):
+            callback.subscribe(lambda event: event.interrupt() if time.process_time() > end_s else None)
         self.highs.setOptionValue("threads", 1)
         self.highs.run()
         if self.highs.getInfo().primal_solution_status != highspy.kSolutionStatusFeasible:
@@ -261,112 +253,149 @@ class Program:
                 result.append(Group(degree, got))
         return result
 
+    def is_optimal(self) -> bool:
+        """Solved before its time was up, to HiGHS's relative gap of 1e-4."""
+        return bool(self.highs.getModelStatus() == highspy.HighsModelStatus.kOptimal)
 
-def solve(model: Model, sequences: list[Sequence], degrees: list[int], limit_s: float) -> list[Group] | None:
-    """Groups of one micro-batch; nothing if no plan was found."""
+
+def solve(model: Model, sequences: list[Sequence], limits: Limits) -> tuple[list[Group] | None, bool]:
+    """Groups of one micro-batch, nothing if no plan was found; whether the program was solved to its optimum."""
+    degrees = model.degrees(limits.least_degree)
     capacity = model.ranks * model.budget_bytes / max(model.bytes_of(s) / s.tokens for s in sequences)
     program = Program(model, enough_buckets(sequences, capacity), degrees)
     one_degree = solve_one_degree(model, sequences, degrees)
     if one_degree:
         program.begin_with(one_degree)
-    found = [one_degree, program.solve(limit_s)]
-    return min((g for g in found if g), key=model.slowest_s, default=None)
+    found = [one_degree, program.solve(limits.time_limit_s)]
+    return min((g for g in found if g), key=model.slowest_s, default=None), program.is_optimal()
 
 
-def to_plan(model: Model, micro_batches: list[list[Group]]) -> dict[str, Any]:
+def to_plan(model: Model, micro_batches: list[list[Group]]) -> core.Plan:
     """Widest groups first, so that all are aligned."""
-    tasks: list[dict[str, Any]] = []
+    tasks: list[core.Task] = []
     for number, groups in enumerate(micro_batches):
         first = 0
         for group in sorted(groups, key=lambda g: -g.degree):
-            task = {"id": len(tasks), "ranks": list(range(first, first + group.degree)), "micro_batch": number}
-            task["sequences"] = [s.id for s in group.sequences]
-            task["exchange"] = model.exchange if group.degree > 1 else "ring"
-            tasks.append(task)
+            ranks = list(range(first, first + group.degree))
+            exchange = model.exchange if group.degree > 1 else core.Exchange.ring
+            tasks.append(core.Task(len(tasks), ranks, [s.id for s in group.sequences], number, exchange))
             first += group.degree
-    return {"format": "dhp.plan/1", "schedule": "lockstep", "ranks": model.ranks, "planner": "flexsp", "tasks": tasks}
+    return core.Plan(core.Schedule.lockstep, model.ranks, tasks, "flexsp")
 
 
-def silence() -> None:
+# What the processes of a pool inherit: objects of the core cannot be sent to them.
+inherited: dict[str, Any] = {}
+
+
+def begin_worker() -> None:
     """HiGHS greets whatever its options say."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def plan(model: Model, batch: list[Sequence], args: argparse.Namespace) -> dict[str, Any] | None:
-    degrees = model.degrees(args.least_degree)
-    least = math.ceil(sum(model.bytes_of(s) for s in batch) / (model.ranks * model.budget_bytes))
-    cuts = {len(parts): parts for parts in (cut(batch, least + more) for more in range(args.counts))}
-    with concurrent.futures.ProcessPoolExecutor(args.jobs, initializer=silence) as pool:
-        waiting = {
-            count: [pool.submit(solve, model, part, degrees, args.time_limit) for part in parts]
-            for count, parts in cuts.items()
-        }
-        solved = {count: [one.result() for one in parts] for count, parts in waiting.items()}
-    whole = [[part for part in parts if part] for parts in solved.values() if all(parts)]
-    if not whole:
-        return None
-    return to_plan(model, min(whole, key=lambda parts: sum(model.slowest_s(groups) for groups in parts)))
+def solve_inherited(ids: list[int]) -> tuple[list[tuple[int, list[int]]] | None, bool]:
+    groups, optimal = solve(inherited["model"], [inherited["by_id"][one] for one in ids], inherited["limits"])
+    return groups and [(group.degree, [s.id for s in group.sequences]) for group in groups], optimal
 
 
-def read(file: Path) -> Any:
-    return json.loads(file.read_text())
+@dataclass
+class Answer:
+    plan: core.Plan | None  # None: none was found
+    programs: int
+    optimal: int  # of them
+    seconds: float
 
 
-def answer(dhp: str, command: str, files: list[str], *more: str) -> dict[str, Any]:
-    run = subprocess.run([dhp, command, *files, *more, "--output-format", "json"], capture_output=True, text=True)
-    if run.returncode == 2:
-        sys.exit(run.stderr)
-    return json.loads(run.stdout)
-
-
-def compare(batch_file: Path, cluster_file: Path, cost_file: Path, args: argparse.Namespace) -> None:
-    files = ["--batch", str(batch_file), "--cluster", str(cluster_file), "--cost", str(cost_file)]
-    model = Model(read(cluster_file), read(cost_file), args.exchange)
-    if any(speed != 1 for speed in model.cluster.get("rank_speed", [])):
-        sys.exit("FlexSP knows no ranks of unequal speed")
-    batch = [Sequence(s["id"], s["tokens"], s.get("patches", 0)) for s in read(batch_file)["sequences"]]
-    print(f"\n{batch_file.name}, {cluster_file.name}, {cost_file.name}")
-    bound_s = 0.0
-    for name in PLANNERS:
-        made = answer(args.dhp, "plan", files, "--schedule", name, "-o", os.devnull)
-        if "makespan_s" not in made:
-            print(f"  {name:<18} infeasible")
-            continue
-        bound_s = bound_s or made["lower_bound_s"]  # the first planner's: ulysses has none
-        print(f"  {name:<18} {made['makespan_s']:9.3f} s  {made['makespan_s'] / bound_s:6.3f} of the bound")
+def plan_flexsp(model: Model, batch: core.Batch, limits: Limits) -> Answer:
     start = time.monotonic()
-    made_plan = plan(model, batch, args)
-    took_s = time.monotonic() - start
-    if made_plan is None:
-        print(f"  flexsp             found none in {took_s:.0f} s")
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        file = args.output or Path(folder) / "plan.json"
-        file.write_text(json.dumps(made_plan))
-        subprocess.run([args.dhp, "check", *files, str(file)], check=True, stdout=subprocess.DEVNULL)
-        makespan_s = answer(args.dhp, "explain", files, str(file))["makespan_s"]
-    ratio = f"{makespan_s / bound_s:6.3f} of the bound" if bound_s else ""
-    print(f"  flexsp             {makespan_s:9.3f} s  {ratio}, {args.exchange}, planned in {took_s:.0f} s", flush=True)
+    by_id = {s.id: s for s in batch.sequences}
+    inherited.update(model=model, by_id=by_id, limits=limits)
+    least = math.ceil(sum(map(model.bytes_of, batch.sequences)) / (model.ranks * model.budget_bytes))
+    tried = (cut(batch.sequences, least + more) for more in range(limits.counts))
+    cuts = {len(parts): parts for parts in tried}
+    fork = multiprocessing.get_context("fork")
+    with concurrent.futures.ProcessPoolExecutor(limits.jobs, fork, initializer=begin_worker) as pool:
+        waiting = [[pool.submit(solve_inherited, [s.id for s in part]) for part in parts] for parts in cuts.values()]
+        answers = [[each.result() for each in parts] for parts in waiting]
+    flags = [optimal for parts in answers for _, optimal in parts]
+    solved = [
+        [[Group(degree, [by_id[one] for one in ids]) for degree, ids in groups] for groups, _ in parts if groups]
+        for parts in answers
+    ]
+    whole = [parts for parts, all_parts in zip(solved, answers, strict=True) if len(parts) == len(all_parts)]
+    best = min(whole, key=lambda parts: sum(map(model.slowest_s, parts)), default=None)
+    plan = to_plan(model, best) if best else None
+    return Answer(plan, len(flags), sum(flags), time.monotonic() - start)
+
+
+def makespan_s(plan: core.Plan, batch: core.Batch, cluster: core.Cluster, cost: core.CostModel) -> float:
+    wrong = core.check_plan(plan, batch, cluster, cost)
+    if wrong:
+        raise SystemExit(f"flexsp: a plan that is not valid: {'; '.join(wrong)}")
+    return core.replay(plan, core.predict_task_seconds(plan, batch, cluster, cost)).makespan_s
+
+
+def planner_names() -> list[str]:
+    return [info.name for info in core.planners() if ":" not in info.name]
+
+
+def ratios_of_planners(batch: core.Batch, cluster: core.Cluster, cost: core.CostModel, bound_s: float) -> list[float]:
+    """Over the bound; infinite where a planner has no plan."""
+    ratios = []
+    for name in planner_names():
+        plan = core.plan_batch(batch, cluster, cost, schedule=name)
+        ratios.append(math.inf if isinstance(plan, core.Infeasible) else plan.predicted.makespan_s / bound_s)
+    return ratios
+
+
+def cell(ratio: float) -> str:
+    return f"{ratio:.4f}" if math.isfinite(ratio) else "-"
+
+
+def compare(name: str, files: tuple[Path, Path, Path], args: argparse.Namespace, limits: Limits) -> list[str]:
+    """One row of the table."""
+    readers = (core.read_batch, core.read_cluster, core.read_cost_model)
+    batch, cluster, cost = (read(str(file)) for read, file in zip(readers, files, strict=True))
+    if any(speed != 1 for speed in cluster.rank_speed):
+        raise SystemExit(f"{files[1]}: rank_speed other than 1; FlexSP knows no ranks of unequal speed")
+    bound_s = core.simple_lower_bound_s(batch, cluster, cost)
+    row = [name, *map(cell, ratios_of_planners(batch, cluster, cost, bound_s))]
+    optimal = programs = seconds = 0.0
+    for exchange in args.exchange:
+        answer = plan_flexsp(Model(cluster, cost, exchange), batch, limits)
+        row.append(cell(makespan_s(answer.plan, batch, cluster, cost) / bound_s if answer.plan else math.inf))
+        optimal, programs, seconds = optimal + answer.optimal, programs + answer.programs, seconds + answer.seconds
+        if args.output and answer.plan:
+            core.annotate(answer.plan, batch, cluster, cost)
+            args.output.write_text(core.to_json(answer.plan))
+    return [*row, f"{optimal:.0f} of {programs:.0f}", f"{seconds:.0f}"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("batch", "cluster", "cost"):
         parser.add_argument(f"--{name}", type=Path, help="JSON; all three or none")
-    parser.add_argument("-o", "--output", type=Path, help="file for the plan")
-    parser.add_argument("--dhp", default="build/release/dhp")
-    parser.add_argument("--exchange", choices=["all_to_all", "ring"], default="all_to_all")
-    parser.add_argument("--time-limit", type=float, default=5.0, help="seconds a micro-batch")
-    parser.add_argument("--counts", type=int, default=5, help="numbers of micro-batches tried")
-    parser.add_argument("--least-degree", type=int, default=1)
+    parser.add_argument("-o", "--output", type=Path, help="file for FlexSP's plan (of the last exchange and case)")
+    parser.add_argument("--data", nargs="+", choices=DATA, default=DATA, help="of the shared cases")
+    parser.add_argument("--tokens", default="8192", choices=["4096", "8192", "16384"], help="a rank; shared cases")
+    parser.add_argument("--exchange", nargs="+", choices=EXCHANGES, default=EXCHANGES)
+    parser.add_argument("--time-limit", type=float, default=Limits.time_limit_s, help="CPU seconds a program")
+    parser.add_argument("--counts", type=int, default=Limits.counts, help="numbers of micro-batches tried")
+    parser.add_argument("--least-degree", type=int, default=Limits.least_degree)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     args = parser.parse_args()
-    if args.batch:
-        compare(args.batch, args.cluster, args.cost, args)
-        return
-    for data in ("openvid", "lognormal", "burst", "msrvtt"):
-        names = f"batch_{data}_512.json", "cluster_910b_8x8.json", "cost_qwen3-vl-8b_8192.json"
-        compare(*(CASES / name for name in names), args)
+    limits = Limits(args.time_limit, args.counts, args.least_degree, args.jobs)
+    own = (args.batch, args.cluster, args.cost)
+    if any(own) and not all(own):
+        parser.error("--batch, --cluster and --cost: all three or none")
+    cost = f"cost_qwen3-vl-8b_{args.tokens}.json"
+    shared = {
+        data: (CASES / f"batch_{data}_512.json", CASES / "cluster_910b_8x8.json", CASES / cost) for data in args.data
+    }
+    columns = ["data", *planner_names(), *(f"flexsp, {exchange}" for exchange in args.exchange)]
+    columns += ["programs solved to the end", "flexsp's planning, s"]
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
+    for name, files in ({args.batch.stem: own} if args.batch else shared).items():
+        print(f"| {' | '.join(compare(name, files, args, limits))} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 // Time of plan_batch() alone (no parsing, no check, one thread): the shared cases, 64 ranks, batches of 512; and 1,024
-// and 16,384 ranks with eight sequences a rank.
+// and 16,384 ranks with eight sequences a rank. Of five repetitions: mean, median, deviation, least and most.
 //
 //     build/release/bench/planner_bench --benchmark_filter=paper
 
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <exception>
 #include <iostream>
 #include <string>
@@ -14,6 +15,9 @@
 namespace {
 
 using namespace dhp;
+
+constexpr int kRepetitions = 5;
+constexpr double kSeconds = 0.1;  // of a repetition, at least
 
 void plan(benchmark::State& state, const bench::Case& one, const PlanOptions& options) {
   double gap = 0.0;
@@ -28,9 +32,15 @@ void plan(benchmark::State& state, const bench::Case& one, const PlanOptions& op
 void add(const std::string& prefix, const bench::Case& one, const PlanOptions& options) {
   std::string name = prefix + '/' + one.name;
   std::replace(name.begin(), name.end(), ' ', '/');
-  benchmark::RegisterBenchmark(name.c_str(), [one, options](benchmark::State& state) {
-    plan(state, one, options);
-  })->Unit(benchmark::kMillisecond);
+  benchmark::RegisterBenchmark(name.c_str(), [one, options](benchmark::State& state) { plan(state, one, options); })
+      ->Unit(benchmark::kMillisecond)
+      ->MinTime(kSeconds)
+      ->Repetitions(kRepetitions)
+      ->ReportAggregatesOnly()
+      ->ComputeStatistics("least",
+                          [](const std::vector<double>& of) { return *std::min_element(of.begin(), of.end()); })
+      ->ComputeStatistics("most",
+                          [](const std::vector<double>& of) { return *std::max_element(of.begin(), of.end()); });
 }
 
 void add_all() {

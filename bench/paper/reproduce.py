@@ -67,6 +67,10 @@ def seconds_of(step: Cell) -> list[str]:
     return [f"{step[schedule]:.2f}" if schedule in step else "-" for schedule in SCHEDULES]
 
 
+def spread(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+
+
 def groups(degrees: dict[int, int]) -> str:
     return " ".join(f"{degree}×{count}" for degree, count in sorted(degrees.items(), reverse=True))
 
@@ -139,12 +143,16 @@ class Evaluation:
         paper = [cell["paper"] for cell in cells.values() if "paper" in cell]
         ours = [cell["free"] for cell in cells.values()]
         over = [cell["free"] / cell["paper"] for cell in cells.values() if "paper" in cell]
+        balanced = [cell for cell in cells.values() if "balanced-static" in cell]
+        balanced_mean = mean_ratio(cell["balanced-static"] for cell in balanced)
+        ahead = [100 * (cell["free"] / cell["balanced-static"] - 1) for cell in balanced]
         above, of = known.FIGURE_4_ABOVE_1_2
         return (
             f"DHP over the better baseline: most {max(paper):.2f} (paper {known.FIGURE_4_MOST}), mean "
             f"{mean_ratio(paper):.2f}, {sum(p > 1.2 for p in paper)} of {len(paper)} cells above 1.2 "
             f"(paper {above} of {of}). Ours: most {max(ours):.2f}, mean {mean_ratio(ours):.2f}; over DHP "
-            f"{mean_ratio(over):.2f}."
+            f"{mean_ratio(over):.2f}. Balanced static: mean {balanced_mean:.2f}, ours {min(ahead):.1f} to "
+            f"{max(ahead):.1f} % ahead."
         )
 
     def noise(self) -> str:
@@ -212,13 +220,11 @@ class Evaluation:
             batch = self.dhp.batch("openvid", model, count, 1)
             cost = self.dhp.cost(model, DEVICE, ranks, "full")
             runs = self.dhp.sweep(["paper", "free"], [batch] * 5, [cluster_of(ranks)], [cost], 0.0)
-            ms = [
-                1e3 * statistics.median(r["planning_s"] for r in runs if r["schedule"] == s) for s in ("paper", "free")
-            ]
+            ms = [[1e3 * r["planning_s"] for r in runs if r["schedule"] == s] for s in ("paper", "free")]
             solver = known.SOLVER_MS_BY_BATCH.get(count) if ranks == 64 else None
             by_batch = known.SCHEDULING_MS_BY_BATCH if ranks == 64 else {}
             whole = by_batch.get(count) or known.SCHEDULING_MS_BY_RANKS.get(ranks)
-            rows.append([f"{count}", f"{ranks}", *(f"{value:.1f}" for value in ms)])
+            rows.append([f"{count}", f"{ranks}", *map(spread, ms)])
             rows[-1] += ["" if solver is None else f"{solver}", f"{whole}"]
         columns = ["batch", "ranks", "DHP here, ms", "ours, ms", "the paper's solver, ms", "its whole scheduling, ms"]
         return table(columns, rows)

@@ -11,13 +11,14 @@ namespace dhp::test {
 
 /// The best free plan there is, found by trying all: every way to divide the batch into tasks, every group of ranks in
 /// service that holds a task, every order of the tasks, ring, direct and hierarchical. For about five sequences on five
-/// ranks. Shares nothing with planners and bounds; tasks are timed by task_seconds().
+/// ranks, or eight alike. Shares nothing with planners and bounds; tasks are timed by task_seconds().
 ///
 ///     const Plan best = ExhaustiveSearch(batch, cluster, cost).best();  // annotated; no tasks if nothing fits
 ///
-/// Two facts cut the search, and no bound of the library. (1) Tasks may be taken in the order of their starts: sorting
-/// a plan by start keeps every rank's own order, hence all times. (2) Ranks of one node with one speed that are ready
-/// at one time are alike: of those the first are taken.
+/// Three facts cut the search, and no bound of the library. (1) Tasks may be taken in the order of their starts:
+/// sorting a plan by start keeps every rank's own order, hence all times. (2) Ranks of one speed that are ready at one
+/// time are alike in a node, and everywhere if a node is a rank: of those the first are taken. (3) So are sequences
+/// that differ in their ids alone.
 class ExhaustiveSearch {
  public:
   /// No group wider than `widest`; 0: all ranks.
@@ -125,9 +126,24 @@ class ExhaustiveSearch {
       const auto first = static_cast<Rank>(a);
       for (std::size_t b = a + 1; b < ranks(); ++b) {
         const auto later = static_cast<Rank>(b);
-        const bool alike = cluster_.node_of(first) == cluster_.node_of(later) &&
+        const bool alike = (cluster_.node_of(first) == cluster_.node_of(later) || cluster_.ranks_per_node == 1) &&
                            cluster_.speed_of(first) == cluster_.speed_of(later) && ready_s[a] == ready_s[b];
         if (alike && (group.mask >> b & 1U) != 0) return false;
+      }
+    }
+    return true;
+  }
+
+  /// Of sequences that are alike a task takes the first ones left.
+  bool takes_first(Set set, Set left) const {
+    const auto& sequences = batch_.sequences;
+    for (std::size_t b = 1; b < sequences.size(); ++b) {
+      if ((set >> b & 1U) == 0) continue;
+      for (std::size_t a = 0; a < b; ++a) {
+        if (((left & ~set) >> a & 1U) == 0) continue;
+        Sequence other = sequences[a];
+        other.id = sequences[b].id;
+        if (other == sequences[b]) return false;
       }
     }
     return true;
@@ -153,6 +169,7 @@ class ExhaustiveSearch {
       for (const Rank rank : group.ranks) start = std::max(start, ready_s[static_cast<std::size_t>(rank)]);
       if (start < from_s) continue;
       for (Set set = left; set != 0; set = (set - 1) & left) {
+        if (!takes_first(set, left)) continue;
         const double end = start + option(set, g).seconds;
         if (!(end < best_s_)) continue;
         std::vector<double> ready_after = ready_s;

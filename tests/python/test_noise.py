@@ -1,0 +1,66 @@
+"""bench/noise.py: what shares an error."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from dhp import _core as core
+
+ROOT = Path(__file__).parents[2]
+CASES = ROOT / "data" / "cases"
+TRIALS = 20
+
+
+@pytest.fixture(scope="module")
+def noise() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("noise", ROOT / "bench" / "noise.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["noise"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def hand_made(noise: ModuleType) -> tuple[core.Plan, np.ndarray, object]:
+    """Four tasks: two of one kind, one of two sequences, one of three ranks."""
+    cluster = core.read_cluster(str(CASES / "cluster_910b_1x6.json"))
+    cost = core.read_cost_model(str(CASES / "cost_qwen3-vl-8b_8192.json"))
+    tokens = [600, 700, 600, 2000, 9000]
+    batch = core.Batch([core.Sequence(10 + i, length) for i, length in enumerate(tokens)])
+    groups = [([0], [10]), ([1], [11]), ([0], [12, 13]), ([2, 3, 4], [14])]
+    tasks = [core.Task(i, ranks, ids) for i, (ranks, ids) in enumerate(groups)]
+    plan = core.Plan(core.Schedule.free, cluster.ranks(), tasks, "hand")
+    assert core.check_plan(plan, batch, cluster, cost) == []
+    task_s = np.array(core.predict_task_seconds(plan, batch, cluster, cost))
+    return plan, task_s, noise.Errors(noise.Case([], batch, cluster, cost), 0.3, TRIALS)
+
+
+def test_errors_of_tasks_are_those_of_dhp_compare(noise: ModuleType) -> None:
+    plan, task_s, errors = hand_made(noise)
+    steps = [core.replay(plan, list(task_s * factors)).makespan_s for factors in errors.of("task", plan)]
+    assert steps == core.noisy_makespans(plan, list(task_s), 0.3, TRIALS, noise.SEED)
+
+
+def test_what_shares_an_error(noise: ModuleType) -> None:
+    plan, _, errors = hand_made(noise)
+    drawn = errors.draw(6)
+    by_sequence = errors.of("sequence", plan)
+    np.testing.assert_allclose(by_sequence[:, [0, 1, 3]], drawn[:, [0, 1, 4]])
+    least, most = drawn[:, 2:4].min(axis=1), drawn[:, 2:4].max(axis=1)
+    middle = drawn[:, 2:4].mean(axis=1)
+    assert ((least < by_sequence[:, 2]) & (by_sequence[:, 2] < most)).all()
+    # The second sequence of the task is the longer one: nearer to its error than the middle is.
+    assert (abs(by_sequence[:, 2] - drawn[:, 3]) < abs(middle - drawn[:, 3])).all()
+
+    alike = errors.of("alike", plan)
+    np.testing.assert_array_equal(alike[:, 0], alike[:, 1])  # 600 and 700 tokens alone
+    assert len({tuple(column) for column in alike.T}) == 3  # 2,000 tokens, and three ranks, are other kinds
+
+    np.testing.assert_array_equal(errors.of("rank", plan)[:, 3], drawn[:, 3:6].max(axis=1))
+    np.testing.assert_array_equal(errors.of("none", plan), np.ones((1, 4)))
