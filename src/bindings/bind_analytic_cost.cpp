@@ -30,6 +30,8 @@ void bind_presets(nb::module_& module) {
   module.def("dataset_presets", &dataset_presets, "Tables of data sets as CSV.");
   module.def("read_file_or_preset", &read_file_or_preset, "name"_a, "presets"_a,
              "The file of that name, else the preset. Raises InputError that lists the presets if it is neither.");
+  module.def("model_name", &model_name, "model"_a,
+             "What a model is called here: qwen3-vl-8b for Qwen/Qwen3-VL-8B-Instruct, its name on the hub.");
   module.def("read_model_config", &read_model_config, "model"_a,
              "A preset's name, a config.json, or the checkpoint folder that holds one. Raises InputError.");
 }

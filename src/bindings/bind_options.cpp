@@ -99,6 +99,12 @@ void bind_options(nb::module_& module) {
   module.def(
       "validate_options", [](const nb::kwargs& keywords) { validate(options_of(keywords)); }, "options"_a,
       signature("validate_options", "", "None"), "Raises InputError unless plan_batch would take these options.");
+  module.def("uses_option", &uses_option, "schedule"_a, "name"_a,
+             "Whether a schedule makes use of the option of that name.");
+  module.def(
+      "refuse_unused", [](const nb::kwargs& keywords) { refuse_unused(options_of(keywords)); }, "options"_a,
+      signature("refuse_unused", "", "None"),
+      "Raises InputError for an option that is set, though the schedule makes no use of it.");
   nb::enum_<Placement>(module, "Placement", "Which ranks may form a group.")
       .value("any", Placement::any, "any ranks")
       .value("consecutive", Placement::consecutive, "rank, rank + 1, ... (ranks out of service are skipped)");

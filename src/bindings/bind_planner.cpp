@@ -164,6 +164,7 @@ void bind_metrics(nb::module_& module) {
              << metrics.most_peers << " peers>";
         return text.str();
       });
+  module.def("count_peers", &count_peers, "plan"_a, "Distinct ranks that each rank of the plan shares tasks with.");
   module.def("measure_plan", &measure_plan, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
              "Idle time, exposed transfers, memory and peers of a valid plan.");
   module.attr("kMostNoise") = kMostNoise;

@@ -39,6 +39,7 @@ def test_every_name_of_the_headers_is_there() -> None:
         "to_string", "parse_schedule", "parse_exchange",  # enum names
         "Load", "load_of", "GroupShape", "shape_of", "consecutive_shape",  # lists of sequences and of ranks
         "CostOptions", "PlanOptions", "FitOptions", "SimulateOptions", "set_option", "option_text",  # keywords
+        "option_flag",  # command lines
         "PlanResult",  # Plan | Infeasible
         "Rank",  # int
         "kMaxRanks",
@@ -193,6 +194,40 @@ def test_options_are_keywords() -> None:
             core.plan_batch(batch, CLUSTER, COST, **bad)  # type: ignore[arg-type]
         with pytest.raises(core.InputError, match=f"^{re.escape(message)}"):
             core.validate_options(**bad)  # type: ignore[arg-type]
+
+
+def test_reasons_know_the_options() -> None:
+    batch = batch_of(3000, 200)
+    plan = core.plan_batch(batch, CLUSTER, COST, max_degree=3, max_tokens_per_rank=1000)
+    assert isinstance(plan, core.Plan)
+    wide = next(task.id for task in plan.tasks if 0 in task.sequences)
+    reasons = core.explain_tasks(plan, batch, CLUSTER, COST, max_degree=3, max_tokens_per_rank=1000)
+    assert reasons[wide].degree.startswith(
+        "tokens: 3 ranks are the fewest that hold it under --max-tokens-per-rank 1000"
+    )
+    what_if = core.explain_changes(plan, batch, CLUSTER, COST, max_degree=1, max_tokens_per_rank=1000)
+    assert what_if.from_s == 0.0
+    assert "under the cap on tokens a rank" in what_if.no_answer
+
+
+def test_options_that_a_schedule_does_not_use() -> None:
+    assert core.uses_option("lockstep", "pipeline_stages")
+    assert not core.uses_option("static:4", "effort")
+    core.refuse_unused(schedule="lockstep", pipeline_stages=2, effort="fast")
+    with pytest.raises(core.InputError, match=r"^--pipeline-stages: is not used by free"):
+        core.refuse_unused(pipeline_stages=2)
+
+
+def test_models_have_one_name() -> None:
+    assert core.model_name("Qwen/Qwen3-VL-8B-Instruct") == core.model_name("qwen3-vl-8b") == "qwen3-vl-8b"
+
+
+def test_plans_state_their_peers() -> None:
+    plan = core.Plan(ranks=4, tasks=[core.Task(id=0, ranks=[0, 1, 2], sequences=[0])], most_peers=2)
+    assert core.count_peers(plan) == [2, 2, 2, 0]
+    assert core.parse_plan(core.to_json(plan), "plan").most_peers == 2
+    plan.most_peers = None
+    assert core.parse_plan(core.to_json(plan), "plan").most_peers is None
 
 
 def test_options_are_checked_and_bounds_tightened() -> None:
