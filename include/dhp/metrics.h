@@ -11,6 +11,7 @@ namespace dhp {
 /// What a plan costs, by prediction, besides its makespan.
 struct PlanMetrics {
   double makespan_s = 0.0;
+  double slowest_micro_batch_s = 0.0;  ///< of a lockstep plan; 0 for others, which have no micro-batches all ranks share
   double idle_share = 0.0;  ///< of ranks in service x makespan: no task runs
   /// Rank-seconds in which a task runs but only waits for transfers, and their share of the same.
   double exposed_transfer_s = 0.0;
@@ -20,6 +21,10 @@ struct PlanMetrics {
   double peak_memory_share = 0.0;         ///< the same in activation budgets
   std::vector<int> peers = {};            ///< by rank: distinct ranks that it shares tasks with
   int most_peers = 0;
+
+  /// A lockstep plan's step in a pipeline of `stages`, each a mesh of the plan's ranks: all micro-batches pass every
+  /// stage, and the slowest is waited for once more a further stage.
+  double pipeline_s(int stages) const { return makespan_s + (stages - 1) * slowest_micro_batch_s; }
 };
 
 /// Distinct ranks that each rank of the plan shares tasks with.

@@ -149,6 +149,8 @@ void bind_reasons(nb::module_& module) {
 void bind_metrics(nb::module_& module) {
   nb::class_<PlanMetrics>(module, "PlanMetrics", "What a plan costs, by prediction, besides its makespan.")
       .def_ro("makespan_s", &PlanMetrics::makespan_s)
+      .def_ro("slowest_micro_batch_s", &PlanMetrics::slowest_micro_batch_s, "of a lockstep plan; else 0")
+      .def("pipeline_s", &PlanMetrics::pipeline_s, "stages"_a, "a lockstep plan's step in a pipeline of so many stages")
       .def_ro("idle_share", &PlanMetrics::idle_share, "of ranks x makespan")
       .def_ro("exposed_transfer_s", &PlanMetrics::exposed_transfer_s,
               "rank-seconds in which a task runs but only waits for transfers")

@@ -110,6 +110,8 @@ std::string to_text(const std::vector<Entry>& entries, const CompareCommand& com
                                             {"peers"},
                                             {"tasks"},
                                             {"planning"}};
+  const int stages = command.options.pipeline_stages;
+  if (stages > 1) columns.push_back({count(static_cast<std::size_t>(stages), "stage")});
   if (command.noise > 0.0) {
     for (const char* heading : {"noisy mean", "vs predicted", "95 %"}) columns.push_back({heading});
   }
@@ -131,6 +133,10 @@ std::string to_text(const std::vector<Entry>& entries, const CompareCommand& com
                                       std::to_string(m.most_peers),
                                       std::to_string(entry.plan.tasks.size()),
                                       fixed_text(entry.planning_s * 1e3, 1) + " ms"};
+    if (stages > 1) {
+      const bool lockstep = entry.plan.schedule == Schedule::lockstep;
+      cells.push_back(lockstep ? seconds_text(m.pipeline_s(stages)) : "-");
+    }
     if (entry.noisy) {
       cells.push_back(seconds_text(entry.noisy->mean_s));
       cells.push_back(change_text(m.makespan_s, entry.noisy->mean_s));
@@ -151,7 +157,7 @@ std::string to_text(const std::vector<Entry>& entries, const CompareCommand& com
   return text;
 }
 
-Json to_json(const Entry& entry) {
+Json to_json(const Entry& entry, int stages) {
   if (!entry.planned()) return {{"schedule", entry.schedule}, {"reason", entry.reason}};
   const PlanMetrics& m = entry.metrics;
   Json json = {{"schedule", entry.schedule},
@@ -167,6 +173,9 @@ Json to_json(const Entry& entry) {
                {"most_peers", m.most_peers},
                {"tasks", entry.plan.tasks.size()},
                {"planning_s", entry.planning_s}};
+  if (stages > 1) {
+    json["pipeline_s"] = entry.plan.schedule == Schedule::lockstep ? Json(m.pipeline_s(stages)) : Json(nullptr);
+  }
   if (entry.noisy) {
     json["noisy_mean_s"] = entry.noisy->mean_s;
     json["noisy_percentile95_s"] = entry.noisy->percentile95_s;
@@ -187,7 +196,7 @@ int run(CompareCommand& command) {
   });
   if (command.json) {
     Json json = {{"schedules", Json::array()}};
-    for (const Entry& entry : entries) json["schedules"].push_back(to_json(entry));
+    for (const Entry& entry : entries) json["schedules"].push_back(to_json(entry, command.options.pipeline_stages));
     if (command.noise > 0.0) {
       json["noise"] = {{"sigma", command.noise}, {"trials", command.trials}, {"seed", command.seed}};
     }
@@ -222,7 +231,8 @@ void add_compare_command(CLI::App& app, int& exit_code) {
       "\"idle\" is the share in which no task runs; dhp simulate counts waits for transfers to it. The bound is one "
       "of\n"
       "plans without all_to_all: ulysses has none.\n"
-      "Constraints with names of schedules behind them concern those alone.\n"
+      "Constraints with names of schedules behind them concern those alone. With --pipeline-stages, a column has the "
+      "step\nof lockstep plans in such a pipeline.\n"
       "Exit codes: 0 compared, 1 no planner has a plan, 2 bad input.");
   sub.callback([command, &exit_code] { exit_code = run(*command); });
 }

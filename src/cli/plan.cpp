@@ -44,7 +44,8 @@ int run(PlanCommand& command) {
     return kNo;
   }
   Plan& plan = std::get<Plan>(result);
-  plan.most_peers = measure_plan(plan, in.batch, in.cluster, in.cost).most_peers;
+  const PlanMetrics metrics = measure_plan(plan, in.batch, in.cluster, in.cost);
+  plan.most_peers = metrics.most_peers;
   const std::string file_text = line(dhp::to_json(plan));
   if (!command.out_file.empty()) write_atomically(command.out_file, file_text);
   if (command.json && command.out_file.empty()) {
@@ -52,7 +53,9 @@ int run(PlanCommand& command) {
     return kOk;
   }
   const Explanation explanation = explain_plan(plan, in.batch, in.cluster, in.cost);
-  std::cout << (command.json ? summary_json(plan, explanation) : summary_text(plan, explanation));
+  const int stages = command.options.pipeline_stages;
+  std::cout << (command.json ? summary_json(plan, explanation, metrics, stages)
+                             : summary_text(plan, explanation, metrics, stages));
   return kOk;
 }
 

@@ -100,7 +100,7 @@ std::string line(std::string text) {
 
 std::string peers_text(int most_peers) { return std::to_string(most_peers) + " at most share tasks with one rank"; }
 
-std::string summary_text(const Plan& plan, const Explanation& explanation) {
+std::string summary_text(const Plan& plan, const Explanation& explanation, const PlanMetrics& metrics, int stages) {
   std::string text = plan.planner + ": " + count(plan.tasks.size(), "task");
   if (plan.schedule != Schedule::free) {
     text += " in " + count(static_cast<std::size_t>(micro_batches(plan)), "micro-batch");
@@ -114,14 +114,19 @@ std::string summary_text(const Plan& plan, const Explanation& explanation) {
     text += "\nbound     " + seconds_text(explanation.lower_bound_s) + ", " + explanation.limited_by;
     text += "\ngap       " + percent_text(explanation.gap);
   }
+  if (stages > 1) {
+    text += "\npipeline  " + seconds_text(metrics.pipeline_s(stages)) + " with " +
+            count(static_cast<std::size_t>(stages), "stage") + ", the slowest micro-batch " +
+            seconds_text(metrics.slowest_micro_batch_s);
+  }
   text += "\nidle      " + percent_text(explanation.idle_share);
   if (plan.most_peers) text += "\npeers     " + peers_text(*plan.most_peers);
   text += "\nhash      " + plan.hash + '\n';
   return text;
 }
 
-std::string summary_json(const Plan& plan, const Explanation& explanation) {
-  const Json json = {{"planner", plan.planner},
+std::string summary_json(const Plan& plan, const Explanation& explanation, const PlanMetrics& metrics, int stages) {
+  Json json = {{"planner", plan.planner},
                      {"schedule", to_string(plan.schedule)},
                      {"ranks", plan.ranks},
                      {"tasks", plan.tasks.size()},
@@ -133,6 +138,7 @@ std::string summary_json(const Plan& plan, const Explanation& explanation) {
                      {"idle_share", explanation.idle_share},
                      {"most_peers", plan.most_peers ? Json(*plan.most_peers) : Json(nullptr)},
                      {"hash", plan.hash}};
+  if (stages > 1) json["pipeline_s"] = metrics.pipeline_s(stages);
   return line(json.dump(1));
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "dhp/explain.h"
+#include "dhp/metrics.h"
 
 namespace dhp::cli {
 
@@ -47,9 +48,9 @@ nlohmann::ordered_json if_bounded(double lower_bound_s, double value);
 /// The text as JSON output wants it: exactly one newline at its end.
 std::string line(std::string text);
 
-/// A plan in a few lines.
-std::string summary_text(const Plan& plan, const Explanation& explanation);
-std::string summary_json(const Plan& plan, const Explanation& explanation);
+/// A plan in a few lines. `stages` of the pipeline that it is for.
+std::string summary_text(const Plan& plan, const Explanation& explanation, const PlanMetrics& metrics, int stages);
+std::string summary_json(const Plan& plan, const Explanation& explanation, const PlanMetrics& metrics, int stages);
 
 /// "5 at most share tasks with one rank"
 std::string peers_text(int most_peers);

@@ -372,8 +372,7 @@ class LockstepPlanner {
 
 PlanResult plan_lockstep(const Batch& batch, const Limits& limits, const PlanOptions& options,
                          std::optional<int> /*argument*/) {
-  const std::int64_t effort = options.effort > 0 ? options.effort : kEffortDefault;
-  return LockstepPlanner(batch, limits, options).plan(effort * kTicksPerEffort);
+  return LockstepPlanner(batch, limits, options).plan(options.effort * kTicksPerEffort);
 }
 
 }  // namespace dhp

@@ -39,6 +39,10 @@ PlanMetrics measure_plan(const Plan& plan, const Batch& batch, const Cluster& cl
   metrics.makespan_s = timeline.makespan_s;
   const auto ranks_in_service = static_cast<int>(cluster.live_ranks().size());
   metrics.idle_share = timeline.idle_share(ranks_in_service);
+  for (std::size_t i = 0; plan.schedule == Schedule::lockstep && i < plan.tasks.size(); ++i) {
+    const double seconds = timeline.end_s[i] - timeline.start_s[i];
+    metrics.slowest_micro_batch_s = std::max(metrics.slowest_micro_batch_s, seconds);
+  }
   metrics.memory_bytes.assign(index(plan.ranks), 0.0);
   for (const Task& task : plan.tasks) {
     Load load;

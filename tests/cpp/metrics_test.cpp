@@ -37,6 +37,21 @@ TEST(PlanMetrics, PeersMemoryAndIdleTime) {
   const Timeline timeline = replay(plan, predict_task_seconds(plan, batch, cluster, cost));
   EXPECT_EQ(metrics.makespan_s, timeline.makespan_s);
   EXPECT_EQ(metrics.idle_share, timeline.idle_share());
+  EXPECT_EQ(metrics.slowest_micro_batch_s, 0.0);  // it has none
+}
+
+TEST(PlanMetrics, PipelinesWaitForTheSlowestMicroBatchOfEveryStage) {
+  const Cluster cluster = test::make_cluster(1, 2, 1000.0);
+  const CostModel cost = test::make_cost();
+  const Batch batch = test::make_batch({600, 300, 900});
+  Plan plan = plan_of_tasks(2, {task(0, {0}, {0}), task(1, {1}, {1}), task(2, {1}, {2})});
+  plan.schedule = Schedule::lockstep;
+  plan.tasks[2].micro_batch = 1;
+  const std::vector<double> seconds = predict_task_seconds(plan, batch, cluster, cost);
+  const PlanMetrics metrics = measure_plan(plan, batch, cluster, cost);
+  test::expect_relative(metrics.slowest_micro_batch_s, seconds[2], 1e-12);
+  test::expect_relative(metrics.pipeline_s(1), seconds[0] + seconds[2], 1e-12);
+  test::expect_relative(metrics.pipeline_s(4), seconds[0] + 4 * seconds[2], 1e-12);
 }
 
 TEST(PlanMetrics, ExposedTransferIsWhatTransfersAddToATask) {

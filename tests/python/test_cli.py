@@ -428,6 +428,24 @@ def test_explain_of_a_plan_by_hand_uses_bounds(files: dict[str, Path]) -> None:
 # --- compare
 
 
+def test_pipelines_are_shown_by_plan_and_compare(files: dict[str, Path], tmp_path: Path) -> None:
+    words = [*inputs(files), "--pipeline-stages", "4"]
+    answer = dhp("plan", *words, "--schedule", "lockstep", "-o", tmp_path / "p.json", "--output-format", "json").json()
+    slowest: dict[int, float] = {}
+    for task in json.loads((tmp_path / "p.json").read_text())["tasks"]:
+        batch = task["micro_batch"]
+        slowest[batch] = max(slowest.get(batch, 0.0), task["end_s"] - task["start_s"])
+    expected = sum(slowest.values()) + 3 * max(slowest.values())
+    assert answer["pipeline_s"] == pytest.approx(expected, rel=1e-9)
+    text = dhp("plan", *words, "--schedule", "lockstep").out
+    assert f"pipeline  {expected:.3f} s with 4 stages, the slowest micro-batch {max(slowest.values()):.3f} s" in text
+    compared = {one["schedule"]: one for one in dhp("compare", *words, "--output-format", "json").json()["schedules"]}
+    assert compared["lockstep"]["pipeline_s"] == pytest.approx(expected, rel=1e-9)
+    assert compared["free"]["pipeline_s"] is None
+    assert " 4 stages" in dhp("compare", *words).out.splitlines()[1]
+    assert "pipeline_s" not in dhp("plan", *inputs(files), "--output-format", "json", "-o", tmp_path / "q.json").json()
+
+
 def test_compare_sorts_all_planners_by_makespan(files: dict[str, Path]) -> None:
     result = dhp("compare", *inputs(files))
     assert (result.code, result.err) == (0, "")
