@@ -45,7 +45,7 @@ def test_overrides_win_and_types_hold(toml: Path) -> None:
         ("plan.max_degree=two", r'plan.max_degree: found "two", expected a whole number'),
         ("plan.within_node=1", r'plan.within_node: found "1", expected true or false'),
         ("plan.effort=most", r'plan.effort: found "most", expected default, fast or a whole number'),
-        ("plan.widest=1", r"plan.widest: unknown option; expected one of schedule, max_degree"),
+        ("plan.widest=1", r"plan.widest: unknown option; expected one of max_degree, degrees_divide, "),
         ("plan.schedule=paper", r"plan.schedule: not here"),
         ("plan=3", r"plan: found 3, expected dict"),
     ],
