@@ -62,6 +62,10 @@ class TrainConfig:
     traceback: bool = False  # where an error arose, for developers
     log_every: int = 0  # lines also where the output is no terminal, one in so many steps
 
+    @property
+    def frozen(self) -> Freeze:
+        return Freeze(vit=self.freeze_vit, aligner=self.freeze_aligner, llm=self.freeze_llm)
+
 
 def read_config(file: str | Path, overrides: list[str] | None = None) -> TrainConfig:
     """Reads a TOML file and applies overrides ("key=value"). Raises InputError naming file, key, value and remedy."""

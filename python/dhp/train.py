@@ -39,7 +39,7 @@ from dhp.gradients import reduce_gradients
 from dhp.launch import run_local
 from dhp.local import local_cluster, local_cost, no_room
 from dhp.measure import CLOCKS, Recorder, Stopwatch, check_result_options
-from dhp.models import Adapter, attach, family_of, import_families
+from dhp.models import Adapter, attach, family_of, freeze, import_families
 from dhp.recalibrate import Recalibration
 from dhp.runtime import RankFailed, Run
 from dhp.steps import Reporter, StepRecord
@@ -183,19 +183,10 @@ def load_model(settings: TrainConfig, run: Run) -> tuple[Any, int]:
             folder, done = str(newest), checkpoint.read_state(newest, settings)
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=DTYPES[settings.precision])
     model.train()
-    freeze(model, settings)
+    freeze(model, settings.frozen)
     if settings.gradient_checkpointing:
         model.activation_checkpointing_enable()
     return model, done
-
-
-def freeze(model: Any, settings: TrainConfig) -> None:
-    """Marks what does not train. The aligner is every merger from vision to text, deepstack's too."""
-    for name, parameter in model.named_parameters():
-        vision = ".visual." in f".{name}"
-        aligner = vision and "merger" in name
-        frozen = settings.freeze_aligner if aligner else settings.freeze_vit if vision else settings.freeze_llm
-        parameter.requires_grad_(not frozen)
 
 
 def open_dataset(settings: TrainConfig, cluster: Cluster, cost: CostModel, run: Run) -> Dataset:
@@ -260,9 +251,7 @@ def planning_inputs(settings: TrainConfig, run: Run) -> tuple[Cluster, CostModel
             run.world_size,
             device=settings.device,
             recompute=settings.gradient_checkpointing,
-            freeze_vit=settings.freeze_vit,
-            freeze_aligner=settings.freeze_aligner,
-            freeze_llm=settings.freeze_llm,
+            freeze=settings.frozen,
             capacity_tokens=settings.capacity_tokens,
         )
     )

@@ -167,7 +167,7 @@ def run_reference(folder: Path, name: str) -> int:
     settings, recorder = settings_for(folder, name), Recorder()
     run = runtime.init()
     model = AutoModelForImageTextToText.from_pretrained(settings.model, dtype=train.DTYPES[settings.precision]).train()
-    train.freeze(model, settings)
+    train.freeze(model, settings.frozen)
     data = Dataset(settings.data, settings.model)
     adamw = optimizer.make_optimizer(model, settings, run)
     losses = []
