@@ -371,31 +371,38 @@ def check_data(settings: TrainConfig) -> int:
         return 2
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="dhp train", description="Trains a vision-language model; docs/training.md")
-    parser.add_argument("config", help="TOML file (examples/demo.toml)")
-    parser.add_argument("--ranks", type=int, help="local ranks to start (under torchrun: its own)")
-    parser.add_argument("--schedule", help="a planner of `dhp plan`: free, lockstep, paper, static:CP, ...")
-    parser.add_argument("--steps", type=int, help="optimizer steps in all")
-    parser.add_argument("--metrics", default="", metavar="FILE.jsonl", help="append one JSON object a step")
-    parser.add_argument(
-        "--trace", default="", metavar="PATH", help="Chrome trace: FILE.json, or a folder of files a rank"
-    )
-    parser.add_argument("--result", default="", metavar="FILE.json", help="write what the run was like, for dhp report")
-    parser.add_argument("--result-step", type=int, default=0, metavar="K", help="whose timeline it holds (default: 2)")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(prog="dhp train", description="Trains a vision-language model; docs/training.md")
+    p.add_argument("config", help="TOML file (examples/demo.toml)")
+    p.add_argument("--ranks", type=int, help="local ranks to start (under torchrun: its own)")
+    p.add_argument("--schedule", help="a planner of `dhp plan`: free, lockstep, paper, static:CP, ...")
+    p.add_argument("--steps", type=int, help="optimizer steps in all")
+    p.add_argument("--metrics", default="", metavar="FILE.jsonl", help="append one JSON object a step")
+    p.add_argument("--trace", default="", metavar="PATH", help="Chrome trace: FILE.json, or a folder of files a rank")
+    p.add_argument("--result", default="", metavar="FILE.json", help="write what the run was like, for dhp report")
+    p.add_argument("--result-step", type=int, default=0, metavar="K", help="whose timeline it holds (default: 2)")
+    p.add_argument(
         "--result-clock", choices=CLOCKS, default="auto", help="auto: emulated where ranks outnumber cores, else wall"
     )
-    parser.add_argument("--output-format", choices=("text", "json"), default="text", help="json: the metrics on stdout")
-    parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in output_dir")
-    parser.add_argument(
+    p.add_argument("--output-format", choices=("text", "json"), default="text", help="json: the metrics on stdout")
+    p.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in output_dir")
+    p.add_argument(
         "--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="override settings; after CONFIG"
     )
-    options = parser.parse_args(arguments)
+    return p
+
+
+def settings_of(options: argparse.Namespace) -> TrainConfig:
+    """Raises InputError."""
     overrides = [f"{key}={getattr(options, key)}" for key in ("ranks", "schedule", "steps") if getattr(options, key)]
     overrides += ["resume=true"] * options.resume
+    return config.read_config(options.config, [*options.set, *overrides])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
     try:
-        settings = config.read_config(options.config, [*options.set, *overrides])
+        settings = settings_of(options)
         family_of(settings.model)
         if options.trace and not options.trace.endswith(".json"):
             check_folder(options.trace)
