@@ -149,7 +149,7 @@ def run_dhp(folder: Path, name: str) -> int:
     torch.set_num_threads(1)
     settings, recorder, losses, plans = settings_for(folder, name), Recorder(), Losses(), Plans()
     optimizer.update, runtime.plan = recorder.update, plans.plan
-    run = runtime.init(timeout_s=120)
+    run = runtime.init(timeout_s=600)
     train.train(settings, run, losses, Tracer(None, run), measure.Recorder("", run, settings))
     if run.rank == 0:
         result = {

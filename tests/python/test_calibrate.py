@@ -4,7 +4,6 @@ import argparse
 import json
 import math
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +34,7 @@ from dhp.layout import deal_units, vision_units
 from dhp.local import local_cluster, local_cost
 from dhp.runtime import Run
 from dhp.train import planning_inputs
+from programs import run_program
 from ranks import run_threads
 
 RANGE = Range(32, 800, (1, 2, 4), (3, 6), label_share=0.25)
@@ -367,8 +367,7 @@ def test_frames_are_of_whole_tokens(merge: int, example: str) -> None:
 
 
 def dhp_calibrate(model: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dhp.calibrate", "--model", str(model), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240)
+    return run_program("dhp.calibrate", "--model", model, *arguments)
 
 
 FEW = ("--samples", "18", "--left-out", "4", "--repeats", "1", "--max-tokens", "256")

@@ -107,7 +107,7 @@ def test_plan_table_plans_as_the_command_line_does(tmp_path: Path, line: str, sc
     words += ["--schedule", schedule, "--output-format", "json"]
     if option != "tighter_bound":  # the command always states it
         words += [flag, *([] if value is True else [text])]
-    shown = subprocess.run([DHP, "plan", *words], capture_output=True, text=True, timeout=60, check=True).stdout
+    shown = subprocess.run([DHP, "plan", *words], capture_output=True, text=True, timeout=240, check=True).stdout
     stated = plan(batch, cluster, cost, schedule=config.schedule, **{**config.plan, "tighter_bound": True})
     assert stated == parse_plan(shown, "dhp plan")
     assert made != plan(batch, cluster, cost, schedule=schedule), f"{line} changes nothing"

@@ -201,7 +201,7 @@ def test_scaling_needs_several_numbers_of_ranks_of_one_schedule() -> None:
 
 def run_report(*words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "dhp.report.cli", *map(str, words)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "dhp.report.cli", *map(str, words)], capture_output=True, text=True, timeout=240
     )
 
 
