@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -415,9 +416,9 @@ def test_real_ranks_measure_links(mixed_data: Path, tmp_path: Path) -> None:
 
 
 def test_too_few_samples_are_refused_with_the_reason(mixed_data: Path, tmp_path: Path) -> None:
-    done = dhp_calibrate(
-        mixed_data / "model", "--samples", "3", "--left-out", "1", "--repeats", "1", "-o", str(tmp_path / "c.json")
-    )
+    words = ["--model", str(mixed_data / "model"), "--samples", "3", "--left-out", "1", "--repeats", "1"]
+    command = [sys.executable, "-m", "dhp.calibrate", *words, "-o", str(tmp_path / "c.json")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 1
     assert "no fit: vision, forward: 3 samples for 2 coefficients (task_s, patch_s): measure at least 4" in done.stderr
     assert not (tmp_path / "c.json").exists()
