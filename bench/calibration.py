@@ -12,7 +12,8 @@
 
 The clock is CPU time of the thread that computes, or CUDA events. One process measures any degree: it runs the share of
 the busiest rank of a group, whose other shards are buffers of zeros. Without --model, a GPU gets a checkpoint of random
-weights that is large enough to keep it busy.
+weights that is large enough to keep it busy. Tasks there are as long as its memory allows, 32,768 tokens at most, and a
+run that would not attend by flash attention is refused.
 """
 
 from __future__ import annotations
@@ -30,11 +31,14 @@ from typing import Any
 
 import torch
 
+from dhp._core import CostModel
 from dhp.demo.checkpoint import make_tiny_checkpoint
 from dhp.demo.prepare import prepare
 from dhp.launch import run_local
+from dhp.local import local_cost
 
 DEMO, LARGER = Path("build/demo"), Path("build/calibration/model")
+MOST_TOKENS, LEAST_TOKENS = 32768, 2048  # of the longest task, on a GPU
 LIMITS = {"cpu": (0.06, 0.15), "cuda": (0.04, 0.15)}  # mean, 95th percentile
 # For a GPU: some 0.4 G parameters, the shape of Qwen3-VL's smaller vision tower and of a thin language model.
 LARGER_SHAPE = {
@@ -61,6 +65,31 @@ def prepare_inputs(options: argparse.Namespace) -> int:
     if options.device == "cuda" and options.model == str(LARGER) and not (LARGER / "config.json").exists():
         make_tiny_checkpoint(LARGER, **LARGER_SHAPE)
     return 0
+
+
+def tokens_that_fit(cost: CostModel, memory_bytes: float) -> int:
+    """The longest task of one rank, a power of two, as the cost model counts memory: nine tenths of its tokens may be
+    vision, of four patches each. The counts are not measured, so a third of the memory is left alone. 0: none fits."""
+    room = memory_bytes * 2 / 3 - cost.state_bytes
+    per_token = cost.token_bytes + 0.9 * 4 * cost.patch_bytes
+    tokens = MOST_TOKENS
+    while tokens >= LEAST_TOKENS and tokens * per_token > room:
+        tokens //= 2
+    return tokens if tokens >= LEAST_TOKENS else 0
+
+
+def longest_task(options: argparse.Namespace) -> int:
+    """Tokens of the longest task of the set spread. Ends the program where the GPU holds none."""
+    if options.device != "cuda":
+        return 2048
+    memory = float(torch.cuda.get_device_properties(0).total_memory)
+    tokens = tokens_that_fit(local_cost(options.model, 1, device=options.memory_of, recompute=False), memory)
+    if not tokens:
+        sys.exit(
+            f"--model: {options.model}: tasks of {LEAST_TOKENS:,} tokens do not fit into the {memory / 2**30:.0f} GiB "
+            "of this GPU, and shorter ones tell no coefficients apart; take a smaller model or a larger GPU"
+        )
+    return tokens
 
 
 def calibrate(options: argparse.Namespace, tasks: str, seed: int) -> dict[str, Any]:
@@ -120,11 +149,11 @@ def main() -> int:
     options = parser.parse_args()
     on_gpu = options.device == "cuda"
     options.sets = options.sets or (["spread", "data"] if on_gpu else ["spread", "data", "ranks"])
-    options.max_tokens = options.max_tokens or (32768 if on_gpu else 2048)
     options.model = options.model or str(LARGER if on_gpu else DEMO / "model")
     options.data = options.data or str(DEMO / "train.jsonl")
     if code := run_local(1, lambda: prepare_inputs(options)):
         return code
+    options.max_tokens = options.max_tokens or longest_task(options)
     name = torch.cuda.get_device_name() if on_gpu else f"{platform.machine()} CPU, {os.cpu_count()} cores"
     limits = LIMITS[options.device]
     print(
@@ -139,6 +168,8 @@ def main() -> int:
     for tasks in options.sets:
         fits[tasks] = [calibrate(options, tasks, seed) for seed in range(options.trials)]
         print(row(tasks, fits[tasks], limits), flush=True)
+    if on_gpu:
+        print(f"attention: {', '.join(sorted({fit['attention'] for some in fits.values() for fit in some}))}")
     if options.output:
         Path(options.output).write_text(json.dumps(fits, indent=1))
     return 0

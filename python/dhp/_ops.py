@@ -2,7 +2,7 @@
 
 ring_attention(q, k, v, seq_tokens, ranks, group, scale, causal=True, exchange="ring", nodes=[]) -> out
     q [T_local, Hq, D], k and v [T_local, Hkv, D]: this rank's zigzag shards of the packed sequences, float64, float32,
-    bfloat16 or float16 on the CPU. seq_tokens: global lengths, multiples of 2d for a group of d > 1 ranks. ranks: the
+    bfloat16 or float16. seq_tokens: global lengths, multiples of 2d for a group of d > 1 ranks. ranks: the
     group in ring order, world ranks. group: `group_name` of a process group over the world; "" will do for one rank.
     exchange: "ring", "direct" or "hierarchical": how shards of k and v travel. nodes: the node of each of `ranks`, any
     numbers; empty if all are on one. Only hierarchical looks at it.
@@ -22,7 +22,8 @@ release_group(group), release_all_groups()
 create_thread_groups(name, size)    ranks as threads of this process; rank r uses group f"{name}/{r}"
 create_mirror_group(name, size, rank, device="cpu")
                                     one rank of a group with nobody at the other end: what arrives is zeros. To measure
-use_kernel(name)                    "auto", "reference" or "cpu_flash"
+kernel_of(q) -> str                 the kernel that attends for queries like q: "cpu_flash", "cuda_flash" or "reference"
+use_kernel(name)                    makes it one of these, or "auto" again
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import torch
 
 from dhp import runtime
-from dhp._core import Cluster, CostModel, EstimateError, Exchange, InputError, Link, to_json
+from dhp._core import Cluster, CostModel, EstimateError, Exchange, InputError, Link, parse_freeze, to_json
 from dhp.calibrate_data import fitting, planned_designs
 from dhp.calibrate_fit import COEFFICIENTS, GOOD_MEAN, GOOD_P95, Calibration, Unfit, fit, measure
 from dhp.calibrate_links import measure_links, ranks_per_node
@@ -27,12 +27,13 @@ from dhp.calibrate_tasks import Design, Range, make_designs
 from dhp.data.index import load_or_build_index
 from dhp.launch import BAD_INPUT, run_local
 from dhp.local import local_cluster, local_cost, no_room
-from dhp.models import attach, family_of, import_families
+from dhp.models import attach, family_of, freeze, import_families
 from dhp.output import check_writable, say, write_atomically
 from dhp.runtime import RankFailed, Run
 
 NO_FIT = 1  # the exit code where the measurements do not determine the coefficients
 TEXT_TASKS = 6
+MOST_DEGREE = 8  # of one process, unless asked otherwise
 DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
 
 
@@ -54,7 +55,8 @@ def calibrate(options: argparse.Namespace, run: Run, progress: Callable[[int, in
     device = _device(options, run)
     _check_run(options, run)
     model = _load(options, device)
-    adapter = attach(model, run)
+    kernel = attention_kernel(options.precision, model.config.text_config, device)
+    adapter = attach(model, run, cluster=_nodes(options, run))
     base = counted_cost(options, run)
     what, designs = _designs(options, model, run, base)
 
@@ -78,7 +80,7 @@ def calibrate(options: argparse.Namespace, run: Run, progress: Callable[[int, in
     if isinstance(result, Unfit):
         return result
     cluster = _cluster(options, run, links) if options.cluster_output else None
-    return Found(describe(result, what, options, device, run, links), cluster)
+    return Found(describe(result, what, options, device, run, links, kernel), cluster)
 
 
 def _check_run(options: argparse.Namespace, run: Run) -> None:
@@ -117,7 +119,7 @@ def counted_cost(options: argparse.Namespace, run: Run) -> CostModel:
         run.world_size,
         device=options.memory_of,
         recompute=options.gradient_checkpointing,
-        freeze_vit=options.freeze_vit,
+        freeze=parse_freeze(options.freeze, "--freeze"),
         capacity_tokens=options.capacity_tokens,
     )
 
@@ -141,18 +143,47 @@ def _load(options: argparse.Namespace, device: torch.device) -> Any:
     logging.disable_progress_bar()
     model: Any = AutoModelForImageTextToText.from_pretrained(options.model, dtype=DTYPES[options.precision])
     model.train()
-    if options.freeze_vit:
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(".visual." not in f".{name}" or "merger" in name)
+    freeze(model, parse_freeze(options.freeze, "--freeze"))
     if options.gradient_checkpointing:
         model.activation_checkpointing_enable()
     return model.to(device)
 
 
+def attention_kernel(precision: str, text: Any, device: torch.device) -> str:
+    """The name of what attends in such a run. Raises InputError where it is plain algebra on a GPU, whose seconds and
+    memory are those of no training."""
+    dtype = torch.bfloat16 if precision == "bf16" else DTYPES[precision]
+    heads, size = text.num_attention_heads, getattr(text, "head_dim", text.hidden_size // text.num_attention_heads)
+    kernel = torch.ops.dhp.kernel_of(torch.empty(1, heads, size, dtype=dtype, device=device))
+    if device.type != "cpu" and kernel == "reference":
+        raise InputError(
+            f"--device: found {device.type} with --precision {precision} and heads of {size}: there is no flash "
+            "attention for these, and plain algebra would be timed, which keeps whole score matrices; take --precision "
+            "bf16 and a model whose head size is a multiple of 8 up to 256, or --device cpu"
+        )
+    return str(kernel)
+
+
+def _nodes(options: argparse.Namespace, run: Run) -> Cluster | None:
+    """Which ranks share a node, where the exchange asks for it. Raises InputError where nothing says."""
+    if options.exchange != "hierarchical":
+        return None
+    size = options.ranks_per_node or (ranks_per_node(run) if run.world_size > 1 else 0)
+    if not size:
+        raise InputError(
+            "--exchange: hierarchical goes by nodes, and one process has none: add --ranks-per-node, as in 4, or take "
+            "--ranks"
+        )
+    most = max(run.world_size, options.max_degree or MOST_DEGREE)
+    cluster = local_cluster(size, device=options.memory_of)
+    cluster.nodes = -(-most // size)
+    return cluster
+
+
 def _designs(options: argparse.Namespace, model: Any, run: Run, base: CostModel) -> tuple[Range, list[Design]]:
     """What to measure: evenly over lengths and degrees, with clips whose frames can be dealt evenly; or, with --data,
     tasks as planners make them of the data. Raises InputError."""
-    most = options.max_degree or (run.world_size if run.world_size > 1 else 8)
+    most = options.max_degree or (run.world_size if run.world_size > 1 else MOST_DEGREE)
     merge = model.config.vision_config.spatial_merge_size
     counts = {"fit": options.samples, "left out": options.left_out, "text": TEXT_TASKS}
     if options.data:
@@ -231,9 +262,11 @@ def describe(
     device: torch.device,
     run: Run,
     links: tuple[Link | None, Link | None],
+    kernel: str,
 ) -> dict[str, Any]:
     """The cost file: dhp.cost/1 with an object `fit`, which planners do not look at."""
     cuda = device.type == "cuda"
+    frozen = parse_freeze(options.freeze, "--freeze")
     names = {"inside_node": links[0], "between_nodes": links[1]}
     return {
         **json.loads(to_json(result.cost)),
@@ -257,6 +290,8 @@ def describe(
             "clock": "CUDA events" if cuda else "CPU time of the compute thread",
             "torch": torch.__version__,
             "precision": options.precision,
+            "frozen": [part for part in ("vit", "aligner", "llm") if getattr(frozen, part)],
+            "attention": kernel,
             "ranks": run.world_size,
             "exchange": options.exchange,
             "tokens": [what.min_tokens, what.max_tokens],
@@ -397,9 +432,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0, help="which tasks are drawn")
     p.add_argument("--unit", default="16x16", metavar="RxC", help="a frame, in patches: multiples of what is merged")
     p.add_argument("--label-share", type=float, default=0.25, help="share of tokens with a loss")
-    p.add_argument("--exchange", choices=("ring", "direct"), default="ring")
+    p.add_argument("--exchange", choices=("ring", "direct", "hierarchical"), default="ring", help="how shards travel")
+    p.add_argument("--ranks-per-node", type=int, default=0, help="for hierarchical; default: those of each machine")
     p.add_argument("--precision", choices=sorted(DTYPES), default="fp32", help="as in dhp train")
-    p.add_argument("--freeze-vit", action="store_true")
+    p.add_argument("--freeze", default="", metavar="LIST", help="parts that do not train: vit,aligner,llm")
     p.add_argument("--gradient-checkpointing", action="store_true")
     p.add_argument("--capacity-tokens", type=int, default=0, help="tokens a rank may hold, as in dhp train")
     p.add_argument("--memory-of", default="local-cpu", metavar="DEVICE", help="device preset whose memory counts")
@@ -417,6 +453,7 @@ def _check(options: argparse.Namespace) -> None:
         "max_tokens": 16,
         "batch_size": 1,
         "max_degree": 0,
+        "ranks_per_node": 0,
     }
     for key, minimum in least.items():
         if getattr(options, key) < minimum:
@@ -430,6 +467,7 @@ def _check(options: argparse.Namespace) -> None:
         raise InputError(f"--label-share: found {options.label_share}, expected a share from 0 to 1")
     if not re.fullmatch("[1-9][0-9]*x[1-9][0-9]*", options.unit):
         raise InputError(f"--unit: found {options.unit!r}, expected ROWSxCOLUMNS in patches, as in 16x24")
+    parse_freeze(options.freeze, "--freeze")
     family_of(options.model)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dhp._core import InputError, validate_options
+from dhp._core import Freeze, InputError, plan_options, validate_options
 
 PRECISIONS = ("fp32", "bf16", "fp64")
 
@@ -61,6 +61,10 @@ class TrainConfig:
     timeout_s: float = 600.0  # longest wait for a peer
     traceback: bool = False  # where an error arose, for developers
     log_every: int = 0  # lines also where the output is no terminal, one in so many steps
+
+    @property
+    def frozen(self) -> Freeze:
+        return Freeze(vit=self.freeze_vit, aligner=self.freeze_aligner, llm=self.freeze_llm)
 
 
 def read_config(file: str | Path, overrides: list[str] | None = None) -> TrainConfig:
@@ -139,6 +143,10 @@ def _validate(source: str, config: TrainConfig) -> None:
             raise InputError(f"{source}: {key}: found {getattr(config, key)!r}, expected one of {', '.join(allowed)}")
     if "schedule" in config.plan:
         raise InputError(f"{source}: plan.schedule: not here; `schedule` stands at the top")
+    known = [option.name for option in plan_options() if option.name != "schedule"]
+    for name in config.plan:
+        if name not in known:
+            raise InputError(f"{source}: plan.{name}: unknown option; expected one of {', '.join(known)}")
     try:
         validate_options(**config.plan)
     except InputError as error:

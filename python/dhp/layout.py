@@ -6,6 +6,8 @@ layout without asking the others, before a single pixel is read.
 
 from __future__ import annotations
 
+import heapq
+import itertools
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +18,7 @@ import numpy.typing as npt
 from dhp._core import padded_tokens, shard_ranges
 
 Indices = npt.NDArray[np.int64]
+WORTH_IT = 0.98  # of the fullest share: what makes decoding a clip in more runs worth it
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,20 @@ def vision_units(grids: Seq[Seq[tuple[int, int, int]]]) -> list[Unit]:
 
 
 def deal_units(units: Seq[Unit], degree: int) -> list[list[Unit]]:
-    """Deals units to the members of a group: consecutive ones to each, so that a clip is decoded in few runs, and about
-    the same number of patches to all. No unit is encoded twice."""
+    """Deals units to the members of a group, each share in the order of `units`: about the same number of patches to
+    all, since the task waits for the fullest share. Consecutive units to each, so that a clip is decoded in few runs,
+    unless another deal is clearly more level. No unit is encoded twice."""
+    consecutive, level = _deal_consecutively(units, degree), _deal_largest_first(units, degree)
+    return level if fullest(level) < WORTH_IT * fullest(consecutive) else consecutive
+
+
+def fullest(shares: list[list[Unit]]) -> int:
+    """Patches of the fullest share."""
+    return max(sum(unit.patches for unit in share) for share in shares)
+
+
+def _deal_consecutively(units: Seq[Unit], degree: int) -> list[list[Unit]]:
+    """By where a unit's middle lies: as level as can be where all units are of one size, as those of one clip are."""
     shares: list[list[Unit]] = [[] for _ in range(degree)]
     total = sum(unit.patches for unit in units)
     before = 0
@@ -55,6 +70,26 @@ def deal_units(units: Seq[Unit], degree: int) -> list[list[Unit]]:
         shares[min(degree - 1, middle * degree // (2 * total))].append(unit)
         before += unit.patches
     return shares
+
+
+def _deal_largest_first(units: Seq[Unit], degree: int) -> list[list[Unit]]:
+    """Each unit, the largest first, to the member with the fewest patches. Units of one size are all the same for that:
+    which they are is chosen so that each member's are consecutive."""
+    loads = [(0, member) for member in range(degree)]
+    by_size: dict[int, list[int]] = {}
+    for number, unit in enumerate(units):
+        by_size.setdefault(unit.patches, []).append(number)
+    shares: list[list[int]] = [[] for _ in range(degree)]
+    for size in sorted(by_size, reverse=True):
+        counts = [0] * degree
+        for _ in by_size[size]:
+            load, member = heapq.heappop(loads)
+            heapq.heappush(loads, (load + size, member))
+            counts[member] += 1
+        numbers = iter(by_size[size])
+        for member, count in enumerate(counts):
+            shares[member] += itertools.islice(numbers, count)
+    return [[units[number] for number in sorted(share)] for share in shares]
 
 
 def shard_tokens_of(tokens: int, degree: int, position: int) -> Indices:
@@ -107,8 +142,10 @@ class TaskLayout:
     @cached_property
     def _row_source(self) -> Indices:
         """Member that encodes each visual row of the task, rows in order of sequence, medium, frame."""
-        counts = [sum(u.patches for u in share) // self.merge**2 for share in self.shares]
-        return np.repeat(np.arange(self.degree), counts)
+        member_of = {unit: member for member, share in enumerate(self.shares) for unit in share}
+        units = vision_units(self.grids)
+        members = np.array([member_of[unit] for unit in units], np.int64)
+        return np.repeat(members, [unit.patches // self.merge**2 for unit in units])
 
     @cached_property
     def _row_owner(self) -> Indices:
@@ -140,8 +177,8 @@ class TaskLayout:
     def receive_order(self) -> Indices:
         """Where the i-th local visual token finds its row among those received (by source, then as encoded).
 
-        Sources encode consecutive rows in ascending order, so arrival order is already that of the task's rows, and
-        within a sequence the local order of tokens is ascending too: a sort by source keeps both.
+        Sources encode their rows in the task's order, and local tokens are in that order too: a stable sort of the
+        rows held here by their source is the order in which they arrive.
         """
         arrived = np.argsort(self._row_source[self._row_owner == self.position], kind="stable")
         order = np.empty_like(arrived)

@@ -16,6 +16,8 @@ from dhp._core import (
     read_device,
 )
 
+NOTHING_FROZEN = Freeze()
+
 
 def local_cluster(ranks: int, *, device: str = "local-cpu", capacity_tokens: int = 0) -> Cluster:
     """One node of `ranks` ranks. Loopback links (assumed: 2 GB/s, 50 us), the device preset's memory, or, with
@@ -31,9 +33,7 @@ def local_cost(
     *,
     device: str = "local-cpu",
     recompute: bool = True,
-    freeze_vit: bool = False,
-    freeze_aligner: bool = False,
-    freeze_llm: bool = False,
+    freeze: Freeze = NOTHING_FROZEN,
     capacity_tokens: int = 0,
 ) -> CostModel:
     """Cost counted from the checkpoint folder's config.json. With `capacity_tokens` a rank holds that many tokens in a
@@ -49,7 +49,7 @@ def local_cost(
         device=device,
         ranks=ranks,
         recompute=Recompute.full if recompute else Recompute.none,
-        freeze=Freeze(vit=freeze_vit, aligner=freeze_aligner, llm=freeze_llm),
+        freeze=freeze,
     )
     if capacity_tokens:
         cost.token_bytes, cost.patch_bytes, cost.state_bytes = 1.0, 0.0, 0.0

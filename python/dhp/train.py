@@ -39,7 +39,7 @@ from dhp.gradients import reduce_gradients
 from dhp.launch import run_local
 from dhp.local import local_cluster, local_cost, no_room
 from dhp.measure import CLOCKS, Recorder, Stopwatch, check_result_options
-from dhp.models import Adapter, attach, family_of, import_families
+from dhp.models import Adapter, attach, family_of, freeze, import_families
 from dhp.recalibrate import Recalibration
 from dhp.runtime import RankFailed, Run
 from dhp.steps import Reporter, StepRecord
@@ -141,7 +141,8 @@ def prepare(step: int, data: Dataset, cluster: Cluster, cost: CostModel, setting
     with run.at(f"step {step + 1}, planning"):
         batch = data.batch(step, settings.global_batch_size, settings.seed)
         started = time.perf_counter()
-        plan = runtime.plan(batch, cluster, cost, schedule=settings.schedule, **settings.plan)
+        options = {"tighter_bound": True, **settings.plan}  # a step takes far longer than the bound
+        plan = runtime.plan(batch, cluster, cost, schedule=settings.schedule, **options)
         plan_s = time.perf_counter() - started
         runtime.agree_on(plan, run)
         return Prepared(step, batch, plan, plan_s, data.read_ahead(plan, run.rank))
@@ -183,19 +184,10 @@ def load_model(settings: TrainConfig, run: Run) -> tuple[Any, int]:
             folder, done = str(newest), checkpoint.read_state(newest, settings)
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=DTYPES[settings.precision])
     model.train()
-    freeze(model, settings)
+    freeze(model, settings.frozen)
     if settings.gradient_checkpointing:
         model.activation_checkpointing_enable()
     return model, done
-
-
-def freeze(model: Any, settings: TrainConfig) -> None:
-    """Marks what does not train. The aligner is every merger from vision to text, deepstack's too."""
-    for name, parameter in model.named_parameters():
-        vision = ".visual." in f".{name}"
-        aligner = vision and "merger" in name
-        frozen = settings.freeze_aligner if aligner else settings.freeze_vit if vision else settings.freeze_llm
-        parameter.requires_grad_(not frozen)
 
 
 def open_dataset(settings: TrainConfig, cluster: Cluster, cost: CostModel, run: Run) -> Dataset:
@@ -260,9 +252,7 @@ def planning_inputs(settings: TrainConfig, run: Run) -> tuple[Cluster, CostModel
             run.world_size,
             device=settings.device,
             recompute=settings.gradient_checkpointing,
-            freeze_vit=settings.freeze_vit,
-            freeze_aligner=settings.freeze_aligner,
-            freeze_llm=settings.freeze_llm,
+            freeze=settings.frozen,
             capacity_tokens=settings.capacity_tokens,
         )
     )
@@ -382,31 +372,38 @@ def check_data(settings: TrainConfig) -> int:
         return 2
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="dhp train", description="Trains a vision-language model; docs/training.md")
-    parser.add_argument("config", help="TOML file (examples/demo.toml)")
-    parser.add_argument("--ranks", type=int, help="local ranks to start (under torchrun: its own)")
-    parser.add_argument("--schedule", help="a planner of `dhp plan`: free, lockstep, paper, static:CP, ...")
-    parser.add_argument("--steps", type=int, help="optimizer steps in all")
-    parser.add_argument("--metrics", default="", metavar="FILE.jsonl", help="append one JSON object a step")
-    parser.add_argument(
-        "--trace", default="", metavar="PATH", help="Chrome trace: FILE.json, or a folder of files a rank"
-    )
-    parser.add_argument("--result", default="", metavar="FILE.json", help="write what the run was like, for dhp report")
-    parser.add_argument("--result-step", type=int, default=0, metavar="K", help="whose timeline it holds (default: 2)")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(prog="dhp train", description="Trains a vision-language model; docs/training.md")
+    p.add_argument("config", help="TOML file (examples/demo.toml)")
+    p.add_argument("--ranks", type=int, help="local ranks to start (under torchrun: its own)")
+    p.add_argument("--schedule", help="a planner of `dhp plan`: free, lockstep, paper, static:CP, ...")
+    p.add_argument("--steps", type=int, help="optimizer steps in all")
+    p.add_argument("--metrics", default="", metavar="FILE.jsonl", help="append one JSON object a step")
+    p.add_argument("--trace", default="", metavar="PATH", help="Chrome trace: FILE.json, or a folder of files a rank")
+    p.add_argument("--result", default="", metavar="FILE.json", help="write what the run was like, for dhp report")
+    p.add_argument("--result-step", type=int, default=0, metavar="K", help="whose timeline it holds (default: 2)")
+    p.add_argument(
         "--result-clock", choices=CLOCKS, default="auto", help="auto: emulated where ranks outnumber cores, else wall"
     )
-    parser.add_argument("--output-format", choices=("text", "json"), default="text", help="json: the metrics on stdout")
-    parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in output_dir")
-    parser.add_argument(
+    p.add_argument("--output-format", choices=("text", "json"), default="text", help="json: the metrics on stdout")
+    p.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in output_dir")
+    p.add_argument(
         "--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="override settings; after CONFIG"
     )
-    options = parser.parse_args(arguments)
+    return p
+
+
+def settings_of(options: argparse.Namespace) -> TrainConfig:
+    """Raises InputError."""
     overrides = [f"{key}={getattr(options, key)}" for key in ("ranks", "schedule", "steps") if getattr(options, key)]
     overrides += ["resume=true"] * options.resume
+    return config.read_config(options.config, [*options.set, *overrides])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
     try:
-        settings = config.read_config(options.config, [*options.set, *overrides])
+        settings = settings_of(options)
         family_of(settings.model)
         if options.trace and not options.trace.endswith(".json"):
             check_folder(options.trace)

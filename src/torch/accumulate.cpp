@@ -2,6 +2,9 @@
 
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/logaddexp.h>
+#include <ATen/ops/sigmoid.h>
 
 #include <cmath>
 #include <limits>
@@ -40,7 +43,18 @@ void place_block(Accumulator& accumulator, const BlockOutput& block, std::int64_
   accumulator.lse.narrow(0, first_row, rows).copy_(block.lse);
 }
 
+void merge_block_by_algebra(Accumulator& accumulator, const BlockOutput& block, std::int64_t first_row) {
+  const auto rows = block.out.size(0);
+  auto out = accumulator.out.narrow(0, first_row, rows);
+  auto lse = accumulator.lse.narrow(0, first_row, rows);
+  const auto sees_nothing = block.lse == -std::numeric_limits<double>::infinity();  // its difference may be a NaN
+  const auto weight = at::sigmoid(block.lse - lse).masked_fill(sees_nothing, 0.0);
+  lse.copy_(at::logaddexp(lse, block.lse));
+  out.lerp_(block.out.to(out.scalar_type()), weight.unsqueeze(-1).expand_as(out));
+}
+
 void merge_block(Accumulator& accumulator, const BlockOutput& block, std::int64_t first_row) {
+  if (!accumulator.out.is_cpu()) return merge_block_by_algebra(accumulator, block, first_row);
   const auto rows = block.out.size(0);
   const auto heads = block.out.size(1);
   const auto size = block.out.size(2);

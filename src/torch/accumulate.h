@@ -20,8 +20,11 @@ at::ScalarType accumulate_type(at::ScalarType type);
 /// Puts the first block's results of rows first_row... into place.
 void place_block(Accumulator& accumulator, const BlockOutput& block, std::int64_t first_row);
 
-/// Merges a later block's results into rows first_row..., in one pass and in place. A row that has seen nothing yet, or
-/// sees nothing in the block, has an lse of minus infinity.
+/// Merges a later block's results into rows first_row..., in place: in one pass on the CPU, by tensor algebra
+/// elsewhere. A row that has seen nothing yet, or sees nothing in the block, has an lse of minus infinity.
 void merge_block(Accumulator& accumulator, const BlockOutput& block, std::int64_t first_row);
+
+/// The same on any device.
+void merge_block_by_algebra(Accumulator& accumulator, const BlockOutput& block, std::int64_t first_row);
 
 }  // namespace dhp

@@ -48,6 +48,8 @@ class AttentionKernel {
   AttentionKernel& operator=(const AttentionKernel&) = delete;
   virtual ~AttentionKernel() = default;
 
+  virtual const char* name() const = 0;  // as use_kernel takes it
+
   /// One result for each segment, in their order.
   virtual std::vector<BlockOutput> forward(const BlockInputs& block) const = 0;
 
@@ -59,9 +61,14 @@ class AttentionKernel {
 const AttentionKernel& reference_kernel();  // plain tensor algebra, any device, keeps whole score matrices
 const AttentionKernel& cpu_flash_kernel();  // torch's flash attention for CPUs
 
-/// The kernel for tensors of this device. `use_kernel` ("auto", "reference", "cpu_flash") overrides the choice in the
-/// whole process; tests do that.
-const AttentionKernel& select_kernel(c10::Device device);
+/// FlashAttention on CUDA, for GPUs of compute capability 8.0 and later. Compiled and held against its contract, but
+/// not yet run on a GPU.
+const AttentionKernel& cuda_flash_kernel();
+bool cuda_flash_applies(const at::Tensor& q);  // 16 bits, on CUDA, of a head size that it has
+
+/// The kernel for queries like `q`: flash attention where there is one, else the reference. `use_kernel` ("auto",
+/// "reference", "cpu_flash", "cuda_flash") overrides the choice in the whole process; tests do that.
+const AttentionKernel& select_kernel(const at::Tensor& q);
 void use_kernel(const std::string& name);
 
 }  // namespace dhp

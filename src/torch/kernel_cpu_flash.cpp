@@ -19,6 +19,8 @@ at::Tensor as_rows(const at::Tensor& batch) { return batch.transpose(1, 2).squee
 
 class CpuFlashKernel final : public AttentionKernel {
  public:
+  const char* name() const override { return "cpu_flash"; }
+
   std::vector<BlockOutput> forward(const BlockInputs& block) const override {
     std::vector<BlockOutput> results;
     results.reserve(block.segments.size());

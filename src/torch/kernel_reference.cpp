@@ -20,6 +20,8 @@ at::Tensor heads_first(const at::Tensor& rows, std::int64_t begin, std::int64_t 
 
 class ReferenceKernel final : public AttentionKernel {
  public:
+  const char* name() const override { return "reference"; }
+
   std::vector<BlockOutput> forward(const BlockInputs& block) const override {
     std::vector<BlockOutput> results;
     for (const Segment& segment : block.segments) {

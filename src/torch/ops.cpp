@@ -166,6 +166,7 @@ TORCH_LIBRARY(dhp, library) {
                 create_mirror_group(name, static_cast<int>(size), static_cast<int>(rank), device);
               });
   library.def("use_kernel(str name) -> ()", use_kernel);
+  library.def("kernel_of(Tensor q) -> str", [](const at::Tensor& q) { return std::string(select_kernel(q).name()); });
   library.def("torch_version() -> str", torch_version);
 }
 

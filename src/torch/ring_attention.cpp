@@ -33,7 +33,7 @@ Accumulator first_results(std::vector<BlockOutput>&& results, const std::vector<
 
 Accumulator forward_over_group(const AttentionPass& pass, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                double scale) {
-  const AttentionKernel& kernel = select_kernel(q.device());
+  const AttentionKernel& kernel = select_kernel(q);
   const auto type = pass.members.degree() > 1 ? accumulate_type(q.scalar_type()) : q.scalar_type();
   TravellingKeys keys(pass, k, v);
   Accumulator all;
@@ -77,7 +77,7 @@ GradientSums first_gradients(const std::vector<BlockGradient>& results, const st
 
 GradientSums backward_over_group(const AttentionPass& pass, const at::Tensor& dout, const RingAttentionForward& saved,
                                  double scale) {
-  const AttentionKernel& kernel = select_kernel(saved.q.device());
+  const AttentionKernel& kernel = select_kernel(saved.q);
   const auto type = pass.members.degree() > 1 ? accumulate_type(saved.q.scalar_type()) : saved.q.scalar_type();
   TravellingKeys keys(pass, saved.k, saved.v);
   TravellingGradients gradients(pass, saved.k);

@@ -28,7 +28,7 @@ class Result:
 def dhp(*arguments: str | Path, binary: str | Path = DHP, path: str | None = None) -> Result:
     env = dict(os.environ) if path is None else dict(os.environ, PATH=path)
     words = [str(binary), *map(str, arguments)]
-    done = subprocess.run(words, capture_output=True, text=True, env=env, timeout=60, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, env=env, timeout=240, check=False)
     return Result(done.returncode, done.stdout, done.stderr)
 
 

@@ -20,6 +20,7 @@ from dhp._core import Batch, Cluster, CostModel, Plan, annotate, check_plan, par
 from dhp.config import TrainConfig
 from dhp.dataset import Dataset
 from dhp.launch import run_local
+from dhp.models import freeze, import_families
 from dhp.trace import Tracer
 
 STEPS = 10
@@ -148,7 +149,7 @@ def run_dhp(folder: Path, name: str) -> int:
     torch.set_num_threads(1)
     settings, recorder, losses, plans = settings_for(folder, name), Recorder(), Losses(), Plans()
     optimizer.update, runtime.plan = recorder.update, plans.plan
-    run = runtime.init(timeout_s=120)
+    run = runtime.init(timeout_s=600)
     train.train(settings, run, losses, Tracer(None, run), measure.Recorder("", run, settings))
     if run.rank == 0:
         result = {
@@ -167,7 +168,7 @@ def run_reference(folder: Path, name: str) -> int:
     settings, recorder = settings_for(folder, name), Recorder()
     run = runtime.init()
     model = AutoModelForImageTextToText.from_pretrained(settings.model, dtype=train.DTYPES[settings.precision]).train()
-    train.freeze(model, settings)
+    freeze(model, settings.frozen)
     data = Dataset(settings.data, settings.model)
     adamw = optimizer.make_optimizer(model, settings, run)
     losses = []
@@ -206,6 +207,7 @@ def hugging_face_input(data: Dataset, sample_id: int) -> dict[str, torch.Tensor]
 
 
 if __name__ == "__main__":
+    import_families()  # once, not in every rank of every run
     folder = Path(sys.argv[1])
     for name in sys.argv[2:]:
         settings = settings_for(folder, name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import socket
 import threading
 import time
 import traceback
@@ -21,10 +20,14 @@ from dhp import _ops
 
 _ops.load()
 
-# torch is imported once, in the server, and not again in every rank. One thread a rank: ranks outnumber cores.
+# All is imported once, in the server, and not again in every rank. One thread a rank: ranks outnumber cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["torch", "torch.distributed"])
+context = multiprocessing.get_context("forkserver")
+_PRELOADED = ["torch", "torch.distributed", "dhp.train", "dhp.calibrate", "dhp.models.qwen3_vl"]
+context.set_forkserver_preload([*_PRELOADED, "transformers.models.qwen3_vl.modeling_qwen3_vl"])
+
+# Long enough for a machine that is busy with other work; what fails in a test fails in far less.
+TIMEOUT_S = 180.0
 
 
 @dataclass
@@ -36,7 +39,7 @@ class World:
     store: dist.Store
     _groups: list[dist.ProcessGroup] = field(default_factory=list)
 
-    def new_group(self, timeout_s: float = 60.0) -> str:
+    def new_group(self, timeout_s: float = TIMEOUT_S) -> str:
         """The name of a fresh process group over all ranks: a failure of one group leaves the others alone."""
         group = dist.new_group(list(range(self.size)), timeout=timedelta(seconds=timeout_s))
         self._groups.append(group)
@@ -58,12 +61,13 @@ class Outcome:
     exit_code: int | None = None
 
 
-def _rank_main(
-    function: Callable[..., Any], rank: int, size: int, port: int, hosted: bool, pipe: Any, args: Any
-) -> None:
+def _rank_main(function: Callable[..., Any], rank: int, size: int, port: int, pipe: Any, args: Any) -> None:
+    """`port`: of the store; 0: this rank hosts it, on a free port that it tells first."""
     torch.set_num_threads(1)
-    timeout = timedelta(seconds=60)
-    store = dist.TCPStore("127.0.0.1", port, size, is_master=hosted and rank == 0, timeout=timeout)
+    timeout = timedelta(seconds=TIMEOUT_S)
+    store = dist.TCPStore("127.0.0.1", port, None, is_master=port == 0, timeout=timeout, wait_for_workers=False)
+    if port == 0:
+        pipe.send(("port", store.port))
     dist.init_process_group("gloo", store=dist.PrefixStore("main", store), rank=rank, world_size=size, timeout=timeout)
     world = World(rank, size, dist.PrefixStore("test", store))
     try:
@@ -74,24 +78,20 @@ def _rank_main(
 
 
 def run_processes(
-    function: Callable[..., Any], size: int, *args: Any, seconds: float = 150, hosted: bool = False
+    function: Callable[..., Any], size: int, *args: Any, seconds: float = 600, hosted: bool = False
 ) -> list[Outcome]:
     """Runs `function(world, *args)` in `size` processes over Gloo. The store lives in this process, as torchrun has
     it, or if `hosted` in rank 0. Kills what has not ended after `seconds`."""
-    server = None
-    if hosted:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-    else:
-        server = dist.TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
-        port = server.port
+    server = None if hosted else dist.TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
+    port = server.port if server else 0
     pipes, processes = [], []
     for rank in range(size):
-        ours, theirs = _context.Pipe(duplex=False)
-        process = _context.Process(target=_rank_main, args=(function, rank, size, port, hosted, theirs, args))
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=_rank_main, args=(function, rank, size, port, theirs, args))
         process.start()
         theirs.close()
+        if port == 0:
+            _, port = ours.recv()
         pipes.append(ours)
         processes.append(process)
     deadline = time.monotonic() + seconds

@@ -35,6 +35,7 @@ from dhp.layout import deal_units, vision_units
 from dhp.local import local_cluster, local_cost
 from dhp.runtime import Run
 from dhp.train import planning_inputs
+from programs import run_program
 from ranks import run_threads
 
 RANGE = Range(32, 800, (1, 2, 4), (3, 6), label_share=0.25)
@@ -138,18 +139,18 @@ def attention_of_rank_2(name: str, exchange: str, seed: int = 0) -> list[torch.T
     generator = torch.Generator().manual_seed(seed)
     q, k, v = (torch.randn(8, heads, 8, generator=generator, dtype=torch.float64) for heads in (4, 2, 2))
     leaves = [t.requires_grad_() for t in (q, k, v)]
-    out = torch.ops.dhp.ring_attention(*leaves, [24], [0, 1, 2], name, 0.3, True, exchange)
+    out = torch.ops.dhp.ring_attention(*leaves, [24], [0, 1, 2], name, 0.3, True, exchange, [0, 0, 1])
     out.sum().backward()
     return [out.detach(), q.grad]
 
 
-@pytest.mark.parametrize("exchange", ["ring", "direct"])
+@pytest.mark.parametrize("exchange", ["ring", "direct", "hierarchical"])
 def test_a_mirror_group_is_a_group_whose_other_shards_are_zero(exchange: str) -> None:
     def rank(position: int, group: str) -> list[torch.Tensor]:
         if position == 2:
             return attention_of_rank_2(group, exchange)
         zeros = [torch.zeros(8, heads, 8, dtype=torch.float64).requires_grad_() for heads in (4, 2, 2)]
-        torch.ops.dhp.ring_attention(*zeros, [24], [0, 1, 2], group, 0.3, True, exchange).sum().backward()
+        torch.ops.dhp.ring_attention(*zeros, [24], [0, 1, 2], group, 0.3, True, exchange, [0, 0, 1]).sum().backward()
         return []
 
     outcomes = run_threads(rank, 3, name=f"mirrored-{exchange}")
@@ -220,21 +221,69 @@ def test_tasks_that_were_not_measured_are_no_fit(mixed_data: Path) -> None:
     assert answer.reason == "tasks of degree 6 were not measured: take as many ranks, or a lower --max-degree"
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("freeze_vit", [False, True])
+@pytest.mark.parametrize(
+    ("freeze", "checkpointing"), [("", False), ("", True), ("vit", True), ("vit,aligner", False), ("llm", True)]
+)
 def test_counts_memory_and_bytes_as_training_does(
-    mixed_data: Path, run: Run, unmeasured: None, checkpointing: bool, freeze_vit: bool
+    mixed_data: Path, run: Run, unmeasured: None, freeze: str, checkpointing: bool
 ) -> None:
     model = mixed_data / "model"
-    flags = ["--gradient-checkpointing"] * checkpointing + ["--freeze-vit"] * freeze_vit
+    flags = ["--gradient-checkpointing"] * checkpointing + ["--freeze", freeze] * bool(freeze)
     file = calibrated(run, model, *flags).file
-    settings = TrainConfig(str(model), "", gradient_checkpointing=checkpointing, freeze_vit=freeze_vit)
+    frozen = {f"freeze_{part}": True for part in freeze.split(",") if part}
+    settings = TrainConfig(str(model), "", gradient_checkpointing=checkpointing, **frozen)
+    assert file["fit"]["frozen"] == [part for part in freeze.split(",") if part]
+    assert file["fit"]["attention"] == "cpu_flash"
     counted = json.loads(to_json(planning_inputs(settings, run)[1]))
     for key in ("token_bytes", "patch_bytes", "state_bytes", "gradient_bytes", "optimizer_s"):
         assert file[key] == counted[key], key
     for direction in ("forward", "backward"):
         for key in ("ring_bytes_per_token", "all_to_all_bytes_per_token"):
             assert file[direction][key] == counted[direction][key], (direction, key)
+
+
+def test_measures_a_model_whose_parts_train_as_in_training(
+    mixed_data: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, bool] = {}
+
+    def look(adapter: Any, designs: list[Design], *_: Any, **__: Any) -> list[Measured]:
+        seen.update({name: p.requires_grad for name, p in adapter.model.named_parameters()})
+        return made_up(adapter, designs)
+
+    monkeypatch.setattr(calibrate, "measure", look)
+    calibrated(run, mixed_data / "model", "--freeze", "aligner,llm")
+    assert any(seen.values())
+    for name, trains in seen.items():
+        assert trains == ("visual" in name and "merger" not in name), name
+
+
+def test_exchanges_go_between_nodes(mixed_data: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one process too, where nothing but the option says which ranks share a node."""
+    seen: list[Any] = []
+
+    def look(adapter: Any, designs: list[Design], *_: Any, **how: Any) -> list[Measured]:
+        seen.append((how["exchange"].name, [adapter._cluster.node_of(rank) for rank in range(8)]))
+        return made_up(adapter, designs)
+
+    monkeypatch.setattr(calibrate, "measure", look)
+    model = mixed_data / "model"
+    found = calibrated(run, model, "--exchange", "hierarchical", "--ranks-per-node", "3")
+    assert found.file["fit"]["exchange"] == "hierarchical"
+    assert seen == [("hierarchical", [0, 0, 0, 1, 1, 1, 2, 2])]
+    assert refused(run, model, "--exchange", "hierarchical").startswith(
+        "--exchange: hierarchical goes by nodes, and one process has none: add --ranks-per-node"
+    )
+
+
+def test_plain_algebra_is_not_timed_where_training_has_flash_attention() -> None:
+    """The device "meta" has no flash attention, as a GPU has none for fp32."""
+    text = SimpleNamespace(num_attention_heads=4, hidden_size=64)
+    assert calibrate.attention_kernel("fp32", text, torch.device("cpu")) == "cpu_flash"
+    with pytest.raises(
+        InputError, match="--device: found meta with --precision fp32 and heads of 16: there is no flash"
+    ):
+        calibrate.attention_kernel("fp32", text, torch.device("meta"))
 
 
 def refused(run: Any, model: Path, *arguments: str) -> str:
@@ -319,8 +368,7 @@ def test_frames_are_of_whole_tokens(merge: int, example: str) -> None:
 
 
 def dhp_calibrate(model: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dhp.calibrate", "--model", str(model), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240)
+    return run_program("dhp.calibrate", "--model", model, *arguments)
 
 
 FEW = ("--samples", "18", "--left-out", "4", "--repeats", "1", "--max-tokens", "256")
@@ -368,9 +416,9 @@ def test_real_ranks_measure_links(mixed_data: Path, tmp_path: Path) -> None:
 
 
 def test_too_few_samples_are_refused_with_the_reason(mixed_data: Path, tmp_path: Path) -> None:
-    done = dhp_calibrate(
-        mixed_data / "model", "--samples", "3", "--left-out", "1", "--repeats", "1", "-o", str(tmp_path / "c.json")
-    )
+    words = ["--model", str(mixed_data / "model"), "--samples", "3", "--left-out", "1", "--repeats", "1"]
+    command = [sys.executable, "-m", "dhp.calibrate", *words, "-o", str(tmp_path / "c.json")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 1
     assert "no fit: vision, forward: 3 samples for 2 coefficients (task_s, patch_s): measure at least 4" in done.stderr
     assert not (tmp_path / "c.json").exists()
@@ -389,6 +437,7 @@ def test_a_bad_fit_is_said_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[s
     ("arguments", "message"),
     [
         (["--ranks", "0"], "--ranks: found 0, expected at least 1"),
+        (["--freeze", "vit,head"], '--freeze: found "head", expected vit, aligner and llm'),
         (["--repeats", "0"], "--repeats: found 0, expected at least 1"),
         (["--unit", "16"], "--unit: found '16', expected ROWSxCOLUMNS in patches, as in 16x24"),
         (["--unit", "0x4"], "--unit: found '0x4', expected ROWSxCOLUMNS in patches, as in 16x24"),

@@ -32,7 +32,7 @@ def test_output_goes_into_a_pipe(files: dict[str, Path], tmp_path: Path) -> None
     reader = threading.Thread(target=lambda: read.append(pipe.read_text()))
     reader.start()
     assert dhp("plan", *inputs(files), "-o", pipe).code == 0
-    reader.join(timeout=30)
+    reader.join(timeout=240)
     assert pipe.is_fifo()
     assert json.loads(read[0])["format"] == "dhp.plan/1"
 
@@ -71,7 +71,7 @@ def test_output_that_cannot_be_written(files: dict[str, Path], tmp_path: Path, n
 def test_a_full_disk_is_an_error(files: dict[str, Path], command: str) -> None:
     with Path("/dev/full").open("w") as full:
         words = [DHP, command, *map(str, inputs(files)), "--output-format", "json"]
-        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=240, check=False)
     assert (done.returncode, done.stderr) == (2, "dhp: error: standard output cannot be written\n")
     assert Path("/dev/full").is_char_device()
 

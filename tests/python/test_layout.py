@@ -1,9 +1,11 @@
 """Who encodes, sends and holds which visual row: every member's view together, against moving the rows by hand."""
 
+import itertools
+
 import numpy as np
 import pytest
 
-from dhp.layout import TaskLayout, deal_units, vision_units
+from dhp.layout import TaskLayout, deal_units, fullest, vision_units
 
 MERGE = 2
 
@@ -36,12 +38,11 @@ def test_exchange_brings_every_row_to_its_token(seed: int) -> None:
     layouts = random_task(generator, degree=int(generator.integers(1, 8)))
     # A row's value says which token of which sequence it belongs to.
     names = [(i, p) for i, positions in enumerate(layouts[0].visual) for p in positions.tolist()]
-    encoded, start = [], 0
-    for member, layout in enumerate(layouts):
-        rows = sum(unit.patches for unit in layout.shares[member]) // MERGE**2
-        encoded.append(names[start : start + rows])
-        start += rows
-    assert start == len(names), "every row is encoded once"
+    units = vision_units(layouts[0].grids)
+    ends = np.cumsum([unit.patches // MERGE**2 for unit in units]).tolist()
+    rows_of = {unit: names[start:end] for unit, start, end in zip(units, [0, *ends], ends, strict=False)}
+    encoded = [[row for unit in layout.shares[i] for row in rows_of[unit]] for i, layout in enumerate(layouts)]
+    assert sorted(row for rows in encoded for row in rows) == names, "every row is encoded once"
 
     outgoing = []
     for layout, rows in zip(layouts, encoded, strict=True):
@@ -73,6 +74,43 @@ def test_units_are_dealt_in_runs_and_evenly(degree: int) -> None:
     assert [unit for share in shares for unit in share] == units
     work = [sum(unit.patches for unit in share) for share in shares]
     assert max(work) - min(work) <= 24, "within one frame"
+
+
+def test_units_of_several_sizes_are_dealt_evenly() -> None:
+    """In order, the third member would have 4 + 104 = 108 of 216 patches: the thirds are 72 wide, and the middle of the
+    second large picture lies beyond the second one."""
+    units = vision_units([[(1, 10, 10), (2, 2, 2)], [(1, 10, 10), (2, 2, 2)]])
+    assert [u.patches for u in units] == [100, 4, 4, 100, 4, 4]
+    shares = deal_units(units, 3)
+    assert [[u.patches for u in share] for share in shares] == [[100], [100], [4, 4, 4, 4]]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_deal_is_much_more_level(seed: int) -> None:
+    """Against all deals there are; largest first is at most a third worse than the best one (Graham 1969)."""
+    generator = np.random.default_rng(seed)
+    degree = int(generator.integers(2, 4))
+    sides = 2 * generator.integers(1, 7, size=(int(generator.integers(1, 8)), 2))
+    units = vision_units([[(1, int(h), int(w))] for h, w in sides])
+    best = min(
+        max(sum(u.patches for u, member in zip(units, deal, strict=True) if member == m) for m in range(degree))
+        for deal in itertools.product(range(degree), repeat=len(units))
+    )
+    shares = deal_units(units, degree)
+    assert sorted(u.sequence for share in shares for u in share) == list(range(len(units))), "every unit once"
+    assert all(share == sorted(share, key=lambda u: u.sequence) for share in shares), "in the task's order"
+    assert best <= fullest(shares) <= best * 4 / 3 / 0.98
+
+
+def test_a_clip_is_read_in_one_run_a_member_where_it_is_dealt_unevenly() -> None:
+    """A picture as large as 7 of 8 frames: one member has it alone, or with few of them."""
+    units = vision_units([[(1, 14, 16), (8, 4, 8)]])
+    for degree in (2, 3):
+        shares = deal_units(units, degree)
+        for share in shares:
+            frames = [u.frame for u in share if u.medium == 1]
+            assert frames == list(range(frames[0], frames[0] + len(frames))) if frames else share
+        assert fullest(shares) == {2: 256, 3: 224}[degree]
 
 
 def test_one_frame_on_many_ranks_leaves_some_without() -> None:

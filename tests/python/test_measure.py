@@ -65,9 +65,9 @@ class ThreadRun:
     def _all(self, value: Any) -> list[Any]:
         values, barrier = self._shared["values"], self._shared["barrier"]
         values[self.rank] = value
-        barrier.wait(timeout=30)
+        barrier.wait(timeout=240)
         everyone = list(values)
-        barrier.wait(timeout=30)
+        barrier.wait(timeout=240)
         return everyone
 
     def max(self, values: torch.Tensor) -> torch.Tensor:

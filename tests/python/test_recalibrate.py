@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -25,6 +23,7 @@ from dhp._core import (
 from dhp.config import read_config
 from dhp.local import local_cluster
 from dhp.recalibrate import Recalibration, with_terms
+from programs import run_program
 
 
 def cost(scale: float = 1.0) -> CostModel:
@@ -124,17 +123,12 @@ def test_ranks_agree_on_plans_and_predictions_come_nearer(mixed_data: Path, tmp_
         "global_batch_size": 6,
         "steps": 9,
         "capacity_tokens": 80,
-        "timeout_s": 60.0,
+        "timeout_s": 240.0,
         "log_every": 1,
         "recalibrate_every": 2,
     }
     (tmp_path / "run.toml").write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
-    done = subprocess.run(
-        [sys.executable, "-m", "dhp.train", str(tmp_path / "run.toml"), "--metrics", str(tmp_path / "m.jsonl")],
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    done = run_program("dhp.train", tmp_path / "run.toml", "--metrics", tmp_path / "m.jsonl")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("cost fitted to") == 4, done.stdout
     errors = [json.loads(line)["task_error"] for line in (tmp_path / "m.jsonl").read_text().splitlines()]

@@ -60,6 +60,46 @@ def test_speedups_compare_the_same_batches_only() -> None:
     assert isinstance(figure, dict) and figure["data"][0]["x"] == [2.0, 1.0]
 
 
+def of_steps(numbers: range, **more: object) -> dict[str, object]:
+    steps = [{"step": number, "seconds": 4.0, "tokens": 1000} for number in numbers]
+    bare = {key: SMALL[key] for key in ("format", "kind", "name", "schedule", "ranks", "clock")}
+    return bare | {"steps": steps} | more
+
+
+def test_simulations_of_one_batch_compare_however_often_they_repeat_it() -> None:
+    short = of_steps(range(1, 11), name="short")
+    long = of_steps(range(1, 101), name="long")
+    long["steps"] = [step | {"seconds": 8.0} for step in long["steps"]]
+    assert [s.speedup for s in summarize([parsed(short), parsed(long)])] == [2.0, 1.0]
+    other = of_steps(range(1, 11), name="other")
+    other["steps"] = [step | {"tokens": 999} for step in other["steps"]]
+    assert [s.speedup for s in summarize([parsed(short), parsed(other)])] == [None, None]
+
+
+def test_results_that_cannot_be_compared_say_why() -> None:
+    def why(*documents: dict[str, object]) -> object:
+        results = [parsed(document) for document in documents]
+        summaries = summarize(results)
+        assert all(s.speedup is None for s in summaries)
+        return charts.speedup(results, summaries)
+
+    measured = {"kind": "measured", "clock": "wall"}
+    long = of_steps(range(1, 12), name="long", **measured)
+    assert why(long) == "it takes two results with times of steps"
+    said = 'no two results can be compared: "long" and "{}" differ in {}'
+    # The first step of a measured run warms up.
+    short = of_steps(range(1, 6), name="short", **measured)
+    assert why(long, short) == said.format("short", "the steps that they hold (2 to 11, 2 to 5)")
+    wide = of_steps(range(1, 12), name="wide", **measured, ranks=4)
+    assert why(long, wide) == said.format("wide", "ranks (2 and 4)")
+    simulated = of_steps(range(2, 12), name="simulated")
+    ways = "kind (measured and simulated) and clock (wall and simulated)"
+    assert why(long, simulated) == said.format("simulated", ways)
+    later = of_steps(range(3, 14), name="later", **measured)
+    later["steps"] = [step | {"tokens": step["step"]} for step in later["steps"]]
+    assert why(long, later, simulated) == said.format("later", "batches")
+
+
 def test_labels_leave_out_what_all_share_and_stay_unique() -> None:
     def named(*names: str) -> list[str]:
         return labels([parsed(SMALL | {"name": name}, f"{i}.json") for i, name in enumerate(names)])
@@ -161,7 +201,7 @@ def test_scaling_needs_several_numbers_of_ranks_of_one_schedule() -> None:
 
 def run_report(*words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "dhp.report.cli", *map(str, words)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "dhp.report.cli", *map(str, words)], capture_output=True, text=True, timeout=240
     )
 
 

@@ -313,7 +313,7 @@ def test_a_sweep_shows_its_progress_on_a_terminal(tmp_path: Path) -> None:
     words = write_inputs(tmp_path, batch=BATCH, cluster=CLUSTER, cost=COST)
     ours, theirs = pty.openpty()
     command = [DHP, "simulate", *map(str, words), "--sweep", "--schedules", "free,paper"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, text=True, timeout=60, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, text=True, timeout=240, check=True)
     os.close(theirs)
     shown = os.read(ours, 100_000).decode()
     os.close(ours)

@@ -20,6 +20,7 @@ from dhp.config import TrainConfig
 from dhp.local import local_cluster
 from dhp.result import read_result
 from dhp.train import open_dataset
+from programs import run_program
 
 FIELDS = {"step", "loss", "tokens", "degrees", "plan_s", "idle_share", "gap"}
 
@@ -37,7 +38,7 @@ def folder(mixed_data: Path, tmp_path: Path) -> Path:
         "steps": 6,
         "capacity_tokens": 56,
         "learning_rate": 1e-3,
-        "timeout_s": 60.0,
+        "timeout_s": 240.0,
     }
     (tmp_path / "run.toml").write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
     return tmp_path
@@ -48,7 +49,7 @@ def command(folder: Path, *arguments: str) -> list[str]:
 
 
 def dhp_train(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(folder, *arguments), capture_output=True, text=True, timeout=240)
+    return run_program("dhp.train", folder / "run.toml", *arguments)
 
 
 def losses(file: Path) -> dict[int, float]:
@@ -186,17 +187,17 @@ def test_killed_rank_ends_the_run_and_resume_continues_it_exactly(folder: Path) 
 
     arguments = ("--metrics", str(folder / "broken.jsonl"), "--set", "save_steps=2")
     with subprocess.Popen(command(folder, *arguments), stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not (folder / "out" / "step-000002").exists():
-            assert time.monotonic() < deadline, "no checkpoint after two minutes"
+            assert time.monotonic() < deadline, "no checkpoint after ten minutes"
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.01)
         victim = rank_process(process.pid, 2)
         victim.send_signal(signal.SIGKILL)
         killed = time.monotonic()
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=600)
         assert process.returncode != 0
-        assert time.monotonic() - killed < 60
+        assert time.monotonic() - killed < 120, "far below timeout_s: nobody waited for it"
     advice = "the run ended. Continue from the last checkpoint with --resume."
     assert f"dhp: rank 2 was lost: killed by signal 9 (SIGKILL); {advice}\n" in stderr
     for survivor in (0, 1, 3):
@@ -322,10 +323,19 @@ def test_unknown_family_is_refused(folder: Path) -> None:
 
 def test_runs_under_torchrun(folder: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "dhp.train", str(folder / "run.toml")]
+    launch = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "dhp.train",
+        str(folder / "run.toml"),
+    ]
     done = subprocess.run(
         [sys.executable, *launch, "--steps", "2", "--set", "capacity_tokens=110", "--metrics", str(folder / "m.jsonl")],
-        capture_output=True, text=True, timeout=240, env=environment,
+        capture_output=True, text=True, timeout=600, env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert losses(folder / "m.jsonl").keys() == {1, 2}

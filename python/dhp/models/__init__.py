@@ -14,7 +14,7 @@ from typing import Protocol
 
 import torch
 
-from dhp._core import Cluster, InputError, Task
+from dhp._core import Cluster, Freeze, InputError, Task
 from dhp.data.text import Encoded
 from dhp.layout import TaskLayout
 from dhp.runtime import Run, current_run
@@ -90,6 +90,14 @@ def attach(model: torch.nn.Module, run: Run | None = None, *, cluster: Cluster |
 
         return Qwen3VLAdapter(model, run or current_run(), cluster)
     raise InputError(f'model: model_type: found "{model_type}", supported: {", ".join(FAMILIES)}')
+
+
+def freeze(model: torch.nn.Module, parts: Freeze) -> None:
+    """Marks what does not train. The aligner is every merger from vision to text, deepstack's too."""
+    for name, parameter in model.named_parameters():
+        vision = ".visual." in f".{name}"
+        aligner = vision and "merger" in name
+        parameter.requires_grad_(not (parts.aligner if aligner else parts.vit if vision else parts.llm))
 
 
 def detach(model: torch.nn.Module) -> None:

@@ -26,6 +26,7 @@ from dhp.report.summary import (
     percent,
     seconds_text,
     step_pairs,
+    why_not_comparable,
 )
 from dhp.result import Columns, Result
 
@@ -135,7 +136,7 @@ def _beside(x: float, y: str, text: str) -> dict[str, Any]:
 def speedup(results: list[Result], summaries: list[Summary]) -> Figure | str:
     groups = comparable(summaries)
     if not groups:
-        return "there are no two results of the same batches, number of ranks and clock"
+        return why_not_comparable(summaries)
     shown = [s for group in groups for s in sorted(group, key=lambda s: s.step_s)]
     names = ticks(shown)
     factors = [s.speedup or 1.0 for s in shown]

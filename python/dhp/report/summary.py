@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePath
@@ -186,8 +187,42 @@ def _summary(result: Result, label: str) -> Summary:
         task_errors=task_errors(result, counted),
         step_errors=step_errors(counted),
         counted=counted,
-        workload=(result.ranks, result.kind, result.clock, tuple((step.step, step.tokens) for step in counted)),
+        workload=(result.ranks, result.kind, result.clock, _batches(result, counted)),
     )
+
+
+def _batches(result: Result, counted: list[Step]) -> tuple[Any, ...]:
+    """What tells apart the batches of a run. A simulation repeats one batch: how often does not matter."""
+    sizes = {step.tokens for step in counted}
+    if result.kind == "simulated" and len(sizes) == 1:
+        return (*sizes,)
+    return tuple((step.step, step.tokens) for step in counted)
+
+
+def why_not_comparable(summaries: list[Summary]) -> str:
+    """Where `comparable` finds nothing: what keeps the two most alike results apart."""
+    timed = [summary for summary in summaries if summary.step_s > 0]
+    if len(timed) < 2:
+        return "it takes two results with times of steps"
+    one, other = min(itertools.combinations(timed, 2), key=lambda pair: len(_differences(*pair)))
+    return f'no two results can be compared: "{one.label}" and "{other.label}" differ in ' + " and ".join(
+        _differences(one, other)
+    )
+
+
+def _differences(one: Summary, other: Summary) -> list[str]:
+    found = [
+        f"{what} ({a} and {b})"
+        for what, a, b in zip(("ranks", "kind", "clock"), one.workload, other.workload, strict=False)
+        if a != b
+    ]
+    tokens = [{step.step: step.tokens for step in summary.counted} for summary in (one, other)]
+    if one.workload[-1] != other.workload[-1] and tokens[0] != tokens[1]:
+        common = tokens[0].keys() & tokens[1].keys()
+        same = common and all(tokens[0][step] == tokens[1][step] for step in common)
+        spans = [f"{min(steps)} to {max(steps)}" for steps in tokens]
+        found.append(f"the steps that they hold ({spans[0]}, {spans[1]})" if same else "batches")
+    return found
 
 
 def _tasks_s(step: Step) -> float:

@@ -19,8 +19,15 @@ double worst(const at::Tensor& found, const at::Tensor& expected) {
   return (found.to(at::kDouble) - expected).abs().max().item<double>();
 }
 
+using Merge = void (*)(Accumulator&, const BlockOutput&, std::int64_t);
+
+/// On the CPU, and what other devices do.
+class Merges : public testing::TestWithParam<Merge> {};
+
+INSTANTIATE_TEST_SUITE_P(Accumulate, Merges, testing::Values(&merge_block, &merge_block_by_algebra));
+
 // Blocks are means with known weights: merging them all gives the weighted mean and the log of the sum of weights.
-TEST(Accumulate, MergesWeightedMeans) {
+TEST_P(Merges, MergesWeightedMeans) {
   at::manual_seed(3);
   for (const auto type : {at::kDouble, at::kFloat, at::kBFloat16, at::kHalf}) {
     const auto sum_type = accumulate_type(type);
@@ -38,7 +45,7 @@ TEST(Accumulate, MergesWeightedMeans) {
       if (block == 0) {
         place_block(all, {out, lse}, first);
       } else {
-        merge_block(all, {out, lse}, first);
+        GetParam()(all, {out, lse}, first);
       }
     }
     const double tolerance = sum_type == at::kDouble ? 1e-14 : 2e-6;
@@ -48,31 +55,31 @@ TEST(Accumulate, MergesWeightedMeans) {
 }
 
 // A row that sees nothing has an lse of minus infinity; two such rows must not make a NaN.
-TEST(Accumulate, RowsWithoutKeysStayHarmless) {
+TEST_P(Merges, RowsWithoutKeysStayHarmless) {
   const auto nothing = at::full({1, 1}, -kInfinity, at::kDouble);
   const auto something = at::full({1, 1}, 2.0, at::kDouble);
   const auto ones = at::ones({1, 1, 3}, at::kDouble);
 
   Accumulator empty{at::zeros({1, 1, 3}, at::kDouble), nothing.clone()};
-  merge_block(empty, {ones, nothing}, 0);
+  GetParam()(empty, {ones, nothing}, 0);
   EXPECT_TRUE(empty.out.equal(at::zeros({1, 1, 3}, at::kDouble)));
   EXPECT_TRUE(empty.lse.equal(nothing));
 
-  merge_block(empty, {ones, something}, 0);
+  GetParam()(empty, {ones, something}, 0);
   EXPECT_TRUE(empty.out.equal(ones));
   EXPECT_TRUE(empty.lse.equal(something));
 
-  merge_block(empty, {ones * 5, nothing}, 0);
+  GetParam()(empty, {ones * 5, nothing}, 0);
   EXPECT_TRUE(empty.out.equal(ones));
   EXPECT_TRUE(empty.lse.equal(something));
 }
 
 // exp() of the difference overflows in both directions.
-TEST(Accumulate, WeightsFarApartDoNotOverflow) {
+TEST_P(Merges, WeightsFarApartDoNotOverflow) {
   for (const auto type : {at::kDouble, at::kFloat}) {
     for (const double far : {-2000.0, 2000.0}) {
       Accumulator all{at::zeros({1, 1, 3}, type), at::zeros({1, 1}, type)};
-      merge_block(all, {at::ones({1, 1, 3}, type), at::full({1, 1}, far, type)}, 0);
+      GetParam()(all, {at::ones({1, 1, 3}, type), at::full({1, 1}, far, type)}, 0);
       EXPECT_EQ(all.out[0][0][0].item<double>(), far > 0 ? 1.0 : 0.0);
       EXPECT_EQ(all.lse.item<double>(), std::max(0.0, far));
     }

@@ -1,5 +1,6 @@
 #include "torch/ring_attention.h"
 
+#include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/arange.h>
@@ -248,36 +249,58 @@ TEST(RingAttention, ExchangesMixInOneList) {
   expect_equal_to_the_definition(cases, kSize, draw.seed());
 }
 
-TEST(Kernels, AgreeOnEveryKindOfBlock) {
-  at::manual_seed(1);
-  const auto q = at::randn({40, 6, 16}, at::kDouble);
-  const auto k = at::randn({30, 2, 16}, at::kDouble);
-  const auto v = at::randn({30, 2, 16}, at::kDouble);
-  const auto dout = at::randn({40, 6, 16}, at::kDouble);
-  for (const bool causal : {false, true}) {
-    const std::vector<Segment> segments = causal ? std::vector<Segment>{{0, 10, 20, 10}, {30, 1, 0, 1}}
-                                                 : std::vector<Segment>{{5, 20, 0, 7}, {25, 1, 7, 23}, {26, 14, 29, 1}};
-    const BlockInputs block{q, k, v, segments, causal, 0.3};
-    const auto expected = reference_kernel().forward(block);
-    const auto found = cpu_flash_kernel().forward(block);
-    ASSERT_EQ(found.size(), segments.size());
-    auto out = at::zeros_like(q);
-    auto lse = at::zeros({40, 6}, at::kDouble);
-    for (std::size_t i = 0; i < segments.size(); ++i) {
-      EXPECT_LT(worst(found[i].out, expected[i].out), 1e-13);
-      EXPECT_LT(worst(found[i].lse, expected[i].lse), 1e-13);
-      EXPECT_TRUE(found[i].out.is_contiguous() && found[i].lse.is_contiguous()) << "a copy in every step";
-      out.narrow(0, segments[i].q_begin, segments[i].q_rows).copy_(expected[i].out);
-      lse.narrow(0, segments[i].q_begin, segments[i].q_rows).copy_(expected[i].lse);
-    }
-    const auto expected_gradient = reference_kernel().backward(block, dout, out, lse);
-    const auto found_gradient = cpu_flash_kernel().backward(block, dout, out, lse);
-    for (std::size_t i = 0; i < segments.size(); ++i) {
-      EXPECT_LT(worst(found_gradient[i].dq, expected_gradient[i].dq), 1e-12);
-      EXPECT_LT(worst(found_gradient[i].dk, expected_gradient[i].dk), 1e-12);
-      EXPECT_LT(worst(found_gradient[i].dv, expected_gradient[i].dv), 1e-12);
-    }
+/// Of `kernel` on `block` and the reference on the same numbers in fp64 on the CPU.
+void expect_equal_to_the_reference(const AttentionKernel& kernel, const BlockInputs& block, const at::Tensor& dout,
+                                   double tolerance) {
+  const auto exact = [](const at::Tensor& tensor) { return tensor.to(at::kCPU, at::kDouble); };
+  const BlockInputs same{exact(block.q), exact(block.k), exact(block.v), block.segments, block.causal, block.scale};
+  const auto expected = reference_kernel().forward(same);
+  const auto found = kernel.forward(block);
+  ASSERT_EQ(found.size(), block.segments.size());
+  auto out = at::zeros_like(same.q);
+  auto lse = at::zeros({same.q.size(0), same.q.size(1)}, at::kDouble);
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    const Segment& segment = block.segments[i];
+    EXPECT_LT(worst(exact(found[i].out), expected[i].out), tolerance);
+    EXPECT_LT(worst(exact(found[i].lse), expected[i].lse), tolerance);
+    EXPECT_TRUE(found[i].out.is_contiguous()) << "a copy in every step";
+    out.narrow(0, segment.q_begin, segment.q_rows).copy_(expected[i].out);
+    lse.narrow(0, segment.q_begin, segment.q_rows).copy_(expected[i].lse);
   }
+  const auto expected_gradient = reference_kernel().backward(same, exact(dout), out, lse);
+  const auto found_gradient =
+      kernel.backward(block, dout, out.to(block.q.options()), lse.to(found[0].lse.options()).contiguous());
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    EXPECT_LT(worst(exact(found_gradient[i].dq), expected_gradient[i].dq), 10 * tolerance);
+    EXPECT_LT(worst(exact(found_gradient[i].dk), expected_gradient[i].dk), 10 * tolerance);
+    EXPECT_LT(worst(exact(found_gradient[i].dv), expected_gradient[i].dv), 10 * tolerance);
+  }
+}
+
+void agree_on_every_kind_of_block(const AttentionKernel& kernel, const at::TensorOptions& options, double tolerance) {
+  at::manual_seed(1);
+  const auto random = [&](std::int64_t rows, std::int64_t heads) {
+    return at::randn({rows, heads, 16}, at::kDouble).to(options);
+  };
+  const auto q = random(40, 6);
+  const auto k = random(30, 2);
+  const auto v = random(30, 2);
+  const auto dout = random(40, 6);
+  const std::vector<Segment> causal{{0, 10, 20, 10}, {30, 1, 0, 1}};
+  const std::vector<Segment> full{{5, 20, 0, 7}, {25, 1, 7, 23}, {26, 14, 29, 1}};
+  expect_equal_to_the_reference(kernel, {q, k, v, causal, true, 0.3}, dout, tolerance);
+  expect_equal_to_the_reference(kernel, {q, k, v, full, false, 0.3}, dout, tolerance);
+}
+
+TEST(Kernels, CpuFlashAgreesOnEveryKindOfBlock) {
+  agree_on_every_kind_of_block(cpu_flash_kernel(), at::TensorOptions(at::kDouble), 1e-13);
+}
+
+// On a GPU. Without one, tests/python/test_cuda_flash.py holds the calls against their contract.
+TEST(Kernels, CudaFlashAgreesOnEveryKindOfBlock) {
+  if (!at::hasCUDA()) GTEST_SKIP() << "no CUDA device";
+  agree_on_every_kind_of_block(cuda_flash_kernel(), at::TensorOptions(at::kHalf).device(at::kCUDA), 4e-3);
+  agree_on_every_kind_of_block(cuda_flash_kernel(), at::TensorOptions(at::kBFloat16).device(at::kCUDA), 3e-2);
 }
 
 TEST(Kernels, AnUnknownNameIsRefused) { EXPECT_THROW(use_kernel("quick"), std::exception); }
