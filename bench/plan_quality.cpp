@@ -4,6 +4,7 @@
 //     build/release/bench/plan_quality effort    free and lockstep: quality against effort
 //     build/release/bench/plan_quality scale     free at 1,024 and 16,384 ranks
 //     build/release/bench/plan_quality shapes    clusters that are no powers of two, batches at the edge
+//     build/release/bench/plan_quality pipelines lockstep for pipelines of 2 to 64 stages
 //     build/release/bench/plan_quality all       free against every peer on all combinations of the files there
 #include <algorithm>
 #include <cmath>
@@ -11,12 +12,14 @@
 #include <ctime>
 #include <exception>
 #include <filesystem>
+#include <limits>
 #include <map>
 #include <optional>
 #include <string>
 
 #include "cases.h"
 #include "dhp/bound.h"
+#include "dhp/metrics.h"
 
 namespace {
 
@@ -218,6 +221,36 @@ std::vector<std::string> files_of(const std::string& kind) {
   return names;
 }
 
+/// Seconds of a plan in a pipeline; infinite where it is none of micro-batches.
+double pipeline_s(const Case& one, const PlanOptions& options, int stages) {
+  const PlanResult result = plan_batch(one.batch, one.cluster, one.cost, options);
+  const auto* plan = std::get_if<Plan>(&result);
+  if (plan == nullptr || plan->schedule != Schedule::lockstep) return std::numeric_limits<double>::infinity();
+  return measure_plan(*plan, one.batch, one.cluster, one.cost).pipeline_s(stages);
+}
+
+void pipelines() {
+  header({"tokens a rank", "data", "stages", "made for the least sum, s", "made for the pipeline, s",
+          "best of paper and six caps on tokens, s", "planning, ms"});
+  constexpr int kRuns = 5;
+  for (const char* tokens : {"4096", "8192"}) {
+    for (const std::string& data : bench::kData) {
+      const Case one = bench::shared_case("910b_8x8", tokens, data);
+      for (const int stages : {2, 8, 64}) {
+        const PlanOptions options{.schedule = "lockstep", .pipeline_stages = stages};
+        double other = pipeline_s(one, {.schedule = "paper"}, stages);
+        for (const std::int64_t cap : {1000, 1500, 2000, 2500, 3500, 5000}) {
+          other = std::min(other, pipeline_s(one, {.schedule = "lockstep", .max_tokens_per_rank = cap}, stages));
+        }
+        const Result timed = run(one, options, kRuns);
+        std::printf("| %s | %s | %d | %.2f | %.2f | %.2f | %.0f (%.0f to %.0f) |\n", tokens, data.c_str(), stages,
+                    pipeline_s(one, {.schedule = "lockstep"}, stages), pipeline_s(one, options, stages), other,
+                    timed.median_ms, timed.least_ms, timed.most_ms);
+      }
+    }
+  }
+}
+
 void all() {
   std::vector<double> free;
   std::vector<double> ones;
@@ -262,10 +295,12 @@ int main(int argc, char** argv) {
       scale();
     } else if (what == "shapes") {
       shapes();
+    } else if (what == "pipelines") {
+      pipelines();
     } else if (what == "all") {
       all();
     } else {
-      std::fprintf(stderr, "usage: plan_quality cases|effort|scale|shapes|all\n");
+      std::fprintf(stderr, "usage: plan_quality cases|effort|scale|shapes|pipelines|all\n");
       return 2;
     }
     return 0;
