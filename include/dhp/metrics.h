@@ -11,7 +11,8 @@ namespace dhp {
 /// What a plan costs, by prediction, besides its makespan.
 struct PlanMetrics {
   double makespan_s = 0.0;
-  double slowest_micro_batch_s = 0.0;  ///< of a lockstep plan; 0 for others, which have no micro-batches all ranks share
+  double slowest_micro_batch_s =
+      0.0;                  ///< of a lockstep plan; 0 for others, which have no micro-batches all ranks share
   double idle_share = 0.0;  ///< of ranks in service x makespan: no task runs
   /// Rank-seconds in which a task runs but only waits for transfers, and their share of the same.
   double exposed_transfer_s = 0.0;

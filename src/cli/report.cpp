@@ -127,17 +127,17 @@ std::string summary_text(const Plan& plan, const Explanation& explanation, const
 
 std::string summary_json(const Plan& plan, const Explanation& explanation, const PlanMetrics& metrics, int stages) {
   Json json = {{"planner", plan.planner},
-                     {"schedule", to_string(plan.schedule)},
-                     {"ranks", plan.ranks},
-                     {"tasks", plan.tasks.size()},
-                     {"micro_batches", micro_batches(plan)},
-                     {"degrees", degrees_json(explanation)},
-                     {"makespan_s", explanation.makespan_s},
-                     {"lower_bound_s", if_bounded(explanation.lower_bound_s, explanation.lower_bound_s)},
-                     {"gap", if_bounded(explanation.lower_bound_s, explanation.gap)},
-                     {"idle_share", explanation.idle_share},
-                     {"most_peers", plan.most_peers ? Json(*plan.most_peers) : Json(nullptr)},
-                     {"hash", plan.hash}};
+               {"schedule", to_string(plan.schedule)},
+               {"ranks", plan.ranks},
+               {"tasks", plan.tasks.size()},
+               {"micro_batches", micro_batches(plan)},
+               {"degrees", degrees_json(explanation)},
+               {"makespan_s", explanation.makespan_s},
+               {"lower_bound_s", if_bounded(explanation.lower_bound_s, explanation.lower_bound_s)},
+               {"gap", if_bounded(explanation.lower_bound_s, explanation.gap)},
+               {"idle_share", explanation.idle_share},
+               {"most_peers", plan.most_peers ? Json(*plan.most_peers) : Json(nullptr)},
+               {"hash", plan.hash}};
   if (stages > 1) json["pipeline_s"] = metrics.pipeline_s(stages);
   return line(json.dump(1));
 }
