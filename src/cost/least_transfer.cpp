@@ -110,4 +110,22 @@ std::vector<LeastTransfer> least_transfers(const Cluster& cluster, const CostMod
   return result;
 }
 
+double least_task_s(const CostModel& cost, const TaskWork& work, int degree, double speed, const LeastTransfer& least) {
+  const double d = degree;
+  const double inverse = 1 / d;
+  const double slowness = 1 / speed;
+  const double fixed = step_s(cost) + work.sequences * sequence_step_s(cost);
+  double seconds = (cost.task_s + work.work.all_s * inverse + d * fixed) * slowness;
+  if (degree == 1) return seconds;
+  seconds += std::max(0.0, work.work.vision.frame_s - work.work.vision.work_s * inverse) * slowness;
+  const double shard_tokens = work.tokens * inverse;
+  const double half_pairs = work.tokens_squared * inverse * inverse / 2;  // of a shard and one other
+  for (const PassCost* pass : {&cost.forward, &cost.backward}) {
+    const double sent = least.fixed_s + pass->ring_bytes_per_token * shard_tokens * least.per_byte_s;
+    const double step = pass->pair_s * half_pairs + pass->step_s + work.sequences * pass->sequence_step_s;
+    seconds += std::max(0.0, sent - (d - 1) * step * slowness);
+  }
+  return seconds;
+}
+
 }  // namespace dhp

@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "cost/terms.h"
 #include "dhp/cost_model.h"
 
 namespace dhp {
@@ -16,5 +17,16 @@ struct LeastTransfer {
 
 /// One entry a degree, from 0 (unused) to the number of ranks in service.
 std::vector<LeastTransfer> least_transfers(const Cluster& cluster, const CostModel& cost);
+
+/// What the least time of a task depends on of its sequences.
+struct TaskWork {
+  double sequences = 1.0;
+  double tokens = 0.0;
+  double tokens_squared = 0.0;
+  Work work = {};
+};
+
+/// Seconds that no task of this degree is below whose slowest rank has this speed: t(d) of docs/bounds.md.
+double least_task_s(const CostModel& cost, const TaskWork& work, int degree, double speed, const LeastTransfer& least);
 
 }  // namespace dhp

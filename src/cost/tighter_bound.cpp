@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cost/least_transfer.h"
+#include "cost/share_bound.h"
 #include "cost/terms.h"
 #include "cost/tighter_bound.h"
 
@@ -32,10 +33,7 @@ struct Item {
 class Problem {
  public:
   Problem(const Batch& batch, const Cluster& cluster, const CostModel& cost)
-      : passes_{cost.forward, cost.backward},
-        task_s_(cost.task_s),
-        step_s_(dhp::step_s(cost)),
-        sequence_step_s_(dhp::sequence_step_s(cost)) {
+      : cost_(cost), passes_{cost.forward, cost.backward}, sequence_step_s_(dhp::sequence_step_s(cost)) {
     for (const Rank rank : cluster.live_ranks()) speeds_.push_back(cluster.speed_of(rank));
     std::sort(speeds_.begin(), speeds_.end(), std::greater<>());
     for (const double speed : speeds_) speed_sums_.push_back(speed_sums_.back() + speed);
@@ -50,27 +48,15 @@ class Problem {
   int ranks() const { return static_cast<int>(speeds_.size()); }
   const PassCost& pass(int number) const { return passes_[index(number)]; }
   const LeastTransfer& transfer(int degree) const { return transfers_[index(degree)]; }
+  std::span<const LeastTransfer> transfers() const { return transfers_; }
   double slowest() const { return speeds_.back(); }
   double sequence_step_s() const { return sequence_step_s_; }
-  double rank_task_s() const { return task_s_ + step_s_; }  ///< a
+  double rank_task_s() const { return cost_.task_s + step_s(cost_); }  ///< a
 
   /// Least seconds of a task of this degree that holds the item.
   double alone_s(const Item& item, int degree) const {
-    const double d = degree;
-    const double inverse = 1 / d;
-    const double slowness = 1 / speeds_[index(degree) - 1];
-    double seconds = (task_s_ + item.work.all_s * inverse + d * (step_s_ + sequence_step_s_)) * slowness;
-    if (degree == 1) return seconds;
-    seconds += std::max(0.0, item.work.vision.frame_s - item.work.vision.work_s * inverse) * slowness;
-    const LeastTransfer& least = transfer(degree);
-    const double shard_tokens = item.tokens * inverse;
-    const double half_pairs = item.tokens_squared * inverse * inverse / 2;  // of a shard and one other
-    for (const PassCost& pass : passes_) {
-      const double sent = least.fixed_s + pass.ring_bytes_per_token * shard_tokens * least.per_byte_s;
-      const double hidden = (d - 1) * (pass.pair_s * half_pairs + pass.step_s + pass.sequence_step_s) * slowness;
-      seconds += std::max(0.0, sent - hidden);
-    }
-    return seconds;
+    return least_task_s(cost_, {1.0, item.tokens, item.tokens_squared, item.work}, degree, speeds_[index(degree) - 1],
+                        transfer(degree));
   }
 
   /// z_i(d): rank-seconds that a group waits for the item's largest frame, whatever else is in the task. The item needs
@@ -132,9 +118,8 @@ class Problem {
     double sum_s = 0.0;   ///< vision of all
   };
 
+  const CostModel& cost_;
   std::array<PassCost, kPasses> passes_;
-  double task_s_;
-  double step_s_;
   double sequence_step_s_;
   std::vector<Item> items_;
   std::vector<Filling> fillings_;
@@ -464,7 +449,7 @@ void search_all(const Problem& problem, Search& search) {
 void raise(LowerBound& bound, const Batch& batch, const Cluster& cluster, const CostModel& cost,
            std::size_t most_entries) {
   const Problem problem(batch, cluster, cost);
-  Search search(problem, bound.seconds);
+  Search search(problem, std::max(bound.seconds, share_bound_s(batch, cluster, cost, problem.transfers())));
   if (batch.sequences.size() * index(problem.ranks()) > most_entries) {
     search.raise_simply();
   } else {

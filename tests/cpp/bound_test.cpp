@@ -111,6 +111,28 @@ TEST(TighterBound, OneSequenceTakesItsBestGroup) {
   }
 }
 
+TEST(TighterBound, RanksRunSharesOfWholeSequences) {
+  // No transfers, no cost of splitting: seconds are tokens. Three sequences on two ranks: one rank has a share of 1.5
+  // or more, of tasks that take no less than their shares; area says the same.
+  Cluster two = test::make_cluster(1, 2, 1000);
+  two.intra_node.latency_s = 0.0;
+  const CostModel plain{.name = "plain", .layers = 1, .forward = {.token_s = 1.0}, .token_bytes = 1.0};
+  test::expect_relative(tighter_lower_bound_s(test::make_batch({100, 100, 100}), two, plain), 150.0, 1e-5);
+  // With 30 s a task and rank: two tasks of 100 alone take 260, one of three on two ranks 150 + 30.
+  CostModel tasks = plain;
+  tasks.task_s = 30.0;
+  test::expect_relative(tighter_lower_bound_s(test::make_batch({100, 100, 100}), two, tasks), 180.0, 1e-5);
+  // Memory for two sequences a group: two tasks, of 100 and of 2 * 50; or of three halves in one, which do not fit.
+  Cluster small = two;
+  small.memory_bytes = 100.0;
+  test::expect_relative(tighter_lower_bound_s(test::make_batch({100, 100, 100}), small, tasks), 210.0, 1e-5);
+  // Longer sequences change nothing of what the shortest says, and the bound stays below the plan.
+  const Batch uneven = test::make_batch({100, 120, 130});
+  const double bound_s = tighter_lower_bound_s(uneven, small, tasks);
+  EXPECT_GE(bound_s, 210.0 * (1 - 1e-5));
+  EXPECT_LE(bound_s, test::plan_of(plan_batch(uneven, two, tasks, {})).predicted->makespan_s);
+}
+
 TEST(TighterBound, BelowEveryPlanOfTheSharedCases) {
   for (const char* data : {"openvid", "internvid", "lognormal", "burst", "uniform", "msrvtt"}) {
     SCOPED_TRACE(data);

@@ -72,6 +72,7 @@ TEST(PlanFree, OptimalOnOneSequenceMoreOrFewerThanRanks) {
   for (const int more : {1, -1}) {
     const Twins twins = search_twins({{1, 2}, {1, 3}, {1, 4}, {2, 2}, {3, 1}, {4, 1}}, more);
     EXPECT_EQ(twins.optimal, twins.cases);
+    EXPECT_LE(twins.most_gap, 1.0 + 1e-5);  // the bound knows that shares are whole
   }
 }
 
@@ -82,6 +83,7 @@ TEST(PlanFree, NearOptimumOnOneSequenceMoreOrFewerThanFiveOrSixRanks) {
     const Twins twins = search_twins({{1, 5}, {5, 1}, {1, 6}, {2, 3}, {3, 2}, {6, 1}}, more);
     EXPECT_GE(twins.optimal, more > 0 ? 17 : 16);
     EXPECT_LE(twins.worst, more > 0 ? 1.0035 : 1.06);
+    EXPECT_LE(twins.most_gap, 1.012);
   }
 }
 

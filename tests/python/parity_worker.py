@@ -10,6 +10,7 @@ The reference is Hugging Face alone: one sample at a time through model(..., lab
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -69,13 +70,13 @@ class Plans:
         self.made: list[Plan] = []
         self._plan = runtime.plan
 
-    def plan(self, batch: Batch, cluster: Cluster, cost: CostModel, *, schedule: str) -> Plan:
+    def plan(self, batch: Batch, cluster: Cluster, cost: CostModel, *, schedule: str, **options: Any) -> Plan:
         if schedule == "handmade":
             made = handmade_plan(len(self.made), batch)
             annotate(made, batch, cluster, cost)
             assert not check_plan(made, batch, cluster, cost), check_plan(made, batch, cluster, cost)
         else:
-            made = self._plan(batch, cluster, cost, schedule=schedule)
+            made = self._plan(batch, cluster, cost, schedule=schedule, **options)
         self.made.append(made)
         return made
 
