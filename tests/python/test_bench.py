@@ -1,22 +1,17 @@
 """What the benchmarks decide before they measure."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from bench_script import load_bench
 from dhp.local import local_cost
 
 
 @pytest.fixture
 def calibration() -> ModuleType:
-    file = Path(__file__).parents[2] / "bench" / "calibration.py"
-    spec = importlib.util.spec_from_file_location("bench_calibration", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_bench("calibration")
 
 
 def test_a_gpu_measures_the_longest_tasks_that_its_memory_holds(calibration: ModuleType, mixed_data: Path) -> None:

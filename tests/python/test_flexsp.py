@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import random
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from bench_script import load_bench
 from dhp import _core as core
 
 ROOT = Path(__file__).parents[2]
@@ -20,12 +19,7 @@ LINK = core.Link(bandwidth_bytes_per_s=2e9, latency_s=1e-4)
 
 @pytest.fixture(scope="module")
 def flexsp() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("flexsp", ROOT / "bench" / "flexsp.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["flexsp"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_bench("flexsp")
 
 
 def cost_of(**changes: float) -> core.CostModel:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
+from bench_script import load_bench
 from dhp import _core as core
 
 ROOT = Path(__file__).parents[2]
@@ -19,12 +18,7 @@ TRIALS = 20
 
 @pytest.fixture(scope="module")
 def noise() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("noise", ROOT / "bench" / "noise.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["noise"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_bench("noise")
 
 
 def hand_made(noise: ModuleType) -> tuple[core.Plan, np.ndarray, object]:
