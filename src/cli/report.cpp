@@ -120,7 +120,7 @@ std::string summary_text(const Plan& plan, const Explanation& explanation, const
             seconds_text(metrics.slowest_micro_batch_s);
   }
   text += "\nidle      " + percent_text(explanation.idle_share);
-  if (plan.most_peers) text += "\npeers     " + peers_text(*plan.most_peers);
+  text += "\npeers     " + peers_text(metrics.most_peers);
   text += "\nhash      " + plan.hash + '\n';
   return text;
 }
@@ -136,7 +136,7 @@ std::string summary_json(const Plan& plan, const Explanation& explanation, const
                {"lower_bound_s", if_bounded(explanation.lower_bound_s, explanation.lower_bound_s)},
                {"gap", if_bounded(explanation.lower_bound_s, explanation.gap)},
                {"idle_share", explanation.idle_share},
-               {"most_peers", plan.most_peers ? Json(*plan.most_peers) : Json(nullptr)},
+               {"most_peers", metrics.most_peers},
                {"hash", plan.hash}};
   if (stages > 1) json["pipeline_s"] = metrics.pipeline_s(stages);
   return line(json.dump(1));
