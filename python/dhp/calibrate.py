@@ -28,7 +28,7 @@ from dhp.data.index import load_or_build_index
 from dhp.launch import BAD_INPUT, run_local
 from dhp.local import local_cluster, local_cost, no_room
 from dhp.models import attach, family_of, freeze, import_families
-from dhp.output import check_writable, say, write_atomically
+from dhp.output import check_writable, complain, say, write_atomically
 from dhp.runtime import RankFailed, Run
 
 NO_FIT = 1  # the exit code where the measurements do not determine the coefficients
@@ -366,7 +366,7 @@ def work(options: argparse.Namespace) -> int:
             found = calibrate(options, run, _progress(options, run))
         run.close()
         if isinstance(found, Unfit):
-            print(f"dhp: no fit: {found.reason}", file=sys.stderr)
+            complain(f"dhp: no fit: {found.reason}")
             return NO_FIT
         return finish(found, options) if found else 0
     except InputError as error:
@@ -394,11 +394,10 @@ def finish(found: Found, options: argparse.Namespace) -> int:
 def _warn(file: dict[str, Any]) -> None:
     if not file["fit"]["good"]:
         error = file["fit"]["left_out"]
-        print(
+        complain(
             f"dhp: warning: not a good fit: {error['mean']:.1%} off on average and {error['p95']:.1%} at the 95th "
             f"percentile on tasks left out of it, where {GOOD_MEAN:.0%} and {GOOD_P95:.0%} are accepted; the file says "
-            '"good": false. Measure again on a quieter machine, with more --repeats, or over lengths nearer to yours',
-            file=sys.stderr,
+            '"good": false. Measure again on a quieter machine, with more --repeats, or over lengths nearer to yours'
         )
 
 
@@ -476,7 +475,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         _check(options)
     except InputError as error:
-        print(f"dhp: error: {error}", file=sys.stderr)
+        complain(f"dhp: error: {error}")
         return 2
     if "RANK" in os.environ or options.ranks == 1:
         return work(options)

@@ -15,6 +15,7 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
+from dhp.output import complain
 from dhp.runtime import LOST_KEY
 
 GRACE_S = 20.0  # how long survivors may take to say what they saw before they are ended
@@ -51,7 +52,7 @@ def run_local(
     )
     rank, code = _watch(children, store)
     if code < 0 or code not in (0, INTERRUPTED, *explained):
-        print(f"dhp: {_verdict(rank, code)}; the run ended.{advice and ' ' + advice}", file=sys.stderr)
+        complain(f"dhp: {_verdict(rank, code)}; the run ended.{advice and ' ' + advice}")
     return code if code >= 0 else 1
 
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import sys
 from pathlib import Path
 
 from dhp._core import InputError
+
+# C0 and C1 controls, marks of writing direction and line separators (Unicode 15, category Cc, parts of Cf and Zl), and
+# lone surrogates, which no stream can encode.
+_UNPRINTABLE = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 
 
 def check_writable(option: str, file: str) -> None:
@@ -43,6 +48,18 @@ def write_atomically(option: str, file: str, text: str) -> None:
         raise _unwritable(option, file, error) from None
 
 
+def printable(text: str) -> str:
+    """The text with control characters, marks that reorder a line, and halves of characters as escapes: names from a
+    data file must not steer the terminal. Line ends and tabs stay."""
+    return re.sub(_UNPRINTABLE, lambda match: match.group().encode("unicode_escape").decode(), text)
+
+
+def complain(text: str) -> None:
+    """Prints to standard error, whatever characters it holds; where that is closed, nobody reads."""
+    with contextlib.suppress(OSError, ValueError):
+        print(printable(text), file=sys.stderr, flush=True)
+
+
 def say(text: str) -> int:
     """Prints; returns the exit code. Whoever reads may have seen enough (head): no error; a full disk is one."""
     try:
@@ -50,7 +67,7 @@ def say(text: str) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered goes nowhere
     except OSError as error:
-        print(f"dhp: error: standard output cannot be written ({error.strerror})", file=sys.stderr)
+        complain(f"dhp: error: standard output cannot be written ({error.strerror})")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
     return 0

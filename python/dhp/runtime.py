@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 import re
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import torch.distributed as dist
 
 from dhp import _ops
 from dhp._core import Batch, Cluster, CostModel, Infeasible, InputError, Plan, Task, check_plan, plan_batch
+from dhp.output import complain
 
 LOST_KEY = "dhp/lost"  # where the launcher writes which rank died, and how
 EXCHANGES = ("ring", "direct", "hierarchical")  # how the run-time moves shards
@@ -106,7 +106,7 @@ class Run:
         except RuntimeError:  # the store is gone
             first = True
         if first:
-            print(message, file=sys.stderr, flush=True)
+            complain(message)
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Sum over all ranks, in place."""

@@ -40,6 +40,7 @@ from dhp.launch import run_local
 from dhp.local import local_cluster, local_cost, no_room
 from dhp.measure import CLOCKS, Recorder, Stopwatch, check_result_options
 from dhp.models import Adapter, attach, family_of, freeze, import_families
+from dhp.output import complain
 from dhp.recalibrate import Recalibration
 from dhp.runtime import RankFailed, Run
 from dhp.steps import Reporter, StepRecord
@@ -157,7 +158,7 @@ def forward(adapter: Adapter, share: Share, task: Task, valid_tokens: int, setti
 def agree_on_dropped(share: Share, now: Prepared, data: Dataset, settings: TrainConfig, run: Run) -> list[int]:
     """Sample ids that some rank could not read. All ranks drop the same, so the batch stays one batch."""
     for sample_id, problem in share.failed.items():
-        print(f"dhp: sample {sample_id}: {problem}", file=sys.stderr, flush=True)
+        complain(f"dhp: sample {sample_id}: {problem}")
     ids = [sequence.id for sequence in now.batch.sequences]
     flags = run.max(torch.tensor([i in share.failed for i in ids], dtype=torch.uint8))
     dropped = [i for i, flag in zip(ids, flags.tolist(), strict=True) if flag]
@@ -212,7 +213,7 @@ def open_dataset(settings: TrainConfig, cluster: Cluster, cost: CostModel, run: 
         if settings.on_too_long == "fail":
             raise InputError(f'{problem}; take more ranks or memory, or leave them out with on_too_long = "skip"')
         if run.rank == 0:
-            print(f"dhp: left out: {problem}", file=sys.stderr, flush=True)
+            complain(f"dhp: left out: {problem}")
         data.leave_out(too_long)
     return data
 
@@ -368,7 +369,7 @@ def check_data(settings: TrainConfig) -> int:
         Dataset(settings.data, settings.model, settings.index, on_error=settings.on_bad_media)
         return 0
     except InputError as error:
-        print(f"dhp: error: {error}", file=sys.stderr)
+        complain(f"dhp: error: {error}")
         return 2
 
 
@@ -410,7 +411,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.result:
             check_result_options(options.result, options.result_step, settings.steps)
     except InputError as error:
-        print(f"dhp: error: {error}", file=sys.stderr)
+        complain(f"dhp: error: {error}")
         return 2
     if "RANK" in os.environ or settings.ranks == 1:
         return work(settings, options)

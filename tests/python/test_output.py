@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dhp._core import InputError
-from dhp.output import check_writable, write_atomically
+from dhp.output import check_writable, complain, write_atomically
 
 
 def test_a_check_makes_folders_and_leaves_files_alone(tmp_path: Path) -> None:
@@ -67,3 +67,17 @@ def test_links_stay_and_pipes_are_written_to(tmp_path: Path) -> None:
     reader.join()
     assert read == ["text"]
     assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b]0;title\x07", "\\x1b]0;title\\x07"),
+        ("a\r\x9b2J\x7f", "a\\r\\x9b2J\\x7f"),
+        ("\u202egnp.exe\ud800", "\\u202egnp.exe\\ud800"),
+        ("sägé 図 🙂\ttab\nnext", "sägé 図 🙂\ttab\nnext"),
+    ],
+)
+def test_names_do_not_steer_the_terminal(text: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+    complain(text)
+    assert capsys.readouterr().err == shown + "\n"

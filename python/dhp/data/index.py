@@ -33,6 +33,7 @@ from dhp.data.place import place_medium
 from dhp.data.processor import Processor, load_processor
 from dhp.data.samples import Message, parse_sample, read_lines
 from dhp.data.text import Encoder
+from dhp.output import complain
 
 FORMAT = "dhp.index/1"
 _SHOWN = 20  # problems listed in a message; the rest is counted
@@ -395,7 +396,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = "; raise the limits, or leave these samples out with --on-error skip" if too_long else ""
         if args.output_format == "json":
             print(json.dumps({"error": str(error)}))
-        print(f"dhp index: {'too long' if too_long else 'error'}: {error}{hint}", file=sys.stderr)
+        complain(f"dhp index: {'too long' if too_long else 'error'}: {error}{hint}")
         return 1 if too_long else 2
     if args.output_format == "json":
         lengths = [sample.tokens for sample in index.samples]
@@ -410,7 +411,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps(result))
         return 0
     if index.problems:
-        print(f"skipped {len(index.problems)}:\n{describe(index.problems, args.data)}", file=sys.stderr)
+        complain(f"skipped {len(index.problems)}:\n{describe(index.problems, args.data)}")
     print(f"{summary(index)}\nwrote {index.path}")
     return 0
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from dhp._core import InputError
 from dhp.demo.prepare import PACKAGES, prepare
+from dhp.output import complain
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         made = prepare(args.folder)
     except InputError as error:
-        print(f"dhp.demo: error: {error}", file=sys.stderr)
+        complain(f"dhp.demo: error: {error}")
         return 2
     print(f"{args.folder}: {'prepared' if made else 'is there already'}")
     return 0

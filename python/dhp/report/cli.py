@@ -7,7 +7,7 @@ import json
 import sys
 
 from dhp._core import InputError
-from dhp.output import say, write_atomically
+from dhp.output import complain, say, write_atomically
 from dhp.report.page import page
 from dhp.report.summary import Summary, headline, ordered, summarize
 from dhp.result import Result, read_result
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         summaries, left_out = report(options.results, output, options.baseline)
     except InputError as error:
-        print(f"dhp: error: {error}", file=sys.stderr)
+        complain(f"dhp: error: {error}")
         return 2
     if as_json:
         text = json.dumps({"results": [summary.as_dict() for summary in summaries], "left_out": left_out}, indent=1)
