@@ -2,15 +2,51 @@
 
 from __future__ import annotations
 
+import math
+import re
 import tomllib
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from dhp._core import Freeze, InputError, plan_options, validate_options
+from dhp._core import Freeze, InputError, plan_options, refuse_unused, validate_options
 
 PRECISIONS = ("fp32", "bf16", "fp64")
+MOST_STEPS = 10**9
+MOST_FILE_BYTES = 1 << 20  # of a settings file: a larger one is something else
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a setting may be; kept in the metadata of its field, where `check_settings` and tests find it.
+
+    least, most   of a number, inclusive unless `open` says that the number must be above or below it
+    choices       of a string
+    is_path       of a string: not empty
+    """
+
+    least: float | None = None
+    most: float | None = None
+    open: str = ""  # least | most
+    choices: tuple[str, ...] = ()
+    is_path: bool = False
+
+
+def number(default: float, least: float, most: float, *, open: str = "") -> Any:
+    """A field that holds a finite number from `least` to `most`."""
+    return field(default=default, metadata={"limits": Limits(least, most, open)})
+
+
+def choice(default: str, *choices: str) -> Any:
+    """A field that holds one of `choices`."""
+    return field(default=default, metadata={"limits": Limits(choices=choices)})
+
+
+def path(*default: str) -> Any:
+    """A field that names a file or a folder, and must not be empty; required where no default is given."""
+    metadata = {"limits": Limits(is_path=True)}
+    return field(default=default[0], metadata=metadata) if default else field(metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -19,48 +55,49 @@ class TrainConfig:
     these have one."""
 
     # What to train, on what
-    model: str  # Hugging Face checkpoint folder
-    data: str  # ms-swift JSONL
+    model: str = path()  # Hugging Face checkpoint folder
+    data: str = path()  # ms-swift JSONL
     index: str = ""  # made beside the data when empty or missing
-    output_dir: str = "output"
-    precision: str = "fp32"  # fp32 | bf16 (fp32 weights, bf16 compute) | fp64
+    output_dir: str = path("output")
+    precision: str = choice("fp32", *PRECISIONS)  # bf16: fp32 weights, bf16 compute
     freeze_vit: bool = False
     freeze_aligner: bool = False
     freeze_llm: bool = False
     gradient_checkpointing: bool = False
 
     # Batches and plans
-    ranks: int = 1  # local ranks that `dhp train` starts (torchrun: its own count)
-    global_batch_size: int = 8
-    steps: int = 100
-    seed: int = 0
+    ranks: int = number(1, 1, 1024)  # local ranks that `dhp train` starts (torchrun: its own count)
+    global_batch_size: int = number(8, 1, 10**7)
+    steps: int = number(100, 1, MOST_STEPS)
+    seed: int = number(0, 0, 2**32 - 1)
     schedule: str = "free"  # a planner of `dhp plan`
     plan: dict[str, Any] = field(default_factory=dict)  # table [plan]: further options of `dhp plan`, max_degree = 8
-    capacity_tokens: int = 0  # tokens a rank may hold in a task; 0: what the cost and cluster files say
+    capacity_tokens: int = number(0, 0, 10**12)  # that a rank may hold in a task; 0: what cost and cluster files say
     cluster: str = ""  # dhp.cluster/1 file; empty: one node of the local ranks
     cost: str = ""  # dhp.cost/1 file; empty: counted from the model's config.json for `device`
     device: str = "local-cpu"  # of the counted cost
-    recalibrate_every: int = 0  # steps after which the cost is fitted anew to the run's own tasks; 0: never
-    on_bad_media: str = "skip"  # skip | fail: a picture or clip that cannot be read
-    on_too_long: str = "fail"  # skip | fail: a sample that all ranks together cannot hold
+    recalibrate_every: int = number(0, 0, MOST_STEPS)  # steps after which the cost is fitted anew to the run's own
+    # tasks; 0: never
+    on_bad_media: str = choice("skip", "skip", "fail")  # a picture or clip that cannot be read
+    on_too_long: str = choice("fail", "skip", "fail")  # a sample that all ranks together cannot hold
 
     # Optimizer: AdamW, linear warm-up, cosine to min_learning_rate
-    learning_rate: float = 1e-4
-    min_learning_rate: float = 0.0
-    warmup_steps: int = 0
-    weight_decay: float = 0.01
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.999
-    adam_epsilon: float = 1e-8
-    max_grad_norm: float = 1.0  # 0: no clipping
+    learning_rate: float = number(1e-4, 0, 1000)
+    min_learning_rate: float = number(0.0, 0, 1000)  # at most learning_rate
+    warmup_steps: int = number(0, 0, MOST_STEPS)
+    weight_decay: float = number(0.01, 0, 1000)
+    adam_beta1: float = number(0.9, 0, 1, open="most")
+    adam_beta2: float = number(0.999, 0, 1, open="most")
+    adam_epsilon: float = number(1e-8, 0, 1, open="least")
+    max_grad_norm: float = number(1.0, 0, 10**9)  # 0: no clipping
 
     # Saving and watching
-    save_steps: int = 0  # 0: at the end only
-    save_total_limit: int = 2  # checkpoints kept; 0: all
+    save_steps: int = number(0, 0, MOST_STEPS)  # 0: at the end only
+    save_total_limit: int = number(2, 0, MOST_STEPS)  # checkpoints kept; 0: all
     resume: bool = False  # continue from the newest checkpoint in output_dir
-    timeout_s: float = 600.0  # longest wait for a peer
+    timeout_s: float = number(600.0, 1, 10**6)  # longest wait for a peer
     traceback: bool = False  # where an error arose, for developers
-    log_every: int = 0  # lines also where the output is no terminal, one in so many steps
+    log_every: int = number(0, 0, MOST_STEPS)  # lines also where the output is no terminal, one in so many steps
 
     @property
     def frozen(self) -> Freeze:
@@ -69,13 +106,7 @@ class TrainConfig:
 
 def read_config(file: str | Path, overrides: list[str] | None = None) -> TrainConfig:
     """Reads a TOML file and applies overrides ("key=value"). Raises InputError naming file, key, value and remedy."""
-    try:
-        table = tomllib.loads(Path(file).read_text())
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: not valid TOML: {error}") from None
-    values = {key: _typed(str(file), key, value) for key, value in table.items()}
+    values = {key: _typed(str(file), key, value) for key, value in _read_toml(file).items()}
     for override in overrides or []:
         key, equals, text = override.partition("=")
         if not equals:
@@ -89,8 +120,23 @@ def read_config(file: str | Path, overrides: list[str] | None = None) -> TrainCo
         if required not in values:
             raise InputError(f"{file}: {required}: missing; set it to a path")
     config = TrainConfig(**values)
-    _validate(str(file), config)
+    check_settings(str(file), config)
     return config
+
+
+def _read_toml(file: str | Path) -> dict[str, Any]:
+    try:
+        with open(file, "rb") as source:
+            content = source.read(MOST_FILE_BYTES + 1)
+        if len(content) > MOST_FILE_BYTES:
+            raise ValueError(f"larger than {MOST_FILE_BYTES:,} bytes")
+        return tomllib.loads(content.decode())
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from None
+    except RecursionError:
+        raise InputError(f"{file}: not valid TOML: nested too deeply") from None
+    except ValueError as error:  # TOML, UTF-8, a number of too many digits, a name with a NUL
+        raise InputError(f"{file}: not valid TOML: {error}") from None
 
 
 _TYPES: dict[str, type] = typing.get_type_hints(TrainConfig)
@@ -102,9 +148,14 @@ def _typed(source: str, key: str, value: Any) -> Any:
         raise InputError(f"{source}: {key}: unknown setting; did you mean one of: {close}?")
     wanted = typing.get_origin(_TYPES[key]) or _TYPES[key]
     if wanted is float and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise InputError(f"{source}: {key}: found {_shown(value)}, expected a finite number") from None
     if type(value) is not wanted:
-        raise InputError(f"{source}: {key}: found {value!r}, expected {wanted.__name__}")
+        raise InputError(f"{source}: {key}: found {_shown(value)}, expected {wanted.__name__}")
+    if isinstance(value, list) and any(type(item) is not str for item in value):
+        raise InputError(f"{source}: {key}: found {_shown(value)}, expected a list of strings")
     return value
 
 
@@ -113,46 +164,87 @@ def _parse(key: str, text: str) -> Any:
     if _TYPES.get(key) is str and not text.startswith(('"', "'")):
         return text
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        table = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
         return text
+    return table["value"] if len(table) == 1 else text
 
 
-def _validate(source: str, config: TrainConfig) -> None:
-    least: dict[str, float] = {
-        "ranks": 1,
-        "global_batch_size": 1,
-        "steps": 1,
-        "capacity_tokens": 0,
-        "warmup_steps": 0,
-        "save_steps": 0,
-        "max_grad_norm": 0,
-        "learning_rate": 0,
-        "weight_decay": 0,
-        "save_total_limit": 0,
-        "log_every": 0,
-        "recalibrate_every": 0,
-        "timeout_s": 1,
-    }
-    for key, minimum in least.items():
-        if getattr(config, key) < minimum:
-            raise InputError(f"{source}: {key}: found {getattr(config, key)}, expected at least {minimum:g}")
-    choices = {"precision": PRECISIONS, "on_bad_media": ("skip", "fail"), "on_too_long": ("skip", "fail")}
-    for key, allowed in choices.items():
-        if getattr(config, key) not in allowed:
-            raise InputError(f"{source}: {key}: found {getattr(config, key)!r}, expected one of {', '.join(allowed)}")
-    if "schedule" in config.plan:
-        raise InputError(f"{source}: plan.schedule: not here; `schedule` stands at the top")
-    known = [option.name for option in plan_options() if option.name != "schedule"]
-    for name in config.plan:
-        if name not in known:
-            raise InputError(f"{source}: plan.{name}: unknown option; expected one of {', '.join(known)}")
+def _shown(value: Any) -> str:
+    """A value as Python writes it, cut where it is long: it stands in a line that people read."""
     try:
-        validate_options(**config.plan)
-    except InputError as error:
-        raise InputError(f"{source}: plan.{error}") from None
+        text = repr(value)
+    except ValueError:  # more digits than Python prints
+        return f"a number of {value.bit_length():,} bits" if isinstance(value, int) else "too long a value"
+    return text if len(text) <= 80 else f"{text[:60]}… ({len(text):,} characters)"
+
+
+def check_settings(source: str, config: TrainConfig) -> None:
+    """Raises InputError unless every setting is what its field allows, and they fit each other. Ranges and choices
+    stand in the metadata of the fields, nowhere else."""
+    for setting in fields(config):
+        limits = setting.metadata.get("limits", Limits())
+        problem = _outside(getattr(config, setting.name), limits)
+        if problem:
+            raise InputError(f"{source}: {setting.name}: found {_shown(getattr(config, setting.name))}, {problem}")
+    _check_plan_table(source, config.schedule, config.plan)
+    if config.min_learning_rate > config.learning_rate:
+        raise InputError(
+            f"{source}: min_learning_rate: found {config.min_learning_rate:g}, expected at most learning_rate, "
+            f"which is {config.learning_rate:g}"
+        )
     if config.freeze_vit and config.freeze_aligner and config.freeze_llm:
         raise InputError(f"{source}: freeze_vit, freeze_aligner and freeze_llm together leave nothing to train")
 
 
-__all__ = ["PRECISIONS", "TrainConfig", "read_config"]
+def _outside(value: Any, limits: Limits) -> str:
+    """What is wrong with a value: nothing where it is within the limits."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "expected a finite number"
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, str) and re.search(r"[\0\ud800-\udfff]", item):
+            return "expected text in UTF-8, without NUL"
+        if isinstance(item, int) and item.bit_length() > 63:
+            return "expected a number of 64 bits"
+    if limits.choices and value not in limits.choices:
+        return f"expected one of {', '.join(limits.choices)}"
+    if limits.is_path and not value.strip():
+        return "expected a path"
+    if limits.least is not None and (value <= limits.least if limits.open == "least" else value < limits.least):
+        return f"expected {'above' if limits.open == 'least' else 'at least'} {_plain(limits.least)}"
+    if limits.most is not None and (value >= limits.most if limits.open == "most" else value > limits.most):
+        return f"expected {'below' if limits.open == 'most' else 'at most'} {_plain(limits.most)}"
+    return ""
+
+
+def _plain(limit: float) -> str:
+    return f"{limit:,}" if isinstance(limit, int) else f"{limit:g}"
+
+
+def _check_plan_table(source: str, schedule: str, table: dict[str, Any]) -> None:
+    if "schedule" in table:
+        raise InputError(f"{source}: plan.schedule: not here; `schedule` stands at the top")
+    known = [option.name for option in plan_options() if option.name != "schedule"]
+    for name, value in table.items():
+        if name not in known:
+            raise InputError(f"{source}: plan.{name}: unknown option; expected one of {', '.join(known)}")
+        if problem := _outside(value, Limits()):
+            raise InputError(f"{source}: plan.{name}: found {_shown(value)}, {problem}")
+    try:
+        validate_options(**table)
+    except InputError as error:
+        raise InputError(f"{source}: plan.{error}") from None
+    try:
+        refuse_unused(schedule=schedule, **table)
+    except InputError as error:
+        raise InputError(f"{source}: {_in_words_of_settings(str(error), table)}") from None
+
+
+def _in_words_of_settings(text: str, table: dict[str, Any]) -> str:
+    """A complaint about flags of `dhp plan`, as the settings call them."""
+    for name in table:
+        text = text.replace("--" + name.replace("_", "-"), f"plan.{name}")
+    return text.replace("--schedule", "schedule")
+
+
+__all__ = ["PRECISIONS", "Limits", "TrainConfig", "check_settings", "choice", "number", "path", "read_config"]

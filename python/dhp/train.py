@@ -396,7 +396,8 @@ def parser() -> argparse.ArgumentParser:
 
 def settings_of(options: argparse.Namespace) -> TrainConfig:
     """Raises InputError."""
-    overrides = [f"{key}={getattr(options, key)}" for key in ("ranks", "schedule", "steps") if getattr(options, key)]
+    given = {key: getattr(options, key) for key in ("ranks", "schedule", "steps")}
+    overrides = [f"{key}={value}" for key, value in given.items() if value is not None]  # 0 is given too
     overrides += ["resume=true"] * options.resume
     return config.read_config(options.config, [*options.set, *overrides])
 

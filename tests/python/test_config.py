@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from dataclasses import Field, fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,9 +20,10 @@ from dhp._core import (
     read_cost_model,
     to_json,
 )
-from dhp.config import read_config
+from dhp.config import TrainConfig, read_config
 from dhp.optimizer import learning_rate
 from dhp.runtime import plan
+from dhp.train import parser, settings_of
 
 ROOT = Path(__file__).parents[2]
 CASES = ROOT / "data" / "cases"
@@ -58,11 +61,44 @@ def test_overrides_win_and_types_hold(toml: Path) -> None:
         ("plan.widest=1", r"plan.widest: unknown option; expected one of max_degree, degrees_divide, "),
         ("plan.schedule=paper", r"plan.schedule: not here"),
         ("plan=3", r"plan: found 3, expected dict"),
+        ("plan.no_idle_ranks=true", r"plan.no_idle_ranks: is not used by free"),
+        ("plan.effort=nan", r"plan.effort: found nan, expected a finite number"),
+        ('plan.placement="\\u0000"', r"plan.placement: found '.x00', expected text in UTF-8, without NUL"),
+        ("plan.max_degree=0x" + "f" * 4000, r"plan.max_degree: found a number of 16,000 bits, expected a number of 64"),
+        ("schedule=best", r"toml: schedule: found \"best\", expected one of free, lockstep"),
+        ("min_learning_rate=1", r"min_learning_rate: found 1, expected at most learning_rate, which is 0.0001"),
+        ("output_dir=", r"output_dir: found '', expected a path"),
+        ("data=\udc80", r"data: found '.udc80', expected text in UTF-8"),
+        ("learning_rate=0x" + "f" * 4000, r"learning_rate: found a number of 16,000 bits, expected a finite number"),
+        ("steps=" + "9" * 5000, r"steps: found '9{59}… \(5,002 characters\), expected int"),
+        ("steps=1\nranks=0", r"steps: found '1.nranks=0', expected int"),
     ],
 )
 def test_wrong_overrides_are_named(toml: Path, override: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_config(toml, [override])
+
+
+NUMBERS = [f for f in fields(TrainConfig) if f.type in ("int", "float")]
+
+
+@pytest.mark.parametrize("setting", NUMBERS, ids=[f.name for f in NUMBERS])
+def test_every_number_is_finite_and_has_two_ends(toml: Path, setting: Field[Any]) -> None:
+    limits = setting.metadata["limits"]
+    assert isinstance(limits.least, int) and isinstance(limits.most, int), "or nobody has thought of what it may be"
+    wrong = {limits.least - 1: "expected a[bt]", limits.most + 1: "expected (at most|below)"}
+    if setting.type == "float":
+        wrong |= dict.fromkeys(("nan", "inf", "-inf", "1e999"), "expected a finite number")
+    if limits.open:
+        wrong[getattr(limits, limits.open)] = f"expected {'above' if limits.open == 'least' else 'below'}"
+    for value, message in wrong.items():
+        with pytest.raises(InputError, match=rf"{setting.name}: found .*, {message}"):
+            read_config(toml, [f"{setting.name}={value}"])
+    for end in ("least", "most"):
+        if limits.open != end:
+            others = ["learning_rate=1000"] if setting.name == "min_learning_rate" else []
+            value = getattr(limits, end)
+            assert getattr(read_config(toml, [*others, f"{setting.name}={value}"]), setting.name) == value
 
 
 def test_options_of_the_planner_stand_in_a_table(tmp_path: Path) -> None:
@@ -140,6 +176,9 @@ def test_every_option_of_the_planner_is_tried() -> None:
     [
         ("model = ", "not valid TOML"),
         ('model = "m"', "data: missing"),
+        ("a = " + "[" * 5000, "nested too deeply"),
+        ("steps = " + "9" * 5000, "not valid TOML"),
+        ("#" * (1 << 20) + "#", "larger than 1,048,576 bytes"),
         ('model = 3\ndata = "d"', "model: found 3, expected str"),
         ('model = "m"\ndata = "d"\nfreeze_vit = true\nfreeze_llm = true\nfreeze_aligner = true', "nothing to train"),
     ],
@@ -150,6 +189,14 @@ def test_wrong_files_are_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as error:
         read_config(file)
     assert str(file) in str(error.value)
+
+
+def test_an_options_zero_is_not_taken_for_not_given(toml: Path) -> None:
+    for option in ("--steps", "--ranks"):
+        options = parser().parse_args([str(toml), option, "0"])
+        with pytest.raises(InputError, match=f"{option[2:]}: found 0, expected at least 1"):
+            settings_of(options)
+    assert settings_of(parser().parse_args([str(toml), "--steps", "7"])).steps == 7
 
 
 def test_missing_file() -> None:
