@@ -23,7 +23,7 @@ from dhp._core import (
 from dhp.config import TrainConfig, read_config
 from dhp.optimizer import learning_rate
 from dhp.runtime import plan
-from dhp.train import parser, settings_of
+from dhp.train_options import parser, settings_of
 
 ROOT = Path(__file__).parents[2]
 CASES = ROOT / "data" / "cases"

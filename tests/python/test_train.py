@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from command_line import CASES
 from dhp._core import InputError, read_cost_model
 from dhp.config import TrainConfig
+from dhp.inputs import open_dataset
 from dhp.local import local_cluster
 from dhp.result import read_result
-from dhp.train import open_dataset
 from programs import run_program
 
 FIELDS = {"step", "loss", "tokens", "degrees", "plan_s", "idle_share", "gap"}

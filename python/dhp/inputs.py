@@ -1,0 +1,80 @@
+"""What a run plans and trains with: cluster, cost and data, from the files of its settings or counted."""
+
+from __future__ import annotations
+
+from dhp._core import Cluster, CostModel, InputError, min_degree, read_cluster, read_cost_model
+from dhp._core import Sequence as BatchSequence
+from dhp.config import TrainConfig
+from dhp.dataset import Dataset
+from dhp.local import local_cluster, local_cost, no_room
+from dhp.output import complain
+from dhp.runtime import Run
+
+
+def open_dataset(settings: TrainConfig, cluster: Cluster, cost: CostModel, run: Run) -> Dataset:
+    """The data and its index; rank 0 makes the index if it is missing, the others wait. Samples that no group of this
+    cluster holds are named now, with the degree they need, not in the middle of the run. Raises InputError."""
+    check_room(settings, cluster, cost)
+
+    def opened() -> Dataset:
+        return Dataset(settings.data, settings.model, settings.index, on_error=settings.on_bad_media)
+
+    data = opened() if run.rank == 0 else None
+    run.barrier()
+    data = data or opened()
+    too_long = {}
+    for sample in data.samples:
+        degree = min_degree(cost, cluster, BatchSequence(sample.id, sample.tokens, sample.patches))
+        if not 1 <= degree <= cluster.ranks():
+            too_long[sample.id] = f"sample {sample.id}: {sample.tokens} tokens need {degree} ranks"
+    if too_long:
+        listed = "; ".join(list(too_long.values())[:5]) + ("; ..." if len(too_long) > 5 else "")
+        problem = f"{settings.data}: {len(too_long)} samples do not fit on {cluster.ranks()} ranks: {listed}"
+        if settings.on_too_long == "fail":
+            raise InputError(f'{problem}; take more ranks or memory, or leave them out with on_too_long = "skip"')
+        if run.rank == 0:
+            complain(f"dhp: left out: {problem}")
+        data.leave_out(too_long)
+    return data
+
+
+def check_room(settings: TrainConfig, cluster: Cluster, cost: CostModel) -> None:
+    """Raises InputError where the model's state leaves no memory for activations: no number of ranks holds a sample."""
+    why = no_room(cost, cluster)
+    if not why:
+        return
+    if settings.capacity_tokens and settings.cost and not settings.cluster:
+        raise InputError(
+            f"capacity_tokens: found {settings.capacity_tokens}, but {settings.cost} counts memory in bytes, "
+            f"{cost.state_bytes:,.0f} of them for the model's state; make it with dhp calibrate --capacity-tokens "
+            f"{settings.capacity_tokens}, or leave capacity_tokens out"
+        )
+    memory = f"cluster: {settings.cluster}" if settings.cluster else f"device: {settings.device}"
+    smaller = (
+        f"a cost file instead of {settings.cost} that counts more ranks or frozen parts"
+        if settings.cost
+        else "more ranks, which share the optimizer's state, freeze_vit or freeze_llm, or count tokens: capacity_tokens"
+    )
+    raise InputError(f"{memory}: {why}; take more memory a rank, or {smaller}")
+
+
+def planning_inputs(settings: TrainConfig, run: Run) -> tuple[Cluster, CostModel]:
+    """From the files of the config, or counted."""
+    cluster = (
+        read_cluster(settings.cluster)
+        if settings.cluster
+        else local_cluster(run.world_size, device=settings.device, capacity_tokens=settings.capacity_tokens)
+    )
+    cost = (
+        read_cost_model(settings.cost)
+        if settings.cost
+        else local_cost(
+            settings.model,
+            run.world_size,
+            device=settings.device,
+            recompute=settings.gradient_checkpointing,
+            freeze=settings.frozen,
+            capacity_tokens=settings.capacity_tokens,
+        )
+    )
+    return cluster, cost
