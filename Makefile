@@ -16,10 +16,11 @@ export PYTHON
 export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-sources := $(shell find include src cmake -type f) CMakeLists.txt pyproject.toml
+# Folders too: a file that is gone is a change.
+sources := $(shell find include src cmake data/models data/devices data/clusters data/datasets) CMakeLists.txt pyproject.toml
 python := $(VENV)/bin/python
 
-.PHONY: demo test test-core test-sanitizers fuzz same-bytes lint format setup build bench clean
+.PHONY: demo test test-core test-sanitizers fuzz same-bytes compilers nightly lint format setup build bench clean
 
 demo: build
 	@$(python) -m dhp.demo $(DEMO)
@@ -54,6 +55,15 @@ fuzz:
 same-bytes:
 	@scripts/setup.sh $(VENV) "$(TORCH)" clang
 	@scripts/same_bytes.sh $(JOBS) $(BUILDS)
+
+# The core built and tested by every compiler that there is a package of; COMPILERS="g++-13 clang++-16": by these.
+compilers:
+	@scripts/setup.sh $(VENV) "$(TORCH)"
+	@scripts/compilers.sh $(JOBS) $(COMPILERS)
+
+# Hours: what is too slow for every change. PARTS="fuzz kills": these alone.
+nightly:
+	@scripts/nightly.sh $(JOBS) $(PARTS)
 
 bench: build
 	cmake --build build/release

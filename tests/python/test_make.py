@@ -1,0 +1,68 @@
+"""What `make` builds again: run in a folder that holds the Makefile and one file of each kind."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+BUILT = "build/release/installed"
+
+
+def embedded_folders() -> list[str]:
+    """The folders that cmake/presets.cmake reads."""
+    text = (REPOSITORY / "cmake/presets.cmake").read_text()
+    kinds = re.search(r"foreach\(kind IN ITEMS ([a-z ]+)\)", text)
+    assert kinds is not None
+    return [f"data/{kind}s" for kind in kinds[1].split()]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Built a minute ago, of sources that are older."""
+    shutil.copy(REPOSITORY / "Makefile", tmp_path)
+    for name in ("include/a.h", "src/core/a.cpp", "cmake/a.cmake", "CMakeLists.txt", "pyproject.toml", "README.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for folder in embedded_folders():
+        assert (REPOSITORY / folder).is_dir()
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a.json").touch()
+    for name in ("build/venv/ready", BUILT):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    built_s = (tmp_path / BUILT).stat().st_mtime
+    for path in [*tmp_path.rglob("*"), tmp_path]:
+        old = path != tmp_path / BUILT
+        os.utime(path, (built_s - 120 * old - 60,) * 2)
+    return tmp_path
+
+
+def builds(tree: Path) -> bool:
+    printed = subprocess.run(
+        ["make", "-n", BUILT, "TORCH=system"], cwd=tree, capture_output=True, text=True, check=True
+    ).stdout
+    return "pip install" in printed
+
+
+def test_nothing_is_built_again_without_a_change(tree: Path) -> None:
+    (tree / "README.md").touch()
+    assert not builds(tree)
+
+
+@pytest.mark.parametrize(
+    "name", ["include/a.h", "src/core/a.cpp", "cmake/a.cmake", "CMakeLists.txt", "pyproject.toml", *embedded_folders()]
+)
+def test_a_changed_source_is_built_again(tree: Path, name: str) -> None:
+    path = tree / name
+    (path / "a.json" if path.is_dir() else path).touch()
+    assert builds(tree)
+
+
+@pytest.mark.parametrize("folder", embedded_folders())
+def test_a_source_that_is_gone_is_noticed(tree: Path, folder: str) -> None:
+    (tree / folder / "a.json").unlink()
+    assert builds(tree)
