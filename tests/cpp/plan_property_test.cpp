@@ -1,8 +1,8 @@
 // Random cases against what every planner promises. A case that breaks a promise is shrunk and written to a folder:
 // move it to tests/golden/replay/ once the cause is found, and it is planned again with every run of the tests.
 //
-//     DHP_PROPERTY_CASES=1000000 core_tests --gtest_filter='Planners/*'    more cases a planner
-//     DHP_PROPERTY_SEED=20260726 core_tests --gtest_filter='Planners/*'    others
+//     DHP_TEST_SHARE=100 core_tests --gtest_filter='Planners/*'            a hundred times as many
+//     DHP_TEST_SEED=20260726 core_tests --gtest_filter='Planners/*'        others
 
 #include <algorithm>
 #include <cstdlib>
@@ -17,11 +17,6 @@
 
 namespace dhp::test {
 namespace {
-
-std::uint64_t number_from_environment(const char* name, std::uint64_t fallback) {
-  const char* text = std::getenv(name);
-  return text == nullptr ? fallback : std::strtoull(text, nullptr, 10);
-}
 
 /// Sanitizers and builds that are not optimised take ten times as long a case.
 constexpr bool is_slow_build() {
@@ -62,9 +57,8 @@ class Planners : public testing::TestWithParam<Promise> {};
 
 TEST_P(Planners, KeepTheirPromisesOnRandomCases) {
   const Promise& promise = GetParam();
-  const std::uint64_t fallback = is_slow_build() ? promise.cases / 10 : promise.cases;
-  const std::uint64_t cases = number_from_environment("DHP_PROPERTY_CASES", fallback);
-  const std::uint64_t first = number_from_environment("DHP_PROPERTY_SEED", 1);
+  const std::uint64_t cases = share_of(is_slow_build() ? promise.cases / 10 : promise.cases);
+  const auto first = static_cast<std::uint64_t>(from_environment("DHP_TEST_SEED", 1));
   constexpr int kMostFailures = 5;
   int failures = 0;
   int planned = 0;

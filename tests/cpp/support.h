@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <functional>
 #include <random>
 #include <string>
@@ -18,6 +19,17 @@ inline std::string case_file(const std::string& name) { return std::string(DHP_D
 /// A file of tests/golden.
 inline std::string golden_file(const std::string& name) {
   return std::string(DHP_DATA_DIR) + "/../tests/golden/" + name;
+}
+
+/// The number that an environment variable holds, or `fallback`.
+inline double from_environment(const char* name, double fallback) {
+  const char* text = std::getenv(name);
+  return text == nullptr ? fallback : std::strtod(text, nullptr);
+}
+
+/// How many of `most` random cases to try: DHP_TEST_SHARE of them (CI: 0.1), at least one.
+inline std::uint64_t share_of(std::uint64_t most) {
+  return static_cast<std::uint64_t>(std::ceil(static_cast<double>(most) * from_environment("DHP_TEST_SHARE", 1.0)));
 }
 
 /// Whole numbers at random, the same on every machine (std::uniform_int_distribution is not).
