@@ -21,7 +21,7 @@ build() {
   shift 2
   cmake -S . -B $folder/"$name" -DCMAKE_CXX_COMPILER="$compiler" -DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_FLAGS="$*" \
     -DDHP_BENCH=OFF >/dev/null
-  builds+=($folder/"$name")
+  builds+=("$folder/$name")
 }
 
 builds=("$@")

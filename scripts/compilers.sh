@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Builds the core with every compiler that there is a package of, warnings being errors, runs its tests, and compares the
+# plans of all of them to the last bit.
+#   compilers.sh JOBS [COMPILER...]    by default g++-12, 13, 14 and every clang++ from 14 on; names what it could not try
+# DHP_TEST_SHARE is the share of random cases, by default a tenth.
+set -euo pipefail
+jobs=$1
+shift
+compilers=("$@")
+[ $# != 0 ] || compilers=(g++-12 g++-13 g++-14 clang++-{14..21})
+cd "$(dirname "$0")/.."
+export DHP_TEST_SHARE=${DHP_TEST_SHARE:-0.1}
+folder=build/compilers builds=() missing=()
+mkdir -p $folder
+
+package_of() {
+  echo "${1/clang++/clang}"
+}
+
+for compiler in "${compilers[@]}"; do
+  command -v "$compiler" >/dev/null && continue
+  apt-cache show "$(package_of "$compiler")" >/dev/null 2>&1 && missing+=("$(package_of "$compiler")")
+done
+if [ ${#missing[@]} != 0 ]; then
+  echo "compilers: installing ${missing[*]}"
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null || true
+fi
+
+for compiler in "${compilers[@]}"; do
+  command -v "$compiler" >/dev/null || { echo "compilers: $compiler not tried: no package of it here"; continue; }
+  start=$SECONDS
+  build=$folder/$compiler
+  cmake -S . -B "$build" -DCMAKE_CXX_COMPILER="$compiler" -DDHP_WERROR=ON -DDHP_BENCH=OFF -DCMAKE_BUILD_TYPE=None \
+    -DCMAKE_CXX_FLAGS="-O2 -DNDEBUG" >/dev/null
+  cmake --build "$build" -j "$jobs" --target dhp core_tests plan_hashes >"$build.log" 2>&1 ||
+    { grep -A5 -m3 'error' "$build.log" >&2; echo "compilers: $compiler does not build the core" >&2; exit 1; }
+  ctest --test-dir "$build" -j "$jobs" --output-on-failure -Q -E InstalledPackage -O "$build.tests.log" ||
+    { tail -40 "$build.tests.log" >&2; echo "compilers: tests fail with $compiler" >&2; exit 1; }
+  builds+=("$build")
+  echo "compilers: $("$compiler" --version | head -1): passed, $((SECONDS - start)) s"
+done
+[ ${#builds[@]} != 0 ] || { echo "compilers: none of ${compilers[*]} is here" >&2; exit 1; }
+scripts/same_bytes.sh "$jobs" "${builds[@]}"
