@@ -102,6 +102,10 @@ double task_seconds(const CostModel& cost, const Cluster& cluster, const Load& l
 /// Activation bytes a rank holds in a task of this load and degree.
 double task_memory_bytes(const CostModel& cost, const Load& load, int degree);
 
+/// Whether memory is counted in tokens instead of bytes: one byte a token, and nothing else counts. What a capacity in
+/// tokens makes of a cost; texts speak of tokens then.
+bool counts_tokens(const CostModel& cost);
+
 /// Bytes a rank can give to activations: memory_bytes - state_bytes (may be negative).
 double activation_budget_bytes(const CostModel& cost, const Cluster& cluster);
 

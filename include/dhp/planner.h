@@ -58,7 +58,7 @@ struct PlanOptions {
 struct Infeasible {
   std::string reason;  ///< "sequence 17 needs 81.2 GiB; 8 ranks offer 79.0 GiB"
   std::optional<std::int64_t> sequence;
-  double needed_bytes = 0.0;
+  double needed_bytes = 0.0;  ///< tokens where the cost counts those (counts_tokens)
   double offered_bytes = 0.0;
   int needed_ranks = 0;  ///< smallest degree that would hold the sequence, 0 when no number of ranks would
 };
@@ -81,6 +81,18 @@ using PlanResult = std::variant<Plan, Infeasible>;
 /// Throws InputError for options that make no sense (unknown schedule, a degree that does not divide the ranks) and
 /// for an invalid batch.
 PlanResult plan_batch(const Batch& batch, const Cluster& cluster, const CostModel& cost, const PlanOptions& options);
+
+/// The sequences that no plan of options.schedule holds whatever else is in the batch, in the order of the batch: those
+/// of which plan_batch() answers Infeasible when they are alone, but for what a batch of one lacks (no_idle_ranks, and
+/// rules of Megatron-Core that fill all ranks). Where no sequence at all can be planned, one answer without `sequence`
+/// says why. About 0.1 us a sequence that is held, so a whole data set can be asked about as one batch. Throws as
+/// plan_batch() does.
+std::vector<Infeasible> infeasible_sequences(const Batch& batch, const Cluster& cluster, const CostModel& cost,
+                                             const PlanOptions& options);
+
+/// The first of them; nothing where there is none.
+std::optional<Infeasible> first_infeasible(const Batch& batch, const Cluster& cluster, const CostModel& cost,
+                                           const PlanOptions& options);
 
 /// Name and one line of help of every planner, in the order of the help text.
 struct PlannerInfo {

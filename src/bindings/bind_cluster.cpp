@@ -191,6 +191,8 @@ void bind_cost_functions(nb::module_& module) {
         return task_memory_bytes(cost, load_of(sequences), degree);
       },
       "cost"_a, "sequences"_a, "degree"_a, "Activation bytes a rank holds when `degree` ranks share the sequences.");
+  module.def("counts_tokens", &counts_tokens, "cost"_a,
+             "Whether memory is counted in tokens instead of bytes, as a capacity in tokens makes it.");
   module.def("activation_budget_bytes", &activation_budget_bytes, "cost"_a, "cluster"_a,
              "Bytes a rank can give to activations: memory_bytes - state_bytes (may be negative).");
   module.def("min_degree", &min_degree, "cost"_a, "cluster"_a, "sequence"_a,

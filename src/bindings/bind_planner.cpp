@@ -47,6 +47,25 @@ void bind_plan_batch(nb::module_& module) {
       "on every rank. An empty batch gives an empty plan. `schedule`: see planners(); the rest: see plan_options().\n"
       "Raises InputError for options that make no sense. Releases the interpreter lock: change none of the arguments\n"
       "meanwhile.");
+  module.def(
+      "infeasible_sequences",
+      [](const Batch& batch, const Cluster& cluster, const CostModel& cost, const nb::kwargs& keywords) {
+        const PlanOptions options = options_of(keywords);
+        const nb::gil_scoped_release release;
+        return infeasible_sequences(batch, cluster, cost, options);
+      },
+      "batch"_a, "cluster"_a, "cost"_a, "options"_a,
+      signature("infeasible_sequences", "batch: Batch, cluster: Cluster, cost: CostModel", "list[Infeasible]"),
+      "The sequences that no plan of this kind holds whatever else is in the batch, in the order of the batch. One\n"
+      "answer without a sequence where none at all can be planned. Quick: a whole data set can be one batch.");
+  module.def(
+      "first_infeasible",
+      [](const Batch& batch, const Cluster& cluster, const CostModel& cost, const nb::kwargs& keywords) {
+        return first_infeasible(batch, cluster, cost, options_of(keywords));
+      },
+      "batch"_a, "cluster"_a, "cost"_a, "options"_a,
+      signature("first_infeasible", "batch: Batch, cluster: Cluster, cost: CostModel", "Infeasible | None"),
+      "The first of infeasible_sequences(); None where there is none.");
 }
 
 void bind_bound(nb::module_& module) {

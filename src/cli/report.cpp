@@ -49,14 +49,6 @@ std::string fixed_text(double value, int digits) {
   return text.data();
 }
 
-std::string grouped(std::int64_t number) {
-  constexpr std::size_t kGroup = 3;
-  std::string text = std::to_string(number);
-  const std::size_t sign = number < 0 ? 1 : 0;
-  for (std::size_t at = text.size(); at > sign + kGroup;) text.insert(at -= kGroup, 1, ',');
-  return text;
-}
-
 std::string bytes_text(double bytes) {
   constexpr double kKilo = 1024.0;
   constexpr std::array<const char*, 4> kUnits = {"KiB", "MiB", "GiB", "TiB"};

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "core/text.h"
 #include "dhp/explain.h"
 #include "dhp/metrics.h"
 
@@ -21,9 +22,6 @@ std::string percent_text(double share);
 
 /// The value with so many digits after the point.
 std::string fixed_text(double value, int digits);
-
-/// "7,654,321"
-std::string grouped(std::int64_t number);
 
 /// "29.8 GiB", "112.0 MiB", "288.0 KiB", "0 B"
 std::string bytes_text(double bytes);

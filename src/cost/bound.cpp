@@ -125,6 +125,10 @@ double activation_budget_bytes(const CostModel& cost, const Cluster& cluster) {
   return cluster.memory_bytes - cost.state_bytes;
 }
 
+bool counts_tokens(const CostModel& cost) {
+  return cost.token_bytes == 1.0 && cost.patch_bytes == 0.0 && cost.state_bytes == 0.0;
+}
+
 int min_degree(const CostModel& cost, const Cluster& cluster, const Sequence& sequence) {
   const double budget = activation_budget_bytes(cost, cluster);
   if (!(budget > 0.0)) return 0;

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <unordered_map>
 
+#include "core/text.h"
 #include "dhp/explain.h"
 #include "dhp/plan_options.h"
 #include "plan/start_cause.h"
@@ -22,8 +23,6 @@ std::string seconds_text(double seconds) {
                 seconds < 0.1 ? seconds * 1e3 : seconds);
   return text.data();
 }
-
-std::string ranks_text(int ranks) { return std::to_string(ranks) + (ranks == 1 ? " rank" : " ranks"); }
 
 bool is_power_of_two(int degree) { return (degree & (degree - 1)) == 0; }
 

@@ -6,6 +6,7 @@
 #include <limits>
 #include <utility>
 
+#include "core/text.h"
 #include "cost/transfer.h"
 
 namespace dhp {
@@ -36,8 +37,6 @@ Infeasible no_room(const Cluster& cluster, const CostModel& cost) {
   answer.offered_bytes = cluster.memory_bytes;
   return answer;
 }
-
-std::string ranks_text(int ranks) { return std::to_string(ranks) + (ranks == 1 ? " rank" : " ranks"); }
 
 Load load_of_one(const Sequence& sequence) { return load_of(std::span(&sequence, 1)); }
 
@@ -132,40 +131,53 @@ std::vector<Rank> Limits::consecutive_ranks(int first, int degree) const {
   return {live_.begin() + first, live_.begin() + first + degree};
 }
 
-std::optional<Infeasible> Limits::find_infeasible(const Batch& batch, int widest) const {
-  if (batch.sequences.empty()) return std::nullopt;
+std::optional<Infeasible> Limits::find_nothing_fits() const {
   if (budget_bytes_ <= 0.0) return no_room(*cluster_, *cost_);
   if (widest_ == 0) return Infeasible{.reason = "no rank is in service", .sequence = {}};
+  return std::nullopt;
+}
+
+std::optional<Infeasible> Limits::find_infeasible(const Batch& batch, int widest) const {
+  if (batch.sequences.empty()) return std::nullopt;
+  if (auto nothing_fits = find_nothing_fits()) return nothing_fits;
 
   const Sequence* worst = nullptr;
   double worst_bytes = 0.0;
   for (const Sequence& sequence : batch.sequences) {
-    const int degree = min_degree(sequence);
-    if (degree >= 1 && degree <= widest) continue;
+    if (holds(sequence, widest)) continue;
     const double bytes = task_memory_bytes(*cost_, load_of_one(sequence), 1);
     if (worst != nullptr && (bytes < worst_bytes || (bytes == worst_bytes && sequence.id > worst->id))) continue;
     worst = &sequence;
     worst_bytes = bytes;
   }
   if (worst == nullptr) return std::nullopt;
+  return why_not(*worst, widest);
+}
 
+Infeasible Limits::why_not(const Sequence& sequence, int widest) const {
   Infeasible answer;
-  answer.sequence = worst->id;
-  answer.needed_bytes = worst_bytes;
+  answer.sequence = sequence.id;
+  answer.needed_bytes = task_memory_bytes(*cost_, load_of_one(sequence), 1);
   answer.offered_bytes = widest * budget_bytes_;
-  answer.needed_ranks = dhp::min_degree(*cost_, *cluster_, *worst);
-  const auto [needed, offered] = gib_apart(answer.needed_bytes, answer.offered_bytes);
-  const std::string name = "sequence " + std::to_string(worst->id);
+  answer.needed_ranks = dhp::min_degree(*cost_, *cluster_, sequence);
+  const std::string name = "sequence " + std::to_string(sequence.id);
   const std::string offer = ranks_text(widest) + (widest == 1 ? " offers " : " offer ");
   if (answer.needed_ranks > widest) {
-    answer.reason = name + " needs " + needed + "; " + offer + offered + " (the smallest degree that holds it is " +
-                    std::to_string(answer.needed_ranks) + ")";
+    const std::string fewest = " (the smallest degree that holds it is " + std::to_string(answer.needed_ranks) + ")";
+    if (counts_tokens(*cost_)) {
+      answer.reason = name + " has " + grouped(sequence.tokens) + " tokens; " + ranks_text(widest) +
+                      (widest == 1 ? " holds " : " hold ") + grouped(static_cast<std::int64_t>(answer.offered_bytes)) +
+                      fewest;
+    } else {
+      const auto [needed, offered] = gib_apart(answer.needed_bytes, answer.offered_bytes);
+      answer.reason = name + " needs " + needed + "; " + offer + offered + fewest;
+    }
     return answer;
   }
-  const double tokens = static_cast<double>(worst->tokens);
+  const double tokens = static_cast<double>(sequence.tokens);
   if (tokens > widest * tokens_per_rank_) {
     answer.needed_ranks = static_cast<int>(std::min(tokens / tokens_per_rank_, 1e9)) + 1;
-    answer.reason = name + " has " + std::to_string(worst->tokens) + " tokens; " + offer +
+    answer.reason = name + " has " + std::to_string(sequence.tokens) + " tokens; " + offer +
                     std::to_string(static_cast<std::int64_t>(widest * tokens_per_rank_)) +
                     " under the cap on tokens a rank";
   } else {

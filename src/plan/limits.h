@@ -58,6 +58,16 @@ class Limits {
   std::optional<Infeasible> find_infeasible(const Batch& batch, int widest) const;
   std::optional<Infeasible> find_infeasible(const Batch& batch) const { return find_infeasible(batch, widest_); }
 
+  /// Why no sequence at all can be planned: an answer without `sequence`; nothing where some can.
+  std::optional<Infeasible> find_nothing_fits() const;
+  /// Whether groups of at most `widest` ranks hold the sequence.
+  bool holds(const Sequence& sequence, int widest) const {
+    const int degree = min_degree(sequence);
+    return degree >= 1 && degree <= widest;
+  }
+  /// Why they do not.
+  Infeasible why_not(const Sequence& sequence, int widest) const;
+
  private:
   static std::size_t index(int degree) { return static_cast<std::size_t>(degree); }
   void make_blocks(const PlanOptions& options);

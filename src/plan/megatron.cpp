@@ -4,12 +4,24 @@
 #include <cmath>
 #include <limits>
 #include <set>
+#include <span>
 #include <utility>
+
+#include "plan/planners.h"
 
 namespace dhp::megatron {
 namespace {
 
 Infeasible because(const std::string& reason) { return {.reason = reason, .sequence = {}}; }
+
+std::string odd_ranks(const Limits& limits) {
+  return "it asserts an even number of ranks; " + std::to_string(limits.ranks()) + " are in service";
+}
+
+std::string too_full(std::int64_t tokens, std::int64_t most) {
+  return std::to_string(tokens) + " tokens do not surely fit a rank: by the sequence with most bytes a token, and by " +
+         "the cap, it holds " + std::to_string(most);
+}
 
 /// Communicators are made at start: slices of 1, 2, 4 … below N (where N is no power of two, not even the largest of
 /// those), and all N ranks. Slices of d begin at multiples of d.
@@ -108,10 +120,10 @@ PlanResult to_plan(const std::vector<Round>& rounds, bool packed, const Batch& b
 }
 
 /// The largest M with which every plan keeps the memory of the ranks, and the options' cap; below 1 if no token fits.
-std::int64_t tokens_per_rank(const Batch& batch, const Limits& limits) {
+std::int64_t tokens_per_rank(std::span<const Sequence> sequences, const Limits& limits) {
   double most = static_cast<double>(kMaxTokens);
   most = std::min(most, limits.tokens_per_rank());
-  for (const Sequence& sequence : batch.sequences) {
+  for (const Sequence& sequence : sequences) {
     const double bytes = task_memory_bytes(limits.cost(), load_of(std::span(&sequence, 1)), 1);
     if (bytes > 0.0) most = std::min(most, limits.budget_bytes() * static_cast<double>(sequence.tokens) / bytes);
   }
@@ -204,16 +216,10 @@ std::variant<Filled, Stop> fill_by_doubling(const Domain& domain, Round& round) 
 
 PlanResult plan_with(Scheduler scheduler, Schedule schedule, const Batch& batch, const Limits& limits,
                      const PlanOptions& options, std::optional<int> argument) {
-  if (limits.ranks() % 2 != 0) {
-    return because("it asserts an even number of ranks; " + std::to_string(limits.ranks()) + " are in service");
-  }
+  if (limits.ranks() % 2 != 0) return because(odd_ranks(limits));
   const Setting setting{scheduler, schedule, batch, limits, options};
-  const std::int64_t most = tokens_per_rank(batch, limits);
-  if (argument) {
-    if (*argument <= most) return plan_at(setting, *argument);
-    return because(std::to_string(*argument) + " tokens do not surely fit a rank: by the sequence with most bytes a " +
-                   "token, and by the cap, it holds " + std::to_string(most));
-  }
+  const std::int64_t most = tokens_per_rank(batch.sequences, limits);
+  if (argument) return *argument <= most ? plan_at(setting, *argument) : because(too_full(*argument, most));
   PlanResult best = plan_at(setting, most);
   double best_s = makespan(best, setting);
   for (std::int64_t divisor = 2; divisor <= 16; divisor *= 2) {
@@ -227,3 +233,25 @@ PlanResult plan_with(Scheduler scheduler, Schedule schedule, const Batch& batch,
 }
 
 }  // namespace dhp::megatron
+
+namespace dhp {
+
+/// What their rules say of one sequence, whatever is around it: others only lower M, which asks for more ranks.
+SequenceCheck check_for_megatron(const Limits& limits, const PlanOptions& /*options*/, std::optional<int> argument) {
+  return [&limits, argument](const Sequence& sequence) -> std::optional<Infeasible> {
+    using namespace megatron;
+    if (limits.ranks() % 2 != 0) return because(odd_ranks(limits));
+    const auto not_held = [&](const std::string& reason) {
+      return Infeasible{.reason = "sequence " + std::to_string(sequence.id) + ": " + reason, .sequence = sequence.id};
+    };
+    const std::int64_t most = tokens_per_rank(std::span(&sequence, 1), limits);
+    if (most < 1) return not_held("a rank holds less than one token of it");
+    if (argument && *argument > most) return not_held(too_full(*argument, most));
+    const Domain domain(limits, argument ? *argument : most);
+    if (domain.degree_of(sequence.tokens) > limits.ranks())
+      return not_held(domain.needs_too_many({0, sequence.tokens}));
+    return std::nullopt;
+  };
+}
+
+}  // namespace dhp

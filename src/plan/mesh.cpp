@@ -23,9 +23,9 @@ std::vector<int> mesh_runs(const Limits& limits, const PlanOptions& options) {
   return begins;
 }
 
-/// Why there is no mesh of this one degree; nothing if there is one.
-std::optional<Infeasible> find_no_mesh(const Batch& batch, const Limits& limits, const PlanOptions& options, int degree,
-                                       bool suits, const std::string& unsuited) {
+/// Why there is no mesh of this one degree, whatever it is to hold; nothing if there is one.
+std::optional<Infeasible> find_no_mesh(const Limits& limits, const PlanOptions& options, int degree, bool suits,
+                                       const std::string& unsuited) {
   const std::string groups_of = "groups of " + std::to_string(degree);
   const auto because = [&](const std::string& reason) { return Infeasible{.reason = reason, .sequence = {}}; };
   if (!suits) return because(groups_of + " " + unsuited);
@@ -38,7 +38,19 @@ std::optional<Infeasible> find_no_mesh(const Batch& batch, const Limits& limits,
   if (!limits.allows(degree)) {
     return because(groups_of + " are not allowed by the limits on degrees and peers");
   }
-  return limits.find_infeasible(batch, degree);
+  return std::nullopt;
+}
+
+Infeasible no_mesh_holds(std::int64_t sequence, int narrowest, const Limits& limits, bool refused,
+                         const std::string& unsuited) {
+  Infeasible none;
+  none.sequence = sequence;
+  none.needed_ranks = narrowest;
+  none.reason = "sequence " + std::to_string(sequence) + " needs groups of " + std::to_string(narrowest) +
+                " or more; no degree from there on divides the " + std::to_string(limits.cluster().ranks()) +
+                " ranks, is allowed and forms a group of the " + std::to_string(limits.ranks()) + " ranks in service";
+  if (refused) none.reason += "; the others " + unsuited;
+  return none;
 }
 
 }  // namespace
@@ -60,7 +72,9 @@ MeshChoice choose_meshes(const Batch& batch, const Limits& limits, const PlanOpt
                          const std::string& unsuited) {
   MeshChoice choice;
   if (argument) {
-    if (auto answer = find_no_mesh(batch, limits, options, *argument, suits(*argument), unsuited)) {
+    auto answer = find_no_mesh(limits, options, *argument, suits(*argument), unsuited);
+    if (!answer) answer = limits.find_infeasible(batch, *argument);
+    if (answer) {
       choice.none = std::move(*answer);
     } else {
       choice.meshes.push_back(make_mesh(limits, options, *argument));
@@ -83,15 +97,36 @@ MeshChoice choose_meshes(const Batch& batch, const Limits& limits, const PlanOpt
     Mesh mesh = make_mesh(limits, options, degree);
     if (mesh.groups() > 0) choice.meshes.push_back(std::move(mesh));
   }
-  if (!choice.meshes.empty()) return choice;
-  choice.none.sequence = longest;
-  choice.none.needed_ranks = narrowest;
-  choice.none.reason = "sequence " + std::to_string(longest) + " needs groups of " + std::to_string(narrowest) +
-                       " or more; no degree from there on divides the " + std::to_string(limits.cluster().ranks()) +
-                       " ranks, is allowed and forms a group of the " + std::to_string(limits.ranks()) +
-                       " ranks in service";
-  if (refused) choice.none.reason += "; the others " + unsuited;
+  if (choice.meshes.empty()) choice.none = no_mesh_holds(longest, narrowest, limits, refused, unsuited);
   return choice;
+}
+
+SequenceCheck mesh_check(const Limits& limits, const PlanOptions& options, std::optional<int> argument,
+                         const std::function<bool(int degree)>& suits, const std::string& unsuited) {
+  if (argument) {
+    if (auto answer = find_no_mesh(limits, options, *argument, suits(*argument), unsuited)) {
+      return [none = std::move(*answer)](const Sequence&) { return none; };
+    }
+    return [&limits, degree = *argument](const Sequence& sequence) -> std::optional<Infeasible> {
+      if (limits.holds(sequence, degree)) return std::nullopt;
+      return limits.why_not(sequence, degree);
+    };
+  }
+  int widest = 0;
+  int widest_unsuited = 0;
+  for (const int degree : divisors(limits.cluster().ranks())) {
+    if (!limits.allows(degree)) continue;
+    if (!suits(degree)) {
+      widest_unsuited = degree;
+    } else if (make_mesh(limits, options, degree).groups() > 0) {
+      widest = degree;
+    }
+  }
+  return [=, &limits](const Sequence& sequence) -> std::optional<Infeasible> {
+    const int degree = limits.min_degree(sequence);
+    if (degree <= widest) return std::nullopt;
+    return no_mesh_holds(sequence.id, degree, limits, degree <= widest_unsuited, unsuited);
+  };
 }
 
 bool pack_holds(const Limits& limits, const Load& load, int degree, double share) {

@@ -8,6 +8,7 @@
 
 #include "dhp/planner.h"
 #include "plan/limits.h"
+#include "plan/planners.h"
 
 namespace dhp {
 
@@ -36,6 +37,10 @@ struct MeshChoice {
 MeshChoice choose_meshes(const Batch& batch, const Limits& limits, const PlanOptions& options,
                          std::optional<int> argument, const std::function<bool(int degree)>& suits,
                          const std::string& unsuited);
+
+/// The same choice for sequences alone, one after the other. The limits must outlive it.
+SequenceCheck mesh_check(const Limits& limits, const PlanOptions& options, std::optional<int> argument,
+                         const std::function<bool(int degree)>& suits, const std::string& unsuited);
 
 /// Pack sizes that are tried, as shares of what a group's memory holds.
 inline constexpr double kPackShares[] = {1.0, 1.0 / 2, 1.0 / 4, 1.0 / 8, 1.0 / 16};

@@ -15,6 +15,8 @@ using enum Exchange;
 using PlanFunction = PlanResult (*)(const Batch& batch, const Limits& limits, const PlanOptions& options,
                                     std::optional<int> argument);
 
+using CheckFunction = SequenceCheck (*)(const Limits& limits, const PlanOptions& options, std::optional<int> argument);
+
 /// What the number after the colon of a name may be.
 enum class Argument { none, number, divides_ranks };
 
@@ -26,6 +28,7 @@ struct Planner {
   std::vector<Exchange> exchanges;            ///< where the options name none
   std::vector<std::string_view> own_options;  ///< used beyond what all planners use
   PlanFunction plan;
+  CheckFunction check;  ///< of sequences alone, beyond what the limits say; null: they say all
   const char* help;
   const char* argument_help;
 };
@@ -39,6 +42,7 @@ const std::vector<Planner>& table() {
        {ring, direct, hierarchical},
        {"min_shard_tokens", "effort"},
        plan_free,
+       nullptr,
        "no barrier: the whole batch as one schedule, groups of any ranks, degrees, places and packs chosen together",
        ""},
       {"lockstep",
@@ -48,6 +52,7 @@ const std::vector<Planner>& table() {
        {ring, direct, hierarchical},
        {"min_shard_tokens", "effort", "pipeline_stages", "no_idle_ranks"},
        plan_lockstep,
+       nullptr,
        "for FSDP and pipelines: micro-batches, packing and degrees chosen together, by time",
        ""},
       {"paper",
@@ -57,6 +62,7 @@ const std::vector<Planner>& table() {
        {ring},
        {"min_shard_tokens", "no_idle_ranks"},
        plan_paper,
+       nullptr,
        "the paper's: sequences packed into bins by memory, every bin its own degree, in lockstep",
        ""},
       {"static",
@@ -66,6 +72,7 @@ const std::vector<Planner>& table() {
        {ring},
        {},
        plan_static,
+       check_for_static,
        "what frameworks run: one degree for all; the best degree and pack size by prediction",
        "the same at the degree CP, which must divide the ranks"},
       {"balanced-static",
@@ -75,6 +82,7 @@ const std::vector<Planner>& table() {
        {ring},
        {},
        plan_balanced_static,
+       check_for_static,
        "the best of production: one degree for all, packs balanced over the groups by predicted time",
        "the same at the degree CP, which must divide the ranks"},
       {"ulysses",
@@ -84,6 +92,7 @@ const std::vector<Planner>& table() {
        {all_to_all},
        {},
        plan_ulysses,
+       check_for_ulysses,
        "DeepSpeed-Ulysses: static, but heads are split instead of sequences; degrees divide the query heads",
        "the same at the degree SP, which must divide the ranks"},
       {"megatron-hybrid",
@@ -93,6 +102,7 @@ const std::vector<Planner>& table() {
        {ring},
        {},
        plan_megatron_hybrid,
+       check_for_megatron,
        "Megatron-Core's BalancedCPScheduler: powers of two by length, samples one at a time, barriers",
        "the same with at most M tokens of a sample on a rank, instead of the best of five M"},
       {"megatron-dynamic",
@@ -102,6 +112,7 @@ const std::vector<Planner>& table() {
        {ring},
        {"no_idle_ranks"},
        plan_megatron_dynamic,
+       check_for_megatron,
        "Megatron-Core's DefaultDynamicCPScheduler: powers of two, packed, micro-batch by micro-batch",
        "the same with at most M tokens on a rank, instead of the best of five M"},
   };
@@ -203,14 +214,67 @@ const std::vector<PlannerInfo>& planners() {
   return kPlanners;
 }
 
-PlanResult plan_batch(const Batch& batch, const Cluster& cluster, const CostModel& cost, const PlanOptions& options) {
+namespace {
+
+/// What plan_batch() and infeasible_sequences() make of their arguments.
+struct Request {
+  const Planner& planner;
+  std::optional<int> argument;
+  Limits limits;
+};
+
+Request request_of(const Batch& batch, const Cluster& cluster, const CostModel& cost, const PlanOptions& options) {
   validate(cluster, "cluster");
   validate(cost, "cost");
   validate(options);
   validate(batch, "batch");
   const Planner& planner = find_planner(options.schedule);
   const std::optional<int> argument = parse_argument(planner, options.schedule, cluster.ranks());
-  const Limits limits(cluster, cost, options, planner.exchanges);
+  return {planner, argument, Limits(cluster, cost, options, planner.exchanges)};
+}
+
+std::vector<Infeasible> find_infeasible(const Batch& batch, const Cluster& cluster, const CostModel& cost,
+                                        const PlanOptions& options, std::size_t most) {
+  const auto [planner, argument, limits] = request_of(batch, cluster, cost, options);
+  if (batch.sequences.empty()) return {};
+  if (auto nothing_fits = limits.find_nothing_fits()) return {std::move(*nothing_fits)};
+  SequenceCheck check;
+  if (planner.check != nullptr) {
+    check = planner.check(limits, options, argument);
+    auto answer = check(batch.sequences.front());
+    if (answer && !answer->sequence) return {std::move(*answer)};
+  }
+  std::vector<Infeasible> answers;
+  for (const Sequence& sequence : batch.sequences) {
+    std::optional<Infeasible> answer;
+    if (!limits.holds(sequence, limits.widest())) {
+      answer = limits.why_not(sequence, limits.widest());
+    } else if (check) {
+      answer = check(sequence);
+    }
+    if (!answer) continue;
+    answers.push_back(std::move(*answer));
+    if (answers.size() == most) break;
+  }
+  return answers;
+}
+
+}  // namespace
+
+std::vector<Infeasible> infeasible_sequences(const Batch& batch, const Cluster& cluster, const CostModel& cost,
+                                             const PlanOptions& options) {
+  return find_infeasible(batch, cluster, cost, options, batch.sequences.size());
+}
+
+std::optional<Infeasible> first_infeasible(const Batch& batch, const Cluster& cluster, const CostModel& cost,
+                                           const PlanOptions& options) {
+  std::vector<Infeasible> answers = find_infeasible(batch, cluster, cost, options, 1);
+  if (answers.empty()) return std::nullopt;
+  return std::move(answers.front());
+}
+
+PlanResult plan_batch(const Batch& batch, const Cluster& cluster, const CostModel& cost, const PlanOptions& options) {
+  const auto [planner, argument, limits] = request_of(batch, cluster, cost, options);
   if (auto infeasible = limits.find_infeasible(batch)) return std::move(*infeasible);
 
   PlanResult result = Plan{.schedule = planner.schedule};

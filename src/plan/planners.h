@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -48,6 +49,15 @@ PlanResult plan_megatron_hybrid(const Batch& batch, const Limits& limits, const 
 /// Megatron-Core's DefaultDynamicCPScheduler (dev).
 PlanResult plan_megatron_dynamic(const Batch& batch, const Limits& limits, const PlanOptions& options,
                                  std::optional<int> argument);
+
+/// Why no plan of a planner holds a sequence that the limits hold, whatever else is in the batch; nothing if one may.
+/// An answer without `sequence` holds for every sequence.
+using SequenceCheck = std::function<std::optional<Infeasible>(const Sequence& sequence)>;
+
+/// Of static and balanced-static, ulysses, and both of Megatron-Core. The limits must outlive them.
+SequenceCheck check_for_static(const Limits& limits, const PlanOptions& options, std::optional<int> argument);
+SequenceCheck check_for_ulysses(const Limits& limits, const PlanOptions& options, std::optional<int> argument);
+SequenceCheck check_for_megatron(const Limits& limits, const PlanOptions& options, std::optional<int> argument);
 
 /// Planners that alone use the option of that name, with commas between them; empty where all use it.
 std::string own_users(const std::string& option);

@@ -103,6 +103,21 @@ double first_group_s(const std::vector<Pack>& packs, const Limits& limits, const
   return seconds;
 }
 
+/// Degrees that can exchange by all_to_all, and what the others lack.
+struct Suited {
+  std::function<bool(int degree)> suits;
+  std::string unsuited;
+};
+Suited suited_to_all_to_all(const Limits& limits, const PlanOptions& options) {
+  // A cost model without what all_to_all needs is bad input, whichever degree wins: task time says so.
+  task_seconds(limits.cost(), limits.cluster(), Load{}, GroupShape{}, Exchange::all_to_all);
+  const int heads = limits.cost().query_heads;
+  const bool other_exchanges = !options.exchanges.empty();
+  return {[=](int degree) { return degree == 1 || (heads % degree == 0 && !other_exchanges); },
+          other_exchanges ? "need the exchange all_to_all, which is not among those allowed"
+                          : "do not divide the model's " + std::to_string(heads) + " query heads, as all_to_all needs"};
+}
+
 }  // namespace
 
 PlanResult plan_static(const Batch& batch, const Limits& limits, const PlanOptions& options,
@@ -143,21 +158,24 @@ std::optional<Plan> static_plan_below(const Batch& batch, const Limits& limits, 
 
 PlanResult plan_ulysses(const Batch& batch, const Limits& limits, const PlanOptions& options,
                         std::optional<int> argument) {
-  // A cost model without what all_to_all needs is bad input, whichever degree wins: task time says so.
-  task_seconds(limits.cost(), limits.cluster(), Load{}, GroupShape{}, Exchange::all_to_all);
-  const int heads = limits.cost().query_heads;
-  const bool other_exchanges = !options.exchanges.empty();
-  const auto suits = [&](int degree) { return degree == 1 || (heads % degree == 0 && !other_exchanges); };
-  const std::string unsuited =
-      other_exchanges ? "need the exchange all_to_all, which is not among those allowed"
-                      : "do not divide the model's " + std::to_string(heads) + " query heads, as all_to_all needs";
-  MeshChoice choice = choose_meshes(batch, limits, options, argument, suits, unsuited);
+  const Suited suited = suited_to_all_to_all(limits, options);
+  MeshChoice choice = choose_meshes(batch, limits, options, argument, suited.suits, suited.unsuited);
   if (choice.meshes.empty()) return std::move(choice.none);
   // A single rank exchanges nothing; naming its exchange ring keeps the lower bound, which all_to_all has not.
   const auto exchange_of = [](const GroupShape& shape) {
     return shape.degree == 1 ? Exchange::ring : Exchange::all_to_all;
   };
   return deal_in_turn(batch, limits, choice.meshes, exchange_of, "ulysses");
+}
+
+SequenceCheck check_for_static(const Limits& limits, const PlanOptions& options, std::optional<int> argument) {
+  return mesh_check(
+      limits, options, argument, [](int) { return true; }, "");
+}
+
+SequenceCheck check_for_ulysses(const Limits& limits, const PlanOptions& options, std::optional<int> argument) {
+  const Suited suited = suited_to_all_to_all(limits, options);
+  return mesh_check(limits, options, argument, suited.suits, suited.unsuited);
 }
 
 }  // namespace dhp

@@ -210,6 +210,16 @@ def test_reasons_know_the_options() -> None:
     assert "under the cap on tokens a rank" in what_if.no_answer
 
 
+def test_infeasible_sequences() -> None:
+    batch = batch_of(100, 20_000, 300, 9_500)
+    assert [one.sequence for one in core.infeasible_sequences(batch, CLUSTER, COST)] == [1]
+    both = core.infeasible_sequences(batch, CLUSTER, COST, max_degree=3, schedule="static")
+    assert [one.sequence for one in both] == [1, 3]
+    first = core.first_infeasible(batch, CLUSTER, COST, max_degree=3)
+    assert first is not None and first.reason.startswith("sequence 1 needs ")
+    assert core.first_infeasible(batch_of(100), CLUSTER, COST) is None
+
+
 def test_options_that_a_schedule_does_not_use() -> None:
     assert core.uses_option("lockstep", "pipeline_stages")
     assert not core.uses_option("static:4", "effort")
