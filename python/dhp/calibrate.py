@@ -27,6 +27,7 @@ from dhp.calibrate_tasks import Design, Range, make_designs
 from dhp.data.index import load_or_build_index
 from dhp.launch import BAD_INPUT, run_local
 from dhp.local import local_cluster, local_cost, no_room
+from dhp.model_folder import load_weights
 from dhp.models import attach, family_of, freeze, import_families
 from dhp.output import check_writable, complain, say, write_atomically
 from dhp.runtime import RankFailed, Run
@@ -137,11 +138,7 @@ def _device(options: argparse.Namespace, run: Run) -> torch.device:
 
 
 def _load(options: argparse.Namespace, device: torch.device) -> Any:
-    from transformers import AutoModelForImageTextToText
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    model: Any = AutoModelForImageTextToText.from_pretrained(options.model, dtype=DTYPES[options.precision])
+    model = load_weights(options.model, DTYPES[options.precision])
     model.train()
     freeze(model, parse_freeze(options.freeze, "--freeze"))
     if options.gradient_checkpointing:

@@ -22,6 +22,7 @@ from dhp.gradients import reduce_gradients
 from dhp.inputs import open_dataset, planning_inputs
 from dhp.launch import run_local
 from dhp.measure import Recorder, check_result_options
+from dhp.model_folder import check_model_folder
 from dhp.models import Adapter, attach, family_of, import_families
 from dhp.output import complain
 from dhp.recalibrate import Recalibration
@@ -30,7 +31,7 @@ from dhp.step_clock import StepClock
 from dhp.steps import Reporter
 from dhp.trace import Tracer, check_folder
 from dhp.train_options import parser, settings_of
-from dhp.weights import load_model
+from dhp.weights import agree_on_weights, load_model
 
 AFTER_FAILURE = "Continue from the last checkpoint with --resume."
 
@@ -38,6 +39,7 @@ AFTER_FAILURE = "Continue from the last checkpoint with --resume."
 def train(settings: TrainConfig, run: Run, reporter: Reporter | None, tracer: Tracer, recorder: Recorder) -> None:
     """Batch, plan, tasks, gradients, step; the next batch is planned and read meanwhile."""
     model, first_step = load_model(settings, run)
+    agree_on_weights(model, run)
     cluster, cost = planning_inputs(settings, run)
     costs = Recalibration(cost, settings.recalibrate_every)
     adapter = attach(model, run, cluster=cluster)
@@ -132,8 +134,9 @@ def work(settings: TrainConfig, options: argparse.Namespace) -> int:
 
 
 def check_data(settings: TrainConfig) -> int:
-    """Makes or checks the index before ranks start, so that what is wrong with it is said once."""
+    """Checks the model's folder and makes or checks the index before ranks start: what is wrong is said once."""
     try:
+        check_model_folder(settings.model)
         Dataset(settings.data, settings.model, settings.index, on_error=settings.on_bad_media)
         return 0
     except InputError as error:

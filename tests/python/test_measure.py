@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from dhp._core import Batch, Cluster, InputError, Link, Plan, Sequence, Task, plan_batch, read_cost_model, replay
 from dhp.config import TrainConfig
 from dhp.measure import Recorder, Stopwatch, check_result_options, chosen_clock, own_spans, replay_spans
 from dhp.result import read_result
 from made_results import CASES
+from thread_run import ThreadRun
 
 LINK = Link(bandwidth_bytes_per_s=2e9, latency_s=5e-5)
 
@@ -54,31 +54,6 @@ def test_spans_by_the_clock_on_the_wall_by_hand() -> None:
         (3, 7.0, 8.0, "reduce", None),
         (3, 8.0, 8.5, "optimizer", None),
     ]
-
-
-class ThreadRun:
-    """The collectives of dhp.runtime.Run for ranks that are threads of one process."""
-
-    def __init__(self, rank: int, size: int, shared: dict[str, Any]) -> None:
-        self.rank, self.world_size, self._shared = rank, size, shared
-
-    def _all(self, value: Any) -> list[Any]:
-        values, barrier = self._shared["values"], self._shared["barrier"]
-        values[self.rank] = value
-        barrier.wait(timeout=240)
-        everyone = list(values)
-        barrier.wait(timeout=240)
-        return everyone
-
-    def max(self, values: torch.Tensor) -> torch.Tensor:
-        return values.copy_(torch.stack(self._all(values.clone())).amax(0))
-
-    def sum(self, values: torch.Tensor) -> torch.Tensor:
-        return values.copy_(torch.stack(self._all(values.clone())).sum(0))
-
-    def gather(self, value: Any) -> list[Any]:
-        everyone = self._all(value)
-        return everyone if self.rank == 0 else []
 
 
 def recorded(file: Path, clock: str, steps: int = 3, step: int = 0) -> Plan:

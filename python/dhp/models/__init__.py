@@ -7,7 +7,6 @@ share of the pictures, and calls the language model on this rank's tokens.
 from __future__ import annotations
 
 import importlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +15,7 @@ import torch
 
 from dhp._core import Cluster, Freeze, InputError, Task
 from dhp.data.text import Encoded
+from dhp.json_file import read_object
 from dhp.layout import TaskLayout
 from dhp.runtime import Run, current_run
 
@@ -53,14 +53,11 @@ def family_of(folder: str | Path) -> str:
     """model_type of a checkpoint folder. Raises InputError for a folder without a readable config, or a family that
     has no adapter."""
     config = Path(folder) / "config.json"
-    try:
-        model_type = json.loads(config.read_text()).get("model_type")
-    except OSError as error:
+    if not config.exists():
         raise InputError(
-            f"{config}: cannot be read ({error.strerror}); expected a Hugging Face checkpoint folder"
-        ) from None
-    except (ValueError, AttributeError) as error:
-        raise InputError(f"{config}: not a JSON object ({error})") from None
+            f"{config}: cannot be read (No such file or directory); expected a Hugging Face checkpoint folder"
+        )
+    model_type = read_object(config).get("model_type")
     if model_type not in FAMILIES:
         raise InputError(f'{config}: model_type: found "{model_type}", supported: {", ".join(FAMILIES)}')
     return str(model_type)
