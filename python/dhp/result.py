@@ -23,6 +23,7 @@ CAUSES = ("peer", "transfer", "data", "no_task")  # why a rank is idle
 SPANS = ("compute", "transfer", "peer", "data", "reduce", "optimizer")
 MAX_RANKS = 1_000_000
 MAX_WHOLE = 2**53  # what every reader of JSON holds exactly
+MOST_BYTES = 500_000_000  # of a file: reading takes some six times as much memory
 MOST = 1e18  # of any other number, seconds or bytes
 NUMBER = f"a number from 0 to {MOST:g}"
 
@@ -80,9 +81,14 @@ class Result:
 def read_result(file: str | Path) -> Result:
     """Reads a `dhp.result/1` file. Raises InputError naming file, place, found value and expectation."""
     try:
-        raw = Path(file).read_bytes()
+        with open(file, "rb") as stream:
+            raw = stream.read(MOST_BYTES + 1)
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}); give the path of a {FORMAT} file") from None
+    if len(raw) > MOST_BYTES:
+        raise InputError(
+            f"{file}: more than {MOST_BYTES // 10**6} MB; expected a {FORMAT} file, of fewer steps or tasks"
+        )
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dhp.report import charts, timeline
-from dhp.report.summary import labels, summarize
+from dhp._core import InputError
+from dhp.report import charts, cli, timeline
+from dhp.report.summary import labels, left_out_of_labels, summarize
 from dhp.result import Result
 from small_result import SMALL, changed, parsed
 
@@ -109,6 +110,16 @@ def test_labels_leave_out_what_all_share_and_stay_unique() -> None:
     assert named("free, a, 8 ranks", "free, a, 16 ranks") == ["8 ranks", "16 ranks"]
     assert named("run", "run", "other") == ["run (0)", "run (1)", "other"]
     assert named("", "") == ["free (0)", "free (1)"]
+    measured = [
+        parsed(SMALL | {"name": f"{name}, train, 4 ranks", "kind": "measured"}) for name in ("free", "static:4")
+    ]
+    sweep = [parsed(SMALL | {"name": f"{name}, msrvtt, h100-1x8, small"}) for name in ("free", "paper")]
+    assert labels(sweep + measured) == ["free, simulated", "paper, simulated", "free, measured", "static:4, measured"]
+    assert labels(sweep[1:] + measured) == ["paper, msrvtt, h100-1x8, small", "free", "static:4"]
+    assert left_out_of_labels(sweep + measured, summarize(sweep + measured)) == (
+        "Not in the names, since all share it: simulated: msrvtt, h100-1x8, small; measured: train, 4 ranks."
+    )
+    assert left_out_of_labels(sweep[:1], summarize(sweep[:1])) == ""
     same = labels([parsed(SMALL, "a/x.json"), parsed(SMALL, "b/x.json")])
     assert same == ["small (x) #1", "small (x) #2"]
 
@@ -222,6 +233,44 @@ def test_command_writes_a_page_and_says_what_it_shows(tmp_path: Path) -> None:
     assert answer["left_out"].keys() == {"speedup", "scaling"}
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (json.dumps(SMALL)[:-9], "not JSON: .*; was the file cut off\\?"),
+        ('{"format": ' + "[" * 100_000, "not a dhp.result/1 file: nested too deeply"),
+        ('{"format": "dhp.result/1", "ranks": ' + "9" * 5000 + "}", "not JSON that can be read: .*"),
+        (
+            '{"format": "dhp.result/1", "ranks": 1e400}',
+            "ranks: found Infinity, expected a whole number from 1 to 1000000",
+        ),
+        ("\xff\x00", "byte 0: not UTF-8 text; expected a dhp.result/1 file"),
+        ("", "line 1 column 1: not JSON: .*"),
+        ("[]", "found a list of 0, expected an object"),
+        (
+            '{"format": "dhp.plan/1"}',
+            '.*found "dhp.plan/1", expected "dhp.result/1"; this is another kind of file of dhp',
+        ),
+    ],
+)
+def test_a_malformed_result_is_one_line(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "r.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(InputError, match=f"^{tmp_path / 'r.json'}: (.*: )?{message}$") as raised:
+        cli.report([str(tmp_path / "r.json")])
+    assert "\n" not in str(raised.value)
+
+
+def test_a_result_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dhp.result.MOST_BYTES", 3_000_000)
+    with pytest.raises(InputError, match=r"^/dev/zero: more than 3 MB; expected a dhp\.result/1 file"):
+        cli.report(["/dev/zero"])
+
+
+def test_names_do_not_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "r.json").write_text(json.dumps(SMALL | {"name": "\x1b]0;title\x07\u202e"}))
+    assert cli.main([str(tmp_path / "r.json"), "-o", str(tmp_path / "page.html")]) == 0
+    assert capsys.readouterr().out.startswith("\\x1b]0;title\\x07\\u202e: 5.00 s a step.")
+
+
 def test_command_names_what_is_wrong(tmp_path: Path) -> None:
     good, bad = tmp_path / "r.json", tmp_path / "bad.json"
     good.write_text(json.dumps(SMALL))
@@ -230,6 +279,7 @@ def test_command_names_what_is_wrong(tmp_path: Path) -> None:
         ([bad], f'{bad}: ranks: found "two", expected a whole number from 1 to 1000000'),
         ([good, tmp_path / "none.json"], f"{tmp_path / 'none.json'}: cannot be read"),
         ([good, "--baseline", "best"], '--baseline: found "best", expected a result or schedule: "free", "small"'),
+        ([good, "-o", good], f"-o: {good} is one of the results; give another path"),
         ([good, "-o", tmp_path / "no" / "page.html"], f"-o: {tmp_path / 'no' / 'page.html'} cannot be written"),
     ):
         done = run_report(*words)

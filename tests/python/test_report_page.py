@@ -13,7 +13,7 @@ from dhp.report.page import figures
 from dhp.report.page import page as make_page
 from dhp.report.summary import summarize
 from dhp.result import read_result
-from made_results import write_results
+from made_results import case, made_result, write_results
 from small_result import SMALL, parsed
 
 
@@ -39,6 +39,17 @@ def test_names_cannot_break_out_of_the_page() -> None:
     assert text.count("{{DATA}}") > 0, "a name is no placeholder"
 
 
+# What a result of others may be called.
+HOSTILE = [
+    "<img src=x onerror=document.title='broken'>",
+    '<a href="javascript:alert(1)">link</a>',
+    "<b>bold</b><br>%{x} %{customdata[0]} {{DATA}}",
+    "</script><script>document.title='broken'</script>",
+    "QUIET",
+    "__proto__",
+    "$x^2$ &lt;i&gt; <!--",
+]
+
 needs_browser = pytest.mark.skipif(find_browser() is None, reason="no Chromium on this machine")
 
 # Sections and the traces in each of them; checked against what the browser drew.
@@ -61,6 +72,20 @@ OVERLAPS = """(() => {
     if (legend && legend.getBoundingClientRect().bottom > area.top + 1) bad.push(`${id}: legend over the chart`);
     if (chart.scrollHeight > chart.closest("section").clientHeight) bad.push(`${id}: higher than its section`);
     if (area.height < 40 || area.width < 100) bad.push(`${id}: no room`);
+    const whole = chart.getBoundingClientRect();
+    // A legend may scroll, so what of it is below its end is not in the way.
+    const boxes = [...chart.querySelectorAll(".ytick text, .annotation-text, .legendtext, .xtitle, .ytitle")];
+    for (const [i, label] of boxes.entries()) {
+      const box = label.getBoundingClientRect();
+      if (box.left < whole.left - 1 || box.right > whole.right + 1) bad.push(`${id}: cut off: ${label.textContent}`);
+      const other = boxes.slice(i + 1).find((one) => {
+        if (one.closest("g.legend")) return false;
+        const next = one.getBoundingClientRect();
+        const across = box.left < next.right - 1 && next.left < box.right - 1;
+        return across && box.top < next.bottom - 3 && next.top < box.bottom - 3;
+      });
+      if (other && !label.closest("g.legend")) bad.push(`${id}: ${label.textContent} runs into ${other.textContent}`);
+    }
   }
   if (document.documentElement.scrollWidth > window.innerWidth) bad.push("wider than the window");
   return bad;
@@ -81,6 +106,25 @@ def no_old_problems(request: pytest.FixtureRequest) -> None:
         request.getfixturevalue("browser").problems.clear()
 
 
+def mixed_results(folder: Path) -> list[Path]:
+    """Two simulations, with names as a sweep gives them, and two trained runs of other names."""
+    folder.mkdir()
+    where = "batch_openvid_512, cluster_910b_8x8, cost_qwen3-vl-8b_8192"
+    files = []
+    for i, (ranks, schedule, more) in enumerate(
+        [
+            (16, "free", {"name": f"free, {where}"}),
+            (16, "paper", {"name": f"paper, {where}"}),
+            (4, "free", {"name": "free, train, 4 ranks", "kind": "measured", "clock": "emulated"}),
+            (4, "static:4", {"name": "static:4, train, 4 ranks", "kind": "measured", "clock": "emulated"}),
+            (16, "lockstep", {"name": "x" * 90}),
+        ]
+    ):
+        files.append(folder / f"{i}.json")
+        files[-1].write_text(json.dumps(made_result("", schedule, case(ranks), steps=3) | more))
+    return files
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """many.html: five schedules on 64 ranks, two on 16 and 32; wide.html: 1,024 ranks; small.html; bare.html."""
@@ -90,6 +134,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cli.report([str(file) for file in files], str(folder / "many.html"))
     wide = write_results(folder, 1024, ["free", "static:8"], steps=2)
     cli.report([str(file) for file in wide], str(folder / "wide.html"))
+    cli.report([str(file) for file in mixed_results(folder / "mixed")], str(folder / "mixed.html"))
     (folder / "small.json").write_text(json.dumps(SMALL | {"name": "</script><i>small</i>"}))
     cli.report([str(folder / "small.json")], str(folder / "small.html"))
     bare = {key: SMALL[key] for key in ("format", "kind", "name", "schedule", "ranks", "clock")}
@@ -126,6 +171,19 @@ def test_every_chart_is_drawn(browser: Page, pages: Path, width: int, dark: bool
     assert (sum(map(int, paper.removeprefix("rgb(").rstrip(")").split(","))) < 384) == dark
     ink = browser.value("document.querySelector('#idle .chart').layout.font.color")
     assert ink == ("#e6e9ef" if dark else "#1d2330")
+    assert browser.problems == []
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [390, 820, 1280])
+def test_long_names_stay_apart(browser: Page, pages: Path, width: int) -> None:
+    browser.open(pages / "mixed.html", width=width)
+    assert browser.value(OVERLAPS) == []
+    names = browser.value(
+        "document.querySelector('#idle .chart').layout.yaxis.ticktext.map((name) => name.replaceAll('<br>', ' '))"
+    )
+    long = "batch_openvid_512, cluster_910b_8x8, cost_qwen3-vl-8b_8192"
+    assert {name for name in names if "xx" not in name} == {f"free, {long}", f"paper, {long}", "free", "static:4"}
     assert browser.problems == []
 
 
@@ -176,6 +234,41 @@ def test_pointing_at_a_bar_names_its_task(browser: Page, pages: Path) -> None:
     assert tip(1, 0.25).startswith("rank 1: waiting for a peer")
     assert tip(1, 1.0) == "rank 1: no task\n1.5 s, from 0.5 s"
     assert browser.value("document.querySelector('header').innerText").startswith("</script><i>small</i>: 5.00 s")
+    assert browser.problems == []
+
+
+@needs_browser
+def test_names_are_shown_as_they_are(browser: Page, tmp_path: Path) -> None:
+    """In texts, axes, legends and hover texts; nothing of a name is markup, a placeholder, or a name of this page."""
+    files = []
+    for i, name in enumerate(HOSTILE):
+        files.append(tmp_path / f"{i}.json")
+        document = made_result(name, "free", case(4), steps=3) | {"schedule": f"{name} scheduled"}
+        files[-1].write_text(json.dumps(document))
+    cli.report([str(file) for file in files], str(tmp_path / "page.html"))
+    browser.open(tmp_path / "page.html", width=1280)
+    shown = browser.value("[...document.querySelectorAll('header li b')].map((one) => one.textContent)")
+    assert set(shown) == set(HOSTILE)
+    squeezed = {"".join(name.split()) for name in HOSTILE}
+    parts = {"ticks": "#idle .ytick text", "legend": "#tasks .legendtext"}
+    for place, selector in parts.items():
+        texts = browser.value(f"[...document.querySelectorAll('{selector}')].map((one) => one.textContent)")
+        assert {"".join(text.split()) for text in texts} == squeezed, place
+    # Plotly does not look again within 50 ms.
+    hovered = browser.value(
+        """(async () => { const chart = document.querySelector('#memory .chart'), texts = [];
+        for (const i of chart.data.keys()) {
+          await new Promise((done) => setTimeout(done, 100));
+          Plotly.Fx.hover(chart, [{curveNumber: i, pointNumber: 0}]);
+          texts.push(['nums', 'name'].map((part) => chart.querySelector(`.hoverlayer .${part}`).textContent).join('|'));
+        }
+        return texts; })()"""
+    )
+    assert {"".join(text.split("|", 1)[1].split()) for text in hovered} == squeezed
+    assert all(text.startswith("rank 0: ") for text in hovered)
+    foreign = "header b b, td a, td img, td b, svg a, svg img, svg tspan[style*=bold], p img"
+    assert browser.value(f"[...document.querySelectorAll('{foreign}')].map((one) => one.outerHTML)") == []
+    assert "broken" not in browser.value("document.title").split(":")[0]
     assert browser.problems == []
 
 

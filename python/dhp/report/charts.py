@@ -40,6 +40,8 @@ DASHES = ["solid", "dash", "dot", "dashdot"]
 MARKERS = ["circle", "square", "diamond", "triangle-up", "cross", "x"]
 CAUSE_COLOURS = {"peer": VERMILION, "transfer": ORANGE, "data": PURPLE, "no_task": "QUIET"}
 INK = "INK"
+# Ends a hover text with the trace's name, by reference: a name within the template could hold placeholders of its own.
+NAMED = "<extra>%{fullData.name}</extra>"
 
 MOST_POINTS = 2000  # of a scatter, a result
 GRID_POINTS = 400  # of memory over time
@@ -59,20 +61,23 @@ def marker(index: int) -> dict[str, Any]:
     return {"color": colour(index), "symbol": MARKERS[index % len(MARKERS)]}
 
 
-def wrapped(label: str, width: int = 24) -> str:
-    """A name as Plotly shows it: no markup of its own, broken into lines of `width`, four at most."""
+def wrapped(label: str, width: int = 34) -> str:
+    """A name as Plotly shows it: no markup of its own, broken into lines of `width`, four at most. On a phone legends
+    have room for 34 characters, bars for 22."""
     lines = textwrap.wrap(label, width, max_lines=4, placeholder=" …") or [" "]
     return "<br>".join(html.escape(text, quote=False) for text in lines)
 
 
 def ticks(summaries: list[Summary]) -> list[str]:
     """Wrapped labels, still unique: bars with one name would fall on one another."""
-    names = [wrapped(summary.label) for summary in summaries]
+    names = [wrapped(summary.label, 22) for summary in summaries]
     return [f"{name}<br>#{i + 1}" if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 
-def bar_height(count: int) -> int:
-    return 110 + 34 * count
+def bar_height(names: list[str]) -> int:
+    """All rows are as high as the label of most lines needs."""
+    lines = max(name.count("<br>") + 1 for name in names)
+    return 110 + max(34, 17 * lines + 10) * len(names)
 
 
 def axis(title: str, **more: Any) -> dict[str, Any]:
@@ -88,11 +93,23 @@ def log_scale(low: float, high: float, room: float) -> dict[str, Any]:
     return {"type": "log", "range": [low, high], "tickvals": values, "ticktext": [f"{value:,.12g}" for value in values]}
 
 
-def bars_layout(count: int, x: dict[str, Any]) -> dict[str, Any]:
+def bars_layout(names: list[str], x: dict[str, Any]) -> dict[str, Any]:
+    """The margin holds what _beside writes: a share of the axis would be too narrow for it on a phone."""
     return {
-        "height": bar_height(count),
+        "height": bar_height(names),
+        "margin": {"l": 12, "r": 50, "t": 12, "b": 12, "pad": 4},
         "xaxis": x,
-        "yaxis": {"automargin": True, "autorange": "reversed", "type": "category", "ticks": ""},
+        "yaxis": {
+            "automargin": True,
+            "ticks": "",
+            "tickfont": {"size": 12},
+            # Rows by number: Plotly loses categories of some names ("__proto__").
+            "tickvals": list(range(len(names))),
+            "ticktext": names,
+            "range": [len(names) - 0.5, -0.5],
+            "showgrid": False,
+            "zeroline": False,
+        },
         "bargap": 0.35,
     }
 
@@ -114,21 +131,20 @@ def idle(results: list[Result], summaries: list[Summary]) -> Figure | str:
                     "orientation": "h",
                     "name": name,
                     "x": shares,
-                    "y": names,
+                    "y": list(range(len(known))),
                     "marker": {"color": CAUSE_COLOURS[cause]},
-                    "hovertemplate": "%{x:.2f} % of rank time<extra>" + name + "</extra>",
+                    "hovertemplate": "%{x:.2f} % of rank time" + NAMED,
                 }
             )
     most = max((s.idle_share or 0.0) for s in known) * 100
-    layout = bars_layout(len(known), axis("% of all ranks' time", range=[0, max(most * 1.18, 1.0)]))
+    layout = bars_layout(names, axis("% of all ranks' time", range=[0, max(most * 1.02, 1.0)]))
     layout["annotations"] = [
-        _beside((s.idle_share or 0.0) * 100, name, percent(s.idle_share or 0.0))
-        for s, name in zip(known, names, strict=True)
+        _beside((s.idle_share or 0.0) * 100, i, percent(s.idle_share or 0.0)) for i, s in enumerate(known)
     ]
     return {"data": data, "layout": layout | {"barmode": "stack"}}
 
 
-def _beside(x: float, y: str, text: str) -> dict[str, Any]:
+def _beside(x: float, y: int, text: str) -> dict[str, Any]:
     """A number at the end of a bar."""
     return {"x": x, "y": y, "text": text, "showarrow": False, "xanchor": "left", "xshift": 4}
 
@@ -145,15 +161,13 @@ def speedup(results: list[Result], summaries: list[Summary]) -> Figure | str:
         "type": "bar",
         "orientation": "h",
         "x": factors,
-        "y": names,
+        "y": list(range(len(shown))),
         "marker": {"color": ["QUIET" if base else BLUE for base in baselines]},
         "customdata": [[html.escape(s.baseline or ""), seconds_text(s.step_s)] for s in shown],
         "hovertemplate": "%{x:.3f} × %{customdata[0]}, %{customdata[1]} a step<extra></extra>",
     }
-    layout = bars_layout(len(shown), axis("times the baseline (grey)", range=[0, max(factors) * 1.15]))
-    layout["annotations"] = [
-        _beside(s.speedup or 1.0, name, f"{s.speedup:.2f}×") for s, name in zip(shown, names, strict=True)
-    ]
+    layout = bars_layout(names, axis("× baseline (grey)", range=[0, max(factors) * 1.02]))
+    layout["annotations"] = [_beside(s.speedup or 1.0, i, f"{s.speedup:.2f}×") for i, s in enumerate(shown)]
     layout["shapes"] = [_line("x", 1.0)]
     return {"data": [data], "layout": layout}
 
@@ -179,7 +193,7 @@ def planning(results: list[Result], summaries: list[Summary]) -> Figure | str:
         return "no result has planning times (steps[].planning_s)"
     names = ticks(known)
     data: list[dict[str, Any]] = []
-    for summary, name in zip(known, names, strict=True):
+    for i, (summary, name) in enumerate(zip(known, names, strict=True)):
         times = [step.planning_s * 1e3 for step in summary.counted if step.planning_s]
         data.append(
             {
@@ -187,7 +201,8 @@ def planning(results: list[Result], summaries: list[Summary]) -> Figure | str:
                 "orientation": "h",
                 "name": name,
                 "x": times,
-                "y": [name] * len(times),
+                "y": [i] * len(times),
+                "width": 0.6,
                 "boxpoints": "all" if len(times) <= 50 else "outliers",
                 "jitter": 0.5,
                 "pointpos": 0,
@@ -200,7 +215,7 @@ def planning(results: list[Result], summaries: list[Summary]) -> Figure | str:
     values = [value for trace in data for value in trace["x"]]
     low, high = min(values), max(values)
     x = axis("ms a step", **log_scale(low, high, 1.25))
-    return {"data": data, "layout": bars_layout(len(known), x) | {"boxgap": 0.4}}
+    return {"data": data, "layout": bars_layout(names, x) | {"boxgap": 0.4}}
 
 
 # --- what was trained on
@@ -228,13 +243,13 @@ def lengths(results: list[Result], summaries: list[Summary]) -> Figure | str:
         if alone and values.sum() > 0:
             shares["tokens"] = np.histogram(logs, edges, weights=values.astype(float))[0] / values.sum()
         for j, (what, share) in enumerate(shares.items()):
-            name = f"share of {what}" if alone else wrapped(label, 40)
+            name = f"share of {what}" if alone else wrapped(label)
             trace: dict[str, Any] = {
                 "name": name,
                 "x": centres,
                 "y": (share * 100).tolist(),
                 "customdata": ranges,
-                "hovertemplate": "%{customdata}: %{y:.1f} %<extra>" + name + "</extra>",
+                "hovertemplate": "%{customdata}: %{y:.1f} %" + NAMED,
             }
             if alone:
                 trace |= {"type": "bar", "marker": {"color": [BLUE, ORANGE][j]}}
@@ -267,12 +282,12 @@ def memory(results: list[Result], summaries: list[Summary]) -> Figure | str:
         return "no result has the memory of its ranks (memory.peak_bytes)"
     for i, held, summary in shown:
         assert held.peak_bytes is not None
-        name = wrapped(summary.label, 40)
+        name = wrapped(summary.label)
         trace: dict[str, Any] = {
             "name": name,
             "x": list(range(summary.ranks)),
             "y": [round(value, 4) for value in (held.peak_bytes / GIB).tolist()],
-            "hovertemplate": "rank %{x}: %{y:.2f} GiB<extra>" + name + "</extra>",
+            "hovertemplate": "rank %{x}: %{y:.2f} GiB" + NAMED,
         }
         if len(shown) == 1 and summary.ranks <= 128:
             trace |= {"type": "bar", "marker": {"color": BLUE}}
@@ -314,11 +329,10 @@ def memory_over_time(results: list[Result], summaries: list[Summary]) -> Figure 
         if points is None or not points["rank"].size:
             continue
         times, fullest, mean = envelope(points, result.ranks)
-        name = wrapped(summary.label, 40)
         drawn = [("fullest rank", fullest, {}), ("mean", mean, {"dash": "dot", "width": 1})]
         both = sum(known) <= 2
         for what, values, style in drawn[: 2 if both else 1]:
-            title = f"{name}, {what}" if both else name
+            title = wrapped(f"{what}: {summary.label}" if both else summary.label)
             data.append(
                 {
                     "type": "scatter",
@@ -327,7 +341,7 @@ def memory_over_time(results: list[Result], summaries: list[Summary]) -> Figure 
                     "x": [round(t, 6) for t in times.tolist()],
                     "y": [round(v, 4) for v in (values / GIB).tolist()],
                     "line": line(i) | {"shape": "hv"} | style,
-                    "hovertemplate": "%{x:.3f} s: %{y:.2f} GiB<extra>" + title + "</extra>",
+                    "hovertemplate": "%{x:.3f} s: %{y:.2f} GiB" + NAMED,
                 }
             )
     if not data:
@@ -368,14 +382,13 @@ def scaling(results: list[Result], summaries: list[Summary]) -> Figure | str:
             {
                 "type": "scatter",
                 "mode": "lines+markers",
-                "name": wrapped(name, 40),
+                "name": wrapped(name),
                 "x": [s.ranks for s in members],
                 "y": rates,
                 "customdata": [rate / first * 100 for rate in rates],
                 "line": line(i),
                 "marker": marker(i) | {"size": 8},
-                "hovertemplate": "%{x} ranks: %{y:,.0f} tokens/s a rank, %{customdata:.0f} % of the first"
-                "<extra>" + wrapped(name, 40) + "</extra>",
+                "hovertemplate": "%{x} ranks: %{y:,.0f} tokens/s a rank, %{customdata:.0f} % of the first" + NAMED,
             }
         )
     x = axis("ranks", type="log", tickvals=counts, ticktext=[f"{count:,}" for count in counts])
@@ -427,7 +440,7 @@ def estimates(results: list[Result], summaries: list[Summary], what: str) -> Fig
             {
                 "type": "scatter",
                 "mode": "markers",
-                "name": wrapped(summary.label, 40),
+                "name": wrapped(summary.label),
                 "x": [float(f"{value:.5g}") for value in pairs[chosen, 0]],
                 "y": [float(f"{value:.5g}") for value in pairs[chosen, 1]],
                 "text": [text_of(kept[c]) for c in chosen],

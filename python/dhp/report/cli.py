@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 
 from dhp._core import InputError
-from dhp.output import complain, say, write_atomically
+from dhp.output import complain, printable, say, write_atomically
 from dhp.report.page import page
 from dhp.report.summary import Summary, headline, ordered, summarize
 from dhp.result import Result, read_result
@@ -16,6 +17,9 @@ from dhp.result import Result, read_result
 def report(files: list[str], output: str = "", baseline: str = "") -> tuple[list[Summary], dict[str, str]]:
     """Reads results and writes the page to `output` ("": nowhere). Returns the summaries and why sections are left out.
     Raises InputError."""
+    for file in files:
+        if output and os.path.realpath(file) == os.path.realpath(output):
+            raise InputError(f"-o: {output} is one of the results; give another path")
     results = [read_result(file) for file in files]
     summaries = summarize(results, baseline)
     _check_baseline(baseline, results, summaries)
@@ -61,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         verdicts = [f"{summary.label}: {summary.verdict}" for summary in summaries]
         text = "\n".join([headline(summaries), *verdicts, f"wrote {output}"])
-    return say(text)
+    return say(printable(text))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ const TIMELINE_CONFIG = {
   modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
 };
 const CHARACTER_PX = 7.2; // of legends
+const AXIS_PX = 80; // of a chart's width: left and right of the area that its legend stands above
 const NARROW_PX = 620; // of a chart: no room for a legend beside anything
 
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
@@ -17,12 +18,13 @@ const colourOf = (name) => getComputedStyle(document.documentElement).getPropert
 
 const NAMED = { INK: "soft", QUIET: "quiet", GROUP1: "group1", GROUP2: "group2", GROUP3: "group3", GROUP4: "group4" };
 
-/** The value with named colours replaced by those of this theme, everywhere in it. */
-function coloured(value) {
-  if (typeof value === "string" && Object.hasOwn(NAMED, value)) return colourOf(NAMED[value]);
-  if (Array.isArray(value)) return value.map(coloured);
+/** The value with named colours replaced by those of this theme, wherever in it a colour stands: a result may have the
+ * name of one. */
+function coloured(value, key = "color") {
+  if (typeof value === "string" && /color$/.test(key) && Object.hasOwn(NAMED, value)) return colourOf(NAMED[value]);
+  if (Array.isArray(value)) return value.map((inner) => coloured(inner, key));
   if (value && typeof value === "object") {
-    return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, coloured(inner)]));
+    return Object.fromEntries(Object.entries(value).map(([inner, of]) => [inner, coloured(of, inner)]));
   }
   return value;
 }
@@ -39,7 +41,7 @@ function themed(layout) {
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: "system-ui, -apple-system, Segoe UI, Roboto, Arial, sans-serif", size: 13, color: colourOf("ink") },
     legend: { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom", traceorder: "normal" },
-    hoverlabel: { bgcolor: colourOf("paper"), bordercolor: colourOf("quiet"), font: { color: colourOf("ink") } },
+    hoverlabel: { bgcolor: colourOf("paper"), bordercolor: colourOf("quiet"), font: { color: colourOf("ink") }, namelength: -1 },
     modebar: { color: colourOf("quiet"), activecolor: colourOf("soft"), bgcolor: "rgba(0,0,0,0)" },
     ...full,
   };
@@ -49,7 +51,7 @@ function themed(layout) {
 function legendRoom(names, widthPx) {
   const lines = names.map((name) => name.split("<br>"));
   const longest = Math.max(...lines.flat().map((line) => line.length));
-  const columns = Math.max(1, Math.min(names.length, Math.floor(widthPx / (longest * CHARACTER_PX + 50))));
+  const columns = Math.max(1, Math.min(names.length, Math.floor((widthPx - AXIS_PX) / (longest * CHARACTER_PX + 50))));
   const tallest = Math.max(...lines.map((some) => some.length));
   const rows = columns > 1 ? Math.ceil(names.length / columns) * tallest : lines.flat().length;
   return { columns, height: Math.min(20 * rows + 16, 240) };
@@ -138,8 +140,9 @@ function drawTimeline() {
   const drawn = new Set(chosen.flatMap((lines) => [...new Set(lines.kind)]));
   // The first row of the margin is the mode bar's.
   const legend = legendRoom([...drawn].map((kind) => data.kinds[kind].name), chart.clientWidth).height + 22;
-  const titles = chosen.length > 1 ? 24 : 0;
-  const inner = heights.reduce((sum, height) => sum + height + titles, 0);
+  const titles = chosen.map((lines) => (chosen.length > 1 ? brokenInto(lines.label, width / CHARACTER_PX / 1.15) : []));
+  const room = titles.map((lines) => (lines.length ? 18 * lines.length + 6 : 0));
+  const inner = heights.reduce((sum, height, n) => sum + height + room[n], 0);
   const view = shown.view || {};
   const xRange = view.x || [0, longest];
   const layout = {
@@ -157,7 +160,7 @@ function drawTimeline() {
   let top = 1;
   chosen.forEach((lines, n) => {
     const suffix = n ? "2" : "";
-    top -= titles / inner;
+    top -= room[n] / inner;
     const bottom = Math.max(0, top - heights[n] / inner);
     const full = [lines.ranks - 0.5, -0.5];
     const yRange = view[`y${suffix}`] || full;
@@ -170,9 +173,9 @@ function drawTimeline() {
       ...(heights[n] / Math.abs(yRange[0] - yRange[1]) > 13 ? { dtick: 1 } : { nticks: 14 }),
       tickformat: ",d",
     };
-    if (titles) {
+    if (room[n]) {
       layout.annotations.push({
-        text: escaped(lines.label), x: 0, xref: "paper", xanchor: "left", y: top, yref: "paper", yanchor: "bottom",
+        text: titles[n].map(escaped).join("<br>"), align: "left", x: 0, xref: "paper", xanchor: "left", y: top, yref: "paper", yanchor: "bottom",
         showarrow: false, font: { weight: 600 },
       });
     }
@@ -191,6 +194,13 @@ function drawTimeline() {
     top = bottom;
   });
   return Plotly.react(chart, traces, themed(layout), TIMELINE_CONFIG);
+}
+
+/** Lines of at most so many characters, three at most; broken at spaces where there are any. */
+function brokenInto(text, characters) {
+  const most = Math.max(8, Math.floor(characters));
+  const lines = text.match(new RegExp(`\\S.{0,${most - 2}}\\S(?=\\s|$)|\\S.{0,${most - 1}}`, "gsu")) || [text];
+  return lines.length > 3 ? [...lines.slice(0, 2), `${lines[2].slice(0, most - 2)} …`] : lines;
 }
 
 const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");

@@ -8,7 +8,7 @@ from importlib import resources
 from typing import Any
 
 from dhp.report import charts, timeline
-from dhp.report.summary import CAUSE_NAMES, Errors, Summary, headline, percent, seconds_text
+from dhp.report.summary import CAUSE_NAMES, Errors, Summary, headline, left_out_of_labels, percent, seconds_text
 from dhp.result import Result
 
 CLOCKS = {
@@ -85,7 +85,7 @@ def page(results: list[Result], summaries: list[Summary]) -> tuple[str, dict[str
         "STYLE": _part("page.css"),
         "VERDICTS": _verdicts(summaries),
         "TABLE": _table(summaries),
-        "NOTES": _notes(summaries),
+        "NOTES": _notes(results, summaries),
         "TIMELINE": parts.pop("timeline", ""),
         "SECTIONS": "\n".join(parts.values()),
         "LEFT_OUT": _left_out(left_out),
@@ -189,7 +189,7 @@ def _errors(errors: Errors) -> str:
     return f"± {percent(errors.mean_absolute)}"
 
 
-def _notes(summaries: list[Summary]) -> str:
+def _notes(results: list[Result], summaries: list[Summary]) -> str:
     """How the numbers were made: what a reader must know to compare them."""
     steps = sorted({s.steps for s in summaries})
     counted = f"{steps[0]}" if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
@@ -208,7 +208,8 @@ def _notes(summaries: list[Summary]) -> str:
         said.append(
             "Over bound: how much longer the tasks of a step took than a bound, by the cost file, that no plan beats."
         )
-    return html.escape(" ".join(said))
+    said.append(left_out_of_labels(results, summaries))
+    return html.escape(" ".join(said).strip())
 
 
 def _left_out(left_out: dict[str, str]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dhp.result import CAUSES, SPANS, Result, Step
+from dhp.result import CAUSES, KINDS, SPANS, Result, Step
 
 CLEAR_SHARE = 0.03  # of all rank time: what is worth a sentence
 CLEAR_ERROR = 0.10  # of the time: estimates that are worth a sentence
@@ -99,10 +99,17 @@ def summarize(results: list[Result], baseline: str = "") -> list[Summary]:
 
 
 def labels(results: list[Result]) -> list[str]:
-    """Names of the results without what all of them share ("free, 64 ranks", "paper, 64 ranks": "free", "paper"); those
-    that are the same then have their file's name added, or else a number."""
+    """Names of the results without what all of them, or all of one kind, share ("free, 64 ranks", "paper, 64 ranks":
+    "free", "paper"). Where results of two kinds are then called the same, all have their kind added; those that
+    still are have their file's name added, or else a number."""
     names = [result.name or result.schedule or PurePath(result.source).stem for result in results]
     names = without_shared_parts(names)
+    for kind in KINDS:
+        places = [i for i, result in enumerate(results) if result.kind == kind]
+        for i, name in zip(places, without_shared_parts([names[i] for i in places]), strict=True):
+            names[i] = name
+    if len({(name, r.kind) for name, r in zip(names, results, strict=True)}) > len(set(names)):
+        names = [f"{name}, {result.kind}" for name, result in zip(names, results, strict=True)]
     counts = Counter(names)
     names = [
         f"{name} ({PurePath(result.source).stem})" if counts[name] > 1 else name
@@ -121,6 +128,18 @@ def without_shared_parts(names: list[str]) -> list[str]:
     shared = set(parts[0]).intersection(*parts[1:]) if len(names) > 1 else set()
     own = [", ".join(part for part in some if part not in shared) for some in parts]
     return own if all(own) else names
+
+
+def left_out_of_labels(results: list[Result], summaries: list[Summary]) -> str:
+    """What all results of a kind share and their labels leave out, as a sentence; empty where nothing is left out."""
+    said = []
+    for kind in KINDS:
+        of_kind = [(r, s) for r, s in zip(results, summaries, strict=True) if r.kind == kind]
+        parts = [part for part in of_kind[0][0].name.split(", ") if part] if len(of_kind) > 1 else []
+        gone = [part for part in parts if not any(part in s.label.split(", ") for _, s in of_kind)]
+        if gone and all(part in r.name.split(", ") for part in gone for r, _ in of_kind):
+            said.append(f"{kind}: {', '.join(gone)}")
+    return f"Not in the names, since all share it: {'; '.join(said)}." if said else ""
 
 
 def ordered(results: list[Result], summaries: list[Summary]) -> list[int]:
