@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -29,7 +30,8 @@ inline double from_environment(const char* name, double fallback) {
 
 /// How many of `most` random cases to try: DHP_TEST_SHARE of them (CI: 0.1), at least one.
 inline std::uint64_t share_of(std::uint64_t most) {
-  return static_cast<std::uint64_t>(std::ceil(static_cast<double>(most) * from_environment("DHP_TEST_SHARE", 1.0)));
+  const double cases = std::ceil(static_cast<double>(most) * from_environment("DHP_TEST_SHARE", 1.0));
+  return static_cast<std::uint64_t>(std::max(1.0, cases));
 }
 
 /// Whole numbers at random, the same on every machine (std::uniform_int_distribution is not).
