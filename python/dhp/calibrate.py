@@ -214,7 +214,10 @@ def _designs_of_data(
     options: argparse.Namespace, most: int, base: CostModel, counts: dict[str, int], merge: int
 ) -> tuple[Range, list[Design]]:
     """Tasks of plans for `most` ranks. Raises InputError where there are none to fit to, or none to leave out."""
-    samples = load_or_build_index(options.data, options.model, None, on_error="skip").samples
+    index = load_or_build_index(options.data, options.model, None, on_error="skip")
+    if index.problems:
+        complain(f"dhp: {index.left_out()}")
+    samples = index.samples
     cluster = local_cluster(most, device=options.memory_of, capacity_tokens=options.capacity_tokens)
     if why := no_room(base, cluster):
         raise InputError(f"--memory-of: {options.memory_of}: {why}; take a device with more, or --capacity-tokens")

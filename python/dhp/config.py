@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dhp._core import Freeze, InputError, plan_options, refuse_unused, validate_options
+from dhp.data.lines import MAX_LINE_BYTES
 
 PRECISIONS = ("fp32", "bf16", "fp64")
 MOST_STEPS = 10**9
@@ -78,7 +79,10 @@ class TrainConfig:
     device: str = "local-cpu"  # of the counted cost
     recalibrate_every: int = number(0, 0, MOST_STEPS)  # steps after which the cost is fitted anew to the run's own
     # tasks; 0: never
+    on_malformed: str = choice("fail", "skip", "fail")  # a line of the data that cannot be understood
     on_bad_media: str = choice("skip", "skip", "fail")  # a picture or clip that cannot be read
+    media_roots: list[str] = field(default_factory=list)  # media lie below these folders; empty: any local path
+    max_line_bytes: int = number(MAX_LINE_BYTES, 1, 10**9)  # of the data; a longer line is malformed
     on_too_long: str = choice("fail", "skip", "fail")  # a sample that all ranks together cannot hold
 
     # Optimizer: AdamW, linear warm-up, cosine to min_learning_rate

@@ -13,6 +13,7 @@ import torch
 
 from dhp._core import Batch, InputError, Plan, Task
 from dhp.data.index import Index, Sample, load_or_build_index
+from dhp.data.lines import MAX_LINE_BYTES
 from dhp.data.media import Medium, MediumError, PixelReader
 from dhp.data.text import IGNORED, Encoded, Encoder
 from dhp.layout import TaskLayout
@@ -48,13 +49,36 @@ class Dataset:
     data    ms-swift JSONL
     model   Hugging Face checkpoint folder: tokenizer, processor settings
     index   file made by `dhp index`; made here when missing. Raises InputError when it does not fit data or model
-    on_error  when the index is made: "fail" raises InputError for samples that cannot be used, "skip" leaves them out
+    on_error      "fail" raises InputError for samples whose media cannot be read, "skip" leaves them out
+    on_malformed  the same for lines that cannot be understood; empty: as on_error
+    media_roots   folders; media elsewhere, links resolved, are not read. Empty: any local file is
+
+    `index.left_out()` names what is left out, with the reason.
     """
 
-    def __init__(self, data: str | Path, model: str | Path, index: str | Path = "", *, on_error: str = "fail") -> None:
-        self.index: Index = load_or_build_index(data, model, index or None, on_error=on_error)
-        self._encoder = Encoder(model)
-        self._pixels = PixelReader(model)
+    def __init__(
+        self,
+        data: str | Path,
+        model: str | Path,
+        index: str | Path = "",
+        *,
+        on_error: str = "fail",
+        on_malformed: str = "",
+        media_roots: Iterable[str] = (),
+        max_line_bytes: int = MAX_LINE_BYTES,
+    ) -> None:
+        roots = tuple(media_roots)
+        self.index: Index = load_or_build_index(
+            data,
+            model,
+            index or None,
+            on_error=on_error,
+            on_malformed=on_malformed,
+            media_roots=roots,
+            max_line_bytes=max_line_bytes,
+        )
+        self._encoder = Encoder(model, roots)
+        self._pixels = PixelReader(self._encoder.processor)
         self._merge = self._pixels.merge_size
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="dhp-read")
         self._encoding = threading.Lock()  # tokenizers are not for two threads at once

@@ -16,12 +16,11 @@ def open_dataset(settings: TrainConfig, cluster: Cluster, cost: CostModel, run: 
     cluster holds are named now, with the degree they need, not in the middle of the run. Raises InputError."""
     check_room(settings, cluster, cost)
 
-    def opened() -> Dataset:
-        return Dataset(settings.data, settings.model, settings.index, on_error=settings.on_bad_media)
-
-    data = opened() if run.rank == 0 else None
+    data = read_dataset(settings) if run.rank == 0 else None
     run.barrier()
-    data = data or opened()
+    data = data or read_dataset(settings)
+    if run.rank == 0 and data.index.problems:
+        complain(f"dhp: {data.index.left_out()}")
     too_long = {}
     for sample in data.samples:
         degree = min_degree(cost, cluster, BatchSequence(sample.id, sample.tokens, sample.patches))
@@ -36,6 +35,19 @@ def open_dataset(settings: TrainConfig, cluster: Cluster, cost: CostModel, run: 
             complain(f"dhp: left out: {problem}")
         data.leave_out(too_long)
     return data
+
+
+def read_dataset(settings: TrainConfig) -> Dataset:
+    """The data, its index made where it is missing. Raises InputError."""
+    return Dataset(
+        settings.data,
+        settings.model,
+        settings.index,
+        on_error=settings.on_bad_media,
+        on_malformed=settings.on_malformed,
+        media_roots=settings.media_roots,
+        max_line_bytes=settings.max_line_bytes,
+    )
 
 
 def check_room(settings: TrainConfig, cluster: Cluster, cost: CostModel) -> None:

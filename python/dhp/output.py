@@ -7,6 +7,7 @@ import errno
 import os
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from dhp._core import InputError
@@ -34,16 +35,16 @@ def check_writable(option: str, file: str) -> None:
         raise _unwritable(option, file, error) from None
 
 
-def write_atomically(option: str, file: str, text: str) -> None:
+def write_atomically(option: str, file: str, text: str | Iterable[str]) -> None:
     """Writes the file, UTF-8, whole or not at all: nobody sees a half, and what was there stays until it is whole. What
-    a link points to is replaced, the link stays; devices and pipes are written to. Raises InputError, which names
-    `option`."""
+    a link points to is replaced, the link stays; devices and pipes are written to. A long text may come in pieces.
+    Raises InputError, which names `option`."""
     path = Path(file)
     try:
         if _is_replaceable(path):
             _replace(Path(os.path.realpath(path)), text)
         else:
-            path.write_text(text, encoding="utf-8")
+            _write(path, text)
     except OSError as error:
         raise _unwritable(option, file, error) from None
 
@@ -73,14 +74,22 @@ def say(text: str) -> int:
     return 0
 
 
-def _replace(path: Path, text: str) -> None:
+def _replace(path: Path, text: str | Iterable[str]) -> None:
     partial = _partial(path)
     try:
-        partial.write_text(text, encoding="utf-8")
+        _write(partial, text)
         os.replace(partial, path)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def _write(path: Path, text: str | Iterable[str]) -> None:
+    if isinstance(text, str):
+        path.write_text(text, encoding="utf-8")
+        return
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(text)
 
 
 def _is_replaceable(path: Path) -> bool:

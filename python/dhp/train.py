@@ -17,9 +17,10 @@ from dhp import checkpoint, optimizer, runtime
 from dhp._core import InputError, Task
 from dhp.batches import agree_on_dropped, prepare_ahead
 from dhp.config import TrainConfig
+from dhp.data.folder import check_folder as check_processor
 from dhp.dataset import Dataset, Share
 from dhp.gradients import reduce_gradients
-from dhp.inputs import open_dataset, planning_inputs
+from dhp.inputs import open_dataset, planning_inputs, read_dataset
 from dhp.launch import run_local
 from dhp.measure import Recorder, check_result_options
 from dhp.model_folder import check_model_folder
@@ -137,7 +138,7 @@ def check_data(settings: TrainConfig) -> int:
     """Checks the model's folder and makes or checks the index before ranks start: what is wrong is said once."""
     try:
         check_model_folder(settings.model)
-        Dataset(settings.data, settings.model, settings.index, on_error=settings.on_bad_media)
+        read_dataset(settings)
         return 0
     except InputError as error:
         complain(f"dhp: error: {error}")
@@ -149,6 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = settings_of(options)
         family_of(settings.model)
+        check_processor(settings.model)
         if options.trace and not options.trace.endswith(".json"):
             check_folder(options.trace)
         if options.result:

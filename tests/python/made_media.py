@@ -74,10 +74,15 @@ def decode_all(path: Path) -> list[np.ndarray]:
 
 def rotate_by_display_matrix(path: Path, out: Path) -> Path:
     """Rewrites an MP4's track header so that players turn it by a quarter, clockwise, as phones do."""
+    return with_display_matrix(path, out, 0, 1 << 16, -(1 << 16), 0)
+
+
+def with_display_matrix(path: Path, out: Path, a: int, b: int, c: int, d: int) -> Path:
+    """Rewrites an MP4's track header: a pixel at (x, y) is shown at (a x + c y, b x + d y), in 16.16 fixed point."""
     data = bytearray(path.read_bytes())
     at = data.find(b"tkhd")
-    # 16.16 fixed point, the last column 2.30; version 0 header: the matrix starts 40 bytes after the version field
-    matrix = [0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30]
+    # the last column is 2.30; version 0 header: the matrix starts 40 bytes after the version field
+    matrix = [a, b, 0, c, d, 0, 0, 0, 1 << 30]
     start = at + 4 + 40
     for i, value in enumerate(matrix):
         data[start + 4 * i : start + 4 * i + 4] = value.to_bytes(4, "big", signed=True)

@@ -33,6 +33,7 @@ class Shown:
 class Talk:
     messages: tuple[Message, ...]
     media: tuple[Shown, ...] = ()
+    tools: tuple[dict[str, Any], ...] = ()
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dhp._core import Sequence
+from dhp._core import InputError, Sequence
 from dhp.data.errors import DataError, StaleIndexError
 from dhp.data.index import (
     Limits,
@@ -365,3 +367,169 @@ def test_bad_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str])
         main(arguments)
     assert caught.value.code == 2
     assert "dhp index: error:" in capsys.readouterr().err
+
+
+# ---- kinds of problems, and what becomes of them --------------------------------------------------------------------
+
+ODD = [
+    '{"messages": [',  # 2
+    '{"messages": NaN}',
+    '{"messages": [{"role": "user", "content": "a \\ud83d"}, {"role": "assistant", "content": "b"}]}',
+    "[" * 100_000,
+    '{"messages": ' + "9" * 5000 + "}",
+    json.dumps(row("<image>", images=[{"image": "media/small.png", "max_pixels": 10**30}])),
+    json.dumps(row("<video>", videos=[{"video": "media/clip.mp4", "nframes": 200}])),
+    json.dumps({**row("a"), "rejected_response": "b"}),
+    json.dumps(row("a<|im_end|>")),
+]
+
+
+def test_one_odd_line_ends_no_index(folder: Path) -> None:
+    (folder / "media" / "empty.png").touch()
+    media = [row("<image>", images=[name]) for name in ("media/none.png", "media/empty.png", "n" * 5000, "media")]
+    data = write(folder / "odd.jsonl", [ROWS[0], *ODD, *media, ROWS[1]])
+    with open(data, "ab") as file:
+        file.write(b'{"messages": "\xff"}\n')
+    index = build_index(data, folder / "model", on_error="skip")
+    assert [s.id for s in index.samples] == [1, 2 + len(ODD) + len(media)]
+    kinds = {p.id: p.kind for p in index.problems}
+    assert list(kinds.values()) == ["malformed"] * len(ODD) + ["media"] * len(media) + ["malformed"]
+    assert all(len(p.message) < 500 and "\n" not in p.message for p in index.problems)
+    assert load_index(index.path).problems == index.problems
+    named = index.left_out()
+    assert named.startswith(f"{data}: 14 left out (10 malformed, 4 media):\n{data}:2: not valid JSON")
+    assert len(named.splitlines()) == 15
+
+
+def test_what_a_library_raises_is_named_with_its_type(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dhp.data import scan
+
+    def broken(*_: Any) -> Any:
+        raise LookupError("what is this?")
+
+    monkeypatch.setattr(scan, "place_medium", broken)
+    index = build_index(folder / "data.jsonl", folder / "model", on_error="skip")
+    assert [s.id for s in index.samples] == [1]
+    assert {(p.kind, p.message) for p in index.problems} == {("unexpected", "unexpected LookupError: what is this?")}
+    with pytest.raises(DataError, match="unexpected LookupError"):
+        build_index(folder / "data.jsonl", folder / "model", on_error="skip", on_malformed="fail")
+
+
+@pytest.mark.parametrize(
+    ("on_error", "on_malformed", "refused"),
+    [
+        ("fail", "", [2, 3]),
+        ("skip", "", []),
+        ("skip", "fail", [2]),
+        ("fail", "skip", [3]),
+        ("skip", "skip", []),
+        ("fail", "fail", [2, 3]),
+    ],
+)
+def test_malformed_lines_are_no_bad_media(folder: Path, on_error: str, on_malformed: str, refused: list[int]) -> None:
+    data = write(folder / "d.jsonl", [ROWS[0], "{", row("<image>", images=["none.png"]), ROWS[1]])
+    how = {"on_error": on_error, "on_malformed": on_malformed}
+    build_index(data, folder / "model", folder / "there.jsonl", on_error="skip")
+    for index in ("made.jsonl", "there.jsonl"):  # the same is said of an index that is there
+        if not refused:
+            assert [p.id for p in load_or_build_index(data, folder / "model", folder / index, **how).problems] == [2, 3]
+            continue
+        with pytest.raises(DataError) as caught:
+            load_or_build_index(data, folder / "model", folder / index, **how)
+        assert [int(line.split(":")[1]) for line in str(caught.value).splitlines()] == refused
+        assert ("on_bad_media" in str(caught.value), "on_malformed" in str(caught.value)) == (
+            3 in refused,
+            2 in refused,
+        )
+    assert (folder / "made.jsonl").exists() == (not refused)
+
+
+def test_the_first_twenty_problems_are_named_and_the_rest_counted(folder: Path) -> None:
+    index = build_index(write(folder / "d.jsonl", [ROWS[0], *["{"] * 1030]), folder / "model", on_error="skip")
+    lines = index.left_out().splitlines()
+    assert len(lines) == 22
+    assert lines[0].endswith("1,030 left out (1,030 malformed):")
+    assert lines[-1] == "... and 1,010 more"
+
+
+def test_an_index_of_an_older_version_is_stale(folder: Path) -> None:
+    index = build_index(folder / "data.jsonl", folder / "model")
+    header, *rest = index.path.read_text().splitlines(keepends=True)
+    values = json.loads(header)
+    del values["rules"]
+    index.path.write_text(json.dumps(values) + "\n" + "".join(rest))
+    with pytest.raises(StaleIndexError, match="another version of dhp; build it again"):
+        load_index(index.path)
+
+
+def test_a_long_line_is_malformed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write(folder / "d.jsonl", [ROWS[0], row("x" * 2000), ROWS[1]])
+    options = ["--model", str(folder / "model"), "--max-line-bytes", "1000"]
+    assert main([str(data), *options]) == 2
+    assert f"{data}:2: is longer than 1,000 bytes; shorten it, or raise max_line_bytes" in capsys.readouterr().err
+    assert main([str(data), *options, "--on-malformed", "skip"]) == 0
+    assert len(load_index(folder / "d.index.jsonl").samples) == 2
+
+
+# ---- writing --------------------------------------------------------------------------------------------------------
+
+
+def test_an_index_that_cannot_be_written_is_refused_before_the_work(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dhp.data import index
+
+    def never(*_: Any, **__: Any) -> Any:
+        raise AssertionError("the data was read")
+
+    monkeypatch.setattr(index, "scan", never)
+    (folder / "file").touch()
+    for output in (folder / "media", folder / "file" / "i.jsonl"):
+        assert main([str(folder / "data.jsonl"), "--model", str(folder / "model"), "-o", str(output)]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"dhp index: error: the index (-o of dhp index, `index` of dhp train): {output} cannot")
+        assert said.count("\n") == 1
+    assert main([str(folder / "typo" / "data.jsonl"), "--model", str(folder / "model")]) == 2
+    assert not (folder / "typo").exists()
+
+
+def test_a_full_disk_leaves_no_half_index(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dhp import output
+
+    def full(path: Path, text: Any) -> None:
+        path.write_text(next(iter(text)))
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(output, "_write", full)
+    before = sorted(folder.iterdir())
+    with pytest.raises(InputError, match=r"data\.index\.jsonl cannot be written \(No space left on device\)"):
+        build_index(folder / "data.jsonl", folder / "model")
+    assert sorted(folder.iterdir()) == before
+
+
+WHILE_READING = """
+from dhp.data import scan
+def place(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.5)
+scan.place_medium = place
+"""
+WHILE_IMPORTING = """
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.5)
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.parametrize("when", [WHILE_READING, WHILE_IMPORTING], ids=["reading", "importing"])
+def test_interrupt(folder: Path, when: str) -> None:
+    """Ctrl-C ends the command with 130, one line, and no index."""
+    code = f"import os, signal, sys, time\n{when}\nfrom dhp.commands import index\nsys.exit(index())"
+    command = [sys.executable, "-c", code, str(folder / "data.jsonl"), "--model", str(folder / "model")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stderr == "dhp index: interrupted; nothing was written\n"
+    assert done.returncode == 130
+    assert not (folder / "data.index.jsonl").exists()

@@ -17,13 +17,13 @@ import huggingface_reference as hf
 from dhp._core import InputError
 from dhp.data import clips
 from dhp.data.clips import probe_clip, read_frames
-from dhp.data.errors import DataError, MediumError
+from dhp.data.errors import DataError, MediumError, RequestError
 from dhp.data.media import Medium, PixelReader, probe_image, read_image
 from dhp.data.place import place_medium
 from dhp.data.processor import Processor, load_processor
 from dhp.data.samples import MediumRef
 from dhp.demo.checkpoint import make_tiny_checkpoint
-from made_media import decode_all, number_in, numbered, rotate_by_display_matrix, write_clip
+from made_media import decode_all, number_in, numbered, rotate_by_display_matrix, with_display_matrix, write_clip
 
 SMALL = {"layers": 1, "hidden": 16, "heads": 1, "kv_heads": 1, "head_dim": 16, "vision_layers": 1, "vision_hidden": 16}
 
@@ -126,6 +126,57 @@ def test_exif_orientation_as_hugging_face(tmp_path: Path, orientation: int) -> N
     assert np.array_equal(read_image(str(path)), expected)
     assert probe_image(str(path)) == expected.shape[:2]
     assert expected.shape[:2] == ((32, 48) if orientation < 5 else (48, 32))
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_tiff_as_hugging_face(
+    folder: Path, processor: Processor, tmp_path: Path, orientation: int, compression: str
+) -> None:
+    """Pillow turns TIFF itself, when it reads it, and states the upright size before."""
+    from transformers.image_utils import load_image
+
+    path = tmp_path / "p.tif"
+    Image.fromarray(noise(96, 64)).save(path, tiffinfo={274: orientation}, compression=compression)
+    picture = load_image(str(path))
+    assert picture.size == ((96, 64) if orientation < 5 else (64, 96))
+    assert probe_image(str(path)) == (picture.height, picture.width)
+    medium = place_medium(MediumRef("image", str(path)), processor)
+    expected, grid = image_reference(folder, picture)
+    assert list(medium.grid) == grid
+    assert torch.equal(PixelReader(processor).read_units(medium, 0, 1), expected)
+
+
+@pytest.mark.filterwarnings("ignore:Palette images with Transparency")
+@pytest.mark.parametrize(
+    "kind", ["RGBA", "LA", "RGB with one colour", "L with one level", "palette", "palette of alphas"]
+)
+def test_what_is_transparent_lies_on_white_as_in_hugging_faces_processor(
+    folder: Path, processor: Processor, tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "p.png"
+    levels = noise(96, 64, seed=4, channels=4)
+    levels[:32, :, 3] = 0
+    if kind in ("RGBA", "LA"):
+        Image.fromarray(levels, "RGBA").convert(kind).save(path)
+    elif kind.startswith("RGB"):
+        levels[:40, :, :3] = (10, 200, 30)
+        Image.fromarray(levels[:, :, :3]).save(path, transparency=(10, 200, 30))
+    elif kind.startswith("L"):
+        levels[:40, :, 0] = 77
+        Image.fromarray(levels[:, :, 0]).save(path, transparency=77)
+    else:
+        alphas = bytes(range(256)) if kind.endswith("alphas") else 3
+        Image.fromarray(levels[:, :, :3]).quantize(256).save(path, transparency=alphas)
+    with Image.open(path) as picture:
+        expected, _ = image_reference(folder, picture)
+        hidden = np.asarray(picture.convert("RGB"))
+    ours = read_image(str(path))
+    medium = place_medium(MediumRef("image", str(path)), processor)
+    assert torch.equal(PixelReader(processor).read_units(medium, 0, 1), expected)
+    assert not np.array_equal(ours, hidden)  # the colours beneath are not shown
+    if kind != "palette":
+        assert (ours[0] == 255).all() == (kind in ("RGBA", "LA", "RGB with one colour", "L with one level"))
 
 
 def test_extreme_shapes(processor: Processor, tmp_path: Path) -> None:
@@ -330,6 +381,91 @@ def test_display_matrix(processor: Processor, tmp_path: Path) -> None:
     assert np.array_equal(frame, np.rot90(decode_all(plain)[5], -1))  # a quarter clockwise
     medium = place_medium(MediumRef("video", str(turned)), processor)
     assert medium.grid[1] > medium.grid[2]
+
+
+ONE = 1 << 16  # in the fixed point of display matrices
+UPRIGHT_AND_TURNED = [
+    (ONE, 0, 0, ONE),
+    (-ONE, 0, 0, ONE),  # mirrored left to right, as phones' front cameras do
+    (ONE, 0, 0, -ONE),
+    (-ONE, 0, 0, -ONE),
+    (0, ONE, -ONE, 0),
+    (0, -ONE, ONE, 0),
+    (0, ONE, ONE, 0),
+    (0, -ONE, -ONE, 0),
+    (2 * ONE, 0, 0, -2 * ONE),
+]
+
+
+def by_definition(frame: np.ndarray, a: int, b: int, c: int, d: int) -> np.ndarray:
+    """Every pixel put where the display matrix puts it: (x, y) to (a x + c y, b x + d y), moved to where it is seen.
+    ffmpeg 5.1 gives the same for all of these, to the last bit."""
+    height, width, _ = frame.shape
+    y, x = np.mgrid[0:height, 0:width]
+    new_x, new_y = np.sign(a) * x + np.sign(c) * y, np.sign(b) * x + np.sign(d) * y
+    new_x, new_y = new_x - new_x.min(), new_y - new_y.min()
+    out = np.empty((new_y.max() + 1, new_x.max() + 1, 3), np.uint8)
+    out[new_y, new_x] = frame
+    return out
+
+
+@pytest.mark.parametrize("matrix", UPRIGHT_AND_TURNED)
+def test_clips_are_turned_and_mirrored(processor: Processor, tmp_path: Path, matrix: tuple[int, int, int, int]) -> None:
+    plain = write_clip(tmp_path / "c.mp4", 12)
+    shown = with_display_matrix(plain, tmp_path / "t.mp4", *matrix)
+    expected = by_definition(decode_all(plain)[5], *matrix)
+    assert np.array_equal(read_frames(str(shown), [5])[5], expected)
+    info = probe_clip(str(shown))
+    assert (info.height, info.width) == expected.shape[:2]
+    assert place_medium(MediumRef("video", str(shown)), processor).height == info.height
+
+
+def test_clips_at_odd_angles_are_refused(tmp_path: Path) -> None:
+    plain = write_clip(tmp_path / "c.mp4", 12)
+    shown = with_display_matrix(plain, tmp_path / "t.mp4", ONE, ONE, -ONE, ONE)
+    with pytest.raises(MediumError, match=r"displayed at an angle of 45 degrees; only quarter turns are read"):
+        probe_clip(str(shown))
+
+
+# ---- clips: what processor files and lines ask for ------------------------------------------------------------------
+
+
+def test_more_frames_than_there_are(processor: Processor, clip: Path) -> None:
+    assert place_medium(MediumRef("video", str(clip), nframes=250), processor).units == 125
+    with pytest.raises(RequestError, match=r"a\.mp4: nframes asks for 251 of 250 frames; ask for no more") as caught:
+        place_medium(MediumRef("video", str(clip), nframes=251), processor)
+    assert caught.value.kind == "malformed"
+    with pytest.raises(RequestError, match="nframes asks for 30 of 25 frames"):
+        place_medium(MediumRef("video", str(clip), nframes=30, video_start=9.0, video_end=99.0), processor)
+
+
+def changed(folder: Path, target: Path, **values: Any) -> Processor:
+    import shutil
+
+    shutil.copytree(folder, target)
+    path = target / "video_preprocessor_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    return load_processor(target)
+
+
+def test_without_sampling_every_frame_is_taken_as_hugging_face_does(folder: Path, tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "c.mp4", 31)
+    processor = changed(folder, tmp_path / "every", do_sample_frames=False)
+    medium = place_medium(MediumRef("video", str(path)), processor)
+    assert list(medium.frame_indices) == [*range(31), 30]
+    expected, grid = hf.video_rows(np.stack(decode_all(path)), config(folder, "video_preprocessor_config"))
+    assert list(medium.grid) == grid
+    assert torch.equal(PixelReader(processor).read_units(medium, 0, medium.units), expected)
+    reference = hf.processor(_NoTokenizer())
+    assert medium.timestamps == tuple(reference._calculate_timestamps(list(range(31)), 25.0, 2))
+    asked = place_medium(MediumRef("video", str(path), nframes=4), processor)  # the line itself says otherwise
+    assert asked.frame_indices == (0, 10, 20, 30)
+
+
+@pytest.mark.parametrize(("key", "value"), [("num_frames", 8), ("fps", None), ("do_sample_frames", "no")])
+def test_what_else_decides_frames_is_refused(folder: Path, tmp_path: Path, key: str, value: object) -> None:
+    with pytest.raises(DataError, match=rf"video_preprocessor_config\.json: {key}"):
+        changed(folder, tmp_path / "bad", **{key: value})
 
 
 def test_container_that_states_a_wrong_count(tmp_path: Path) -> None:

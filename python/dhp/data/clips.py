@@ -10,8 +10,9 @@ from __future__ import annotations
 import bisect
 import contextlib
 import functools
+import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +22,16 @@ import numpy as np
 import numpy.typing as npt
 
 from dhp.data.errors import MediumError
+from dhp.data.files import MAX_PIXELS, check_file, check_pixels
 
 Pixels = npt.NDArray[np.uint8]  # [height, width, 3], RGB
+# Whatever holds frames itself: none that names other files, addresses or programs (playlists, scripts, devices).
+_NAMING_OTHERS = {
+    *("hls", "dash", "concat", "sdp", "rtsp", "rtp", "sap", "imf", "image2", "alias_pix", "brender_pix", "lavfi"),
+    *("vapoursynth", "avisynth", "webm_dash_manifest", "ffmetadata", "tty", "alsa", "fbdev", "kmsgrab", "oss"),
+    *("video4linux2,v4l2", "x11grab"),
+}
+_CONTAINERS = ",".join(sorted(av.formats_available - _NAMING_OTHERS))
 _RATE_TOLERANCE = 0.02  # a stated frame rate further from the measured one than this is not believed
 
 
@@ -53,11 +62,12 @@ class ClipInfo:
         return stamps, tuple(keys)
 
 
-def probe_clip(path: str) -> ClipInfo:
+def probe_clip(path: str, roots: tuple[str, ...] = ()) -> ClipInfo:
     """Counts frames and measures the first one. Raises MediumError, also for a file that was cut off.
 
     The last few files are remembered, as long as they do not change: data sets cut many clips from one file.
     """
+    check_file(path, roots)
     try:
         about = os.stat(path)
     except OSError:
@@ -102,7 +112,7 @@ def _first_frame(path: str, count_all: bool) -> tuple[Pixels, int]:
         count = 0
         for frame in container.decode(stream):
             if first is None:
-                first = _upright(frame)
+                first = _upright(path, frame)
             count += 1
             if not count_all:
                 break
@@ -112,27 +122,33 @@ def _first_frame(path: str, count_all: bool) -> tuple[Pixels, int]:
 
 
 def read_frames(
-    path: str, numbers: Sequence[int], stamps: Sequence[int] = (), keys: Sequence[int] = ()
+    path: str,
+    numbers: Sequence[int],
+    stamps: Sequence[int] = (),
+    keys: Sequence[int] = (),
+    shrink: Callable[[Pixels], Pixels] = lambda pixels: pixels,
+    roots: tuple[str, ...] = (),
 ) -> dict[int, Pixels]:
     """Decodes these frames (numbers from 0 in the file, any order, may repeat): RGB by frame number.
 
-    `stamps` and `keys` are what ClipInfo.locate() says of them; without, the file is decoded from its start.
-    Raises MediumError.
+    `stamps` and `keys` are what ClipInfo.locate() says of them; without, the file is decoded from its start. `shrink`
+    is what becomes of a frame before the next is decoded. Raises MediumError.
     """
+    check_file(path, roots)
     wanted = sorted(set(numbers))
     if stamps:
         at = dict(zip(numbers, zip(stamps, keys, strict=True), strict=True))
-        found = _by_stamp(path, [(n, *at[n]) for n in wanted])
+        found = _by_stamp(path, [(n, *at[n]) for n in wanted], shrink)
         if len(found) == len(wanted):
             return found
-    found = _by_count(path, wanted)
+    found = _by_count(path, wanted, shrink)
     missing = [n for n in wanted if n not in found]
     if missing:
         raise MediumError(path, f"frame {missing[0]} cannot be decoded; is the file still the one that was indexed?")
     return found
 
 
-def _by_stamp(path: str, wanted: list[tuple[int, int, int]]) -> dict[int, Pixels]:
+def _by_stamp(path: str, wanted: list[tuple[int, int, int]], shrink: Callable[[Pixels], Pixels]) -> dict[int, Pixels]:
     """(frame number, time stamp, key frame's time stamp), ascending -> frames; fewer where stamps do not match."""
     found: dict[int, Pixels] = {}
     with _opened(path) as (container, stream):
@@ -146,7 +162,7 @@ def _by_stamp(path: str, wanted: list[tuple[int, int, int]]) -> dict[int, Pixels
                     continue
                 if frame.pts > wanted[next_up][1]:
                     return found  # the decoder's stamps differ from the packets'
-                found[wanted[next_up][0]] = _upright(frame)
+                found[wanted[next_up][0]] = shrink(_upright(path, frame))
                 next_up += 1
                 if next_up == len(wanted) or wanted[next_up][2] > frame.pts:
                     break  # done, or the next one has a later key frame: do not decode what lies between
@@ -177,39 +193,65 @@ def _decode_from(container: Any, stream: Any, key: int) -> Iterator[Any]:
         yield from packet.decode()
 
 
-def _by_count(path: str, wanted: list[int]) -> dict[int, Pixels]:
+def _by_count(path: str, wanted: list[int], shrink: Callable[[Pixels], Pixels]) -> dict[int, Pixels]:
     found: dict[int, Pixels] = {}
     remaining = set(wanted)
     with _opened(path) as (container, stream):
         for number, frame in enumerate(container.decode(stream)):
             if number in remaining:
-                found[number] = _upright(frame)
+                found[number] = shrink(_upright(path, frame))
                 remaining.discard(number)
                 if not remaining:
                     break
     return found
 
 
-def _upright(frame: Any) -> Pixels:
+def _upright(path: str, frame: Any) -> Pixels:
+    check_pixels(path, frame.width, frame.height, "a frame ")
     pixels = frame.to_ndarray(format="rgb24")
-    turns = round(frame.rotation / 90) % 4  # the display matrix turns counter-clockwise, as np.rot90 does
-    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return pixels
+    return np.ascontiguousarray(displayed(path, pixels, np.frombuffer(bytes(matrix), dtype=np.int32)))
+
+
+def displayed(path: str, pixels: Pixels, matrix: npt.NDArray[np.int32]) -> Pixels:
+    """Turned and mirrored as the display matrix (nine numbers, row by row) says. Source: ffmpeg's
+    `fftools/ffmpeg_filter.c: configure_input_video_filter` with autorotate, and `av_display_rotation_get`."""
+    m = [int(value) for value in matrix]
+    across, down = math.hypot(m[0], m[3]), math.hypot(m[1], m[4])
+    if across == 0 or down == 0:
+        return pixels  # not invertible; ffmpeg finds no angle in it
+    theta = round(math.degrees(math.atan2(m[1] / down, m[0] / across))) % 360
+    if abs(theta - 90) < 1:
+        return pixels.transpose(1, 0, 2) if m[3] > 0 else np.rot90(pixels, -1)
+    if abs(theta - 180) < 1:
+        return pixels[:: -1 if m[4] < 0 else 1, :: -1 if m[0] < 0 else 1]
+    if abs(theta - 270) < 1:
+        return pixels.transpose(1, 0, 2)[::-1, ::-1] if m[3] < 0 else np.rot90(pixels)
+    if theta:
+        raise MediumError(path, f"is displayed at an angle of {theta} degrees; only quarter turns are read")
+    return pixels[::-1] if m[4] < 0 else pixels
 
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[tuple[Any, Any]]:
-    """The container and its first video stream; whatever FFmpeg reports becomes a MediumError."""
+    """The container and its first video stream; whatever FFmpeg reports becomes a MediumError. Only files that hold
+    their frames themselves are opened, and no frame is decoded that is larger than the limit."""
     try:
-        if os.path.getsize(path) == 0:
-            raise MediumError(path, "is empty (0 bytes)")
-        with av.open(path) as container:
+        with av.open(path, options={"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}) as container:
             if not container.streams.video:
                 raise MediumError(path, "has no video stream")
-            yield container, container.streams.video[0]
+            stream = container.streams.video[0]
+            check_pixels(path, stream.width or 0, stream.height or 0, "a frame ")
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+            yield container, stream
     except MediumError:
         raise
     except FileNotFoundError as error:
         raise MediumError(path, "no such file") from error
-    except (av.error.FFmpegError, OSError, ValueError) as error:
+    except Exception as error:  # whatever PyAV makes of broken data
         text = getattr(error, "strerror", None) or str(error)
-        raise MediumError(path, f"cannot be decoded: {text}") from error
+        usual = isinstance(error, (av.error.FFmpegError, OSError, ValueError))
+        said = text if usual and text else f"{type(error).__name__}: {text}"
+        raise MediumError(path, f"cannot be decoded: {said}") from error

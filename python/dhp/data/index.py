@@ -3,7 +3,8 @@
     dhp index DATA.jsonl --model FOLDER [-o DATA.index.jsonl]
 
 Format `dhp.index/1`, JSON lines: a header (format, data file with size and hash, processor fingerprint, what was left
-out), then a line per sample: id (its line in the data file, from 1), tokens, patches, label tokens, messages, media.
+out and why, keys that were ignored), then a line per sample: id (its line in the data file, from 1), tokens, patches,
+label tokens, messages, media, and tools where it has some.
 Paths below the data file's folder are stored relative to it. Counts are exact: `tokens` is what Encoder.encode()
 gives, `patches` what read_units() gives. The training loop builds the index itself where it is missing.
 
@@ -13,82 +14,47 @@ Exit codes: 0 written; 1 samples do not fit (and --on-error fail); 2 bad input: 
 from __future__ import annotations
 
 import argparse
+import collections
 import functools
 import hashlib
+import itertools
 import json
 import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from dhp._core import InputError
-from dhp._core import Sequence as BatchSequence
-from dhp.data.errors import DataError, StaleIndexError
-from dhp.data.media import Medium, read_units
-from dhp.data.place import place_medium
-from dhp.data.processor import Processor, load_processor
-from dhp.data.samples import Message, parse_sample, read_lines
+from dhp.data.errors import DataError, MediumError, StaleIndexError
+from dhp.data.files import check_root, resolved_roots
+from dhp.data.lines import MAX_LINE_BYTES
+from dhp.data.media import Medium
+from dhp.data.processor import RULES_VERSION, Processor, load_processor
+from dhp.data.samples import Message
+from dhp.data.scan import SHOWN, Limits, Problem, Sample, describe, scan
 from dhp.data.text import Encoder
-from dhp.output import complain
+from dhp.output import check_writable, complain, printable, write_atomically
+
+__all__ = [
+    "Index",
+    "Limits",
+    "Problem",
+    "Sample",
+    "TooLongError",
+    "build_index",
+    "default_path",
+    "load_index",
+    "load_or_build_index",
+    "main",
+    "summary",
+]
 
 FORMAT = "dhp.index/1"
-_SHOWN = 20  # problems listed in a message; the rest is counted
-
-
-@dataclass(frozen=True)
-class Sample:
-    id: int  # line in the data file, from 1
-    tokens: int  # of the language model: text and merged visual tokens
-    patches: int  # vision patches
-    label_tokens: int  # tokens with a loss
-    messages: tuple[Message, ...]
-    media: tuple[Medium, ...]  # in the order in which the text mentions them
-
-    @property
-    def frame_patches(self) -> int:
-        """Of its largest picture or temporal patch; 0 without media. Follows from the grids, which any index has."""
-        return max((medium.grid[1] * medium.grid[2] for medium in self.media), default=0)
-
-    def as_sequence(self) -> BatchSequence:
-        """What planners see of it."""
-        return BatchSequence(self.id, self.tokens, self.patches, self.frame_patches)
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A sample that is not in the index, and why."""
-
-    id: int
-    message: str
-    too_long: bool = False  # readable, but beyond the limits
-    tokens: int = 0  # of a sample that is too long
-    degree: int = 0  # ranks it needs, where the capacity of one is known
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Which samples are too long: more than `max_tokens`, or than `max_degree` ranks of the given capacity hold."""
-
-    max_tokens: int | None = None
-    max_degree: int | None = None
-    capacity_tokens_per_rank: int | None = None
-
-    def check(self, sample: Sample) -> Problem | None:
-        capacity = self.capacity_tokens_per_rank
-        degree = math.ceil(sample.tokens / capacity) if capacity else 0
-        why = []
-        if self.max_tokens is not None and sample.tokens > self.max_tokens:
-            why.append(f"more than {self.max_tokens}")
-        if self.max_degree is not None and degree > self.max_degree:
-            why.append(f"more than {self.max_degree} ranks hold")
-        if not why:
-            return None
-        fits = f"; fits at degree >= {degree} ({capacity} tokens a rank)" if degree else ""
-        return Problem(sample.id, f"{sample.tokens} tokens, {' and '.join(why)}{fits}", True, sample.tokens, degree)
+_OUTPUT = "the index (-o of dhp index, `index` of dhp train)"
+_AGAIN = "build it again with dhp index"
 
 
 @dataclass(frozen=True)
@@ -97,10 +63,19 @@ class Index:
     data: Path
     samples: tuple[Sample, ...]
     problems: tuple[Problem, ...] = field(default=())
+    ignored: dict[str, int] = field(default_factory=dict)  # lines by key that means nothing here
 
     @functools.cached_property
     def by_id(self) -> dict[int, Sample]:
         return {sample.id: sample for sample in self.samples}
+
+    def left_out(self) -> str:
+        """What a run says at its start of the lines that it does not train on; empty where there are none."""
+        if not self.problems:
+            return ""
+        kinds = collections.Counter(problem.kind.replace("_", " ") for problem in self.problems)
+        counted = ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items()))
+        return f"{self.data}: {len(self.problems):,} left out ({counted}):\n{describe(self.problems, self.data)}"
 
 
 def default_path(data: str | os.PathLike[str]) -> Path:
@@ -116,23 +91,42 @@ def build_index(
     *,
     limits: Limits | None = None,
     on_error: str = "fail",
+    on_malformed: str = "",
     workers: int = 0,
     verify: bool = False,
+    media_roots: Iterable[str] = (),
+    max_line_bytes: int = MAX_LINE_BYTES,
     progress: Callable[[int], None] | None = None,
 ) -> Index:
     """Builds and writes the index. Media are opened in `workers` threads (0: one a core, at most 8).
 
-    on_error  "skip" leaves bad and too long samples out and lists them in Index.problems; "fail" raises DataError
-              naming them, and writes nothing. TooLongError where too long samples are the only ones.
-    verify    also decodes every picture and every frame that training would read
+    on_error      "skip" leaves out samples that are too long or whose media cannot be read, and lists them in
+                  Index.problems; "fail" raises DataError naming them, and writes nothing. TooLongError where too long
+                  samples are the only ones
+    on_malformed  the same for lines that cannot be understood; empty: as on_error
+    verify        also decodes every picture and every frame that training would read
+    media_roots   folders; media elsewhere, links resolved, are not read. Empty: any local file is
     """
-    samples, problems = scan(data, model, limits or Limits(), workers, verify, progress)
-    if problems and on_error != "skip":
-        raise (TooLongError if all(p.too_long for p in problems) else DataError)(describe(problems, data))
-    if not samples:
-        raise DataError(f"{data}: no sample can be used; {describe(problems, data) if problems else 'it is empty'}")
-    index = Index(Path(output) if output else default_path(data), Path(data), samples, problems)
-    _write(index, load_processor(model))
+    path = Path(output) if output else default_path(data)
+    if not os.path.exists(data):
+        raise DataError(f"{data}: cannot be read: no such file; give the path of a JSONL file")
+    check_writable(_OUTPUT, str(path))
+    encoder = Encoder(model, media_roots)
+    found = scan(
+        data,
+        encoder,
+        limits=limits,
+        workers=workers,
+        verify=verify,
+        max_line_bytes=max_line_bytes,
+        progress=progress,
+    )
+    index = Index(path, Path(data), found.samples, found.problems, found.ignored)
+    _refuse(index, on_error, on_malformed or on_error, too_long=on_error)
+    if not index.samples:
+        why = describe(index.problems, data) if index.problems else "it is empty"
+        raise DataError(f"{data}: no sample can be used; {why}")
+    _write(index, encoder.processor)
     return index
 
 
@@ -140,65 +134,20 @@ class TooLongError(DataError):
     """Samples are fine, but longer than the limits allow: an answer, not bad input."""
 
 
-def scan(
-    data: str | os.PathLike[str],
-    model: str | os.PathLike[str],
-    limits: Limits,
-    workers: int = 0,
-    verify: bool = False,
-    progress: Callable[[int], None] | None = None,
-) -> tuple[tuple[Sample, ...], tuple[Problem, ...]]:
-    """All samples of the data file, and those that cannot be used."""
-    encoder = Encoder(model)
-    processor = encoder.processor
-    samples: list[Sample] = []
-    problems: list[Problem] = []
-    place = functools.partial(_place, str(data), processor, verify)
-    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
-        for count, placed in enumerate(pool.map(place, read_lines(data)), start=1):
-            try:
-                sample = _count(placed, encoder, str(data)) if isinstance(placed, Sample) else placed
-                problem = sample if isinstance(sample, Problem) else limits.check(sample)
-            except InputError as error:
-                problem = Problem(placed.id, f"{data}:{placed.id}: {error}")
-            if problem is not None:
-                problems.append(problem)
-            elif isinstance(sample, Sample):
-                samples.append(sample)
-            if progress is not None:
-                progress(count)
-    return tuple(samples), tuple(problems)
-
-
-def _place(data: str, processor: Processor, verify: bool, numbered: tuple[int, str]) -> Sample | Problem:
-    """Parses a line and opens its media; runs in a worker thread. Tokens are counted later."""
-    line, text = numbered
-    try:
-        raw = parse_sample(text, data, line)
-    except DataError as error:
-        return Problem(line, str(error))
-    try:
-        media = tuple(place_medium(ref, processor) for ref in raw.media)
-        for medium in media if verify else ():
-            read_units(medium, 0, medium.units, processor)
-    except InputError as error:
-        return Problem(line, f"{data}:{line}: {error}")
-    return Sample(line, 0, sum(medium.patches for medium in media), 0, raw.messages, media)
-
-
-def _count(placed: Sample, encoder: Encoder, data: str) -> Sample:
-    encoded = encoder.encode(placed)
-    if encoded.label_tokens == 0:
-        raise DataError("no token with a loss; give the assistant something to say")
-    return replace(placed, tokens=len(encoded.input_ids), label_tokens=encoded.label_tokens)
-
-
-def describe(problems: Sequence[Problem], data: str | os.PathLike[str]) -> str:
-    """The problems, a line each."""
-    lines = [p.message if not p.too_long else f"{data}:{p.id}: {p.message}" for p in problems[:_SHOWN]]
-    if len(problems) > _SHOWN:
-        lines.append(f"... and {len(problems) - _SHOWN} more")
-    return "\n".join(lines)
+def _refuse(index: Index, media: str, malformed: str, too_long: str) -> None:
+    """Raises DataError for problems of a kind that is to "fail"."""
+    choices = {"media": media, "too_long": too_long}
+    wrong = [problem for problem in index.problems if choices.get(problem.kind, malformed) != "skip"]
+    if not wrong:
+        return
+    if all(problem.too_long for problem in wrong):
+        raise TooLongError(describe(wrong, index.data))
+    settings = {"media": 'on_bad_media = "skip"', "too_long": "--on-error skip"}
+    kinds = sorted({settings.get(problem.kind, 'on_malformed = "skip"') for problem in wrong})
+    raise DataError(
+        f"{describe(wrong, index.data)}; mend these lines, or leave them out: dhp index --on-error skip, "
+        f"dhp train {' and '.join(kinds)}"
+    )
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------
@@ -208,17 +157,15 @@ def _write(index: Index, processor: Processor) -> None:
     folder = index.data.resolve().parent
     header = {
         "format": FORMAT,
+        "rules": RULES_VERSION,
         "data": {"path": _portable(str(index.data.resolve()), index.path.resolve().parent), **_identity(index.data)},
         "processor": processor.fingerprint,
         "samples": len(index.samples),
         "problems": [_compact(p.__dict__) for p in index.problems],
+        "ignored": index.ignored,
     }
-    index.path.parent.mkdir(parents=True, exist_ok=True)
-    partial = index.path.with_name(f".{index.path.name}.{os.getpid()}")
-    with open(partial, "w", encoding="utf-8") as file:
-        for row in (header, *(_sample_json(sample, folder) for sample in index.samples)):
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    os.replace(partial, index.path)  # whole or not at all, also where several ranks build it at once
+    rows = itertools.chain([header], (_sample_json(sample, folder) for sample in index.samples))
+    write_atomically(_OUTPUT, str(index.path), (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def load_index(
@@ -228,25 +175,26 @@ def load_index(
 ) -> Index:
     """Reads an index. Raises StaleIndexError where the data file, or the checkpoint's tokenizer or processor (`model`,
     where given), is not what the index was built from; DataError where the file is not an index."""
-    lines = read_lines(path)
     try:
-        header = json.loads(next(lines, (0, "null"))[1])
-        if not isinstance(header, dict) or header.get("format") != FORMAT:
-            raise DataError(f"{path}: is not an index (format {FORMAT}); build it with dhp index")
-        source = Path(data) if data else Path(path).resolve().parent / header["data"]["path"]
-        _check_fresh(path, header, source, model)
-        folder = source.resolve().parent
-        samples = tuple(_sample_from(json.loads(text), folder) for _, text in lines)
+        with open(path, encoding="utf-8") as file:
+            header = json.loads(next(file, "null"))
+            if not isinstance(header, dict) or header.get("format") != FORMAT:
+                raise DataError(f"{path}: is not an index (format {FORMAT}); build it with dhp index")
+            source = Path(data) if data else Path(path).resolve().parent / header["data"]["path"]
+            _check_fresh(path, header, source, model)
+            folder = source.resolve().parent
+            samples = tuple(_sample_from(json.loads(text), folder) for text in file)
         problems = tuple(Problem(**row) for row in header["problems"])
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise DataError(
-            f"{path}: is damaged ({type(error).__name__}: {error}); build it again with dhp index"
-        ) from error
+        ignored = dict(header["ignored"])
+    except DataError:
+        raise
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}; {_AGAIN}") from None
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: is damaged ({type(error).__name__}: {error}); {_AGAIN}") from error
     if len(samples) != header["samples"]:
-        raise DataError(
-            f"{path}: is cut off: {len(samples)} of {header['samples']} samples; build it again with dhp index"
-        )
-    return Index(Path(path), source, samples, problems)
+        raise DataError(f"{path}: is cut off: {len(samples)} of {header['samples']} samples; {_AGAIN}")
+    return Index(Path(path), source, samples, problems, ignored)
 
 
 def load_or_build_index(
@@ -255,25 +203,54 @@ def load_or_build_index(
     index: str | os.PathLike[str] | None = None,
     *,
     on_error: str = "fail",
+    on_malformed: str = "",
+    media_roots: Iterable[str] = (),
+    max_line_bytes: int = MAX_LINE_BYTES,
 ) -> Index:
-    """The index at its usual place, or at `index`; built there where it is missing (`on_error`: see build_index)."""
+    """The index at its usual place, or at `index`; built there where it is missing. `on_error` and the rest: see
+    build_index; they hold for an index that is there too, but for samples that its own limits left out."""
     path = Path(index) if index else default_path(data)
-    return load_index(path, data, model) if path.exists() else build_index(data, model, path, on_error=on_error)
+    malformed = on_malformed or on_error
+    if not path.exists():
+        options: dict[str, Any] = {"media_roots": media_roots, "max_line_bytes": max_line_bytes}
+        return build_index(data, model, path, on_error=on_error, on_malformed=malformed, **options)
+    found = _below_roots(load_index(path, data, model), resolved_roots(media_roots))
+    _refuse(found, on_error, malformed, too_long="skip")
+    if not found.samples:
+        raise DataError(f"{data}: no sample can be used; {describe(found.problems, data)}")
+    return found
+
+
+def _below_roots(index: Index, roots: tuple[str, ...]) -> Index:
+    """Without the samples whose media lie outside the roots; reading checks that again."""
+    if not roots:
+        return index
+    samples, problems = [], list(index.problems)
+    for sample in index.samples:
+        sources = [medium.source for medium in sample.media]
+        try:
+            for path in itertools.chain.from_iterable([s] if isinstance(s, str) else s for s in sources):
+                check_root(path, roots)
+            samples.append(sample)
+        except MediumError as error:
+            problems.append(Problem(sample.id, str(error), error.kind))
+    return replace(index, samples=tuple(samples), problems=tuple(sorted(problems, key=lambda problem: problem.id)))
 
 
 def _check_fresh(
     path: str | os.PathLike[str], header: dict[str, Any], data: Path, model: str | os.PathLike[str] | None
 ) -> None:
-    again = "build it again with dhp index"
+    if header.get("rules") != RULES_VERSION:
+        raise StaleIndexError(f"{path}: is stale: it was written by another version of dhp; {_AGAIN}")
     now = _identity(data)
     for key, what in (("bytes", "size"), ("sha256", "content")):
         if header["data"][key] != now[key]:
             raise StaleIndexError(
-                f"{path}: is stale: the {what} of {data} was {header['data'][key]}, is {now[key]}; {again}"
+                f"{path}: is stale: the {what} of {data} was {header['data'][key]}, is {now[key]}; {_AGAIN}"
             )
     if model is not None and header["processor"] != load_processor(model).fingerprint:
         raise StaleIndexError(
-            f"{path}: is stale: built with another tokenizer or processor than that of {model}; {again}"
+            f"{path}: is stale: built with another tokenizer or processor than that of {model}; {_AGAIN}"
         )
 
 
@@ -296,7 +273,8 @@ def _sample_json(sample: Sample, folder: Path) -> dict[str, Any]:
         portable = [_portable(path, folder) for path in paths]
         media.append({**row, "source": portable[0] if isinstance(medium.source, str) else portable})
     head = {key: getattr(sample, key) for key in ("id", "tokens", "patches", "label_tokens")}
-    return {**head, "messages": [message.to_json() for message in sample.messages], "media": media}
+    tools = {"tools": list(sample.tools)} if sample.tools else {}
+    return {**head, **tools, "messages": [message.to_json() for message in sample.messages], "media": media}
 
 
 def _sample_from(row: dict[str, Any], folder: Path) -> Sample:
@@ -307,7 +285,8 @@ def _sample_from(row: dict[str, Any], folder: Path) -> Sample:
         absolute = str(folder / source) if isinstance(source, str) else tuple(str(folder / path) for path in source)
         media.append(Medium(**{**value, "source": absolute}))
     messages = tuple(Message.from_json(message) for message in row["messages"])
-    return Sample(row["id"], row["tokens"], row["patches"], row["label_tokens"], messages, tuple(media))
+    tools = tuple(row.get("tools", ()))
+    return Sample(row["id"], row["tokens"], row["patches"], row["label_tokens"], messages, tuple(media), tools)
 
 
 def _compact(values: dict[str, Any]) -> dict[str, Any]:
@@ -336,7 +315,11 @@ def summary(index: Index) -> str:
         f"{lengths[-1] / lengths[0]:.0f}x)",
         *_histogram(lengths),
     ]
-    return "\n".join(lines)
+    if index.ignored:
+        named = [f"{key} ({count:,})" for key, count in index.ignored.items()]
+        more = f", and {len(named) - SHOWN:,} more" if len(named) > SHOWN else ""
+        lines.append(f"keys that mean nothing here, and their lines: {', '.join(named[:SHOWN])}{more}")
+    return printable("\n".join(lines))
 
 
 def _histogram(lengths: Sequence[int], width: int = 40) -> Iterable[str]:
@@ -361,6 +344,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-degree", type=_positive, metavar="D", help="a sample that needs more ranks is too long")
     parser.add_argument("--capacity-tokens-per-rank", type=_positive, metavar="N", help="tokens one rank can hold")
     parser.add_argument("--on-error", choices=("skip", "fail"), default="fail", help="bad or too long samples (fail)")
+    parser.add_argument("--on-malformed", choices=("skip", "fail"), help="lines that make no sense (as --on-error)")
+    parser.add_argument(
+        "--media-root", action="append", default=[], metavar="DIR", help="read media below it only; repeatable"
+    )
+    parser.add_argument(
+        "--max-line-bytes", type=_positive, default=MAX_LINE_BYTES, metavar="N", help=f"({MAX_LINE_BYTES:,})"
+    )
     parser.add_argument("--verify", action="store_true", help="decode every medium, not just its header")
     parser.add_argument("--workers", type=_positive, default=0, metavar="N", help="threads (one a core, at most 8)")
     parser.add_argument("--output-format", choices=("text", "json"), default="text")
@@ -368,7 +358,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    value = int(text) if text.isdecimal() else 0
+    value = int(text) if text.isdecimal() and len(text) < 19 else 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"found {text!r}, must be a whole number from 1")
     return value
@@ -387,10 +377,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.output,
             limits=limits,
             on_error=args.on_error,
+            on_malformed=args.on_malformed or "",
+            media_roots=args.media_root,
+            max_line_bytes=args.max_line_bytes,
             workers=args.workers,
             verify=args.verify,
             progress=_progress() if args.output_format == "text" and sys.stderr.isatty() else None,
         )
+    except KeyboardInterrupt:
+        complain("dhp index: interrupted; nothing was written")
+        return 130
     except InputError as error:
         too_long = isinstance(error, TooLongError)
         hint = "; raise the limits, or leave these samples out with --on-error skip" if too_long else ""
@@ -407,6 +403,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "patches": sum(sample.patches for sample in index.samples),
             "label_tokens": sum(sample.label_tokens for sample in index.samples),
             "skipped": [_compact(problem.__dict__) for problem in index.problems],
+            "ignored": index.ignored,
         }
         print(json.dumps(result))
         return 0

@@ -4,15 +4,16 @@ A *unit* is one temporal patch: a picture, or `temporal_patch_size` frames of a 
 of `channels * temporal * patch * patch` numbers, in the order of Hugging Face's Qwen processors: merge blocks row by
 row, inside a block its patches row by row, inside a patch channel, frame, y, x.
 
-As Hugging Face's loader does, pictures are turned upright by their EXIF tag, and palette, grey, 16-bit and alpha
-pictures become RGB (alpha is dropped). Clips are turned upright by their display matrix.
+As Hugging Face's processors do, pictures are turned upright by their EXIF tag, and palette, grey and 16-bit pictures
+become RGB; what is transparent lies on white. Clips are turned and mirrored by their display matrix, as ffmpeg does.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,12 +23,17 @@ from PIL import Image, ImageOps
 
 from dhp.data.clips import ClipInfo, read_frames
 from dhp.data.errors import MediumError
+from dhp.data.files import check_file, check_pixels
 from dhp.data.processor import PixelScale, Processor, load_processor
 from dhp.data.samples import Kind
 
 __all__ = ["ClipInfo", "Medium", "MediumError", "PixelReader", "probe_image", "read_units"]
 
 Pixels = npt.NDArray[np.uint8]  # [height, width, 3], RGB
+Image.init()
+# Pillow has a program, Ghostscript, run what an EPS file says.
+_FORMATS = tuple(sorted(Image.OPEN.keys() - {"EPS"}))
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # check_pixels has the limit
 
 
 @dataclass(frozen=True)
@@ -54,31 +60,36 @@ class Medium:
         return self.grid[0] * self.grid[1] * self.grid[2]
 
 
-def probe_image(path: str) -> tuple[int, int]:
+def probe_image(path: str, roots: tuple[str, ...] = ()) -> tuple[int, int]:
     """(height, width) of the upright picture; only its header is read. Raises MediumError."""
-    with _opened(path) as picture:
+    with _opened(path, roots) as picture:
         width, height = picture.size
+        if picture.format == "TIFF":  # Pillow turns these itself, and states the upright size
+            return height, width
         orientation = picture.getexif().get(0x0112, 1)  # EXIF tag 274; 5 … 8 lie on their side
         return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
 
 
-def read_image(path: str) -> Pixels:
+def read_image(path: str, roots: tuple[str, ...] = ()) -> Pixels:
     """The upright picture in RGB. Raises MediumError."""
-    with _opened(path) as picture:
+    with _opened(path, roots) as picture:
         upright = ImageOps.exif_transpose(picture)
         if upright.mode.startswith("I;16") or upright.mode == "I":
             # Pillow would clip to 255 or refuse; the high byte is the picture.
             levels = np.clip(np.asarray(upright, dtype=np.int64), 0, 65535) >> 8
             return np.repeat(levels.astype(np.uint8)[:, :, None], 3, axis=2)
+        if "A" in upright.getbands() or upright.info.get("transparency") is not None:
+            colours = upright.convert("RGBA")
+            upright = Image.alpha_composite(Image.new("RGBA", colours.size, (255, 255, 255, 255)), colours)
         return np.array(upright.convert("RGB"))  # a copy: torch wants to be able to write
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[Image.Image]:
+def _opened(path: str, roots: tuple[str, ...]) -> Iterator[Image.Image]:
+    check_file(path, roots)
     try:
-        if os.path.getsize(path) == 0:
-            raise MediumError(path, "is empty (0 bytes)")
-        with Image.open(path) as picture:
+        with Image.open(path, formats=_FORMATS) as picture:
+            check_pixels(path, *picture.size)
             yield picture
     except MediumError:
         raise
@@ -86,9 +97,15 @@ def _opened(path: str) -> Iterator[Image.Image]:
         raise MediumError(path, "no such file") from error
     except Image.UnidentifiedImageError as error:
         raise MediumError(path, "is not a picture in a known format") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        # PIL reports broken data as any of these
-        raise MediumError(path, f"cannot be decoded: {error}") from error
+    except Exception as error:  # PIL reports broken data as nearly anything
+        raise MediumError(path, f"cannot be decoded: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    """What an exception says; its name too where that says little, or where it is none of the usual ones."""
+    usual = isinstance(error, (OSError, ValueError, SyntaxError, Image.DecompressionBombError))
+    text = str(error)
+    return text if usual and text else f"{type(error).__name__}: {text}"
 
 
 def read_units(medium: Medium, start: int, stop: int, processor: Processor) -> torch.Tensor:
@@ -105,14 +122,14 @@ def read_units(medium: Medium, start: int, stop: int, processor: Processor) -> t
     if start == stop:
         return torch.empty(0, width)
     _, rows, columns = medium.grid
-    frames = _frames(medium, start, stop, temporal)
     scale = processor.image if medium.kind == "image" else processor.video
     if scale is None:
         raise MediumError(str(medium.source), "is a video, but the checkpoint folder has no video processor")
-    resized = {
-        number: _resized(medium, _checked(medium, pixels), rows * patch, columns * patch)
-        for number, pixels in frames.items()
-    }
+
+    def resize(pixels: Pixels) -> Pixels:
+        return _resized(medium, _checked(medium, pixels), rows * patch, columns * patch)
+
+    resized = _frames(medium, start, stop, temporal, resize, processor.media_roots)
     order = _order(medium, start, stop, temporal)
     stacked = np.stack([resized[number] for number in order])  # [frames, height, width, 3]
     levels = _patchify(stacked, temporal, patch, int(rules.merge_size))
@@ -126,16 +143,18 @@ def _order(medium: Medium, start: int, stop: int, temporal: int) -> Sequence[int
     return medium.frame_indices[start * temporal : stop * temporal]
 
 
-def _frames(medium: Medium, start: int, stop: int, temporal: int) -> dict[int, Pixels]:
-    """The distinct frames of the units, by frame number."""
+def _frames(
+    medium: Medium, start: int, stop: int, temporal: int, shrink: Callable[[Pixels], Pixels], roots: tuple[str, ...]
+) -> dict[int, Pixels]:
+    """The distinct frames of the units, by frame number, each shrunk as soon as it is decoded."""
     if medium.kind == "image":
         assert isinstance(medium.source, str)
-        return {0: read_image(medium.source)}
+        return {0: shrink(read_image(medium.source, roots))}
     wanted = slice(start * temporal, stop * temporal)
     numbers = medium.frame_indices[wanted]
     if isinstance(medium.source, tuple):
-        return {number: read_image(medium.source[number]) for number in sorted(set(numbers))}
-    return read_frames(medium.source, numbers, medium.frame_pts[wanted], medium.key_pts[wanted])
+        return {number: shrink(read_image(medium.source[number], roots)) for number in sorted(set(numbers))}
+    return read_frames(medium.source, numbers, medium.frame_pts[wanted], medium.key_pts[wanted], shrink, roots)
 
 
 def _checked(medium: Medium, pixels: Pixels) -> Pixels:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from dhp._core import qwen_vl
 from dhp.data.clips import probe_clip
-from dhp.data.errors import DataError, MediumError
+from dhp.data.errors import DataError, MediumError, RequestError
 from dhp.data.media import Medium, probe_image
 from dhp.data.processor import Processor
 from dhp.data.samples import MediumRef
@@ -19,7 +19,7 @@ def place_medium(ref: MediumRef, processor: Processor) -> Medium:
     """Opens the medium's file, but decodes no more than one frame. Raises MediumError, or InputError by the rule."""
     if ref.kind == "image":
         assert isinstance(ref.source, str)
-        height, width = probe_image(ref.source)
+        height, width = probe_image(ref.source, processor.media_roots)
         grid = qwen_vl.image_grid(processor.rules, height, width, ref.max_pixels)
         return Medium("image", ref.source, (grid.frames, grid.height, grid.width), height, width)
     if processor.video is None:
@@ -30,7 +30,7 @@ def place_medium(ref: MediumRef, processor: Processor) -> Medium:
 def _frame_list(ref: MediumRef, processor: Processor) -> Medium:
     """All frames are used. `fps`, where given, is the rate they were taken at; else the rule's sampling rate."""
     assert isinstance(ref.source, tuple)
-    sizes = [probe_image(path) for path in ref.source]
+    sizes = [probe_image(path, processor.media_roots) for path in ref.source]
     height, width = sizes[0]
     for path, size in zip(ref.source, sizes, strict=True):
         if size != (height, width):
@@ -42,9 +42,14 @@ def _frame_list(ref: MediumRef, processor: Processor) -> Medium:
 
 def _clip(ref: MediumRef, processor: Processor) -> Medium:
     assert isinstance(ref.source, str)
-    info = probe_clip(ref.source)
+    info = probe_clip(ref.source, processor.media_roots)
     first, frames = _cut(ref, info.frames, info.fps)
-    sampling = qwen_vl.Sampling(fps=ref.fps, frames=ref.nframes, max_pixels=ref.max_pixels)
+    if ref.nframes is not None and ref.nframes > frames:
+        raise RequestError(
+            ref.source, f"nframes asks for {ref.nframes} of {frames} frames; ask for no more than there are"
+        )
+    nframes = frames if ref.fps is None and ref.nframes is None and not processor.samples_frames else ref.nframes
+    sampling = qwen_vl.Sampling(fps=ref.fps, frames=nframes, max_pixels=ref.max_pixels)
     medium = _sampled(ref, processor, info.height, info.width, frames, info.fps, sampling, first)
     stamps, keys = info.locate(medium.frame_indices)
     return replace(medium, frame_pts=stamps, key_pts=keys)
@@ -58,7 +63,7 @@ def _cut(ref: MediumRef, frames: int, fps: float) -> tuple[int, int]:
     if ref.video_end is not None:
         last = min(last, math.floor(ref.video_end * fps + _FRAME_SLACK))
     if first > last:
-        raise MediumError(
+        raise RequestError(
             str(ref.source),
             f"has no frame from video_start {ref.video_start or 0.0} s to video_end "
             f"{'(its end)' if ref.video_end is None else f'{ref.video_end} s'}: it lasts {frames / fps:.2f} s",

@@ -16,9 +16,10 @@ from typing import Any
 
 from dhp._core import qwen_vl
 from dhp.data.errors import DataError
+from dhp.json_file import first_line, pointer_problem
 
 SUPPORTED_FAMILIES = ("qwen3_vl",)
-RULES_VERSION = 1  # raise it when the same files would give other tokens or frames: old indexes are stale then
+RULES_VERSION = 2  # raise it when the same files would give other tokens or frames: old indexes are stale then
 _BICUBIC = 3  # PIL.Image.Resampling.BICUBIC
 # What Hugging Face's classes take where a file is silent: OpenAI CLIP's for Qwen2VLImageProcessor, halves for
 # Qwen3VLVideoProcessor.
@@ -58,6 +59,8 @@ class Processor:
     image: PixelScale
     video: PixelScale | None  # None: the folder has no rules for videos
     fingerprint: str  # of every file that decides token counts
+    samples_frames: bool = True  # False: every frame of a clip is taken, unless the line says otherwise
+    media_roots: tuple[str, ...] = ()  # media lie below these, links resolved; empty: anywhere
 
 
 def model_type(folder: str | os.PathLike[str]) -> str:
@@ -65,7 +68,7 @@ def model_type(folder: str | os.PathLike[str]) -> str:
     path = Path(folder) / "config.json"
     if not path.exists():
         raise DataError(f"{folder}: no config.json; give a local Hugging Face checkpoint folder")
-    found = _load(path).get("model_type")
+    found = read_json(path).get("model_type")
     if found not in SUPPORTED_FAMILIES:
         raise DataError(
             f"{path}: model_type {json.dumps(found)} is not supported; supported: {', '.join(SUPPORTED_FAMILIES)}"
@@ -77,7 +80,7 @@ def load_processor(folder: str | os.PathLike[str]) -> Processor:
     """Reads a checkpoint folder. Raises DataError for an unknown family or processor settings it cannot follow."""
     model_type(folder)
     root = Path(folder)
-    nested = _load(root / "processor_config.json") if (root / "processor_config.json").exists() else {}
+    nested = read_json(root / "processor_config.json") if (root / "processor_config.json").exists() else {}
     image, image_source = _part(root, nested, "image_processor", "preprocessor_config.json")
     video, video_source = _part(root, nested, "video_processor", "video_preprocessor_config.json")
     if image is None:
@@ -91,14 +94,29 @@ def load_processor(folder: str | os.PathLike[str]) -> Processor:
         image=_scale(image, image_source, _IMAGE_DEFAULTS),
         video=None if video is None else _scale(video, video_source, _VIDEO_DEFAULTS),
         fingerprint=_fingerprint(root),
+        samples_frames=True if video is None else _samples_frames(video, video_source),
     )
+
+
+def _samples_frames(video: dict[str, Any], source: str) -> bool:
+    """`do_sample_frames`. Raises DataError for what else decides the frames of a clip and is not followed."""
+    if video.get("num_frames") is not None:
+        raise DataError(f"{source}: num_frames {json.dumps(video['num_frames'])} is not supported; set fps")
+    if "fps" in video and video["fps"] is None:
+        raise DataError(
+            f"{source}: fps null is not supported; set it, or set do_sample_frames to false for every frame"
+        )
+    samples = video.get("do_sample_frames", True)
+    if not isinstance(samples, bool):
+        raise DataError(f"{source}: do_sample_frames: found {json.dumps(samples)}; must be true or false")
+    return samples
 
 
 def _part(root: Path, nested: dict[str, Any], key: str, file: str) -> tuple[dict[str, Any] | None, str]:
     if isinstance(nested.get(key), dict):
         return nested[key], f"{root / 'processor_config.json'} ({key})"
     path = root / file
-    return (_load(path) if path.exists() else None), str(path)
+    return (read_json(path) if path.exists() else None), str(path)
 
 
 def _scale(config: dict[str, Any], source: str, defaults: tuple[list[float], list[float]]) -> PixelScale:
@@ -124,11 +142,19 @@ def _triple(config: dict[str, Any], key: str, source: str, default: list[float])
     return (float(value[0]), float(value[1]), float(value[2]))
 
 
-def _load(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
+        if problem := pointer_problem(path):
+            raise DataError(problem)
+        value = json.loads(path.read_bytes().decode())
+    except DataError:
+        raise
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{path}: cannot be read: it is cut off or no JSON ({first_line(error)}); download the checkpoint again"
+        ) from None
     if not isinstance(value, dict):
         raise DataError(f"{path}: must hold a JSON object")
     return value

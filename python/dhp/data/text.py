@@ -7,21 +7,26 @@ replaced, so the template's markers around a video stay):
     picture  <|image_pad|> x visual tokens
     video    per temporal patch: `<%.1f seconds>` <|vision_start|> <|video_pad|> x visual tokens <|vision_end|>
 
-Loss is on assistant turns only: their text and the <|im_end|> that closes it.
+Loss is on assistant turns only: their text and the <|im_end|> that closes it. Tools, calls of tools and reasoning go to
+the chat template, as transformers' apply_chat_template(messages, tools=…) takes them; a template that makes nothing of
+them is an error.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from dhp.data.errors import DataError
+from dhp.data.files import resolved_roots
+from dhp.data.folder import check_folder
 from dhp.data.processor import Processor, load_processor
 from dhp.data.samples import Message
 
@@ -47,6 +52,8 @@ class Conversation(Protocol):
     def messages(self) -> tuple[Message, ...]: ...
     @property
     def media(self) -> Sequence[Placed]: ...
+    @property
+    def tools(self) -> tuple[dict[str, Any], ...]: ...
 
 
 @dataclass(frozen=True)
@@ -65,14 +72,19 @@ class Encoded:
 class Encoder:
     """Tokenizer, chat template and processor rules of one checkpoint folder. Not to be shared between threads."""
 
-    def __init__(self, model_folder: str | os.PathLike[str]) -> None:
+    def __init__(self, model_folder: str | os.PathLike[str], media_roots: Iterable[str] = ()) -> None:
         from transformers import AutoTokenizer  # 2 s to import: not before it is needed
 
-        self.processor: Processor = load_processor(model_folder)
+        self.processor: Processor = replace(load_processor(model_folder), media_roots=resolved_roots(media_roots))
+        check_folder(model_folder)
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(str(model_folder), local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{model_folder}: its tokenizer cannot be loaded: {error}") from error
+        except Exception as error:  # the tokenizers library raises Exception itself
+            said = " ".join(str(error).split())[:300]
+            raise DataError(
+                f"{model_folder}: its tokenizer cannot be loaded ({type(error).__name__}: {said}); "
+                "download its files again"
+            ) from error
         if not self.tokenizer.chat_template:
             raise DataError(f"{model_folder}: the tokenizer has no chat template; add chat_template.jinja")
         self._merge = self.processor.rules.merge_size**2
@@ -97,24 +109,54 @@ class Encoder:
         return Encoded(np.repeat(short, repeats), np.repeat(labels, repeats), np.repeat(kinds, repeats))
 
     def _render(self, sample: Conversation) -> str:
-        turns: list[dict[str, Any]] = []
-        for message in sample.messages:
-            for text in (part for part in message.parts if isinstance(part, str)):
-                for token in self._special:
-                    if token in text:
-                        raise DataError(
-                            f"the {message.role}'s text holds the control token {token}; remove or escape it"
-                        )
-            if all(isinstance(part, str) for part in message.parts):
-                turns.append({"role": message.role, "content": "".join(str(p) for p in message.parts)})
-                continue
+        turns = [self._turn(message, sample.media) for message in sample.messages]
+        self._check_text("description of the tools", json.dumps(sample.tools, ensure_ascii=False))
+        text = self._template(turns, sample.tools)
+        for key, what in (("tool_calls", "calls of tools"), ("reasoning_content", "reasoning")):
+            if any(key in turn for turn in turns):
+                without = [{k: v for k, v in turn.items() if k != key} for turn in turns]
+                self._check_rendered(key, what, text, without, sample.tools)
+        if sample.tools:
+            self._check_rendered("tools", "tools", text, turns, ())
+        return text
+
+    def _turn(self, message: Message, media: Sequence[Placed]) -> dict[str, Any]:
+        for part in message.parts:
+            if isinstance(part, str):
+                self._check_text(f"{message.role}'s text", part)
+        extras = message.extras()
+        if extras:
+            self._check_text(f"{message.role}'s turn", json.dumps(extras, ensure_ascii=False))
+        content: Any = "".join(str(part) for part in message.parts)
+        if not all(isinstance(part, str) for part in message.parts):
             content = [
-                {"type": "text", "text": part} if isinstance(part, str) else {"type": sample.media[part].kind}
+                {"type": "text", "text": part} if isinstance(part, str) else {"type": media[part].kind}
                 for part in message.parts
             ]
-            turns.append({"role": message.role, "content": content})
+        return {"role": message.role, "content": content, **extras}
+
+    def _check_text(self, what: str, text: str) -> None:
+        for token in self._special:
+            if token in text:
+                raise DataError(f"the {what} holds the control token {token}; remove or escape it")
+
+    def _check_rendered(
+        self, key: str, what: str, text: str, turns: list[dict[str, Any]], tools: Sequence[dict[str, Any]]
+    ) -> None:
+        """`text` must not be what the template makes without them: nothing is dropped silently."""
         try:
-            return str(self.tokenizer.apply_chat_template(turns, tokenize=False))
+            lost = self._template(turns, tools) == text
+        except DataError:  # it refuses turns that say nothing then
+            return
+        if lost:
+            raise DataError(
+                f"{key}: the checkpoint's chat template makes nothing of {what}; remove them, write them into the "
+                "content, or take a template that renders them"
+            )
+
+    def _template(self, turns: list[dict[str, Any]], tools: Sequence[dict[str, Any]]) -> str:
+        try:
+            return str(self.tokenizer.apply_chat_template(turns, tools=list(tools) or None, tokenize=False))
         except Exception as error:  # jinja raises its own errors and whatever a template's raise_exception() says
             raise DataError(f"the chat template refuses the conversation: {error}") from error
 

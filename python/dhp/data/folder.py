@@ -1,0 +1,118 @@
+"""Whether the files of a checkpoint folder are whole, and of one checkpoint: tokenizer, processor and config.json.
+
+transformers loads a folder without its tokenizer's vocabulary, or with another model's processor, without a word.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from dhp._core import qwen_vl
+from dhp.data import processor
+from dhp.data.errors import DataError
+from dhp.json_file import pointer_problem
+
+# Token of the tokenizer, key of config.json, its default in transformers' Qwen3VLConfig.
+_SPECIAL_TOKENS = (
+    ("<|image_pad|>", "image_token_id", 151655),
+    ("<|video_pad|>", "video_token_id", 151656),
+    ("<|vision_start|>", "vision_start_token_id", 151652),
+    ("<|vision_end|>", "vision_end_token_id", 151653),
+)
+# Rule of the processor, key of vision_config, its default in transformers' Qwen3VLVisionConfig.
+_SIZES = (
+    ("patch_size", "patch_size", 16),
+    ("temporal_patch_size", "temporal_patch_size", 2),
+    ("merge_size", "spatial_merge_size", 2),
+)
+_DEFAULT_VOCABULARY = 151936
+_REMEDY = "take all files from one checkpoint"
+
+
+def check_folder(folder: str | os.PathLike[str]) -> None:
+    """Raises DataError, which names file, value and remedy."""
+    rules = processor.load_processor(folder).rules
+    root = Path(folder)
+    config = processor.read_json(root / "config.json")
+    _check_sizes(root, config, rules)
+    try:
+        vocabulary = _vocabulary(root)
+    except DataError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"{root}: the tokenizer's files are damaged ({type(error).__name__}: {error}); download them again"
+        ) from None
+    text = config.get("text_config")
+    rows = (text if isinstance(text, dict) else {}).get("vocab_size", _DEFAULT_VOCABULARY)
+    largest = max(vocabulary.values())
+    if not _is_id(rows) or largest >= rows:
+        raise DataError(
+            f"{root / 'config.json'}: vocab_size: found {rows}, but the tokenizer's ids go up to {largest}; {_REMEDY}"
+        )
+    for token, key, default in _SPECIAL_TOKENS:
+        wanted, found = config.get(key, default), vocabulary.get(token)
+        if found is None:
+            raise DataError(f"{folder}: the tokenizer has no {token}; {_REMEDY}")
+        if found != wanted:
+            raise DataError(
+                f"{root / 'config.json'}: {key}: found {wanted}, but {token} is {found} in the tokenizer; {_REMEDY}"
+            )
+
+
+def _check_sizes(root: Path, config: dict[str, Any], rules: qwen_vl.Rules) -> None:
+    vision = config.get("vision_config")
+    for rule, key, default in _SIZES:
+        model = (vision if isinstance(vision, dict) else {}).get(key, default)
+        if getattr(rules, rule) != model:
+            raise DataError(
+                f"{root}: {rule} of the processor is {getattr(rules, rule)}, but {key} in config.json is {model}; "
+                f"{_REMEDY}"
+            )
+
+
+def _vocabulary(root: Path) -> dict[str, int]:
+    """Ids by token, as the files have them."""
+    ids: dict[str, int] = {}
+    if (root / "tokenizer.json").exists():
+        tokenizer = processor.read_json(root / "tokenizer.json")
+        model = tokenizer.get("model")
+        ids |= _ids((model if isinstance(model, dict) else {}).get("vocab"), root / "tokenizer.json")
+        added = tokenizer.get("added_tokens") or []
+        ids |= {entry["content"]: entry["id"] for entry in added if isinstance(entry, dict) and "content" in entry}
+    elif (root / "vocab.json").exists() and (root / "merges.txt").exists():
+        ids |= _ids(processor.read_json(root / "vocab.json"), root / "vocab.json")
+        _check_text(root / "merges.txt")
+    else:
+        raise DataError(
+            f"{root}: no tokenizer.json (nor vocab.json with merges.txt), so text would become nothing; "
+            "download the tokenizer's files"
+        )
+    if (root / "tokenizer_config.json").exists():
+        decoder = processor.read_json(root / "tokenizer_config.json").get("added_tokens_decoder") or {}
+        ids |= {entry["content"]: int(number) for number, entry in decoder.items() if isinstance(entry, dict)}
+    if (root / "chat_template.jinja").exists():
+        _check_text(root / "chat_template.jinja")
+    if not all(map(_is_id, ids.values())):
+        raise ValueError("an id is no whole number")
+    return ids
+
+
+def _ids(vocabulary: Any, path: Path) -> dict[str, int]:
+    if not isinstance(vocabulary, dict) or len(vocabulary) < 256:
+        raise DataError(f"{path}: holds no byte-pair vocabulary; download the tokenizer's files again")
+    return vocabulary
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and 0 <= value < 1 << 31
+
+
+def _check_text(path: Path) -> None:
+    try:
+        if problem := pointer_problem(path):
+            raise DataError(problem)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None

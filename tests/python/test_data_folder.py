@@ -1,0 +1,127 @@
+"""Checkpoint folders whose tokenizer or processor is missing, cut off, or another model's, are refused with file, value
+and remedy."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dhp import train
+from dhp.data import index
+from dhp.data.errors import DataError
+from dhp.data.folder import check_folder
+from dhp.data.text import Encoder
+from dhp.demo.checkpoint import make_tiny_checkpoint
+
+SIZES = {"layers": 1, "hidden": 16, "heads": 1, "kv_heads": 1, "head_dim": 16, "vision_layers": 1, "vision_hidden": 16}
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 1\n"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_checkpoint(tmp_path_factory.mktemp("model"), deepstack=(0,), **SIZES)
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "copy"))
+
+
+def edit(file: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    value = json.loads(file.read_text())
+    change(value)
+    file.write_text(json.dumps(value))
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-200])
+
+
+Edit = Callable[[Path], object]
+BAD: list[tuple[Edit, str]] = [
+    (lambda f: (f / "tokenizer.json").unlink(), "no tokenizer.json .* would become nothing; download"),
+    (lambda f: (f / "tokenizer.json").write_text(POINTER), r"tokenizer\.json: is a pointer of Git LFS"),
+    (lambda f: (f / "tokenizer_config.json").write_text(POINTER), r"tokenizer_config\.json: is a pointer of Git LFS"),
+    (lambda f: (f / "preprocessor_config.json").write_text(POINTER), r"preprocessor_config\.json: is a pointer"),
+    (lambda f: (f / "chat_template.jinja").write_text(POINTER), r"chat_template\.jinja: is a pointer of Git LFS"),
+    (lambda f: cut(f / "tokenizer.json"), r"tokenizer\.json: cannot be read: it is cut off or no JSON"),
+    (lambda f: cut(f / "tokenizer_config.json"), r"tokenizer_config\.json: cannot be read: it is cut off"),
+    (
+        lambda f: cut(f / "video_preprocessor_config.json"),
+        r"video_preprocessor_config\.json: cannot be read: it is cut",
+    ),
+    (lambda f: (f / "tokenizer.json").write_text("{}"), r"tokenizer\.json: holds no byte-pair vocabulary"),
+    (
+        lambda f: edit(f / "tokenizer.json", lambda t: t["model"]["vocab"].update(a="x")),
+        "damaged .*download them again",
+    ),
+    (lambda f: edit(f / "tokenizer.json", lambda t: t.update(added_tokens=[{"content": "x"}])), "damaged"),
+    (
+        lambda f: edit(f / "config.json", lambda c: c["vision_config"].update(patch_size=14)),
+        "patch_size of the processor is 16, but patch_size in config.json is 14; take all files from one checkpoint",
+    ),
+    (
+        lambda f: edit(f / "config.json", lambda c: c["vision_config"].update(spatial_merge_size=4)),
+        "merge_size of the processor is 2, but spatial_merge_size in config.json is 4",
+    ),
+    (
+        lambda f: edit(f / "config.json", lambda c: c["vision_config"].update(temporal_patch_size=1)),
+        "temporal_patch_size of the processor is 2, but temporal_patch_size in config.json is 1",
+    ),
+    (
+        lambda f: edit(f / "config.json", lambda c: c["text_config"].update(vocab_size=512)),
+        r"vocab_size: found 512, but the tokenizer's ids go up to \d+",
+    ),
+    (
+        lambda f: edit(f / "config.json", lambda c: c.update(image_token_id=7)),
+        r"image_token_id: found 7, but <\|image_pad\|> is \d+ in the tokenizer",
+    ),
+    (
+        lambda f: edit(f / "config.json", lambda c: c.pop("video_token_id")),
+        r"video_token_id: found 151656, but <\|video_pad\|> is \d+ in the tokenizer",
+    ),
+]
+
+
+@pytest.mark.parametrize(("spoil", "said"), BAD, ids=[str(i) for i in range(len(BAD))])
+def test_a_spoilt_folder_is_refused(folder: Path, spoil: Edit, said: str) -> None:
+    check_folder(folder)
+    spoil(folder)
+    with pytest.raises(DataError, match=said) as caught:
+        check_folder(folder)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(DataError, match=said):
+        Encoder(folder)
+
+
+def test_vocabulary_and_merges_do_for_a_tokenizer(folder: Path) -> None:
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "vocab.json").write_text(json.dumps(tokenizer["model"]["vocab"]))
+    pairs = [pair if isinstance(pair, str) else " ".join(pair) for pair in tokenizer["model"]["merges"]]
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(pairs) + "\n")
+    (folder / "tokenizer.json").unlink()
+    check_folder(folder)
+    (folder / "merges.txt").unlink()
+    with pytest.raises(DataError, match=r"no tokenizer\.json"):
+        check_folder(folder)
+
+
+def test_commands_refuse_it_at_their_start(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "train.jsonl"
+    data.write_text('{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n')
+    (folder / "tokenizer.json").unlink()
+    assert index.main([str(data), "--model", str(folder)]) == 2
+    assert "dhp index: error: " in (said := capsys.readouterr().err)
+    assert "no tokenizer.json" in said
+    config = tmp_path / "train.toml"
+    config.write_text(f'model = "{folder}"\ndata = "{data}"\noutput_dir = "{tmp_path / "out"}"\nranks = 2\n')
+    assert train.main([str(config)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("dhp: error: ")
+    assert "no tokenizer.json" in said
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,87 @@
+"""What `dhp train` says of lines that it does not train on: at each start, however it is started."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dhp import Dataset
+from dhp._core import InputError
+from programs import run_program
+
+
+@pytest.fixture
+def folder(mixed_data: Path, tmp_path: Path) -> Path:
+    """A copy of the data with four lines more that cannot be used, and a run.toml of a step."""
+    shutil.copytree(
+        mixed_data, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.pt", "run-*", "*.index.*")
+    )
+    turns = [{"role": "user", "content": "<image>?"}, {"role": "assistant", "content": "A."}]
+    with open(tmp_path / "train.jsonl", "a") as file:
+        file.write(json.dumps({"messages": turns, "images": ["none.png"]}) + "\n")
+        file.write(json.dumps({"messages": turns}) + "\n")
+        file.write(json.dumps({"messages": turns, "images": ["picture0.png"], "label": True}) + "\n")
+        file.write("not json\n")
+    settings = {
+        "model": str(tmp_path / "model"),
+        "data": str(tmp_path / "train.jsonl"),
+        "output_dir": str(tmp_path / "out"),
+        "ranks": 2,
+        "global_batch_size": 6,
+        "steps": 1,
+        "capacity_tokens": 1000,
+        "timeout_s": 240.0,
+    }
+    (tmp_path / "run.toml").write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
+    return tmp_path
+
+
+def test_malformed_lines_end_a_run_before_it_starts(folder: Path) -> None:
+    done = run_program("dhp.train", folder / "run.toml")
+    assert done.returncode == 2
+    first, *rest = done.stderr.splitlines()
+    assert first.startswith(f"dhp: error: {folder}/train.jsonl:22: images: 0 listed, but")
+    assert rest[0].startswith(f"{folder}/train.jsonl:23: label: found true; not supported")
+    assert rest[1].startswith(f"{folder}/train.jsonl:24: not valid JSON")
+    assert 'dhp train on_malformed = "skip"' in rest[1]
+    assert len(rest) == 2, "a missing picture is left out by default"
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize("ranks", ["1", "2"])
+def test_lines_left_out_are_named_at_each_start(folder: Path, ranks: str) -> None:
+    skip = ("--ranks", ranks, "--set", 'on_malformed="skip"')
+    for arguments in (skip, ("--resume", "--steps", "2", *skip)):
+        done = run_program("dhp.train", folder / "run.toml", *arguments)
+        assert done.returncode == 0, done.stderr
+        lines = done.stderr.splitlines()
+        assert lines[0] == f"dhp: {folder}/train.jsonl: 4 left out (3 malformed, 1 media):"
+        assert [line.split(": ")[0] for line in lines[1:]] == [f"{folder}/train.jsonl:{n}" for n in (21, 22, 23, 24)]
+        assert "none.png: no such file" in lines[1]
+
+
+def test_a_loop_of_ones_own_is_told_too(folder: Path) -> None:
+    data, model = folder / "train.jsonl", folder / "model"
+    with pytest.raises(InputError, match=r"train\.jsonl:21: .*none\.png: no such file"):
+        Dataset(data, model)
+    with pytest.raises(InputError, match=r"train\.jsonl:22: images: 0 listed"):
+        Dataset(data, model, on_error="skip", on_malformed="fail")
+    loaded = Dataset(data, model, on_error="skip")
+    assert len(loaded.samples) == 20
+    assert [p.id for p in loaded.index.problems] == [21, 22, 23, 24]
+    assert loaded.index.left_out().splitlines()[0] == f"{data}: 4 left out (3 malformed, 1 media):"
+
+
+def test_media_roots_of_a_run(folder: Path) -> None:
+    (folder / "elsewhere").mkdir()
+    skip = ("--ranks", "1", "--set", 'on_malformed="skip"', f'media_roots=["{folder / "elsewhere"}"]')
+    done = run_program("dhp.train", folder / "run.toml", *skip, "global_batch_size=4")
+    assert done.returncode == 0, done.stderr
+    assert f"dhp: {folder}/train.jsonl: 20 left out (3 malformed, 17 media):" in done.stderr
+    assert "picture0.png: lies outside media_roots; add its folder" in done.stderr
+    done = run_program("dhp.train", folder / "run.toml", *skip, 'on_bad_media="fail"')
+    assert done.returncode == 2
+    assert "lies outside media_roots" in done.stderr
