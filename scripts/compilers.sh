@@ -17,9 +17,17 @@ package_of() {
   echo "${1/clang++/clang}"
 }
 
+packaged() {
+  apt-cache show "$(package_of "$1")" >/dev/null 2>&1
+}
+
+absent=()
 for compiler in "${compilers[@]}"; do
-  command -v "$compiler" >/dev/null && continue
-  apt-cache show "$(package_of "$compiler")" >/dev/null 2>&1 && missing+=("$(package_of "$compiler")")
+  command -v "$compiler" >/dev/null || absent+=("$compiler")
+done
+[ ${#absent[@]} = 0 ] || [ "$(id -u)" != 0 ] || apt-get update -qq || true
+for compiler in "${absent[@]}"; do
+  ! packaged "$compiler" || missing+=("$(package_of "$compiler")")
 done
 if [ ${#missing[@]} != 0 ]; then
   echo "compilers: installing ${missing[*]}"

@@ -2,6 +2,8 @@
 # clang-format and clang-tidy over the C++ sources. A file that passed is not looked at again until it, a header, or the
 # rules change.
 #   lint_cpp.sh PYTHON JOBS [deep]
+# LINT_SINCE=COMMIT: clang-tidy over the files that differ from that commit; over all where it is not known or the
+# rules differ.
 set -euo pipefail
 python=$1 jobs=$2
 more=${3:+--checks=clang-analyzer-*,performance-unnecessary-value-param}
@@ -24,4 +26,13 @@ check() {
 }
 export -f check
 export build common more
-git ls-files 'src/*.cpp' | grep -v '^src/bindings/' | xargs -P "$jobs" -I{} bash -c 'check {}'
+
+sources() {
+  local since=${LINT_SINCE:-}
+  if [ -n "$since" ] && git cat-file -e "$since^{commit}" 2>/dev/null && git diff --quiet "$since" -- .clang-tidy; then
+    git diff --name-only --diff-filter=d "$since" -- 'src/*.cpp'
+  else
+    git ls-files 'src/*.cpp'
+  fi
+}
+sources | { grep -v '^src/bindings/' || true; } | xargs -r -P "$jobs" -I{} bash -c 'check {}'

@@ -9,7 +9,7 @@ mkdir -p build/nightly
 parts=("$@")
 [ $# != 0 ] || parts=(properties inputs kills network compilers same-bytes fuzz sanitizers lint roots)
 seed=${SEED:-$(date +%Y%m%d%H)}
-export DHP_WERROR=ON
+export DHP_WERROR=ON DHP_TEST_SEED=$seed
 
 # Minutes are of two idle cores.
 run_part() {
@@ -17,11 +17,11 @@ run_part() {
   case $1 in
     # Random cases of planners and bounds, other ones each night. 5 min
     properties) make build && cmake --build build/release --target core_tests &&
-      DHP_TEST_SEED=$seed build/release/tests/cpp/core_tests --gtest_filter='Planners/*:BoundExhaustive*' ;;
+      build/release/tests/cpp/core_tests --gtest_filter='Planners/*:BoundExhaustive*' ;;
     # Broken data lines, settings and checkpoint folders.
-    inputs) make build && DHP_FUZZ_SEED=$seed DHP_FUZZ_INPUTS=10000 $pytest -k fuzz ;;
+    inputs) make build && DHP_FUZZ_INPUTS=10000 $pytest -k fuzz ;;
     # kill -9 at random moments, resumed every time.
-    kills) make build && DHP_KILL_SEED=$seed DHP_KILLS=200 $pytest -k kill ;;
+    kills) make build && DHP_KILLS=200 $pytest -k kill ;;
     # Cut and slow links between network namespaces.
     network) make build && $pytest -k 'not fuzz and not kill' ;;
     # The core by every compiler that there are packages of.
