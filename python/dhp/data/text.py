@@ -78,7 +78,9 @@ class Encoder:
         self.processor: Processor = replace(load_processor(model_folder), media_roots=resolved_roots(media_roots))
         check_folder(model_folder)
         try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(str(model_folder), local_files_only=True)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(
+                str(model_folder), trust_remote_code=False, local_files_only=True
+            )
         except Exception as error:  # the tokenizers library raises Exception itself
             said = " ".join(str(error).split())[:300]
             raise DataError(
