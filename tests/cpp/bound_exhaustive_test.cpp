@@ -1,4 +1,5 @@
-// Both lower bounds against the best plan there is, on random instances small enough to try all plans.
+// Both lower bounds against the best plan there is, on random instances small enough to try all plans: how many, and
+// which, by DHP_TEST_SHARE and DHP_TEST_SEED, as in plan_property_test.cpp.
 #include <cmath>
 #include <iostream>
 #include <limits>
