@@ -1,0 +1,103 @@
+"""The console blocks of the documentation say what the commands print today, and the example of a loop runs."""
+
+import json
+import os
+import re
+import runpy
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from command_line import DHP, ROOT
+from ranks import context
+
+# What a clock measured. Columns are as wide as their widest entry, so that spaces count as one.
+MEASURED = re.compile(r"(?<![\d.])[\d,.]+ (ms|µs)(?=\s*$| \|)")
+
+
+def masked(text: str) -> str:
+    return " ".join(MEASURED.sub("TIME", text).split())
+
+
+def console_commands(file: str) -> list[tuple[str, list[str]]]:
+    """Commands of all console blocks and the lines below each."""
+    commands: list[tuple[str, list[str]]] = []
+    for block in re.findall(r"```console\n(.*?)```", (ROOT / file).read_text(), re.DOTALL):
+        for line in block.splitlines():
+            if line.startswith("$ "):
+                commands.append((line[2:], []))
+            else:
+                commands[-1][1].append(line)
+    return commands
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository's root that has the cases, and the cluster file that docs/simulator.md tells of."""
+    root = tmp_path_factory.mktemp("root")
+    cases = shutil.copytree(ROOT / "data" / "cases", root / "data" / "cases")
+    cluster = json.loads((cases / "cluster_910b_8x8.json").read_text())
+    (cases / "nic.json").write_text(json.dumps(cluster | {"node_bandwidth_bytes_per_s": 2.5e10}))
+    return root
+
+
+@pytest.mark.parametrize("file", ["README.md", "docs/simulator.md", "docs/costs.md", "docs/tokens.md"])
+def test_console_blocks_are_what_commands_print(place: Path, file: str) -> None:
+    folder, compared = place, 0
+    environment = os.environ | {"PATH": f"{Path(DHP).parent}:{os.environ['PATH']}", "LC_ALL": "C.UTF-8"}
+    for command, expected in console_commands(file):
+        if command.startswith("cd "):
+            folder = place / command[3:]
+        if not command.startswith("dhp "):
+            continue
+        done = subprocess.run(
+            command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=240
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        printed = [masked(line) for line in done.stdout.splitlines()]
+        told = [masked(line) for line in expected]
+        if "…" in told:  # the rest of it is left out
+            told = told[: told.index("…")]
+            printed = printed[: len(told)]
+        assert printed == told, command
+        compared += 1
+    assert compared >= 1
+
+
+def _own_loop(folder: str, rank: int, ranks: int, port: int) -> None:
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1")
+    os.environ.update(MASTER_PORT=str(port), OMP_NUM_THREADS="1")
+    os.chdir(folder)
+    sys.stdout = (Path(folder) / f"out-{ranks}-{rank}").open("w")
+    runpy.run_path(str(ROOT / "examples/own_loop.py"), run_name="__main__")
+    sys.stdout.close()
+
+
+def losses_of_own_loop(folder: Path, ranks: int) -> list[float]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [context.Process(target=_own_loop, args=(str(folder), rank, ranks, port)) for rank in range(ranks)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(600)
+    assert [process.exitcode for process in processes] == [0] * ranks
+    lines = (folder / f"out-{ranks}-0").read_text().splitlines()
+    assert all((folder / f"out-{ranks}-{rank}").read_text() == "" for rank in range(1, ranks))
+    found = [re.fullmatch(r"step (\d+): loss ([\d.]+), groups of \[[\d, ]+\]", line) for line in lines]
+    assert all(found), lines
+    return [float(match[2]) for match in found if match]
+
+
+def test_the_loop_of_ones_own_learns_the_same_on_one_rank_and_two(mixed_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build/demo").symlink_to(mixed_data)
+    alone, shared = losses_of_own_loop(tmp_path, 1), losses_of_own_loop(tmp_path, 2)
+    assert len(alone) == 10
+    assert shared == pytest.approx(alone, abs=2e-4), "printed with four digits"
+    assert alone[-1] < alone[0]
