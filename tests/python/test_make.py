@@ -1,5 +1,6 @@
 """What `make` builds again: run in a folder that holds the Makefile and one file of each kind."""
 
+import json
 import os
 import re
 import shutil
@@ -66,3 +67,13 @@ def test_a_changed_source_is_built_again(tree: Path, name: str) -> None:
 def test_a_source_that_is_gone_is_noticed(tree: Path, folder: str) -> None:
     (tree / folder / "a.json").unlink()
     assert builds(tree)
+
+
+@pytest.mark.parametrize("asked", [None, "ON"])
+def test_warnings_are_errors_only_where_asked_for(tmp_path: Path, asked: str | None) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "DHP_WERROR"}
+    environment |= {"DHP_WERROR": asked} if asked else {}
+    words = ["cmake", "-S", str(REPOSITORY), "-B", str(tmp_path), "-DDHP_TESTS=OFF", "-DDHP_BENCH=OFF"]
+    subprocess.run(words, env=environment, check=True, capture_output=True)
+    commands = json.loads((tmp_path / "compile_commands.json").read_text())
+    assert {"-Werror" in command["command"].split() for command in commands} == {asked is not None}
