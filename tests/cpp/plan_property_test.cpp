@@ -84,6 +84,19 @@ INSTANTIATE_TEST_SUITE_P(Planners, Planners,
                            return name;
                          });
 
+TEST(RandomCases, TheShareIsThatOfTheEnvironment) {
+  const char* before = std::getenv("DHP_TEST_SHARE");
+  const std::string kept = before == nullptr ? "" : before;
+  setenv("DHP_TEST_SHARE", "0.1", 1);
+  EXPECT_EQ(share_of(3'000), 300);
+  EXPECT_EQ(share_of(15), 2);
+  setenv("DHP_TEST_SHARE", "0", 1);
+  EXPECT_EQ(share_of(3'000), 1) << "a test without a case would pass";
+  unsetenv("DHP_TEST_SHARE");
+  EXPECT_EQ(share_of(3'000), 3'000);
+  if (before != nullptr) setenv("DHP_TEST_SHARE", kept.c_str(), 1);
+}
+
 /// Cases that once broke a promise.
 TEST(PlanReplay, RecordedCasesKeepTheirPromises) {
   for (const auto& entry : std::filesystem::directory_iterator(golden_file("replay"))) {
