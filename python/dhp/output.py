@@ -6,9 +6,12 @@ import contextlib
 import errno
 import os
 import re
+import secrets
+import stat
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TextIO
 
 from dhp._core import InputError
 
@@ -17,36 +20,66 @@ from dhp._core import InputError
 _UNPRINTABLE = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 
 
-def check_writable(option: str, file: str) -> None:
-    """Makes sure, before the work, that `write_atomically` can write `file` after it, and makes the file's folder. No
-    file is made or changed. Raises InputError, which names `option`."""
+def check_writable(option: str, file: str, *, append: bool = False) -> None:
+    """Makes sure, before the work, that `write_atomically` can write `file` after it, or that `open_append` can add to
+    it, and makes the file's folder. No file is made or changed. Raises InputError, which names `option`."""
     path = Path(file)
     try:
+        check_links(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if _is_replaceable(path):
-            partial = _partial(path)
-            partial.touch()
+        if _is_replaceable(path) and not (append and path.exists()):
+            handle, partial = _partial(path)
+            os.close(handle)
             partial.unlink()
-        elif not os.access(path, os.W_OK):
+        elif not _may_write(path):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise _unwritable(option, file, error) from None
 
 
 def write_atomically(option: str, file: str, text: str | Iterable[str]) -> None:
-    """Writes the file, UTF-8, whole or not at all: nobody sees a half, and what was there stays until it is whole. What
-    a link points to is replaced, the link stays; devices and pipes are written to. A long text may come in pieces.
-    Raises InputError, which names `option`."""
+    """Writes the file (`text` whole or in pieces), UTF-8, whole or not at all: nobody sees a half, and what was there
+    stays until it is whole. What a link points to is replaced, the link stays, unless it is somebody else's (see
+    `check_links`); devices and pipes are written to. Raises InputError, which names `option`."""
+    path = Path(file)
+    pieces = [text] if isinstance(text, str) else text
+    try:
+        check_links(path)
+        if _is_replaceable(path):
+            _replace(Path(os.path.realpath(path)), pieces)
+        else:
+            with open(path, "w", encoding="utf-8") as stream:
+                stream.writelines(pieces)
+    except InputError:  # of who makes the pieces
+        raise
+    except (OSError, ValueError) as error:
+        raise _unwritable(option, file, error) from None
+
+
+def open_append(option: str, file: str) -> TextIO:
+    """The file, opened to add lines to it; made, with its folder, where it is missing. Raises InputError."""
     path = Path(file)
     try:
-        if _is_replaceable(path):
-            _replace(Path(os.path.realpath(path)), text)
-        else:
-            _write(path, text)
-    except OSError as error:
+        check_links(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return open(path, "a", encoding="utf-8")
+    except (OSError, ValueError) as error:
         raise _unwritable(option, file, error) from None
+
+
+def check_links(path: str | Path) -> None:
+    """Raises PermissionError if a symbolic link on the way to `path`, or at its end, is one that somebody else has laid
+    in a folder for all, such as /tmp: it would lead our writing to our own files. The rule is the kernel's
+    (fs.protected_symlinks): a link may be followed where it is ours, or of the owner of its folder."""
+    place = Path(os.path.abspath(path))
+    for part in (*reversed(place.parents), place):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            link, folder = os.lstat(part), os.stat(part.parent)
+            foreign = link.st_uid not in (os.geteuid(), folder.st_uid)
+            if stat.S_ISLNK(link.st_mode) and folder.st_mode & stat.S_IWOTH and foreign:
+                raise PermissionError(errno.EPERM, f"{part} is a link that another user has made")
 
 
 def printable(text: str) -> str:
@@ -74,22 +107,17 @@ def say(text: str) -> int:
     return 0
 
 
-def _replace(path: Path, text: str | Iterable[str]) -> None:
-    partial = _partial(path)
+def _replace(path: Path, pieces: Iterable[str]) -> None:
+    handle, partial = _partial(path)
     try:
-        _write(partial, text)
+        with open(handle, "w", encoding="utf-8") as stream:
+            stream.writelines(pieces)
+            stream.flush()
+            os.fsync(stream.fileno())
         os.replace(partial, path)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-
-
-def _write(path: Path, text: str | Iterable[str]) -> None:
-    if isinstance(text, str):
-        path.write_text(text, encoding="utf-8")
-        return
-    with open(path, "w", encoding="utf-8") as file:
-        file.writelines(text)
 
 
 def _is_replaceable(path: Path) -> bool:
@@ -99,11 +127,19 @@ def _is_replaceable(path: Path) -> bool:
     return path.is_file() or not path.exists()
 
 
-def _partial(path: Path) -> Path:
-    """Beside the file, so that it can be renamed; a link's is beside what it points to."""
+def _may_write(path: Path) -> bool:
+    read_only = os.statvfs(path).f_flag & os.ST_RDONLY and path.is_file()  # root may write, but not there
+    return os.access(path, os.W_OK) and not read_only
+
+
+def _partial(path: Path) -> tuple[int, Path]:
+    """An empty file, open for writing, beside `path`, so that it can be renamed; a link's is beside what it points to.
+    It is new, under a name that nobody foresees: it cannot be somebody's link."""
     path = Path(os.path.realpath(path))
-    return path.with_name(f".{path.name}.{os.getpid()}")
+    partial = path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}")
+    return os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666), partial
 
 
-def _unwritable(option: str, file: str, error: OSError) -> InputError:
-    return InputError(f"{option}: {file} cannot be written ({error.strerror}); give another path")
+def _unwritable(option: str, file: str, error: OSError | ValueError) -> InputError:
+    reason = error.strerror if isinstance(error, OSError) else error
+    return InputError(f"{option}: {file} cannot be written ({reason}); give another path")

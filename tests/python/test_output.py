@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dhp._core import InputError
-from dhp.output import check_writable, complain, write_atomically
+from dhp.output import check_writable, complain, open_append, write_atomically
 
 
 def test_a_check_makes_folders_and_leaves_files_alone(tmp_path: Path) -> None:
@@ -35,12 +35,10 @@ def test_a_file_is_replaced_when_it_is_whole(tmp_path: Path, monkeypatch: pytest
     write_atomically("-o", str(file), "first")
     assert file.read_text() == "first"
 
-    def full(path: Path, text: str, **_: str) -> None:
-        with open(path, "w") as partial:
-            partial.write(text[:2])
+    def full(handle: int) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(InputError, match="No space left on device"):
         write_atomically("-o", str(file), "second")
     assert file.read_text() == "first"
@@ -67,6 +65,82 @@ def test_links_stay_and_pipes_are_written_to(tmp_path: Path) -> None:
     reader.join()
     assert read == ["text"]
     assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+@pytest.fixture
+def everybodys(tmp_path: Path) -> Path:
+    """A folder of somebody else's, as /tmp is root's, in which a third user has laid links to a file of ours."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can make files of other users")
+    (tmp_path / "ours").write_text("ours")
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    os.chown(folder, 1001, 1001)
+    for name, owner in (("theirs", 1002), ("folders", 1001), ("own", 0)):
+        (folder / name).symlink_to(tmp_path / "ours")
+        os.chown(folder / name, owner, owner, follow_symlinks=False)
+    (folder / "way").symlink_to(tmp_path)
+    os.chown(folder / "way", 1002, 1002, follow_symlinks=False)
+    return folder
+
+
+def test_links_of_others_are_not_followed(everybodys: Path) -> None:
+    uses = [check_writable, open_append, lambda option, file: write_atomically(option, file, "text")]
+    for name in ("theirs", "way/new"):
+        for use in uses:
+            with pytest.raises(
+                InputError, match=r"-o: .* cannot be written \(.* is a link that another user has made\)"
+            ):
+                use("-o", str(everybodys / name))
+    assert (everybodys.parent / "ours").read_text() == "ours"
+    assert sorted(path.name for path in everybodys.parent.iterdir()) == ["ours", "tmp"]
+    for name in ("folders", "own"):
+        check_writable("-o", str(everybodys / name))
+    write_atomically("-o", str(everybodys / "own"), "text")
+    assert (everybodys.parent / "ours").read_text() == "text"
+
+
+def test_partial_files_are_new_under_names_that_nobody_foresees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    real = os.open
+
+    def spy(path: Path, flags: int, mode: int = 0o777) -> int:
+        opened.append((Path(path).name, flags))
+        return real(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", spy)
+    for _ in range(2):
+        write_atomically("-o", str(tmp_path / "a.json"), ["in ", "pieces"])
+    assert (tmp_path / "a.json").read_text() == "in pieces"
+    names = [name for name, _ in opened]
+    assert len(set(names)) == 2
+    assert all(len(name) >= 16 + len(".a.json.") for name in names)
+    assert all(flags & os.O_EXCL and flags & os.O_NOFOLLOW for _, flags in opened)
+
+
+def test_files_to_add_to_are_checked_and_kept(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "m.jsonl"
+    check_writable("--metrics", str(file), append=True)
+    assert not file.exists()
+    for line in ("first\n", "second\n"):
+        with open_append("--metrics", str(file)) as stream:
+            stream.write(line)
+        check_writable("--metrics", str(file), append=True)
+    assert file.read_text() == "first\nsecond\n"
+    for wrong in (tmp_path, file / "below"):
+        for use in (open_append, check_writable):
+            with pytest.raises(InputError, match=r"--metrics: .* cannot be written \((Is a d|Not a d|File exists)"):
+                use("--metrics", str(wrong))
+
+
+def test_odd_names_are_refused(tmp_path: Path) -> None:
+    write_atomically("-o", str(tmp_path / ("a" * 250)), "a name as long as names may be")
+    for name, why in (("a" * 300, "File name too long"), ("a\0b", "embedded null byte")):
+        with pytest.raises(InputError, match=why):
+            check_writable("-o", str(tmp_path / name))
 
 
 @pytest.mark.parametrize(
