@@ -24,6 +24,7 @@ python := $(VENV)/bin/python
 
 demo: build
 	@$(python) -m dhp.demo $(DEMO)
+	@rm -rf build/demo/run  # of the demo before
 	dhp train examples/demo.toml
 
 test: build

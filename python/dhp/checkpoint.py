@@ -1,84 +1,160 @@
 """Checkpoints: a Hugging Face folder (safetensors) with the optimizer's state and the position in the data beside it.
 
-Written under a temporary name and renamed when complete: a folder named step-* is whole, whatever happened.
+Written under a temporary name and renamed when complete: a folder named step-* is whole, whatever happened. Its
+trainer_state.json, written last, says how long every other file is and what its SHA-256 is. No file is a pickle.
 """
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
 import re
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from dhp._core import InputError
 from dhp.config import TrainConfig
+from dhp.json_file import read_object
+from dhp.run_folder import checkpoints, drop_old, steps_of, temporary
 from dhp.runtime import Run
 
+FORMAT = "dhp.checkpoint/1"
 STATE = "trainer_state.json"
-OPTIMIZER = "optimizer.pt"
-# What the batches and the path of the weights depend on: a run that continues with other values is another run.
-FIXED = ("data", "global_batch_size", "seed")
+OPTIMIZER = "optimizer.safetensors"
+# What the batches, the path of the weights, and the optimizer's state depend on: a run that continues with other values
+# is another run.
+FIXED = ("data", "global_batch_size", "seed", "freeze_vit", "freeze_aligner", "freeze_llm")
 
 
-def save_checkpoint(step: int, model: Any, optimizer: torch.optim.Optimizer, config: TrainConfig, run: Run) -> Path:
+class NotSavedError(Exception):
+    """A checkpoint could not be written, and nothing is left of it; earlier ones are as they were."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint to continue from.
+
+    folder  the Hugging Face folder
+    step    steps done
+    costs   what Recalibration.state() returned
+    """
+
+    folder: Path
+    step: int
+    costs: dict[str, Any]
+
+
+def save_checkpoint(
+    step: int, model: Any, optimizer: torch.optim.Optimizer, config: TrainConfig, run: Run, costs: dict[str, Any]
+) -> Path:
     """Saves the state after `step` steps as output_dir/step-NNNNNN. Collective: sharded state is gathered on rank 0,
-    which writes; all return when the folder is complete."""
-    target = checkpoint_folder(config, step)
+    which writes; all return when the folder is complete, or raise NotSavedError."""
+    target = Path(config.output_dir) / f"step-{step:06d}"
     if hasattr(optimizer, "consolidate_state_dict"):
         optimizer.consolidate_state_dict(to=0)
+    problem = ""
     if run.rank == 0:
-        temporary = target.with_name(f".{target.name}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        _copy_processor_files(Path(config.model), temporary)
-        model.save_pretrained(temporary)
-        torch.save(optimizer.state_dict(), temporary / OPTIMIZER)
-        (temporary / STATE).write_text(json.dumps({"step": step, "config": asdict(config)}, indent=1))
-        _sync(temporary)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(temporary, target)
-        _drop_old(Path(config.output_dir), config.save_total_limit)
-    run.barrier()
+        state = {"format": FORMAT, "step": step, "config": asdict(config), "costs": costs}
+        try:
+            _write(target, model, optimizer, Path(config.model), state)
+            drop_old(config.output_dir, config.save_total_limit)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(temporary(target), ignore_errors=True)
+            problem = f"{target} could not be saved ({_reason(error)})"
+    problem = run.from_rank_0(problem)
+    if problem:
+        raise NotSavedError(problem)
     return target
 
 
-def latest_checkpoint(output_dir: str | Path) -> Path | None:
-    """The complete checkpoint with the most steps, or None."""
-    found = [p for p in Path(output_dir).glob("step-*") if re.fullmatch(r"step-\d+", p.name) and (p / STATE).is_file()]
-    return max(found, key=lambda p: int(p.name[5:]), default=None)
+def _write(target: Path, model: Any, optimizer: torch.optim.Optimizer, source: Path, state: dict[str, Any]) -> None:
+    partial = temporary(target)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    _copy_processor_files(source, partial)
+    model.save_pretrained(partial)
+    save_file(_optimizer_tensors(model, optimizer), partial / OPTIMIZER)
+    state["files"] = {file.name: _measured(file) for file in sorted(partial.iterdir())}
+    (partial / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+    _sync(partial)
+    os.rename(partial, target)  # never over another checkpoint: that fails
+    _sync_folder(target.parent)
 
 
-def read_state(checkpoint: Path, config: TrainConfig) -> int:
-    """Steps done at the checkpoint. Raises InputError if it belongs to another run."""
+def read_checkpoint(folder: Path, config: TrainConfig, *, whole: bool) -> Saved:
+    """The state that a checkpoint of this run keeps; `whole`: every file of it is compared with its checksum. Raises
+    InputError if it is damaged, naming the file and what to do, or belongs to another run."""
+    older = [other for other in checkpoints(folder.parent) if steps_of(other) < steps_of(folder)]
+    remedy = (
+        f"remove {folder} to continue from {older[-1].name}"
+        if older
+        else "it is the only checkpoint: start afresh in another output_dir"
+    )
     try:
-        state = json.loads((checkpoint / STATE).read_text())
-        step, saved = int(state["step"]), state["config"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{checkpoint / STATE}: cannot be read ({error}); remove the folder to use an older one"
-        ) from None
+        state = read_object(folder / STATE)
+        if state["format"] != FORMAT or state["step"] != steps_of(folder):
+            raise InputError(f"{folder / STATE}: is not the state of {folder.name} (format {FORMAT})")
+        files, then, costs = dict(state["files"]), dict(state["config"]), dict(state["costs"])
+        for name, measured in files.items() if whole else ():
+            if problem := _damage(folder / name, measured["bytes"], measured["sha256"]):
+                raise InputError(f"{folder / name}: {problem}")
+    except InputError as error:
+        raise InputError(f"{error}; {remedy}") from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{folder / STATE}: is damaged ({type(error).__name__}: {error}); {remedy}") from None
     for key in FIXED:
-        if saved.get(key) != getattr(config, key):
+        if then.get(key) != getattr(config, key):
             raise InputError(
-                f"{checkpoint}: {key}: was {saved.get(key)!r}, is now {getattr(config, key)!r}: the same batches "
-                "cannot be drawn again; set it back, or start afresh in another output_dir"
+                f"{folder}: {key}: was {then.get(key)!r}, is now {getattr(config, key)!r}: that would be another run; "
+                "set it back, or start afresh in another output_dir"
             )
-    return step
+    return Saved(folder, steps_of(folder), costs)
 
 
-def load_optimizer(config: TrainConfig, step: int, optimizer: torch.optim.Optimizer) -> None:
-    """Restores the optimizer's state after `step` steps; any number of ranks may continue."""
-    file = checkpoint_folder(config, step) / OPTIMIZER
-    optimizer.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+def load_optimizer(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Restores the optimizer's state; any number of ranks may continue. Rates and such are those of the settings."""
+    try:
+        tensors = load_file(folder / OPTIMIZER)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{folder / OPTIMIZER}: cannot be read ({_reason(error)})") from None
+    places = {name: place for place, name in enumerate(_names(model, optimizer))}
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        moment, _, name = key.partition("/")
+        if name not in places:
+            raise InputError(f"{folder / OPTIMIZER}: holds state of {name}, which the model has not, or does not train")
+        state.setdefault(places[name], {})[moment] = tensor
+    groups, first = [], 0
+    for group in optimizer.param_groups:
+        count = len(group["params"])
+        groups.append({**group, "params": list(range(first, first + count))})
+        first += count
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def checkpoint_folder(config: TrainConfig, step: int) -> Path:
-    return Path(config.output_dir) / f"step-{step:06d}"
+def _optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """Moments by name: "exp_avg/model.visual…"."""
+    names = _names(model, optimizer)
+    return {
+        f"{moment}/{names[place]}": tensor.contiguous()
+        for place, values in optimizer.state_dict()["state"].items()
+        for moment, tensor in values.items()
+    }
+
+
+def _names(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
+    """The names of the optimizer's parameters, in its own order."""
+    name_of = {id(parameter): name for name, parameter in model.named_parameters()}
+    return [name_of[id(p)] for p in chain.from_iterable(group["params"] for group in optimizer.param_groups)]
 
 
 def _copy_processor_files(source: Path, target: Path) -> None:
@@ -89,14 +165,46 @@ def _copy_processor_files(source: Path, target: Path) -> None:
             shutil.copyfile(file, target / file.name)
 
 
+def _measured(file: Path) -> dict[str, Any]:
+    with open(file, "rb") as content:
+        return {
+            "bytes": os.fstat(content.fileno()).st_size,
+            "sha256": hashlib.file_digest(content, "sha256").hexdigest(),
+        }
+
+
+def _damage(file: Path, size: int, digest: str) -> str:
+    """What is wrong with a file; nothing where it is what was saved."""
+    try:
+        now = file.stat().st_size
+        if now != size:
+            return f"is damaged: {now:,} bytes, {size:,} were saved"
+        return "" if _measured(file)["sha256"] == digest else "is damaged: its SHA-256 is not the one that was saved"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+
+
 def _sync(folder: Path) -> None:
     for file in folder.iterdir():
         with open(file, "rb") as handle:
             os.fsync(handle.fileno())
+    _sync_folder(folder)
 
 
-def _drop_old(output_dir: Path, keep: int) -> None:
-    if keep:
-        folders = sorted(p for p in output_dir.glob("step-*") if re.fullmatch(r"step-\d+", p.name))
-        for old in folders[:-keep]:
-            shutil.rmtree(old, ignore_errors=True)
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that does not sync folders
+            raise
+    finally:
+        os.close(handle)
+
+
+def _reason(error: Exception) -> str:
+    """The system's words, also where a library wraps them."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return os.strerror(int(number[1])) if number else str(error)

@@ -80,6 +80,7 @@ class TrainConfig:
     recalibrate_every: int = number(0, 0, MOST_STEPS)  # steps after which the cost is fitted anew to the run's own
     # tasks; 0: never
     on_malformed: str = choice("fail", "skip", "fail")  # a line of the data that cannot be understood
+    max_dropped_share: float = number(0.1, 0, 1)  # of the last 1,000 samples; where more cannot be read, the run ends
     on_bad_media: str = choice("skip", "skip", "fail")  # a picture or clip that cannot be read
     media_roots: list[str] = field(default_factory=list)  # media lie below these folders; empty: any local path
     max_line_bytes: int = number(MAX_LINE_BYTES, 1, 10**9)  # of the data; a longer line is malformed
@@ -94,6 +95,8 @@ class TrainConfig:
     adam_beta2: float = number(0.999, 0, 1, open="most")
     adam_epsilon: float = number(1e-8, 0, 1, open="least")
     max_grad_norm: float = number(1.0, 0, 10**9)  # 0: no clipping
+    on_nonfinite: str = choice("stop", "stop", "skip")  # a step whose loss or gradient is not finite
+    check_weights_every: int = number(0, 0, MOST_STEPS)  # steps after which ranks compare weights; 0: at the start only
 
     # Saving and watching
     save_steps: int = number(0, 0, MOST_STEPS)  # 0: at the end only

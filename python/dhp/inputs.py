@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from dhp._core import Cluster, CostModel, InputError, min_degree, read_cluster, read_cost_model
-from dhp._core import Sequence as BatchSequence
+from dhp._core import (
+    Batch,
+    Cluster,
+    CostModel,
+    InputError,
+    infeasible_sequences,
+    plan_batch,
+    read_cluster,
+    read_cost_model,
+)
 from dhp.config import TrainConfig
 from dhp.dataset import Dataset
 from dhp.local import local_cluster, local_cost, no_room
@@ -11,29 +19,39 @@ from dhp.output import complain
 from dhp.runtime import Run
 
 
-def open_dataset(settings: TrainConfig, cluster: Cluster, cost: CostModel, run: Run) -> Dataset:
-    """The data and its index; rank 0 makes the index if it is missing, the others wait. Samples that no group of this
-    cluster holds are named now, with the degree they need, not in the middle of the run. Raises InputError."""
+def open_dataset(settings: TrainConfig, cluster: Cluster, cost: CostModel, run: Run | None) -> Dataset:
+    """The data and its index; rank 0 makes the index if it is missing, the others wait. Samples that no plan of this
+    cluster and these options holds are named now, with what they need, not in the middle of the run. Without a run
+    (the launcher, before there is one) nothing is said of what is left out. Raises InputError."""
     check_room(settings, cluster, cost)
 
-    data = read_dataset(settings) if run.rank == 0 else None
-    run.barrier()
+    data = read_dataset(settings) if run is None or run.rank == 0 else None
+    if run:
+        run.barrier()
     data = data or read_dataset(settings)
-    if run.rank == 0 and data.index.problems:
+    if run and run.rank == 0 and data.index.problems:
         complain(f"dhp: {data.index.left_out()}")
+    every = Batch([sample.as_sequence() for sample in data.samples])
     too_long = {}
-    for sample in data.samples:
-        degree = min_degree(cost, cluster, BatchSequence(sample.id, sample.tokens, sample.patches))
-        if not 1 <= degree <= cluster.ranks():
-            too_long[sample.id] = f"sample {sample.id}: {sample.tokens} tokens need {degree} ranks"
+    for answer in infeasible_sequences(every, cluster, cost, schedule=settings.schedule, **settings.plan):
+        if answer.sequence is None:  # whatever the sample
+            raise InputError(f"{settings.data}: no plan of schedule {settings.schedule}: {answer.reason}")
+        too_long[answer.sequence] = f"sample {answer.sequence}: {answer.reason}"
     if too_long:
         listed = "; ".join(list(too_long.values())[:5]) + ("; ..." if len(too_long) > 5 else "")
         problem = f"{settings.data}: {len(too_long)} samples do not fit on {cluster.ranks()} ranks: {listed}"
         if settings.on_too_long == "fail":
             raise InputError(f'{problem}; take more ranks or memory, or leave them out with on_too_long = "skip"')
-        if run.rank == 0:
+        if run and run.rank == 0:
             complain(f"dhp: left out: {problem}")
         data.leave_out(too_long)
+    if not data.samples:
+        raise InputError(f"{settings.data}: no samples left: all {len(too_long):,} are left out as too long")
+    if len(data.samples) < settings.global_batch_size:
+        left = f"; {len(too_long)} are left out" if too_long else ""
+        raise InputError(
+            f"global_batch_size: found {settings.global_batch_size}, but the data has {len(data.samples)} samples{left}"
+        )
     return data
 
 
@@ -70,23 +88,28 @@ def check_room(settings: TrainConfig, cluster: Cluster, cost: CostModel) -> None
     raise InputError(f"{memory}: {why}; take more memory a rank, or {smaller}")
 
 
-def planning_inputs(settings: TrainConfig, run: Run) -> tuple[Cluster, CostModel]:
-    """From the files of the config, or counted."""
+def planning_inputs(settings: TrainConfig, ranks: int) -> tuple[Cluster, CostModel]:
+    """From the files of the config, or counted. Raises InputError, also for options of which no batch has a plan."""
     cluster = (
         read_cluster(settings.cluster)
         if settings.cluster
-        else local_cluster(run.world_size, device=settings.device, capacity_tokens=settings.capacity_tokens)
+        else local_cluster(ranks, device=settings.device, capacity_tokens=settings.capacity_tokens)
     )
     cost = (
         read_cost_model(settings.cost)
         if settings.cost
         else local_cost(
             settings.model,
-            run.world_size,
+            ranks,
             device=settings.device,
             recompute=settings.gradient_checkpointing,
             freeze=settings.frozen,
             capacity_tokens=settings.capacity_tokens,
         )
     )
+    if cluster.ranks() != ranks:
+        raise InputError(
+            f"cluster: {settings.cluster} has {cluster.ranks()} ranks, the run has {ranks}; take a cluster of as many"
+        )
+    plan_batch(Batch([]), cluster, cost, schedule=settings.schedule, **settings.plan)
     return cluster, cost

@@ -25,7 +25,7 @@ BAD_INPUT = 2  # the exit code of a rank that has named what is wrong with its i
 
 
 def run_local(
-    ranks: int, work: Callable[[], int], *, advice: str = "", explained: Collection[int] = (BAD_INPUT,)
+    ranks: int, work: Callable[[], int], *, advice: Callable[[], str] = str, explained: Collection[int] = (BAD_INPUT,)
 ) -> int:
     """Runs `work` in `ranks` forked processes and returns the exit code: 0, or that of the first that failed; 1 for one
     that a signal killed.
@@ -33,7 +33,7 @@ def run_local(
     The parent has imported everything already, so a rank starts at once; it hosts the store, which therefore outlives
     every rank. When a rank dies, the parent publishes who and how, gives the others time to report, then ends them.
 
-    advice     a sentence on what to do now, said after which rank failed
+    advice     gives a sentence on what to do now, said after which rank failed
     explained  exit codes whose reason the rank itself has printed: nothing is added to it
     """
     listener = socket.create_server(("127.0.0.1", 0))
@@ -52,7 +52,8 @@ def run_local(
     )
     rank, code = _watch(children, store)
     if code < 0 or code not in (0, INTERRUPTED, *explained):
-        complain(f"dhp: {_verdict(rank, code)}; the run ended.{advice and ' ' + advice}")
+        words = advice()
+        complain(f"dhp: {_verdict(rank, code)}; the run ended.{words and ' ' + words}")
     return code if code >= 0 else 1
 
 

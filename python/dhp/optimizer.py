@@ -40,12 +40,18 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return config.min_learning_rate + (config.learning_rate - config.min_learning_rate) * cosine
 
 
-def update(model: torch.nn.Module, optimizer: torch.optim.Optimizer, config: TrainConfig, step: int) -> float:
-    """Clips, steps and clears the gradients; returns their norm before clipping."""
+def gradient_norm(model: torch.nn.Module) -> torch.Tensor:
+    """The norm of all gradients together."""
+    return torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+
+
+def update(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, config: TrainConfig, step: int, norm: torch.Tensor
+) -> None:
+    """Clips gradients of the norm `norm`, steps and clears them."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(config, step)
     limit = config.max_grad_norm or math.inf
-    norm = torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], limit)
+    torch.nn.utils.clip_grads_with_norm_([p for p in model.parameters() if p.grad is not None], limit, norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return float(norm)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable
+from typing import Any
 
 from dhp._core import (
     Batch,
     CostModel,
+    InputError,
     NoFit,
     PassCost,
     Plan,
+    Sequence,
     Term,
     TermSeconds,
     TimeSample,
     estimate_error,
     fit_times,
+    parse_cost_model,
     terms_of,
+    to_json,
 )
 
 TERMS = [Term.task, Term.patch, Term.token, Term.pair, Term.step, Term.sequence_step, Term.patch_pair]
@@ -27,29 +33,34 @@ FORWARD_SHARE = 1 / 3  # of a coefficient that the cost model did not have; back
 class Recalibration:
     """The cost model that plans a run: as given, or, with `every` > 0, fitted anew every so many steps.
 
+    cost        plans from now on
+    cost_ahead  planned the batch that follows the last step added: it was planned before that step had ended
+
     Every rank adds the same plans and the same seconds (of each task the most of all ranks), so all fit the same: a fit
     is a pure function. Where tasks do not tell coefficients apart, the model given at the start does.
     """
 
     def __init__(self, cost: CostModel, every: int) -> None:
         self.cost = cost
+        self.cost_ahead = cost
         self._first = cost
         self._every = every
-        self._samples: deque[TimeSample] = deque(maxlen=KEPT_TASKS)
+        self._tasks: deque[tuple[list[Sequence], int, float]] = deque(maxlen=KEPT_TASKS)  # degree, seconds
         self._steps = 0
 
-    def add(self, plan: Plan, batch: Batch, task_s: Sequence[float]) -> str:
+    def add(self, plan: Plan, batch: Batch, task_s: Iterable[float]) -> str:
         """One step's tasks. Returns a line for people where it led to a new fit, else nothing."""
         if not self._every:
             return ""
+        self.cost_ahead = self.cost
         by_id = {sequence.id: sequence for sequence in batch.sequences}
         for task, seconds in zip(plan.tasks, task_s, strict=True):
             if seconds > 0.0:
-                self._samples.append(TimeSample([by_id[i] for i in task.sequences], len(task.ranks), seconds))
+                self._tasks.append(([by_id[i] for i in task.sequences], len(task.ranks), seconds))
         self._steps += 1
-        if self._steps % self._every or not self._samples:
+        if self._steps % self._every or not self._tasks:
             return ""
-        samples = list(self._samples)
+        samples = [TimeSample(*task) for task in self._tasks]
         answer = fit_times(samples, TERMS, prior=terms_of(self._first))
         if isinstance(answer, NoFit):
             return f"cost not fitted: {answer.reason}"
@@ -59,6 +70,35 @@ class Recalibration:
             f"cost fitted to {len(samples)} tasks: {answer.error.mean:.1%} off on average, "
             f"{answer.error.p95:.1%} at the 95th percentile (before: {before.mean:.1%}, {before.p95:.1%})"
         )
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps, so that a run that continues plans as this one would have: JSON, every bit."""
+        if not self._every:
+            return {}
+        return {
+            "cost": json.loads(to_json(self.cost)),
+            "cost_ahead": json.loads(to_json(self.cost_ahead)),
+            "steps": self._steps,
+            "tasks": [
+                [[[s.id, s.tokens, s.patches, s.frame_patches] for s in sequences], degree, seconds]
+                for sequences, degree, seconds in self._tasks
+            ],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes up what `state` returned, where this run, too, fits its cost. Raises InputError for anything else."""
+        if not self._every or not state:
+            return
+        try:
+            self.cost = parse_cost_model(json.dumps(state["cost"]), "cost of the checkpoint")
+            self.cost_ahead = parse_cost_model(json.dumps(state["cost_ahead"]), "cost of the checkpoint")
+            self._steps = int(state["steps"])
+            self._tasks.extend(
+                ([Sequence(*values) for values in sequences], int(degree), float(seconds))
+                for sequences, degree, seconds in state["tasks"]
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"the cost that the checkpoint keeps is damaged ({error})") from None
 
 
 def with_terms(cost: CostModel, terms: TermSeconds) -> CostModel:

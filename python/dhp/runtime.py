@@ -27,6 +27,10 @@ class InfeasibleBatch(Exception):
     """The batch is well formed, but no plan of this kind holds it. The message names the sequence and its needs."""
 
 
+class RunStopped(Exception):
+    """The run cannot go on, though no rank has failed: all have come to the same conclusion, which the message says."""
+
+
 class RankFailed(RuntimeError):
     """This rank, or one that it depends on, failed. The message begins with the root cause."""
 
@@ -63,7 +67,7 @@ class Run:
         self._enter(place)
         try:
             yield
-        except (RankFailed, InputError, InfeasibleBatch):
+        except (RankFailed, RunStopped, InputError, InfeasibleBatch):
             raise
         except Exception as error:
             raise self.failure(error) from error
@@ -123,6 +127,12 @@ class Run:
         values: list[Any] | None = [None] * self.world_size if self.rank == 0 else None
         dist.gather_object(value, values)
         return values or []
+
+    def all(self, value: Any) -> list[Any]:
+        """The values of all ranks, by rank, on all ranks. For small ones: they are pickled."""
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
 
     def from_rank_0(self, value: Any) -> Any:
         """Rank 0's value, on all ranks. For small ones: they are pickled."""

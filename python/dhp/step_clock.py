@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator
 
@@ -20,6 +21,7 @@ class StepClock:
 
     def __init__(self, plan: Plan) -> None:
         self.loss = torch.zeros((), dtype=torch.float64)
+        self.bad_losses = torch.zeros(len(plan.tasks), dtype=torch.float64)  # 1: the task's loss is not finite
         self.task_cpu_s = torch.zeros(len(plan.tasks), dtype=torch.float64)
         self.watch = Stopwatch(started=time.time())
         self._started = time.perf_counter()
@@ -52,12 +54,26 @@ class StepClock:
         self.watch.parts_cpu_s[name] = time.thread_time() - started
         self.watch.parts[name] = (wall, time.time())
 
-    def combine(self, run: Run) -> None:
-        """Losses add up; a task lasts as long as its slowest member."""
-        run.sum(self.loss)
-        run.max(self.task_cpu_s)
+    def add_loss(self, task: Task, loss: float) -> None:
+        self.loss += loss
+        self.bad_losses[task.id] = float(not math.isfinite(loss))
 
-    def record(self, now: Prepared, valid_tokens: int, dropped: list[int], norm: float, rate: float) -> StepRecord:
+    def combine(self, run: Run, finite: bool, norm: float) -> list[int]:
+        """Losses add up; a task lasts as long as its slowest member. `finite`: whether this rank's own gradients were,
+        and `norm` that of their sum. Returns the ranks whose own were not, all of them where only the sum is not."""
+        run.sum(self.loss)
+        bad = torch.zeros(run.world_size + 1, dtype=torch.float64)
+        bad[run.rank] = float(not finite)
+        bad[-1] = float(not math.isfinite(norm))
+        tasks = len(self.task_cpu_s)
+        most = run.max(torch.cat([self.task_cpu_s, self.bad_losses, bad]))
+        self.task_cpu_s, self.bad_losses = most[:tasks], most[tasks : 2 * tasks]
+        ranks = most[2 * tasks : -1].nonzero().flatten().tolist()
+        return ranks or (list(range(run.world_size)) if most[-1] else [])
+
+    def record(
+        self, now: Prepared, valid_tokens: int, dropped: list[int], norm: float, rate: float, skipped: str
+    ) -> StepRecord:
         tasks, predicted = now.plan.tasks, now.plan.predicted
         assert predicted is not None, "planners annotate their plans"
         emulated = replay(now.plan, self.task_cpu_s.tolist())
@@ -86,5 +102,6 @@ class StepClock:
             grad_norm=norm,
             learning_rate=rate,
             dropped=dropped,
+            skipped=skipped,
             task_error=error_of(planned_s, self.task_cpu_s.tolist()).mean,
         )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
+
+from dhp.output import open_append
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,13 @@ class StepRecord:
     learning_rate: float
     dropped: list[int]  # ids of samples whose media could not be read
     task_error: float = 0.0  # |predicted - measured| / measured of its tasks, mean; measured: CPU seconds
+    skipped: str = ""  # why the step changed nothing (on_nonfinite); its loss or gradient norm is null in JSON
+
+    def to_json(self) -> str:
+        """One line; a number that is not finite, which JSON has not, is null."""
+        values = asdict(self)
+        odd = {key: None for key, value in values.items() if isinstance(value, float) and not math.isfinite(value)}
+        return json.dumps(values | odd, allow_nan=False)
 
 
 def groups_text(degrees: list[int]) -> str:
@@ -68,9 +78,9 @@ class Reporter:
         self._every = log_every or (1 if terminal else 0)
         self._colour = terminal and "NO_COLOR" not in os.environ
         self._file: TextIO | None = None
+        self._skipped = 0
         if metrics:
-            Path(metrics).parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(metrics, "a", encoding="utf-8")  # noqa: SIM115 (open for the whole run)
+            self._file = open_append("--metrics", str(metrics))
 
     def say(self, text: str) -> None:
         """A line for a person who watches."""
@@ -78,11 +88,12 @@ class Reporter:
             print(text, file=self._stream, flush=True)
 
     def step(self, record: StepRecord) -> None:
+        self._skipped += bool(record.skipped)
         if self._file:
-            self._file.write(json.dumps(asdict(record)) + "\n")
+            self._file.write(record.to_json() + "\n")
             self._file.flush()
         if self._json:
-            print(json.dumps(asdict(record)), file=self._stream, flush=True)
+            print(record.to_json(), file=self._stream, flush=True)
         elif self._every and record.step % self._every == 0:
             self.say(self.line(record))
 
@@ -102,6 +113,8 @@ class Reporter:
         ]
         if r.dropped:
             parts.append(f"dropped {len(r.dropped)}")
+        if r.skipped:
+            parts.append(f"skipped ({self._skipped} so far)")
         return " | ".join(parts)
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dhp._core import InputError, Task
+from dhp.output import check_writable, write_atomically
 from dhp.runtime import Run
 
 COMPUTE_STREAM, REDUCE_STREAM = 7, 20
@@ -30,13 +31,15 @@ KERNELS = {
 FIRST_CORRELATION = 1 << 20  # small ones would be read as small integers, which later hold no number of an event
 
 
+def file_of(rank: int) -> str:
+    """In a folder of traces."""
+    return f"rank-{rank:05d}.json"
+
+
 def check_folder(folder: str) -> None:
-    """Makes the folder; raises InputError where that is not possible, or where it holds files of other ranks, which
-    tools would take for this run's."""
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--trace: {folder} cannot be made ({error.strerror}); give another path") from None
+    """Makes the folder; raises InputError where that is not possible, where it cannot be written, or where it holds
+    files of other ranks, which tools would take for this run's."""
+    check_writable("--trace", str(Path(folder) / file_of(0)))
     others = sorted(Path(folder).glob("*.json*"))
     if others:
         raise InputError(f"--trace: {folder} holds {others[0].name} already; give an empty or a new folder")
@@ -108,22 +111,17 @@ class Tracer:
         return self.span(f"task {task.id}", "task", **details)
 
     def write(self) -> None:
-        """Collective: every rank writes its part; rank 0 joins them where one file is wanted."""
+        """Collective: every rank writes its own file, or rank 0 one of all. Raises InputError."""
         if self._path is None:
             return
         self.begin_step(0)  # ends the last one
         if self._folder:
             who = {"backend": "gloo", "rank": self._run.rank, "world_size": self._run.world_size}
-            file = self._path / f"rank-{self._run.rank:05d}.json"
-            file.write_text(json.dumps({"distributedInfo": who, "traceEvents": self._events, "displayTimeUnit": "ms"}))
-            self._run.barrier()
+            trace = {"distributedInfo": who, "traceEvents": self._events, "displayTimeUnit": "ms"}
+            write_atomically("--trace", str(self._path / file_of(self._run.rank)), json.dumps(trace))
             return
-        parts = [self._path.with_name(f"{self._path.name}.rank{rank}") for rank in range(self._run.world_size)]
-        parts[self._run.rank].write_text(json.dumps(self._events))
-        self._run.barrier()
+        everyone = self._run.gather(self._events)
         if self._run.rank == 0:
-            events = [event for part in parts for event in json.loads(part.read_text())]
-            self._path.write_text(json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}))
-            for part in parts:
-                part.unlink()
-        self._run.barrier()
+            events = [event for own in everyone for event in own]
+            text = json.dumps({"traceEvents": events, "displayTimeUnit": "ms"})
+            write_atomically("--trace", str(self._path), text)

@@ -15,39 +15,51 @@ import torch
 
 from dhp import checkpoint, optimizer, runtime
 from dhp._core import InputError, Task
-from dhp.batches import agree_on_dropped, prepare_ahead
+from dhp.batches import Drops, agree_on_dropped, prepare_ahead
+from dhp.checkpoint import Saved
 from dhp.config import TrainConfig
-from dhp.data.folder import check_folder as check_processor
 from dhp.dataset import Dataset, Share
 from dhp.gradients import reduce_gradients
-from dhp.inputs import open_dataset, planning_inputs, read_dataset
-from dhp.launch import run_local
-from dhp.measure import Recorder, check_result_options
-from dhp.model_folder import check_model_folder
-from dhp.models import Adapter, attach, family_of, import_families
+from dhp.inputs import open_dataset, planning_inputs
+from dhp.launch import BAD_INPUT, run_local
+from dhp.measure import Recorder
+from dhp.models import Adapter, attach, import_families
+from dhp.nonfinite import Skips, trouble_of
 from dhp.output import complain
 from dhp.recalibrate import Recalibration
-from dhp.runtime import RankFailed, Run
+from dhp.run_folder import claim, newest_checkpoint
+from dhp.runtime import RankFailed, Run, RunStopped
+from dhp.start import begin, check_before_ranks, check_options, launched_here, says, together
 from dhp.step_clock import StepClock
 from dhp.steps import Reporter
-from dhp.trace import Tracer, check_folder
+from dhp.trace import Tracer
 from dhp.train_options import parser, settings_of
 from dhp.weights import agree_on_weights, load_model
 
-AFTER_FAILURE = "Continue from the last checkpoint with --resume."
+STOPPED = 3  # between ranks and launcher: exit 1, and the reason is said already
 
 
-def train(settings: TrainConfig, run: Run, reporter: Reporter | None, tracer: Tracer, recorder: Recorder) -> None:
-    """Batch, plan, tasks, gradients, step; the next batch is planned and read meanwhile."""
-    model, first_step = load_model(settings, run)
+def train(
+    settings: TrainConfig,
+    run: Run,
+    reporter: Reporter | None,
+    tracer: Tracer,
+    recorder: Recorder,
+    saved: Saved | None = None,
+) -> None:
+    """Batch, plan, tasks, gradients, step; the next batch is planned and read meanwhile. `saved`: where to go on."""
+    model = together(run, lambda: load_model(settings, saved.folder if saved else settings.model))
     agree_on_weights(model, run)
-    cluster, cost = planning_inputs(settings, run)
+    cluster, cost = planning_inputs(settings, run.world_size)
     costs = Recalibration(cost, settings.recalibrate_every)
     adapter = attach(model, run, cluster=cluster)
     data = open_dataset(settings, cluster, cost, run)
     adamw = optimizer.make_optimizer(model, settings, run)
-    if first_step:
-        checkpoint.load_optimizer(settings, first_step, adamw)
+    drops, skips = Drops(settings.max_dropped_share), Skips(settings.on_nonfinite)
+    first_step = saved.step if saved else 0
+    if saved:
+        together(run, lambda: checkpoint.load_optimizer(saved.folder, model, adamw))
+        costs.restore(saved.costs)
     recorder.begin(cluster, cost)
     if reporter:
         reporter.say(headline(settings, model, data, run, first_step))
@@ -59,33 +71,60 @@ def train(settings: TrainConfig, run: Run, reporter: Reporter | None, tracer: Tr
             share = now.share.result()
             clock.has_read()
             dropped = agree_on_dropped(share, now, data, settings, run)
+            drops.add(step + 1, len(now.batch.sequences), len(dropped))
         valid_tokens = data.label_tokens(now.batch, dropped)
         for task in runtime.tasks(now.plan, run):
             with run.at(f"step {step + 1}, task {task.id}"), tracer.task(task), clock.task(task):
                 loss = forward(adapter, share, task, valid_tokens, settings)
                 if loss.requires_grad:
                     loss.backward()
-                clock.loss += loss.item()
+                clock.add_loss(task, loss.item())
         with run.at(f"step {step + 1}, gradients"):
             with tracer.span("gradients", "reduce"), clock.part("reduce"):
-                reduce_gradients(model, run)
+                finite = reduce_gradients(model, run)
+                norm = optimizer.gradient_norm(model)
+            bad_ranks = clock.combine(run, finite, norm.item())
+            trouble = trouble_of(now.plan, clock.bad_losses, bad_ranks, model)
+            skipped = skips.skip(step + 1, trouble)
             with tracer.span("optimizer", "optimizer"), clock.part("optimizer"):
-                norm = optimizer.update(model, adamw, settings, step)
-            clock.combine(run)
+                if skipped:
+                    adamw.zero_grad(set_to_none=True)
+                else:
+                    optimizer.update(model, adamw, settings, step, norm)
             recorder.step(step + 1, now.plan, now.batch, now.plan_s, clock.task_cpu_s.tolist(), clock.watch)
             news = costs.add(now.plan, now.batch, clock.task_cpu_s.tolist())
+            if settings.check_weights_every and (step + 1) % settings.check_weights_every == 0:
+                agree_on_weights(model, run)
         if reporter:
+            if skipped:
+                complain(f"dhp: step {step + 1} is skipped: {trouble}")
             rate = optimizer.learning_rate(settings, step)
-            reporter.step(clock.record(now, valid_tokens, dropped, norm, rate))
+            reporter.step(clock.record(now, valid_tokens, dropped, norm.item(), rate, trouble))
             if news:
                 reporter.say(news)
         if (settings.save_steps and (step + 1) % settings.save_steps == 0) or step + 1 == settings.steps:
             with run.at(f"step {step + 1}, saving"), tracer.span("save", "save"):
-                saved = checkpoint.save_checkpoint(step + 1, model, adamw, settings, run)
+                said = save(step + 1, model, adamw, settings, run, costs)
             if reporter:
-                reporter.say(f"saved {saved}")
+                reporter.say(said)
     tracer.write()
     recorder.write()
+
+
+def save(
+    step: int, model: Any, adamw: torch.optim.Optimizer, settings: TrainConfig, run: Run, costs: Recalibration
+) -> str:
+    """A checkpoint; returns a line about it. One that cannot be written is no reason to end the run, but after the last
+    step it is."""
+    try:
+        return f"saved {checkpoint.save_checkpoint(step, model, adamw, settings, run, costs.state())}"
+    except checkpoint.NotSavedError as error:
+        if step == settings.steps:
+            raise RunStopped(f"step {step}: {error}") from None
+        following = min(settings.steps, step + settings.save_steps)
+        if run.rank == 0:
+            complain(f"dhp: step {step}: {error}; the run goes on and saves again after step {following}")
+        return f"not saved: {error}"
 
 
 def headline(settings: TrainConfig, model: Any, data: Dataset, run: Run, first_step: int) -> str:
@@ -111,22 +150,25 @@ def work(settings: TrainConfig, options: argparse.Namespace) -> int:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     run = runtime.init(timeout_s=settings.timeout_s)
     try:
-        reporter = None
-        if run.rank == 0:
-            reporter = Reporter(
-                settings.steps, options.metrics, log_every=settings.log_every, output_format=options.output_format
-            )
         with run.at("start"):
+            saved = begin(settings, run)
+            reporter = None
+            if run.rank == 0:
+                reporter = Reporter(
+                    settings.steps, options.metrics, log_every=settings.log_every, output_format=options.output_format
+                )
             recorder = Recorder(options.result, run, settings, clock=options.result_clock, step=options.result_step)
-            train(settings, run, reporter, Tracer(options.trace, run), recorder)
+            train(settings, run, reporter, Tracer(options.trace, run), recorder, saved)
         run.close()
         return 0
     except InputError as error:
         run.say_once(f"dhp: error: {error}")
         return 2
-    except runtime.InfeasibleBatch as error:
-        run.say_once(f"dhp: infeasible: {error}")
-        return 1
+    except (runtime.InfeasibleBatch, RunStopped) as error:
+        kind = "infeasible" if isinstance(error, runtime.InfeasibleBatch) else "error"
+        words = advice(settings) if isinstance(error, RunStopped) else ""
+        run.say_once(f"dhp: {kind}: {error}{words and '. ' + words}")
+        return STOPPED if launched_here() else 1
     except RankFailed as error:
         run.say_once(f"dhp: error: {error}")
         if settings.traceback:
@@ -134,37 +176,34 @@ def work(settings: TrainConfig, options: argparse.Namespace) -> int:
         return 1
 
 
-def check_data(settings: TrainConfig) -> int:
-    """Checks the model's folder and makes or checks the index before ranks start: what is wrong is said once."""
-    try:
-        check_model_folder(settings.model)
-        read_dataset(settings)
-        return 0
-    except InputError as error:
-        complain(f"dhp: error: {error}")
-        return 2
+def advice(settings: TrainConfig) -> str:
+    """What to do after a failure. A checkpoint in the folder is this run's: it is not begun in another's folder."""
+    return "Continue from the last checkpoint with --resume." if newest_checkpoint(settings.output_dir) else ""
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
+    by_others = "RANK" in os.environ
     try:
         settings = settings_of(options)
-        family_of(settings.model)
-        check_processor(settings.model)
-        if options.trace and not options.trace.endswith(".json"):
-            check_folder(options.trace)
-        if options.result:
-            check_result_options(options.result, options.result_step, settings.steps)
+        check_options(settings, options)
+        if not by_others:
+            claim(settings)  # held until this process and its ranks have ended
     except InputError as error:
-        complain(f"dhp: error: {error}")
+        if says():
+            complain(f"dhp: error: {error}")
         return 2
-    if "RANK" in os.environ or settings.ranks == 1:
+    if by_others or settings.ranks == 1:
         return work(settings, options)
     import_families()
     # In a process of its own: one that has read media or tokenized has threads, and must not fork.
-    return run_local(1, lambda: check_data(settings)) or run_local(
-        settings.ranks, lambda: work(settings, options), advice=AFTER_FAILURE
+    code = run_local(1, lambda: check_before_ranks(settings)) or run_local(
+        settings.ranks,
+        lambda: work(settings, options),
+        advice=lambda: advice(settings),
+        explained=(BAD_INPUT, STOPPED),
     )
+    return 1 if code == STOPPED else code
 
 
 if __name__ == "__main__":

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from dhp import checkpoint
 from dhp.config import TrainConfig
 from dhp.model_folder import load_weights
 from dhp.models import freeze
@@ -17,19 +17,14 @@ from dhp.runtime import RankFailed, Run
 DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
 
 
-def load_model(settings: TrainConfig, run: Run) -> tuple[Any, int]:
-    """The model to train and the steps already done: from the newest checkpoint if `resume` finds one."""
-    folder, done = settings.model, 0
-    if settings.resume:
-        newest = checkpoint.latest_checkpoint(settings.output_dir)
-        if newest:
-            folder, done = str(newest), checkpoint.read_state(newest, settings)
+def load_model(settings: TrainConfig, folder: str | Path) -> Any:
+    """The model to train, with the weights of the folder."""
     model = load_weights(folder, DTYPES[settings.precision])
     model.train()
     freeze(model, settings.frozen)
     if settings.gradient_checkpointing:
         model.activation_checkpointing_enable()
-    return model, done
+    return model
 
 
 def agree_on_weights(model: torch.nn.Module, run: Run) -> None:

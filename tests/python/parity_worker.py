@@ -16,7 +16,7 @@ import torch
 import transformers
 from transformers import AutoModelForImageTextToText
 
-from dhp import measure, optimizer, runtime, train
+from dhp import measure, optimizer, runtime, train, weights
 from dhp._core import Batch, Cluster, CostModel, Plan, annotate, check_plan, parse_plan
 from dhp.config import TrainConfig
 from dhp.dataset import Dataset
@@ -64,14 +64,15 @@ def handmade_plan(step: int, batch: Batch) -> Plan:
 
 
 class Plans:
-    """Stands where `runtime.plan` does: keeps the plans, and makes them by hand where the schedule says so."""
+    """Stands where `runtime.plan` does: keeps the plans, and makes them by hand where it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, handmade: bool) -> None:
+        self._handmade = handmade
         self.made: list[Plan] = []
         self._plan = runtime.plan
 
     def plan(self, batch: Batch, cluster: Cluster, cost: CostModel, *, schedule: str, **options: Any) -> Plan:
-        if schedule == "handmade":
+        if self._handmade:
             made = handmade_plan(len(self.made), batch)
             annotate(made, batch, cluster, cost)
             assert not check_plan(made, batch, cluster, cost), check_plan(made, batch, cluster, cost)
@@ -109,7 +110,7 @@ def settings_for(folder: Path, name: str) -> TrainConfig:
         data=str(folder / "train.jsonl"),
         output_dir=str(folder / f"run-{name}"),
         ranks=ranks,
-        schedule=planner,
+        schedule="free" if planner == "handmade" else planner,
         precision=precision,
         steps=STEPS,
         global_batch_size=6,
@@ -129,10 +130,10 @@ class Recorder:
         self.gradients: list[dict[str, torch.Tensor]] = []
         self._update = optimizer.update
 
-    def update(self, model, adamw, settings, step):
+    def update(self, model, adamw, settings, step, norm):
         named = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
         self.gradients.append(named)
-        return self._update(model, adamw, settings, step)
+        return self._update(model, adamw, settings, step, norm)
 
 
 class Losses:
@@ -148,7 +149,7 @@ class Losses:
 
 def run_dhp(folder: Path, name: str) -> int:
     torch.set_num_threads(1)
-    settings, recorder, losses, plans = settings_for(folder, name), Recorder(), Losses(), Plans()
+    settings, recorder, losses, plans = settings_for(folder, name), Recorder(), Losses(), Plans("handmade" in name)
     optimizer.update, runtime.plan = recorder.update, plans.plan
     run = runtime.init(timeout_s=600)
     train.train(settings, run, losses, Tracer(None, run), measure.Recorder("", run, settings))
@@ -168,7 +169,8 @@ def run_reference(folder: Path, name: str) -> int:
     torch.set_num_threads(1)
     settings, recorder = settings_for(folder, name), Recorder()
     run = runtime.init()
-    model = AutoModelForImageTextToText.from_pretrained(settings.model, dtype=train.DTYPES[settings.precision]).train()
+    dtype = weights.DTYPES[settings.precision]
+    model = AutoModelForImageTextToText.from_pretrained(settings.model, dtype=dtype).train()
     freeze(model, settings.frozen)
     data = Dataset(settings.data, settings.model)
     adamw = optimizer.make_optimizer(model, settings, run)
@@ -182,7 +184,7 @@ def run_reference(folder: Path, name: str) -> int:
                 loss.backward()
             total += loss.item()
         losses.append(total)
-        recorder.update(model, adamw, settings, step)
+        recorder.update(model, adamw, settings, step, optimizer.gradient_norm(model))
     torch.save({"losses": losses, "gradients": recorder.gradients}, folder / f"{name}.pt")
     run.close()
     return 0

@@ -31,10 +31,10 @@ from dhp.calibrate_tasks import (
     make_task,
 )
 from dhp.config import TrainConfig
+from dhp.inputs import planning_inputs
 from dhp.layout import deal_units, vision_units
 from dhp.local import local_cluster, local_cost
 from dhp.runtime import Run
-from dhp.train import planning_inputs
 from programs import run_program
 from ranks import run_threads
 
@@ -234,7 +234,7 @@ def test_counts_memory_and_bytes_as_training_does(
     settings = TrainConfig(str(model), "", gradient_checkpointing=checkpointing, **frozen)
     assert file["fit"]["frozen"] == [part for part in freeze.split(",") if part]
     assert file["fit"]["attention"] == "cpu_flash"
-    counted = json.loads(to_json(planning_inputs(settings, run)[1]))
+    counted = json.loads(to_json(planning_inputs(settings, run.world_size)[1]))
     for key in ("token_bytes", "patch_bytes", "state_bytes", "gradient_bytes", "optimizer_s"):
         assert file[key] == counted[key], key
     for direction in ("forward", "backward"):

@@ -86,6 +86,44 @@ def test_the_same_samples_give_the_same_bytes() -> None:
     assert costs[0] == costs[1]
 
 
+def steps_from(fitted: Recalibration, first: int, last: int) -> list[tuple[str, str]]:
+    """The costs that plan the batches of these steps, and the one kept for the batch after them, as train does it."""
+    costs = []
+    for shift in range(first, last):
+        plan, batch = planned([100 + 40 * shift, 301, 907 + 100 * shift, 50])
+        fitted.add(plan, batch, [s * (1 + 0.01 * (i % 3)) for i, s in enumerate(seconds(plan, batch, cost(2)))])
+        costs.append((to_json(fitted.cost), to_json(fitted.cost_ahead)))
+    return costs
+
+
+@pytest.mark.parametrize("saved", [1, 2, 3, 4, 5])
+def test_a_run_that_continues_plans_as_the_one_before_would_have(saved: int) -> None:
+    whole = steps_from(Recalibration(cost(), 2), 0, 8)
+    assert len(set(whole)) > 4
+    assert whole[1][0] != whole[1][1], "the batch after a fit was planned before it"
+    first, second = Recalibration(cost(), 2), Recalibration(cost(), 2)
+    steps_from(first, 0, saved)
+    second.restore(json.loads(json.dumps(first.state())))
+    assert (to_json(second.cost), to_json(second.cost_ahead)) == whole[saved - 1]
+    assert steps_from(second, saved, 8) == whole[saved:]
+
+
+def test_a_damaged_state_is_refused_and_none_is_kept_where_nothing_is_fitted() -> None:
+    assert Recalibration(cost(), 0).state() == {}
+    fitted = Recalibration(cost(), 1)
+    fitted.restore({})
+    assert fitted.cost == cost()
+    state = fitted.state()
+    for damaged in (
+        {"steps": 1},
+        {**state, "tasks": [3]},
+        {**state, "cost": {}},
+        {**state, "tasks": [[[["x"]], 1, 2]]},
+    ):
+        with pytest.raises(InputError):
+            Recalibration(cost(), 1).restore(damaged)
+
+
 def test_coefficients_are_divided_as_they_were() -> None:
     terms = terms_of(cost(2.0))
     doubled = with_terms(cost(), terms)
