@@ -110,6 +110,8 @@ def test_labels_leave_out_what_all_share_and_stay_unique() -> None:
     assert named("free, a, 8 ranks", "free, a, 16 ranks") == ["8 ranks", "16 ranks"]
     assert named("run", "run", "other") == ["run (0)", "run (1)", "other"]
     assert named("", "") == ["free (0)", "free (1)"]
+    assert named("two\nlines,\t2 ranks") == ["two lines, 2 ranks"]
+    assert named("x" * 10_000) == ["x" * 199 + "…"]
     measured = [
         parsed(SMALL | {"name": f"{name}, train, 4 ranks", "kind": "measured"}) for name in ("free", "static:4")
     ]

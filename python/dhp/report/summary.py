@@ -15,6 +15,7 @@ from dhp.result import CAUSES, KINDS, SPANS, Result, Step
 CLEAR_SHARE = 0.03  # of all rank time: what is worth a sentence
 CLEAR_ERROR = 0.10  # of the time: estimates that are worth a sentence
 OTHER_WORK = ("reduce", "optimizer")
+LONGEST_NAME = 200
 
 CAUSE_NAMES = {
     "peer": "waiting for a peer",
@@ -101,8 +102,8 @@ def summarize(results: list[Result], baseline: str = "") -> list[Summary]:
 def labels(results: list[Result]) -> list[str]:
     """Names of the results without what all of them, or all of one kind, share ("free, 64 ranks", "paper, 64 ranks":
     "free", "paper"). Where results of two kinds are then called the same, all have their kind added; those that
-    still are have their file's name added, or else a number."""
-    names = [result.name or result.schedule or PurePath(result.source).stem for result in results]
+    still are have their file's name added, or else a number. A name is one line, of LONGEST_NAME characters at most."""
+    names = [_one_line(result.name) or _one_line(result.schedule) or PurePath(result.source).stem for result in results]
     names = without_shared_parts(names)
     for kind in KINDS:
         places = [i for i, result in enumerate(results) if result.kind == kind]
@@ -122,6 +123,11 @@ def labels(results: list[Result]) -> list[str]:
     return unique
 
 
+def _one_line(name: str) -> str:
+    line = " ".join(name.split())
+    return line if len(line) <= LONGEST_NAME else line[: LONGEST_NAME - 1] + "…"
+
+
 def without_shared_parts(names: list[str]) -> list[str]:
     """Names, made of parts with commas between, without the parts that stand in every name."""
     parts = [name.split(", ") for name in names]
@@ -135,9 +141,9 @@ def left_out_of_labels(results: list[Result], summaries: list[Summary]) -> str:
     said = []
     for kind in KINDS:
         of_kind = [(r, s) for r, s in zip(results, summaries, strict=True) if r.kind == kind]
-        parts = [part for part in of_kind[0][0].name.split(", ") if part] if len(of_kind) > 1 else []
+        parts = [part for part in _one_line(of_kind[0][0].name).split(", ") if part] if len(of_kind) > 1 else []
         gone = [part for part in parts if not any(part in s.label.split(", ") for _, s in of_kind)]
-        if gone and all(part in r.name.split(", ") for part in gone for r, _ in of_kind):
+        if gone and all(part in _one_line(r.name).split(", ") for part in gone for r, _ in of_kind):
             said.append(f"{kind}: {', '.join(gone)}")
     return f"Not in the names, since all share it: {'; '.join(said)}." if said else ""
 
