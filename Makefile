@@ -31,7 +31,7 @@ test: build
 	@scripts/setup.sh $(VENV) "$(TORCH)" browser
 	cmake --build build/release
 	ctest --test-dir build/release --output-on-failure -j $(JOBS)
-	$(python) -m pytest -q tests/python
+	$(python) -m pytest -q tests/python $(wildcard tests/nightly)
 
 # The core alone: no torch, no Python packages.
 test-core:

@@ -13,15 +13,15 @@ export DHP_WERROR=ON DHP_TEST_SEED=$seed
 
 # Minutes are of two idle cores.
 run_part() {
-  local pytest="build/venv/bin/python -m pytest -q -s tests/nightly"
+  local pytest="env DHP_NIGHTLY=1 build/venv/bin/python -m pytest -q -s tests/nightly"
   case $1 in
     # Random cases of planners and bounds, other ones each night. 5 min
     properties) make build && cmake --build build/release --target core_tests &&
       build/release/tests/cpp/core_tests --gtest_filter='Planners/*:BoundExhaustive*' ;;
-    # Broken data lines, settings and checkpoint folders.
-    inputs) make build && DHP_FUZZ_INPUTS=10000 $pytest -k fuzz ;;
-    # kill -9 at random moments, resumed every time.
-    kills) make build && DHP_KILLS=200 $pytest -k kill ;;
+    # 10,000 broken data lines, settings and checkpoint folders each.
+    inputs) make build && $pytest -k fuzz ;;
+    # kill -9 at 200 random moments, resumed every time.
+    kills) make build && $pytest -k kill ;;
     # Cut and slow links between network namespaces.
     network) make build && $pytest -k 'not fuzz and not kill' ;;
     # The core by every compiler that there are packages of.
