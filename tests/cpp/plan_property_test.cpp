@@ -22,6 +22,8 @@ namespace {
 constexpr bool is_slow_build() {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(NDEBUG)
   return true;
+#elif defined(__has_feature)  // clang
+  return __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
 #else
   return false;
 #endif
