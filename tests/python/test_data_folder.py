@@ -78,6 +78,28 @@ BAD: list[tuple[Edit, str]] = [
         r"vocab_size: found 512, but the tokenizer's ids go up to \d+",
     ),
     (
+        lambda f: edit(f / "preprocessor_config.json", lambda c: c.update(image_processor_type="SiglipImageProcessor")),
+        'image_processor_type: found "SiglipImageProcessor", which is of another model',
+    ),
+    (
+        lambda f: edit(
+            f / "video_preprocessor_config.json", lambda c: c.update(video_processor_type="Qwen2VLVideoProcessor")
+        ),
+        'video_processor_type: found "Qwen2VLVideoProcessor", which is of another model',
+    ),
+    (
+        lambda f: edit(f / "preprocessor_config.json", lambda c: c.update(rescale_factor=[1])),
+        r"rescale_factor: found \[1\]; must be a number above 0",
+    ),
+    (
+        lambda f: edit(f / "video_preprocessor_config.json", lambda c: c.update(image_std=[0, 1, 1])),
+        r"image_std: found \[0.0, 1.0, 1.0\]; must be three numbers above 0",
+    ),
+    (
+        lambda f: edit(f / "preprocessor_config.json", lambda c: c.update(image_mean=[True, 1, 1])),
+        r"image_mean: found \[true, 1, 1\]; must be three numbers",
+    ),
+    (
         lambda f: edit(f / "config.json", lambda c: c.update(image_token_id=7)),
         r"image_token_id: found 7, but <\|image_pad\|> is \d+ in the tokenizer",
     ),
@@ -96,6 +118,13 @@ def test_a_spoilt_folder_is_refused(folder: Path, spoil: Edit, said: str) -> Non
         check_folder(folder)
     assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match=said):
+        Encoder(folder)
+
+
+def test_a_tokenizer_that_makes_something_else_of_text_is_refused(folder: Path) -> None:
+    edit(folder / "tokenizer_config.json", lambda c: c.update(model_max_length="many"))
+    check_folder(folder)
+    with pytest.raises(DataError, match=r"its tokenizer makes .TypeError: .* of 'A line of text: 12\.'; download"):
         Encoder(folder)
 
 

@@ -243,6 +243,8 @@ def _opened(path: str) -> Iterator[tuple[Any, Any]]:
             if not container.streams.video:
                 raise MediumError(path, "has no video stream")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise MediumError(path, "has a video stream of a codec that is not known")
             check_pixels(path, stream.width or 0, stream.height or 0, "a frame ")
             stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
             yield container, stream

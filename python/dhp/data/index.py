@@ -36,7 +36,7 @@ from dhp.data.processor import RULES_VERSION, Processor, load_processor
 from dhp.data.samples import Message
 from dhp.data.scan import SHOWN, Limits, Problem, Sample, describe, scan
 from dhp.data.text import Encoder
-from dhp.output import check_writable, complain, printable, write_atomically
+from dhp.output import check_writable, complain, printable, say, write_atomically
 
 __all__ = [
     "Index",
@@ -391,7 +391,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         too_long = isinstance(error, TooLongError)
         hint = "; raise the limits, or leave these samples out with --on-error skip" if too_long else ""
         if args.output_format == "json":
-            print(json.dumps({"error": str(error)}))
+            say(json.dumps({"error": str(error)}))
         complain(f"dhp index: {'too long' if too_long else 'error'}: {error}{hint}")
         return 1 if too_long else 2
     if args.output_format == "json":
@@ -405,12 +405,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             "skipped": [_compact(problem.__dict__) for problem in index.problems],
             "ignored": index.ignored,
         }
-        print(json.dumps(result))
-        return 0
+        return say(json.dumps(result))
     if index.problems:
         complain(f"skipped {len(index.problems)}:\n{describe(index.problems, args.data)}")
-    print(f"{summary(index)}\nwrote {index.path}")
-    return 0
+    return say(f"{summary(index)}\nwrote {printable(str(index.path))}")
 
 
 def _progress() -> Callable[[int], None]:

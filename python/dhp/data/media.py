@@ -33,7 +33,8 @@ Pixels = npt.NDArray[np.uint8]  # [height, width, 3], RGB
 Image.init()
 # Pillow has a program, Ghostscript, run what an EPS file says.
 _FORMATS = tuple(sorted(Image.OPEN.keys() - {"EPS"}))
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # check_pixels has the limit
+# Of size, which check_pixels limits, and of odd metadata: lines on the terminal that name no file.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @dataclass(frozen=True)

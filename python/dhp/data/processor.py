@@ -25,6 +25,9 @@ _BICUBIC = 3  # PIL.Image.Resampling.BICUBIC
 # Qwen3VLVideoProcessor.
 _IMAGE_DEFAULTS = ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711])
 _VIDEO_DEFAULTS = ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])
+# Whose rules these are; transformers takes the class that the file names.
+_IMAGE_CLASSES = ("Qwen2VLImageProcessor", "Qwen2VLImageProcessorFast", "Qwen2VLImageProcessorPil")
+_VIDEO_CLASSES = ("Qwen3VLVideoProcessor",)
 # Files that decide ids, grids or frames. Weights and the rest of config.json do not.
 _FINGERPRINTED = (
     "tokenizer.json",
@@ -85,6 +88,8 @@ def load_processor(folder: str | os.PathLike[str]) -> Processor:
     video, video_source = _part(root, nested, "video_processor", "video_preprocessor_config.json")
     if image is None:
         raise DataError(f"{folder}: no preprocessor_config.json; it says how pictures become patches")
+    _check_class(image, image_source, "image_processor_type", _IMAGE_CLASSES)
+    _check_class(video or {}, video_source, "video_processor_type", _VIDEO_CLASSES)
     rules = qwen_vl.parse_rules(
         json.dumps(image), image_source, None if video is None else json.dumps(video), video_source
     )
@@ -96,6 +101,14 @@ def load_processor(folder: str | os.PathLike[str]) -> Processor:
         fingerprint=_fingerprint(root),
         samples_frames=True if video is None else _samples_frames(video, video_source),
     )
+
+
+def _check_class(config: dict[str, Any], source: str, key: str, classes: tuple[str, ...]) -> None:
+    found = config.get(key)
+    if found is not None and found not in classes:
+        raise DataError(
+            f"{source}: {key}: found {json.dumps(found)[:80]}, which is of another model; expected {classes[0]}"
+        )
 
 
 def _samples_frames(video: dict[str, Any], source: str) -> bool:
@@ -128,18 +141,24 @@ def _scale(config: dict[str, Any], source: str, defaults: tuple[list[float], lis
         raise DataError(f"{source}: resample {config['resample']} is not supported; only {_BICUBIC} (bicubic) is")
     if config.get("cap_pixels_per_frame"):
         raise DataError(f"{source}: cap_pixels_per_frame is not supported; set max_pixels per video instead")
-    return PixelScale(
-        mean=_triple(config, "image_mean", source, defaults[0]),
-        std=_triple(config, "image_std", source, defaults[1]),
-        rescale=float(config.get("rescale_factor", 1 / 255)),
-    )
+    factor = config.get("rescale_factor", 1 / 255)
+    if not _is_number(factor) or factor <= 0:
+        raise DataError(f"{source}: rescale_factor: found {json.dumps(factor)[:80]}; must be a number above 0")
+    std = _triple(config, "image_std", source, defaults[1])
+    if min(std) <= 0:
+        raise DataError(f"{source}: image_std: found {list(std)}; must be three numbers above 0")
+    return PixelScale(_triple(config, "image_mean", source, defaults[0]), std, float(factor))
 
 
 def _triple(config: dict[str, Any], key: str, source: str, default: list[float]) -> tuple[float, float, float]:
     value = config.get(key, default)
-    if not (isinstance(value, list) and len(value) == 3 and all(isinstance(v, (int, float)) for v in value)):
-        raise DataError(f"{source}: {key}: found {json.dumps(value)}; must be three numbers")
+    if not (isinstance(value, list) and len(value) == 3 and all(map(_is_number, value))):
+        raise DataError(f"{source}: {key}: found {json.dumps(value)[:80]}; must be three numbers")
     return (float(value[0]), float(value[1]), float(value[2]))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9  # nan is not
 
 
 def read_json(path: Path) -> dict[str, Any]:

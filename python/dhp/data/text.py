@@ -29,6 +29,7 @@ from dhp.data.files import resolved_roots
 from dhp.data.folder import check_folder
 from dhp.data.processor import Processor, load_processor
 from dhp.data.samples import Message
+from dhp.json_file import first_line
 
 IGNORED = -100  # label of a token without loss, as everywhere in PyTorch
 TEXT, IMAGE, VIDEO = 0, 1, 2  # media types; Hugging Face calls them mm_token_type_ids
@@ -82,11 +83,11 @@ class Encoder:
                 str(model_folder), trust_remote_code=False, local_files_only=True
             )
         except Exception as error:  # the tokenizers library raises Exception itself
-            said = " ".join(str(error).split())[:300]
             raise DataError(
-                f"{model_folder}: its tokenizer cannot be loaded ({type(error).__name__}: {said}); "
+                f"{model_folder}: its tokenizer cannot be loaded ({type(error).__name__}: {first_line(error)}); "
                 "download its files again"
             ) from error
+        self._check_tokenizer()
         if not self.tokenizer.chat_template:
             raise DataError(f"{model_folder}: the tokenizer has no chat template; add chat_template.jinja")
         self._merge = self.processor.rules.merge_size**2
@@ -96,7 +97,7 @@ class Encoder:
     def encode(self, sample: Conversation) -> Encoded:
         """Raises DataError for text that holds a control token of the tokenizer, or a template that is not ChatML."""
         text, counts = self._expand(self._render(sample), sample.media)
-        tokens = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        tokens = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         short = np.asarray(tokens["input_ids"], dtype=np.int64)
         kinds = np.zeros(len(short), dtype=np.int8)
         for kind, pad in self._pad_ids.items():
@@ -109,6 +110,18 @@ class Encoder:
         learned = self._learned(text, tokens["offset_mapping"], sample.messages)
         labels = np.where(learned, short, IGNORED)
         return Encoded(np.repeat(short, repeats), np.repeat(labels, repeats), np.repeat(kinds, repeats))
+
+    def _check_tokenizer(self) -> None:
+        """Whatever transformers has made of the folder's files, text must survive it."""
+        text = "A line of text: 12."
+        try:
+            back = self.tokenizer.decode(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        except Exception as error:  # a setting of the wrong type, for instance
+            back = f"{type(error).__name__}: {first_line(error)}"
+        if back != text:
+            raise DataError(
+                f"{self.processor.folder}: its tokenizer makes {back[:80]!r} of {text!r}; download its files again"
+            )
 
     def _render(self, sample: Conversation) -> str:
         turns = [self._turn(message, sample.media) for message in sample.messages]
