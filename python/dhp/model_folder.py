@@ -3,6 +3,7 @@ so that what is wrong is named before any rank computes."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -89,10 +90,10 @@ def weight_files(folder: str | Path) -> list[Path]:
     """The safetensors files of a checkpoint folder, as transformers chooses them. Raises InputError naming what is
     missing."""
     folder = Path(folder)
-    if (folder / WEIGHTS).exists():
+    if os.path.exists(folder / WEIGHTS):
         return [folder / WEIGHTS]
     index = folder / INDEX
-    if not index.exists():
+    if not os.path.exists(index):
         others = sorted(file.name for file in folder.glob("*.bin"))
         if others:
             raise InputError(
@@ -112,7 +113,7 @@ def weight_files(folder: str | Path) -> list[Path]:
         ) from None
     if strangers:
         raise InputError(f"{index}: names {strangers[0]}, which is no file of this folder")
-    gone = [file.name for file in files if not file.exists()]
+    gone = [file.name for file in files if not os.path.exists(file)]
     if gone or not files:
         raise InputError(f"{index}: names {len(files)} files, missing: {_some(gone)}; download them")
     return files
@@ -151,7 +152,7 @@ def _plain_config(file: Path) -> dict[str, Any]:
     ):
         if config.get(key) is not None:
             raise InputError(f"{file}: {key}: {why}")
-    if (file.parent / "adapter_config.json").exists():
+    if os.path.exists(file.parent / "adapter_config.json"):
         raise InputError(f"{file.parent / 'adapter_config.json'}: is an adapter; merge it into the model first")
     return config
 

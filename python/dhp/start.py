@@ -74,7 +74,7 @@ def begin(settings: TrainConfig, run: Run) -> Saved | None:
 
     def look() -> Saved | None:
         looks = says() and not launched_here()
-        if chosen and not chosen.is_dir():
+        if chosen and not os.path.isdir(chosen):
             raise InputError(
                 f"{chosen}: rank 0 continues from it, but on {socket.gethostname()} there is none: output_dir must be "
                 "a folder that all ranks share"

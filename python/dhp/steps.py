@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -11,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
 
-from dhp.output import open_append
+from dhp.output import complain, open_append
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Reporter:
         self._every = log_every or (1 if terminal else 0)
         self._colour = terminal and "NO_COLOR" not in os.environ
         self._file: TextIO | None = None
+        self._metrics = metrics
         self._skipped = 0
         if metrics:
             self._file = open_append("--metrics", str(metrics))
@@ -85,15 +87,19 @@ class Reporter:
     def say(self, text: str) -> None:
         """A line for a person who watches."""
         if self._every and not self._json:
-            print(text, file=self._stream, flush=True)
+            self._print(text)
 
     def step(self, record: StepRecord) -> None:
         self._skipped += bool(record.skipped)
         if self._file:
-            self._file.write(record.to_json() + "\n")
-            self._file.flush()
+            try:
+                self._file.write(record.to_json() + "\n")
+                self._file.flush()
+            except OSError as error:  # a full disk is no reason to lose what was trained
+                complain(f"dhp: --metrics: {self._metrics} cannot be written ({error.strerror}): no more of them")
+                self.close()
         if self._json:
-            print(record.to_json(), file=self._stream, flush=True)
+            self._print(record.to_json())
         elif self._every and record.step % self._every == 0:
             self.say(self.line(record))
 
@@ -119,4 +125,13 @@ class Reporter:
 
     def close(self) -> None:
         if self._file:
-            self._file.close()
+            with contextlib.suppress(OSError):  # what could not be written is tried again
+                self._file.close()
+        self._file = None
+
+    def _print(self, text: str) -> None:
+        try:
+            print(text, file=self._stream, flush=True)
+        except OSError:  # whoever read has seen enough; what is buffered goes nowhere
+            self._every, self._json = 0, False
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())

@@ -107,8 +107,8 @@ def train(
                 said = save(step + 1, model, adamw, settings, run, costs)
             if reporter:
                 reporter.say(said)
-    tracer.write()
-    recorder.write()
+    together(run, tracer.write)
+    together(run, recorder.write)
 
 
 def save(
@@ -136,7 +136,10 @@ def headline(settings: TrainConfig, model: Any, data: Dataset, run: Run, first_s
         f"{run.world_size} ranks" + (f" of {settings.capacity_tokens:,} tokens" if settings.capacity_tokens else ""),
         f"schedule {settings.schedule}",
     ]
-    return " | ".join([*parts, f"from step {first_step}"] if first_step else parts)
+    if first_step:
+        done = "" if first_step < settings.steps else ": nothing is left to do"
+        parts.append(f"from step {first_step}{done}")
+    return " | ".join(parts)
 
 
 def forward(adapter: Adapter, share: Share, task: Task, valid_tokens: int, settings: TrainConfig) -> torch.Tensor:
@@ -187,14 +190,20 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = settings_of(options)
         check_options(settings, options)
-        if not by_others:
-            claim(settings)  # held until this process and its ranks have ended
+        lock = None if by_others else claim(settings)  # held until this process and its ranks have ended
     except InputError as error:
         if says():
             complain(f"dhp: error: {error}")
         return 2
-    if by_others or settings.ranks == 1:
-        return work(settings, options)
+    try:
+        return work(settings, options) if by_others or settings.ranks == 1 else launch(settings, options)
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def launch(settings: TrainConfig, options: argparse.Namespace) -> int:
+    """Local ranks, once all that they will need has been looked at. Returns the exit code."""
     import_families()
     # In a process of its own: one that has read media or tokenized has threads, and must not fork.
     code = run_local(1, lambda: check_before_ranks(settings)) or run_local(

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,19 @@ def test_skipped_steps_are_counted_and_json_stays_json(tmp_path: Path) -> None:
     assert [(row["loss"], row["skipped"]) for row in rows] == [(None, "why"), (0.5, ""), (None, "why")]
     assert reporter.line(record(4, math.nan, "why")).endswith("| skipped (2 so far)")
     assert "skipped" not in reporter.line(record(4, 0.5, ""))
+
+
+def test_no_room_for_metrics_and_nobody_who_reads_end_no_run(capsys: pytest.CaptureFixture[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as stream:
+        reporter = Reporter(9, "/dev/full", log_every=1, stream=stream)
+        for step in (1, 2):
+            reporter.step(record(step, 0.5, ""))
+            reporter.say("text")
+        reporter.close()
+    message = "dhp: --metrics: /dev/full cannot be written (No space left on device): no more of them\n"
+    assert capsys.readouterr().err == message, "once"
 
 
 def test_a_batch_without_samples_ends_the_run() -> None:

@@ -358,7 +358,7 @@ def test_picture_that_vanishes_after_indexing_is_dropped_on_all_ranks(folder: Pa
         (["--set", "schedule=static:1"], 2, "do not fit on 4 ranks: sample"),
         (["--schedule", "ulysses"], 2, "exchanges by all_to_all, which is there for comparing plans only"),
         (["--set", "plan.max_degree=-1"], 2, "plan.max_degree: found -1, expected at least 0"),
-        (["--set", "plan.max_degree=2"], 2, "2 ranks offer"),
+        (["--set", "plan.max_degree=2"], 2, "8 samples do not fit on 4 ranks: sample"),
         (["--set", "plan.max_degree=2", "on_too_long=skip", "capacity_tokens=10"], 2, "no samples left"),
         (["--set", "cluster=h100-2x8"], 2, "cluster: h100-2x8 has 16 ranks, the run has 4; take a cluster of as many"),
         (["--schedule", "static:99"], 2, "99"),

@@ -7,6 +7,7 @@ share of the pictures, and calls the language model on this rank's tokens.
 from __future__ import annotations
 
 import importlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -53,7 +54,7 @@ def family_of(folder: str | Path) -> str:
     """model_type of a checkpoint folder. Raises InputError for a folder without a readable config, or a family that
     has no adapter."""
     config = Path(folder) / "config.json"
-    if not config.exists():
+    if not os.path.exists(config):
         raise InputError(
             f"{config}: cannot be read (No such file or directory); expected a Hugging Face checkpoint folder"
         )
