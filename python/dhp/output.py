@@ -134,9 +134,9 @@ def _may_write(path: Path) -> bool:
 
 def _partial(path: Path) -> tuple[int, Path]:
     """An empty file, open for writing, beside `path`, so that it can be renamed; a link's is beside what it points to.
-    It is new, under a name that nobody foresees: it cannot be somebody's link."""
+    It is new, under a name that nobody foresees: it cannot be somebody's link, nor taken for one of its kind."""
     path = Path(os.path.realpath(path))
-    partial = path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}")
+    partial = path.with_name(f".dhp-{secrets.token_hex(8)}")
     return os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666), partial
 
 

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import socket
+import time
 from pathlib import Path
 
 from dhp._core import InputError
@@ -15,6 +16,7 @@ from dhp.config import TrainConfig
 from dhp.output import check_links, complain
 
 LOCK = "run.lock"
+WAIT_S = 5.0  # for the processes of a run that was killed, which need a moment to end
 # What save_checkpoint and drop_old were at when their process died. Nobody else's: the lock is held when they are gone.
 LEFTOVER = r"\.step-\d+\.tmp"
 
@@ -81,8 +83,16 @@ def drop_old(output_dir: str | Path, keep: int) -> None:
 
 
 def _lock(folder: Path, lock: int) -> None:
+    deadline = time.monotonic() + WAIT_S
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
     except BlockingIOError:
         holder = os.read(lock, 200).decode(errors="replace").strip() or "another process"
         os.close(lock)
