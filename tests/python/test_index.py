@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -359,6 +360,7 @@ def test_exit_codes(
         ["d.jsonl", "--model", "m", "--max-tokens", "0"],
         ["d.jsonl", "--model", "m", "--max-tokens", "many"],
         ["d.jsonl", "--model", "m", "--max-degree", "4"],
+        ["d.jsonl", "--model", "m", "--workers", "257"],
         ["d.jsonl", "--model", "m", "--on-error", "hope"],
     ],
 )
@@ -471,6 +473,32 @@ def test_a_long_line_is_malformed(folder: Path, capsys: pytest.CaptureFixture[st
     assert len(load_index(folder / "d.index.jsonl").samples) == 2
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: s.update(tokens="12"),
+        lambda s: s.update(patches=-1),
+        lambda s: s.update(id=None),
+        lambda s: s.update(label_tokens=1.5),
+        lambda s: s["media"][0].update(grid=[1, 2]),
+        lambda s: s["media"][0].update(height="x"),
+        lambda s: s["media"][0].update(kind="sound"),
+        lambda s: s["media"][0].update(source=5),
+        lambda s: s["media"][0].update(colour=5),
+        lambda s: s.update(media=5),
+        lambda s: s.update(messages=[{"role": "user"}]),
+    ],
+)
+def test_what_no_index_of_ours_holds_is_damage(folder: Path, change: Any) -> None:
+    index = build_index(folder / "data.jsonl", folder / "model")
+    lines = index.path.read_text().splitlines()
+    sample = json.loads(lines[2])
+    change(sample)
+    index.path.write_text("\n".join([*lines[:2], json.dumps(sample), *lines[3:]]) + "\n")
+    with pytest.raises(DataError, match=r"is damaged \((TypeError|KeyError): .*build it again"):
+        load_index(index.path)
+
+
 # ---- writing --------------------------------------------------------------------------------------------------------
 
 
@@ -489,18 +517,18 @@ def test_an_index_that_cannot_be_written_is_refused_before_the_work(
         said = capsys.readouterr().err
         assert said.startswith(f"dhp index: error: the index (-o of dhp index, `index` of dhp train): {output} cannot")
         assert said.count("\n") == 1
+    data = str(folder / "data.jsonl")
+    assert main([data, "--model", str(folder / "model"), "-o", data]) == 2
+    assert "is the data itself; give another path" in capsys.readouterr().err
     assert main([str(folder / "typo" / "data.jsonl"), "--model", str(folder / "model")]) == 2
     assert not (folder / "typo").exists()
 
 
 def test_a_full_disk_leaves_no_half_index(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dhp import output
-
-    def full(path: Path, text: Any) -> None:
-        path.write_text(next(iter(text)))
+    def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(output, "_write", full)
+    monkeypatch.setattr(os, "fsync", full)
     before = sorted(folder.iterdir())
     with pytest.raises(InputError, match=r"data\.index\.jsonl cannot be written \(No space left on device\)"):
         build_index(folder / "data.jsonl", folder / "model")

@@ -439,6 +439,34 @@ def test_more_frames_than_there_are(processor: Processor, clip: Path) -> None:
         place_medium(MediumRef("video", str(clip), nframes=30, video_start=9.0, video_end=99.0), processor)
 
 
+def test_fewer_frames_than_a_clip_needs(processor: Processor, clip: Path) -> None:
+    with pytest.raises(RequestError, match="nframes asks for 1 of 250 frames; a clip has at least 2"):
+        place_medium(MediumRef("video", str(clip), nframes=1), processor)
+    with pytest.raises(RequestError, match="video_start and video_end leave 1 of 250 frames"):
+        place_medium(MediumRef("video", str(clip), video_start=1.0, video_end=1.01), processor)
+
+
+def test_a_cover_is_no_clip(tmp_path: Path) -> None:
+    """A picture that some players show beside the clip, in a stream before it; ffmpeg takes the clip."""
+    import av
+
+    path = tmp_path / "c.mp4"
+    with av.open(str(path), "w") as container:
+        cover: Any = container.add_stream("mjpeg", rate=25)
+        cover.width, cover.height, cover.pix_fmt = 320, 192, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        film: Any = container.add_stream("libx264", rate=25)
+        film.width, film.height, film.pix_fmt = 160, 96, "yuv420p"
+        container.mux(cover.encode(av.VideoFrame.from_ndarray(numbered(99, 320, 192), format="rgb24")))
+        container.mux(cover.encode())
+        for number in range(12):
+            container.mux(film.encode(av.VideoFrame.from_ndarray(numbered(number, 160, 96), format="rgb24")))
+        container.mux(film.encode())
+    info = probe_clip(str(path))
+    assert (info.frames, info.width) == (12, 160)
+    assert number_in(read_frames(str(path), [5])[5]) == 5
+
+
 def changed(folder: Path, target: Path, **values: Any) -> Processor:
     import shutil
 

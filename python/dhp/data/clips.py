@@ -240,9 +240,9 @@ def _opened(path: str) -> Iterator[tuple[Any, Any]]:
     their frames themselves are opened, and no frame is decoded that is larger than the limit."""
     try:
         with av.open(path, options={"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}) as container:
-            if not container.streams.video:
+            stream: Any = container.streams.best("video")  # as ffmpeg chooses: no cover where there is a clip
+            if stream is None:
                 raise MediumError(path, "has no video stream")
-            stream = container.streams.video[0]
             if stream.codec_context is None:
                 raise MediumError(path, "has a video stream of a codec that is not known")
             check_pixels(path, stream.width or 0, stream.height or 0, "a frame ")

@@ -34,7 +34,7 @@ from dhp.data.lines import MAX_LINE_BYTES
 from dhp.data.media import Medium
 from dhp.data.processor import RULES_VERSION, Processor, load_processor
 from dhp.data.samples import Message
-from dhp.data.scan import SHOWN, Limits, Problem, Sample, describe, scan
+from dhp.data.scan import MAX_WORKERS, SHOWN, Limits, Problem, Sample, describe, scan
 from dhp.data.text import Encoder
 from dhp.output import check_writable, complain, printable, say, write_atomically
 
@@ -110,6 +110,8 @@ def build_index(
     path = Path(output) if output else default_path(data)
     if not os.path.exists(data):
         raise DataError(f"{data}: cannot be read: no such file; give the path of a JSONL file")
+    if os.path.realpath(path) == os.path.realpath(data):
+        raise DataError(f"{_OUTPUT}: {path} is the data itself; give another path")
     check_writable(_OUTPUT, str(path))
     encoder = Encoder(model, media_roots)
     found = scan(
@@ -278,15 +280,28 @@ def _sample_json(sample: Sample, folder: Path) -> dict[str, Any]:
 
 
 def _sample_from(row: dict[str, Any], folder: Path) -> Sample:
+    """Raises TypeError or KeyError for what no index of ours holds: planners and readers count on it."""
+    counts = [row[key] for key in ("id", "tokens", "patches", "label_tokens")]
+    _check_whole(counts)
     media = []
     for value in row["media"]:
         value = {key: tuple(v) if isinstance(v, list) else v for key, v in value.items()}
         source = value["source"]
         absolute = str(folder / source) if isinstance(source, str) else tuple(str(folder / path) for path in source)
+        _check_whole([*value["grid"], value["height"], value["width"], *value.get("frame_indices", ())])
+        if value["kind"] not in ("image", "video") or len(value["grid"]) != 3:
+            raise TypeError(f"a medium of kind {value['kind']} and grid {value['grid']}")
         media.append(Medium(**{**value, "source": absolute}))
     messages = tuple(Message.from_json(message) for message in row["messages"])
     tools = tuple(row.get("tools", ()))
-    return Sample(row["id"], row["tokens"], row["patches"], row["label_tokens"], messages, tuple(media), tools)
+    number, tokens, patches, label_tokens = counts
+    return Sample(number, tokens, patches, label_tokens, messages, tuple(media), tools)
+
+
+def _check_whole(values: Iterable[Any]) -> None:
+    for value in values:
+        if type(value) is not int or not 0 <= value < 1 << 50:
+            raise TypeError(f"found {json.dumps(value)[:40]} for a whole number")
 
 
 def _compact(values: dict[str, Any]) -> dict[str, Any]:
@@ -352,7 +367,13 @@ def _parser() -> argparse.ArgumentParser:
         "--max-line-bytes", type=_positive, default=MAX_LINE_BYTES, metavar="N", help=f"({MAX_LINE_BYTES:,})"
     )
     parser.add_argument("--verify", action="store_true", help="decode every medium, not just its header")
-    parser.add_argument("--workers", type=_positive, default=0, metavar="N", help="threads (one a core, at most 8)")
+    parser.add_argument(
+        "--workers",
+        type=_positive,
+        default=0,
+        metavar="N",
+        help=f"threads, up to {MAX_WORKERS} (one a core, at most 8)",
+    )
     parser.add_argument("--output-format", choices=("text", "json"), default="text")
     return parser
 
@@ -369,6 +390,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.max_degree and not args.capacity_tokens_per_rank:
         parser.error("--max-degree needs --capacity-tokens-per-rank")
+    if args.workers > MAX_WORKERS:
+        parser.error(f"argument --workers: found {args.workers}, must be at most {MAX_WORKERS}")
     limits = Limits(args.max_tokens, args.max_degree, args.capacity_tokens_per_rank)
     try:
         index = build_index(

@@ -48,6 +48,10 @@ def _clip(ref: MediumRef, processor: Processor) -> Medium:
         raise RequestError(
             ref.source, f"nframes asks for {ref.nframes} of {frames} frames; ask for no more than there are"
         )
+    least = int(processor.rules.temporal_patch_size)
+    if (ref.nframes or least) < least or (frames < least <= info.frames):
+        asked = f"nframes asks for {ref.nframes}" if ref.nframes else "video_start and video_end leave 1"
+        raise RequestError(ref.source, f"{asked} of {info.frames} frames; a clip has at least {least}")
     nframes = frames if ref.fps is None and ref.nframes is None and not processor.samples_frames else ref.nframes
     sampling = qwen_vl.Sampling(fps=ref.fps, frames=nframes, max_pixels=ref.max_pixels)
     medium = _sampled(ref, processor, info.height, info.width, frames, info.fps, sampling, first)

@@ -194,7 +194,8 @@ def _tagged(content: str, field: str, media: _Media) -> tuple[str | int, ...]:
             raise media.place.error(
                 f"{kind}s",
                 Verbatim(f"{len(media.listed[kind])} listed, but {field} has one more <{kind}> tag"),
-                f"write one <{kind}> for each entry, in the same order",
+                f"write one <{kind}> for each entry, in the same order; where it is text, write the content as a list "
+                'of parts: [{"type": "text", "text": …}]',
             )
         if tag.start() > last:
             parts.append(content[last : tag.start()])

@@ -29,6 +29,7 @@ from dhp.data.samples import Message, RawSample, parse_sample
 from dhp.data.text import Encoder
 
 SHOWN = 20  # problems listed in a message; the rest is counted
+MAX_WORKERS = 256
 _MOST_IGNORED_KEYS = 1000  # whose lines are counted
 _IN = TypeVar("_IN")
 _OUT = TypeVar("_OUT")
@@ -123,7 +124,7 @@ def scan(
     problems: list[Problem] = []
     ignored: collections.Counter[str] = collections.Counter()
     place = functools.partial(_place, str(data), encoder.processor, verify)
-    threads = workers or min(8, os.cpu_count() or 1)
+    threads = min(workers, MAX_WORKERS) or min(8, os.cpu_count() or 1)
     for count, placed in enumerate(_ahead(place, read_lines(data, max_line_bytes), threads), start=1):
         sample: Sample | Problem = placed[0]
         if isinstance(sample, Sample):
