@@ -86,7 +86,7 @@ try() {
   start=$SECONDS
   log=$folder/$release-root.log
   make_root "$release" "$mirror" >"$log" 2>&1 ||
-    { row "$release" - "not tried" $((SECONDS - start)) "no root: $(tail -1 "$log")"; failed=1; remove_root; return; }
+    { row "$release" - "not tried" $((SECONDS - start)) "no root: $(grep -m1 '^E: ' "$log" || tail -1 "$log")"; failed=1; remove_root; return; }
   for command in $commands; do
     arguments=("$command")
     [ -z "$torch" ] || arguments+=("TORCH=$torch")
