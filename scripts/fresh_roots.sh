@@ -44,7 +44,8 @@ mirror_of() {
 
 # RELEASE MIRROR: also what package indexes need here: names, certificates, pip's settings.
 make_root() {
-  mmdebstrap --quiet --variant=apt --include=python3,g++,cmake,make,git,ca-certificates "$1" "$root" "$2" || return 1
+  unshare --mount --propagation private mmdebstrap --quiet --variant=apt \
+    --include=python3,g++,cmake,make,git,ca-certificates "$1" "$root" "$2" || return 1
   cp -L /etc/resolv.conf /etc/hosts "$root"/etc/
   cp -L /etc/ssl/certs/ca-certificates.crt "$root"/etc/ssl/certs/
   for path in /etc/pip.conf /etc/xdg/pip; do
