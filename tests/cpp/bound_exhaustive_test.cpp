@@ -146,13 +146,13 @@ class Distance {
 };
 
 /// Checks `most` instances, or the share of them that is asked for, and says how far the bounds are from the optimum.
-void check_instances(std::uint64_t first_seed, std::uint64_t most, std::int64_t most_sequences, int most_ranks) {
+void check_instances(std::uint64_t offset, std::uint64_t most, std::int64_t most_sequences, int most_ranks) {
   Distance simple_distance;
   Distance weaker_distance;
   Distance tighter_distance;
-  first_seed += static_cast<std::uint64_t>(test::from_environment("DHP_TEST_SEED", 0));
+  const std::uint64_t first = offset + test::first_seed(0);
   const std::uint64_t count = test::share_of(most);
-  for (std::uint64_t seed = first_seed; seed < first_seed + count; ++seed) {
+  for (std::uint64_t seed = first; seed < first + count; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     test::Random random(seed);
     const Instance one = random_instance(random, random.whole(1, most_sequences), most_ranks);
@@ -169,7 +169,7 @@ void check_instances(std::uint64_t first_seed, std::uint64_t most, std::int64_t 
     weaker_distance.add(optimum, weaker);
     tighter_distance.add(optimum, tighter);
   }
-  std::cout << count << " instances from seed " << first_seed << " on\noptimum / simple:  " << simple_distance.text()
+  std::cout << count << " instances from seed " << first << " on\noptimum / simple:  " << simple_distance.text()
             << "\noptimum / tighter: " << tighter_distance.text() << "\n  its weaker form: " << weaker_distance.text()
             << '\n';
 }

@@ -60,7 +60,7 @@ class Planners : public testing::TestWithParam<Promise> {};
 TEST_P(Planners, KeepTheirPromisesOnRandomCases) {
   const Promise& promise = GetParam();
   const std::uint64_t cases = share_of(is_slow_build() ? promise.cases / 10 : promise.cases);
-  const auto first = static_cast<std::uint64_t>(from_environment("DHP_TEST_SEED", 1));
+  const std::uint64_t first = first_seed(1);
   constexpr int kMostFailures = 5;
   int failures = 0;
   int planned = 0;

@@ -22,15 +22,16 @@ inline std::string golden_file(const std::string& name) {
   return std::string(DHP_DATA_DIR) + "/../tests/golden/" + name;
 }
 
-/// The number that an environment variable holds, or `fallback`.
-inline double from_environment(const char* name, double fallback) {
-  const char* text = std::getenv(name);
-  return text == nullptr ? fallback : std::strtod(text, nullptr);
+/// The seed of the first random case: DHP_TEST_SEED (nightly: another each time), or `usual`.
+inline std::uint64_t first_seed(std::uint64_t usual) {
+  const char* text = std::getenv("DHP_TEST_SEED");
+  return text == nullptr ? usual : std::strtoull(text, nullptr, 10);
 }
 
 /// How many of `most` random cases to try: DHP_TEST_SHARE of them (CI: 0.1), at least one.
 inline std::uint64_t share_of(std::uint64_t most) {
-  const double cases = std::ceil(static_cast<double>(most) * from_environment("DHP_TEST_SHARE", 1.0));
+  const char* text = std::getenv("DHP_TEST_SHARE");
+  const double cases = std::ceil(static_cast<double>(most) * (text == nullptr ? 1.0 : std::strtod(text, nullptr)));
   return static_cast<std::uint64_t>(std::max(1.0, cases));
 }
 
