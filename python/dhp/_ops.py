@@ -17,7 +17,17 @@ failed first. The group then stays failed.
 configure_group(group, timeout_s)   longest single wait, 600 s unless set
 set_label(group, label)             what this rank is busy with ("step 12, task 3"), for messages
 report_failure(group, message)      makes the others stop waiting, with this message: name the rank and the cause
-failure(group) -> str               the first failure of any rank, or ""
+explain_failure(group, problem, expired) -> str
+                                    the same for a wait that broke, or lasted too long: asks all ranks what they are
+                                    doing, and returns what keeps the run from going on
+failure(group) -> str               the first failure of any rank, or ""; known_failure(group): without asking the store
+enter_collective(group, name), leave_collective(group)
+                                    around collectives of other process groups, which are counted: who is behind is seen
+set_store_host(group, rank, words)  who hosts the store (-1: no rank, but `words`), to be named if it does not answer
+pulse(group, rank) -> int           grows as long as the rank's process lives; -1 where the store does not tell
+own_name(rank) -> str               "rank 5 (host b, pid 123)"
+exit_on_interrupt()                 Ctrl-C ends this process with exit code 130, even while it waits in an operation
+exit_within(seconds, code)          ends this process, should it not have ended by itself
 release_group(group), release_all_groups()
 create_thread_groups(name, size)    ranks as threads of this process; rank r uses group f"{name}/{r}"
 create_mirror_group(name, size, rank, device="cpu")
@@ -77,7 +87,12 @@ def load() -> Path:
             "install dhp again so that it is rebuilt"
         )
     torch.ops.load_library(path)
-    # Before the interpreter takes the process groups down.
-    atexit.register(torch.ops.dhp.release_all_groups)
     _loaded = path
+    atexit.register(release)  # before the interpreter takes the process groups down
     return path
+
+
+def release() -> None:
+    """Ends the failure watches of all groups; a rank that hosts the store stays a little for the others."""
+    if _loaded is not None:
+        torch.ops.dhp.release_all_groups()

@@ -18,14 +18,14 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
 
-from dhp import runtime
+from dhp import commands
 from dhp._core import Cluster, CostModel, EstimateError, Exchange, InputError, Link, parse_freeze, to_json
 from dhp.calibrate_data import fitting, planned_designs
 from dhp.calibrate_fit import COEFFICIENTS, GOOD_MEAN, GOOD_P95, Calibration, Unfit, fit, measure
 from dhp.calibrate_links import measure_links, ranks_per_node
 from dhp.calibrate_tasks import Design, Range, make_designs
 from dhp.data.index import load_or_build_index
-from dhp.launch import BAD_INPUT, run_local
+from dhp.launch import BAD_INPUT, join, run_local
 from dhp.local import local_cluster, local_cost, no_room
 from dhp.model_folder import load_weights
 from dhp.models import attach, family_of, freeze, import_families
@@ -360,7 +360,9 @@ def _cell(seconds: float, unit: float) -> str:
 
 def work(options: argparse.Namespace) -> int:
     """One rank; returns its exit code."""
-    run = runtime.init(timeout_s=600.0)
+    run = join(600.0)
+    if isinstance(run, int):
+        return run
     try:
         with run.at("calibration"):
             found = calibrate(options, run, _progress(options, run))
@@ -484,4 +486,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    commands.end(main())

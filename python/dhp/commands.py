@@ -1,10 +1,27 @@
-"""Entry points of commands that import for seconds: Ctrl-C ends them without a traceback from their first moment on."""
+"""The beginning and the end of a command: Ctrl-C ends it without a traceback from its first moment, and after a failure
+it ends whatever its threads wait for. Light, because it is imported before all else."""
 
 from __future__ import annotations
 
+import importlib
+import os
+import signal
+import sys
+from typing import NoReturn
+
+INTERRUPTED = 130  # the exit code after Ctrl-C, as of shells
+
+
+def train() -> NoReturn:
+    _run("dhp.train")
+
+
+def calibrate() -> NoReturn:
+    _run("dhp.calibrate")
+
 
 def index() -> int:
-    """`dhp index`."""
+    """Ctrl-C is an exception here: it ends the processes that read, and says that nothing was written."""
     try:
         from dhp.data.index import main
 
@@ -13,4 +30,27 @@ def index() -> int:
         from dhp.output import complain
 
         complain("dhp index: interrupted; nothing was written")
-        return 130
+        return INTERRUPTED
+
+
+def _run(module: str) -> NoReturn:
+    end_on_interrupt()
+    end(importlib.import_module(module).main())
+
+
+def end_on_interrupt() -> None:
+    """Unless Ctrl-C is ignored already, as for a process in the background of a script."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(INTERRUPTED))
+
+
+def end(code: int) -> NoReturn:
+    """Ends this process. After a failure at once: destructors of a process group wait for peers that never come, and
+    the end of the interpreter for threads that read."""
+    if code:
+        if ops := sys.modules.get("dhp._ops"):
+            ops.release()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(0)

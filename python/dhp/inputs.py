@@ -25,10 +25,11 @@ def open_dataset(settings: TrainConfig, cluster: Cluster, cost: CostModel, run: 
     (the launcher, before there is one) nothing is said of what is left out. Raises InputError."""
     check_room(settings, cluster, cost)
 
-    data = read_dataset(settings) if run is None or run.rank == 0 else None
     if run:
-        run.barrier()
-    data = data or read_dataset(settings)
+        with run.at("start, making or reading the index"):
+            data = run.after_rank_0(lambda: read_dataset(settings))
+    else:
+        data = read_dataset(settings)
     if run and run.rank == 0 and data.index.problems:
         complain(f"dhp: {data.index.left_out()}")
     every = Batch([sample.as_sequence() for sample in data.samples])

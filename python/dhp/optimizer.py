@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -28,7 +29,23 @@ def make_optimizer(model: torch.nn.Module, config: TrainConfig, run: Run) -> tor
     }
     if run.world_size == 1:
         return torch.optim.AdamW(groups, **settings)
-    return ZeroRedundancyOptimizer(groups, torch.optim.AdamW, **settings)
+    return _Sharded(groups, run, **settings)
+
+
+class _Sharded(ZeroRedundancyOptimizer):
+    """AdamW with sharded state, whose waits for other ranks end as those of the run do."""
+
+    def __init__(self, groups: list[dict[str, Any]], run: Run, **settings: Any) -> None:
+        self._run = run
+        super().__init__(groups, torch.optim.AdamW, **settings)
+
+    def _sync_params(self) -> None:
+        shares = (self._broadcast_params_from_rank(r) for r in range(self.world_size))  # type: ignore[attr-defined]
+        self._run.wait_for("optimizer", lambda: list(itertools.chain(*shares)))
+
+    def consolidate_state_dict(self, to: int = 0) -> None:
+        with self._run.collective("state of the optimizer"):
+            super().consolidate_state_dict(to)
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:

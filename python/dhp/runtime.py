@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
-import os
+import pickle
 import re
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
-from dhp import _ops
+from dhp import _ops, rendezvous
 from dhp._core import Batch, Cluster, CostModel, Infeasible, InputError, Plan, Task, check_plan, plan_batch
 from dhp.output import complain
 
-LOST_KEY = "dhp/lost"  # where the launcher writes which rank died, and how
 EXCHANGES = ("ring", "direct", "hierarchical")  # how the run-time moves shards
+SLICE_S = 0.2  # how soon a wait ends after the failure of another rank
+PULSE_S = 15.0  # a process that gives no sign for so long is dead or frozen: it gives one each second
+CARRIER_SHARE, ROOM_S = 1.1, 5.0  # what Gloo's own time-out is more than the run's
+END_S = 3.0  # that a failed process may take to end by itself
+T = TypeVar("T")
 
 
 class InfeasibleBatch(Exception):
@@ -50,6 +56,7 @@ class Run:
     timeout_s: float
     store: dist.Store
     place: str = "start"
+    name: str = ""  # "rank 5 (host b, pid 123)"
     _groups: list[dist.ProcessGroup] = field(default_factory=list, repr=False)
 
     def __enter__(self) -> Run:
@@ -58,6 +65,12 @@ class Run:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if error is None:
             self.close()
+        elif isinstance(error, Exception):
+            self.failure(error)  # tells the peers
+        else:  # Ctrl-C, sys.exit
+            torch.ops.dhp.report_failure(
+                self.traffic, f"{self.name} left the run at {self.place}: {kind and kind.__name__}"
+            )
 
     @contextlib.contextmanager
     def at(self, place: str) -> Iterator[None]:
@@ -67,7 +80,10 @@ class Run:
         self._enter(place)
         try:
             yield
-        except (RankFailed, RunStopped, InputError, InfeasibleBatch):
+        except (RankFailed, RunStopped):
+            raise
+        except (InputError, InfeasibleBatch) as error:  # mostly on all ranks at once
+            torch.ops.dhp.report_failure(self.traffic, f"{self.name} at {place}: {error}")
             raise
         except Exception as error:
             raise self.failure(error) from error
@@ -79,69 +95,132 @@ class Run:
 
     def failure(self, error: Exception) -> RankFailed:
         """The error to raise for `error`: root cause first, then what this rank was doing. Records it for the peers."""
-        text = _without_advice(str(error).strip() or type(error).__name__)
-        cause = self._lost_rank() or _without_advice(torch.ops.dhp.failure(self.traffic))
+        if isinstance(error, RankFailed):
+            return error
+        text = without_advice(str(error).strip() or type(error).__name__)
+        cause = without_advice(torch.ops.dhp.failure(self.traffic))
+        if not cause and isinstance(error, RuntimeError) and is_broken_wait(str(error)):
+            cause = self._ask(text.splitlines()[0], expired="timed out" in text.lower())
         if not cause:
-            own = f"rank {self.rank} at {self.place}: {text}"
+            own = f"{self.name} at {self.place}: {text}"
             torch.ops.dhp.report_failure(self.traffic, own)
             return RankFailed(own)
         first, *details = [line.strip() for line in text.splitlines()]
         seen = " ".join(details if details and first in cause else [first, *details])
-        return RankFailed(f"{cause}\n  rank {self.rank} at {self.place}: {seen}")
+        return RankFailed(f"{cause}\n  {self.name} at {self.place}: {seen}")
 
-    def _lost_rank(self) -> str:
-        """What the launcher knows of a rank that died: it sees the signal, the peers only a closed connection."""
-        if "DHP_LAUNCHER" not in os.environ:
-            return ""
-        try:
-            for _ in range(10):
-                if self.store.check([LOST_KEY]):
-                    return self.store.get(LOST_KEY).decode()
-                time.sleep(0.05)
-        except (RuntimeError, dist.DistStoreError):
-            return "the launcher is gone"
-        return ""
+    def _ask(self, problem: str, *, expired: bool) -> str:
+        """The cause, when a wait of this rank broke or lasted too long: all ranks are asked what they are doing."""
+        words = f"{self.name} at {self.place}: {problem}"
+        return without_advice(torch.ops.dhp.explain_failure(self.traffic, words, expired))
 
     def say_once(self, message: str) -> None:
         """Prints to standard error what several ranks may have to say, the first time only."""
         key = "dhp/said/" + hashlib.sha256(message.encode()).hexdigest()
-        try:
-            first = self.store.add(key, 1) == 1
-        except RuntimeError:  # the store is gone
-            first = True
-        if first:
-            complain(message)
+        with contextlib.suppress(RuntimeError, TimeoutError):  # the store is gone, or its host hangs
+            answers = torch.ops.dhp.pulse(self.traffic, self.rank) >= 0
+            if answers and rendezvous.within(rendezvous.ANSWER_S, lambda: self.store.add(key, 1)) > 1:
+                return
+        complain(message)
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Sum over all ranks, in place."""
-        dist.all_reduce(values, op=dist.ReduceOp.SUM)
+        self.wait_for("sum", lambda: [dist.all_reduce(values, op=dist.ReduceOp.SUM, async_op=True)])
         return values
 
     def max(self, values: torch.Tensor) -> torch.Tensor:
         """Elementwise maximum over all ranks, in place."""
-        dist.all_reduce(values, op=dist.ReduceOp.MAX)
+        self.wait_for("max", lambda: [dist.all_reduce(values, op=dist.ReduceOp.MAX, async_op=True)])
         return values
 
     def gather(self, value: Any) -> list[Any]:
         """The values of all ranks, by rank, on rank 0; nothing on the others. For small ones: they are pickled."""
-        values: list[Any] | None = [None] * self.world_size if self.rank == 0 else None
-        dist.gather_object(value, values)
-        return values or []
+        data = pickle.dumps(value)
+        room = int(self.max(torch.tensor([len(data)]))[0])
+        mine = torch.frombuffer(bytearray(data.ljust(room)), dtype=torch.uint8)  # pickle ignores what follows
+        theirs = [torch.empty_like(mine) for _ in range(self.world_size)] if self.rank == 0 else None
+        self.wait_for("gather", lambda: [dist.gather(mine, theirs, async_op=True)])
+        return [pickle.loads(buffer.numpy().tobytes()) for buffer in theirs or []]
 
     def all(self, value: Any) -> list[Any]:
         """The values of all ranks, by rank, on all ranks. For small ones: they are pickled."""
-        values: list[Any] = [None] * self.world_size
-        dist.all_gather_object(values, value)
-        return values
+        data = pickle.dumps(value)
+        room = int(self.max(torch.tensor([len(data)]))[0])
+        mine = torch.frombuffer(bytearray(data.ljust(room)), dtype=torch.uint8)
+        theirs = [torch.empty_like(mine) for _ in range(self.world_size)]
+        self.wait_for("all_gather", lambda: [dist.all_gather(theirs, mine, async_op=True)])
+        return [pickle.loads(buffer.numpy().tobytes()) for buffer in theirs]
 
     def from_rank_0(self, value: Any) -> Any:
         """Rank 0's value, on all ranks. For small ones: they are pickled."""
-        values = [value]
-        dist.broadcast_object_list(values, src=0)
-        return values[0]
+        data = pickle.dumps(value) if self.rank == 0 else b""
+        room = int(self.max(torch.tensor([len(data)]))[0])
+        buffer = torch.frombuffer(bytearray(data.ljust(room)), dtype=torch.uint8)
+        self.wait_for("broadcast", lambda: [dist.broadcast(buffer, src=0, async_op=True)])
+        return pickle.loads(buffer.numpy().tobytes())
 
     def barrier(self) -> None:
-        self.max(torch.zeros(1, dtype=torch.uint8))
+        self.wait_for("barrier", lambda: [dist.all_reduce(torch.zeros(1, dtype=torch.uint8), async_op=True)])
+
+    def wait_for(self, name: str, start: Callable[[], Iterable[dist.Work | None]]) -> None:
+        """Starts collectives, which every rank starts in the same order, and waits for them as for every peer: at most
+        `timeout_s`, and not beyond the failure of another rank. Raises RankFailed with the cause."""
+        with self.collective(name):
+            for work in start():
+                if work is not None:
+                    self._wait(work, name)
+
+    def _wait(self, work: dist.Work, name: str) -> None:
+        deadline = time.monotonic() + self.timeout_s
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                work.wait(timedelta(seconds=min(SLICE_S, max(left, 1e-3))))
+                return
+            except RuntimeError:
+                if work.is_completed():  # since the slice ended, or with an error, which this raises
+                    work.wait()
+                    return
+            # A slice is over. (Of transfers between two ranks this would close the connections, not of collectives.)
+            if cause := torch.ops.dhp.known_failure(self.traffic):
+                raise RankFailed(f"{without_advice(cause)}\n  {self.name} at {self.place}: in the collective {name!r}")
+            if left <= 0:
+                cause = self._ask(f"nothing came for {self.timeout_s:g} s in the collective {name!r}", expired=True)
+                raise RankFailed(f"{cause}\n  {self.name} at {self.place}: in the collective {name!r}")
+
+    @contextlib.contextmanager
+    def collective(self, name: str) -> Iterator[None]:
+        """Around collectives that every rank runs: tells the others that this rank has come to them, so that those that
+        have not are named when the wait breaks."""
+        torch.ops.dhp.enter_collective(self.traffic, name)
+        try:
+            yield
+        except RankFailed:
+            raise
+        except Exception as error:
+            raise self.failure(error) from error
+        torch.ops.dhp.leave_collective(self.traffic)
+
+    def after_rank_0(self, make: Callable[[], T]) -> T:
+        """What `make` returns, which rank 0 calls first. The others wait for it as long as rank 0 lives, whatever the
+        time-out: it may make a large file. Raises RankFailed where rank 0 failed, or died."""
+        key = "dhp/made/" + hashlib.sha256(self.place.encode()).hexdigest()
+        if self.rank == 0:
+            value = make()
+            self.store.add(key, 1)
+            return value
+        pulse, since = -1, time.monotonic()
+        while not rendezvous.within(self.timeout_s, lambda: self.store.add(key, 0)):
+            if cause := torch.ops.dhp.known_failure(self.traffic):
+                raise RankFailed(f"{without_advice(cause)}\n  {self.name} at {self.place}: waited for rank 0")
+            now = torch.ops.dhp.pulse(self.traffic, 0)
+            if now > pulse:
+                pulse, since = now, time.monotonic()
+            elif time.monotonic() - since > max(PULSE_S, self.timeout_s):
+                cause = self._ask(f"waited for rank 0, which gave no sign for {self.timeout_s:g} s", expired=True)
+                raise RankFailed(cause)
+            time.sleep(SLICE_S)
+        return make()
 
     def close(self) -> None:
         """Ends the run: waits for all ranks, then releases the groups."""
@@ -152,9 +231,14 @@ class Run:
         dist.destroy_process_group()
 
 
-def _without_advice(text: str) -> str:
+def without_advice(text: str) -> str:
     """An error of Gloo without its source file and its words of comfort."""
-    return re.sub(r"\[/[^\]]*\.cc:\d+\] |\. This is typically caused by a remote worker crashing\..*", "", text)
+    return re.sub(r"\[[^\]]*\.cc:\d+\] |\. This is typically caused by .*", "", text)
+
+
+def is_broken_wait(text: str) -> bool:
+    """Whether an error tells of a transfer, not of this rank: the text is all that Gloo gives."""
+    return bool(re.search(r"Connection (closed|reset|refused)|(Read|Write) error|Timed out|gloo/", text))
 
 
 _current: Run | None = None
@@ -174,39 +258,53 @@ def init(*, timeout_s: float = 600.0) -> Run:
     Makes two process groups over all ranks, and no other ever: the default group, which sums gradients, and the
     traffic group, which carries the shards and rows of tasks. Groups of a plan are arrays of ranks on the latter.
 
-    Raises RuntimeError when the run-time library does not fit the installed torch, or a rank cannot be reached.
+    Raises InputError where the environment is wrong, RankFailed when a rank or the store cannot be reached within
+    `timeout_s`, and ImportError when the run-time library does not fit the installed torch. Each is one line.
     """
     global _current
     _ops.load()
-    timeout = timedelta(seconds=timeout_s)
-    if "RANK" in os.environ:
-        store, rank, world_size = _join(timeout)
-    else:
-        store, rank, world_size = dist.HashStore(), 0, 1
-    dist.init_process_group(
-        "gloo", store=dist.PrefixStore("dhp", store), rank=rank, world_size=world_size, timeout=timeout
-    )
-    traffic = dist.new_group(list(range(world_size)), backend="gloo", timeout=timeout)
+    place = rendezvous.read_environment()
+    rank, world_size = (place.rank, place.world_size) if place else (0, 1)
+    name = torch.ops.dhp.own_name(rank)
+    try:
+        store = rendezvous.join(place, name, timeout_s) if place else dist.HashStore()
+        traffic = rendezvous.within(2 * timeout_s + ROOM_S, lambda: _make_groups(store, rank, world_size, timeout_s))
+    except (RuntimeError, TimeoutError) as error:
+        raise RankFailed(f"{name}: the ranks cannot be connected: {_one_line(error)}") from error
     torch.ops.dhp.configure_group(traffic.group_name, timeout_s)
-    run = Run(rank, world_size, traffic.group_name, timeout_s, store, _groups=[traffic])
-    dist.barrier(group=traffic)  # all pairs connect here, not in the middle of a task
+    run = Run(rank, world_size, traffic.group_name, timeout_s, store, name=name, _groups=[traffic])
+    if place:
+        host = store.get("dhp/who/0").decode().split(" ", 2)[2] if place.host_rank == 0 else place.host
+        torch.ops.dhp.set_store_host(run.traffic, place.host_rank, host)
+    run.wait_for("start", lambda: [dist.barrier(group=traffic, async_op=True)])  # all pairs connect here, not in a task
     _current = run
+    atexit.register(_leave_soon, run)
     return run
 
 
-def _join(timeout: timedelta) -> tuple[dist.Store, int, int]:
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        return next(iter(dist.rendezvous("env://", timeout=timeout)))
-    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    hosted = "DHP_LAUNCHER" in os.environ  # by the process that started the ranks, which outlives each of them
-    store = dist.TCPStore(
-        os.environ["MASTER_ADDR"],
-        int(os.environ["MASTER_PORT"]),
-        world_size,
-        is_master=rank == 0 and not hosted,
-        timeout=timeout,
+def _make_groups(store: dist.Store, rank: int, world_size: int, timeout_s: float) -> dist.ProcessGroup:
+    """Gloo's own time-out closes the connections to all ranks: the run's comes before it."""
+    timeout = timedelta(seconds=timeout_s * CARRIER_SHARE + ROOM_S)
+    dist.init_process_group(
+        "gloo", store=dist.PrefixStore("dhp", store), rank=rank, world_size=world_size, timeout=timeout
     )
-    return store, rank, world_size
+    return dist.new_group(list(range(world_size)), backend="gloo", timeout=timeout)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(without_advice(str(error) or type(error).__name__).split())
+
+
+def _leave_soon(run: Run) -> None:
+    """At the end of the interpreter. An exception that nobody caught is told to the peers; where the run has failed,
+    its process groups may wait for transfers that never end, and must not hold the process."""
+    if _current is not run:
+        return
+    if isinstance(error := getattr(sys, "last_value", None), Exception):
+        run.failure(error)
+    if torch.ops.dhp.known_failure(run.traffic):
+        torch.ops.dhp.release_group(run.traffic)
+        torch.ops.dhp.exit_within(END_S, 1)
 
 
 def plan(

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import traceback
 from typing import Any
+
+from dhp import commands
+
+if __name__ == "__main__":
+    commands.end_on_interrupt()  # what follows takes seconds to import
 
 # Ranks are forked: a tokenizer that had started threads in the parent would be broken in them.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -21,7 +25,7 @@ from dhp.config import TrainConfig
 from dhp.dataset import Dataset, Share
 from dhp.gradients import reduce_gradients
 from dhp.inputs import open_dataset, planning_inputs
-from dhp.launch import BAD_INPUT, run_local
+from dhp.launch import BAD_INPUT, join, run_local
 from dhp.measure import Recorder
 from dhp.models import Adapter, attach, import_families
 from dhp.nonfinite import Skips, trouble_of
@@ -151,7 +155,9 @@ def forward(adapter: Adapter, share: Share, task: Task, valid_tokens: int, setti
 def work(settings: TrainConfig, options: argparse.Namespace) -> int:
     """One rank, from joining to leaving; returns its exit code."""
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
-    run = runtime.init(timeout_s=settings.timeout_s)
+    run = join(settings.timeout_s)
+    if isinstance(run, int):
+        return run
     try:
         with run.at("start"):
             saved = begin(settings, run)
@@ -216,4 +222,4 @@ def launch(settings: TrainConfig, options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    commands.end(main())

@@ -15,10 +15,8 @@
 namespace dhp {
 namespace {
 
-// A rank that stops waiting inside Gloo closes its connections before it can say why; its reason follows at once.
-constexpr auto kReasonGrace = std::chrono::milliseconds(300);
-
-std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
+/// Gloo's own time-out, which closes the connections to all ranks.
+bool is_timeout(const std::string& error) { return error.find("Timed out") != std::string::npos; }
 
 class C10dTransport;
 
@@ -41,7 +39,7 @@ class C10dTicket final : public Ticket {
   std::vector<Leg> legs_;
 };
 
-class C10dTransport final : public Transport {
+class C10dTransport final : public Transport, public Watched {
  public:
   explicit C10dTransport(const c10::intrusive_ptr<c10d::ProcessGroup>& group)
       : group_(group),
@@ -50,7 +48,7 @@ class C10dTransport final : public Transport {
         size_(group->getSize()),
         carrier_timeout_(carrier_timeout(*backend_.lock())),
         timeout_(std::min(kDefaultTimeout, carrier_timeout_)),
-        watch_(rank_, private_store(*group)) {}
+        watch_(rank_, size_, private_store(*group)) {}
 
   bool serves(const c10::intrusive_ptr<c10d::ProcessGroup>& group) const { return group_.lock() == group; }
 
@@ -74,31 +72,23 @@ class C10dTransport final : public Transport {
                                                     : backend->recv(tensors, transfer.peer, tag);
           legs.push_back({std::move(work), direction, transfer.peer});
         } catch (const std::exception& error) {
-          fail_on_error(error.what(), describe_wait(*this, doing, direction, transfer.peer), transfer.peer);
+          watch_.record().wait_for(transfer.peer);
+          fail_wait(describe_wait(*this, doing, direction, transfer.peer), plain_error(error.what()), false);
         }
       }
     }
     return std::make_unique<C10dTicket>(this, doing, std::move(legs));
   }
 
-  /// Ends a wait that the carrier ended with an error: throws the root cause, which is another rank's if it recorded
-  /// one, else the loss of the peer.
-  [[noreturn]] void fail_on_error(const std::string& error, const std::string& where, int peer) {
-    auto cause = failure(true);
-    if (!cause) {
-      std::this_thread::sleep_for(kReasonGrace);
-      cause = failure(true);
-    }
-    if (!cause) {
-      const bool timed_out = error.find("Timed out") != std::string::npos;
-      watch_.record().write(timed_out ? where + ": the process group's own time-out expired: " + first_line(error)
-                                      : "rank " + std::to_string(peer) + " was lost (seen by " + where +
-                                            "): " + first_line(error));
-      cause = watch_.record().known();
-    }
-    throw_failure(cause.value_or(error), where);
+  /// Ends a wait that broke or expired: throws the cause, wherever it is.
+  [[noreturn]] void fail_wait(const std::string& where, const std::string& problem, bool expired) {
+    throw_failure(explain_failure(where + ": " + problem, expired), where);
   }
 
+  std::string explain_failure(const std::string& problem, bool expired) override {
+    watch_.record().explain(problem, expired);
+    return watch_.record().known().value_or(problem);
+  }
   void record_failure(const std::string& message) noexcept override { watch_.record().write(message); }
   std::optional<std::string> failure(bool look) override {
     if (look) watch_.record().read_now();
@@ -117,7 +107,12 @@ class C10dTransport final : public Transport {
   void set_label(const std::string& label) override {
     std::lock_guard lock(mutex_);
     label_ = label;
+    watch_.record().set_place(label);
   }
+  void enter_collective(const std::string& name) override { watch_.record().enter_collective(name); }
+  void leave_collective() override { watch_.record().go_on(); }
+  void set_store_host(int rank, const std::string& words) override { watch_.record().set_store_host(rank, words); }
+  std::int64_t pulse(int rank) override { return watch_.record().pulse(rank); }
   std::string label() const override {
     std::lock_guard lock(mutex_);
     return label_;
@@ -158,7 +153,7 @@ void C10dTicket::wait() {
   const Leg* failed = nullptr;
   std::string error;
   for (const Leg& leg : legs_) {
-    transport_->watch().at(id, leg.peer);
+    transport_->watch().record().wait_for(leg.peer);
     try {
       if (leg.work->wait()) continue;
     } catch (const std::exception& problem) {
@@ -168,13 +163,13 @@ void C10dTicket::wait() {
     break;
   }
   const auto outcome = transport_->watch().end(id);
-  if (failed == nullptr) return;
-
-  const std::string where = describe_wait(*transport_, doing_, failed->direction, failed->peer);
-  if (!error.empty()) transport_->fail_on_error(error, where, failed->peer);
-  if (outcome == FailureWatch::Outcome::kTimedOut) {
-    transport_->watch().record().write_expired(timeout_message(where, timeout), failed->peer);
+  if (failed == nullptr) {
+    transport_->watch().record().go_on();
+    return;
   }
+  const std::string where = describe_wait(*transport_, doing_, failed->direction, failed->peer);
+  if (outcome == FailureWatch::Outcome::kTimedOut) transport_->fail_wait(where, timeout_words(timeout), true);
+  if (!error.empty()) transport_->fail_wait(where, plain_error(error), is_timeout(error));
   throw_failure(transport_->failure(false).value_or("the transfer was aborted"), where);
 }
 

@@ -1,119 +1,128 @@
-#include <exception>
-#include <set>
-#include <utility>
+#include "torch/failure_record.h"
 
-#include "torch/failure_watch.h"
+#include <algorithm>
+#include <exception>
+#include <utility>
+#include <vector>
+
+#include "torch/interrupt.h"
+#include "torch/run_store.h"
 
 namespace dhp {
-namespace {
 
 using Clock = std::chrono::steady_clock;
+using Kind = Presence::Kind;
 
-const char* const kFailureKey = "dhp/failure";
-const char* const kExpiredKey = "dhp/expired";
+namespace {
+
 // An answer of the store takes well under a millisecond; a frozen host never answers.
 constexpr auto kAnswerTime = std::chrono::seconds(3);
 // A rank that dies takes its connections with it, and their errors name it: they come first if the store waits a bit.
 constexpr auto kStoreGrace = std::chrono::seconds(2);
-// Enough for every waiting rank to notice that a wait expired and to say for whom it waits itself.
-constexpr auto kExpiredGrace = std::chrono::seconds(1);
-
-std::string waiting_key(int rank) { return "dhp/waiting/" + std::to_string(rank); }
-
-/// Follows who waits for whom, from a wait of `rank` for `peer` that expired, to the rank that waits for nobody.
-std::string explain_expired(c10d::Store& store, const std::string& message, int rank, int peer) {
-  store.set(waiting_key(rank), std::to_string(peer));
-  store.set(kExpiredKey, "1");
-  std::this_thread::sleep_for(kExpiredGrace);
-  std::string chain;
-  std::set<int> seen{rank};
-  int last = peer;
-  while (seen.insert(last).second) {
-    if (!store.check({waiting_key(last)})) {
-      std::string text = "rank " + std::to_string(last) + " keeps the others waiting: ";
-      return text.append(message).append(chain);
-    }
-    const int next = std::stoi(store.get_to_str(waiting_key(last)));
-    chain.append("; rank ").append(std::to_string(last)).append(" waits for rank ").append(std::to_string(next));
-    last = next;
-  }
-  return message + chain + ": they wait for each other";
-}
+// How long the store's host stays for the others: enough to learn of a failure.
+constexpr auto kFarewellTime = std::chrono::seconds(3);
+constexpr auto kWaitingPeriod = std::chrono::milliseconds(200);
+constexpr auto kStep = std::chrono::milliseconds(100);
 
 }  // namespace
 
-struct FailureRecord::State {
-  explicit State(int own_rank) : rank(own_rank) {}
+struct FailureRecord::Job {
+  enum class Kind { kWrite, kExplain, kPulse };
+  Kind kind;
+  std::string message;
+  bool expired = false;
+  int rank = -1;  // kPulse
+};
 
-  struct Job {
-    std::string message;
-    std::optional<int> expired_peer;
-  };
+struct FailureRecord::State {
+  State(int own_rank, int ranks) : rank(own_rank), size(ranks) {}
 
   const int rank;
+  const int size;
   std::mutex mutex;
   std::condition_variable changed;
   std::optional<std::string> failure;
   std::optional<Clock::time_point> lost_since;  // the store answers with errors; its connection does not come back
   std::string lost_reason;
-  std::optional<Job> to_write;
+  int host_rank = -1;
+  std::string host_words;
+  std::optional<Job> job;
+  std::optional<std::int64_t> pulse;
   bool to_read = false;
-  std::optional<int> waiting_for;
   std::uint64_t reads = 0;  // finished ones
+  std::uint64_t steps = 0;  // answers of the store: none for a while means that it is frozen
+  Presence presence;
+  Clock::time_point since = Clock::now();
   bool stopping = false;
   bool stopped = false;
 
-  /// Without the lock.
-  std::optional<std::string> write_store(c10d::Store& store, const Job& job) const {
-    const auto& message = job.expired_peer ? explain_expired(store, job.message, rank, *job.expired_peer) : job.message;
-    return store.compareSet(kFailureKey, "", message);
+  Presence present() const {
+    Presence result = presence;
+    result.seconds = std::chrono::duration<double>(Clock::now() - since).count();
+    return result;
   }
 
-  std::optional<std::string> read_store(c10d::Store& store, std::optional<int> peer) const {
-    if (store.check({kFailureKey})) return store.get_to_str(kFailureKey);
-    if (peer && store.check({kExpiredKey})) store.set(waiting_key(rank), std::to_string(*peer));
-    return std::nullopt;
+  std::chrono::milliseconds period() const {
+    return presence.kind == Kind::kBusy ? RunStore::period(size) : std::max(kWaitingPeriod, RunStore::period(size) / 5);
   }
 
-  void read_or_write(c10d::Store& store, std::unique_lock<std::mutex>& lock) {
-    const auto job = std::exchange(to_write, std::nullopt);
-    const auto peer = waiting_for;
-    to_read = false;
-    std::optional<std::string> found;
+  /// Call `use` of the store, without the lock; an error of the store is kept.
+  template <typename Use>
+  void with_store(std::unique_lock<std::mutex>& lock, Use use) {
     std::string problem;
     lock.unlock();
     try {
-      found = job ? write_store(store, *job) : read_store(store, peer);
+      use();
     } catch (const std::exception& error) {
       problem = error.what();
+      if (problem.empty()) problem = "unknown error";
     }
     lock.lock();
-    if (!problem.empty()) {
+    if (!problem.empty() && !lost_since) {
       lost_since = Clock::now();
       lost_reason = problem.substr(0, problem.find('\n'));
     }
-    if (found && !failure) failure = found;
-    ++reads;
     changed.notify_all();
   }
 
-  void judge_lost_store() {
-    if (lost_since && !failure && Clock::now() - *lost_since >= kStoreGrace) {
-      failure = "the store of the process group is gone: its host (rank 0, unless a launcher hosts it) has ended: " +
-                lost_reason;
+  void answered() {
+    std::lock_guard lock(mutex);
+    ++steps;
+    changed.notify_all();
+  }
+
+  void judge_lost_store(bool at_once) {
+    if (!lost_since || failure || (!at_once && Clock::now() - *lost_since < kStoreGrace)) return;
+    const std::string who =
+        host_words.empty() ? "its host (rank 0, unless a launcher hosts it) has ended" : host_words + " has ended";
+    failure = host_rank >= 0 ? host_words + ", which hosted the store of the run, was lost: " + lost_reason
+                             : "the store of the process group is gone: " + who + ": " + lost_reason;
+  }
+
+  void judge_silent_store(const std::string& message, bool is_own_failure) {
+    if (failure) return;
+    if (!is_own_failure && !host_words.empty()) {
+      failure = host_words + ", which hosts the store of the run, does not answer: it hangs, or is cut off (seen by " +
+                message + ")";
+    } else {
+      failure = message + "; the store of the process group does not answer, so the cause may be its host (" +
+                (host_words.empty() ? "rank 0, unless a launcher hosts it" : host_words) +
+                "), and the other ranks could not be told";
     }
   }
 };
 
-FailureRecord::FailureRecord(int rank, c10::intrusive_ptr<c10d::Store> store)
-    : store_(std::move(store)), state_(std::make_shared<State>(rank)) {}
+FailureRecord::FailureRecord(int rank, int size, c10::intrusive_ptr<c10d::Store> store)
+    : state_(std::make_shared<State>(rank, size)) {
+  thread_ = std::thread([state = state_, store = std::move(store)] { run(state, store); });
+}
 
 FailureRecord::~FailureRecord() {
   std::unique_lock lock(state_->mutex);
-  if (!thread_.joinable()) return;
   state_->stopping = true;
   state_->changed.notify_all();
-  if (state_->changed.wait_for(lock, kAnswerTime, [&] { return state_->stopped; })) {
+  const auto patience = kAnswerTime + (state_->host_rank == state_->rank ? kFarewellTime : std::chrono::seconds(0));
+  if (state_->changed.wait_for(lock, patience, [&] { return state_->stopped; })) {
     lock.unlock();
     thread_.join();
   } else {
@@ -122,54 +131,111 @@ FailureRecord::~FailureRecord() {
 }
 
 void FailureRecord::run(const std::shared_ptr<State>& state, const c10::intrusive_ptr<c10d::Store>& store) {
+  RunStore run_store(state->rank, state->size, store, [&state = *state] { state.answered(); });
   std::unique_lock lock(state->mutex);
-  while (true) {
-    state->changed.wait(lock, [&] { return state->stopping || state->to_read || state->to_write; });
+  state->with_store(lock, [&] { run_store.introduce(); });
+  while (!state->stopping) {
+    state->changed.wait_for(lock, state->period(), [&] { return state->stopping || state->to_read || state->job; });
+    if (is_interrupted()) {
+      state->with_store(lock, [&] { run_store.write(own_name(state->rank) + " was interrupted (Ctrl-C)"); });
+      exit_interrupted();
+    }
     if (state->stopping) break;
-    state->read_or_write(*store, lock);
+    const auto job = std::exchange(state->job, std::nullopt);
+    const auto present = state->present();
+    const bool is_known = state->failure.has_value();
+    state->to_read = false;
+    if (state->lost_since) continue;
+    std::optional<std::string> found;
+    std::optional<std::int64_t> pulse;
+    state->with_store(lock, [&] {
+      if (job && job->kind == Job::Kind::kPulse) pulse = run_store.pulse(job->rank);
+      if (job && job->kind == Job::Kind::kWrite) found = run_store.write(job->message);
+      if (job && job->kind == Job::Kind::kExplain) found = run_store.explain(job->message, job->expired, present);
+      if (!found) found = run_store.look(present, is_known);
+    });
+    if (found && !state->failure) state->failure = found;
+    if (pulse) state->pulse = pulse;
+    ++state->reads;
+    state->changed.notify_all();
+  }
+  if (!state->lost_since) {
+    const bool stays = state->host_rank == state->rank;
+    const auto present = state->present();
+    state->with_store(lock, [&] { run_store.leave(present, stays ? kFarewellTime : std::chrono::seconds(0)); });
   }
   state->stopped = true;
   state->changed.notify_all();
 }
 
-void FailureRecord::start_thread_locked() {
-  if (!thread_.joinable()) {
-    thread_ = std::thread([state = state_, store = store_] { run(state, store); });
-  }
+void FailureRecord::set_store_host(int rank, const std::string& words) {
+  std::lock_guard lock(state_->mutex);
+  state_->host_rank = rank;
+  state_->host_words = words;
 }
 
-void FailureRecord::write(const std::string& message) noexcept { write_job(message, std::nullopt); }
+void FailureRecord::set_place(const std::string& place) {
+  std::lock_guard lock(state_->mutex);
+  state_->presence.place = place;
+  state_->since = Clock::now();
+}
 
-void FailureRecord::write_expired(const std::string& message, int peer) noexcept { write_job(message, peer); }
+void FailureRecord::wait_for(int peer) {
+  std::lock_guard lock(state_->mutex);
+  state_->presence.kind = Kind::kWaiting;
+  state_->presence.peer = peer;
+  state_->since = Clock::now();
+}
 
-void FailureRecord::write_job(const std::string& message, std::optional<int> peer) noexcept {
+void FailureRecord::enter_collective(const std::string& name) {
+  std::lock_guard lock(state_->mutex);
+  state_->presence.kind = Kind::kCollective;
+  ++state_->presence.collectives;
+  state_->presence.name = name;
+  state_->since = Clock::now();
+}
+
+void FailureRecord::go_on() {
+  std::lock_guard lock(state_->mutex);
+  if (state_->failure) return;  // what it waited for stays its answer
+  state_->presence.kind = Kind::kBusy;
+  state_->since = Clock::now();
+}
+
+void FailureRecord::write(const std::string& message) noexcept { hand_over({Job::Kind::kWrite, message}); }
+
+void FailureRecord::explain(const std::string& problem, bool expired) noexcept {
+  hand_over({Job::Kind::kExplain, problem, expired});
+}
+
+void FailureRecord::hand_over(Job job) noexcept {
   try {
     std::unique_lock lock(state_->mutex);
     if (state_->failure) return;
-    if (!state_->lost_since) {
-      start_thread_locked();
-      state_->to_write = State::Job{message, peer};
-      state_->changed.notify_all();
-      state_->changed.wait_for(lock, kAnswerTime + kExpiredGrace,
-                               [&] { return state_->failure.has_value() || state_->lost_since.has_value(); });
+    const std::string message = job.message;
+    const bool is_own_failure = job.kind == Job::Kind::kWrite;
+    state_->presence.expired = job.expired;
+    state_->job = std::move(job);
+    state_->changed.notify_all();
+    auto steps = state_->steps;
+    while (!state_->failure && !state_->lost_since) {
+      const bool moved = state_->changed.wait_for(lock, kAnswerTime, [&] {
+        return state_->failure.has_value() || state_->lost_since.has_value() || state_->steps != steps;
+      });
+      if (!moved) break;
+      steps = state_->steps;
     }
-    if (!state_->failure) {
-      state_->failure =
-          message +
-          "; the store of the process group does not answer, so the cause may be its host (rank 0, unless "
-          "a launcher hosts it), and the other ranks could not be told";
-    }
+    if (!is_own_failure) state_->judge_lost_store(true);
+    state_->judge_silent_store(message, is_own_failure);
   } catch (const std::exception&) {
-    // No memory, no thread: the exception that is being recorded still ends this rank.
+    // No memory: the exception that is being recorded still ends this rank.
   }
 }
 
-void FailureRecord::read_soon(std::optional<int> waiting_for) {
+void FailureRecord::read_soon() {
   std::lock_guard lock(state_->mutex);
-  state_->judge_lost_store();
+  state_->judge_lost_store(false);
   if (state_->failure || state_->lost_since) return;
-  start_thread_locked();
-  state_->waiting_for = waiting_for;
   state_->to_read = true;
   state_->changed.notify_all();
 }
@@ -188,6 +254,15 @@ void FailureRecord::read_now() {
     }
     return false;
   });
+}
+
+std::int64_t FailureRecord::pulse(int rank) {
+  std::unique_lock lock(state_->mutex);
+  state_->pulse.reset();
+  state_->job = Job{Job::Kind::kPulse, "", false, rank};
+  state_->changed.notify_all();
+  state_->changed.wait_for(lock, kAnswerTime, [&] { return state_->pulse || state_->lost_since; });
+  return state_->pulse.value_or(-1);
 }
 
 std::optional<std::string> FailureRecord::known() const {

@@ -4,7 +4,8 @@ namespace dhp {
 
 using Clock = std::chrono::steady_clock;
 
-FailureWatch::FailureWatch(int rank, c10::intrusive_ptr<c10d::Store> store) : record_(rank, std::move(store)) {}
+FailureWatch::FailureWatch(int rank, int size, c10::intrusive_ptr<c10d::Store> store)
+    : record_(rank, size, std::move(store)) {}
 
 FailureWatch::~FailureWatch() {
   {
@@ -21,17 +22,12 @@ std::uint64_t FailureWatch::begin(const Works& works, std::chrono::milliseconds 
   {
     std::lock_guard lock(mutex_);
     id = next_wait_++;
-    waits_[id] = Wait{works, Clock::now() + timeout, std::nullopt};
+    waits_[id] = Wait{works, Clock::now() + timeout};
     wake = idle_;
     if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
   }
   if (wake) changed_.notify_all();
   return id;
-}
-
-void FailureWatch::at(std::uint64_t wait, int peer) {
-  std::lock_guard lock(mutex_);
-  waits_.at(wait).peer = peer;
 }
 
 FailureWatch::Outcome FailureWatch::end(std::uint64_t wait) {
@@ -73,9 +69,8 @@ void FailureWatch::run() {
     idle_ = false;
     if (changed_.wait_for(lock, kPeriod, [&] { return stopping_; })) return;
     if (waits_.empty()) continue;
-    const auto peer = waits_.begin()->second.peer;
     lock.unlock();
-    record_.read_soon(peer);
+    record_.read_soon();
     abort_where_due(record_.known().has_value());
     lock.lock();
   }

@@ -5,10 +5,12 @@
 
 #include <cmath>
 
+#include "torch/failure_record.h"
 #include "torch/kernel.h"
 #include "torch/mirror_transport.h"
 #include "torch/ring_attention.h"
 #include "torch/row_exchange.h"
+#include "torch/run_store.h"
 #include "torch/thread_transport.h"
 #include "torch/transport.h"
 
@@ -122,8 +124,10 @@ at::Tensor exchange_rows_autograd(const at::Tensor& rows, at::IntArrayRef send_c
 }
 
 void configure_group(const std::string& group, double timeout_s) {
-  TORCH_CHECK_VALUE(std::isfinite(timeout_s) && timeout_s > 0, "configure_group: timeout_s: found ", timeout_s,
-                    ", expected a positive number of seconds");
+  constexpr double kLeastSeconds = 1e-3;
+  constexpr double kMostSeconds = 1e6;
+  TORCH_CHECK_VALUE(timeout_s >= kLeastSeconds && timeout_s <= kMostSeconds, "configure_group: timeout_s: found ",
+                    timeout_s, ", expected seconds from 0.001 to 1,000,000");
   find_transport(group)->set_timeout(std::chrono::milliseconds(static_cast<std::int64_t>(std::ceil(timeout_s * 1e3))));
 }
 
@@ -131,6 +135,33 @@ void set_label(const std::string& group, const std::string& label) { find_transp
 
 void report_failure(const std::string& group, const std::string& message) {
   find_transport(group)->record_failure(message);
+}
+
+std::string explain_failure(const std::string& group, const std::string& problem, bool expired) {
+  return find_transport(group)->explain_failure(plain_error(problem), expired);
+}
+
+std::string known_failure(const std::string& group) { return find_transport(group)->failure(false).value_or(""); }
+
+void enter_collective(const std::string& group, const std::string& name) {
+  if (const auto watched = find_watched(group)) watched->enter_collective(name);
+}
+
+void leave_collective(const std::string& group) {
+  if (const auto watched = find_watched(group)) watched->leave_collective();
+}
+
+void set_store_host(const std::string& group, std::int64_t rank, const std::string& words) {
+  if (const auto watched = find_watched(group)) watched->set_store_host(static_cast<int>(rank), words);
+}
+
+std::int64_t pulse(const std::string& group, std::int64_t rank) {
+  const auto watched = find_watched(group);
+  return watched ? watched->pulse(static_cast<int>(rank)) : -1;
+}
+
+void exit_within_seconds(double seconds, std::int64_t code) {
+  exit_within(std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1e3)), static_cast<int>(code));
 }
 
 std::string failure(const std::string& group) { return find_transport(group)->failure(true).value_or(""); }
@@ -154,6 +185,17 @@ TORCH_LIBRARY(dhp, library) {
   // Failures of the group: tell the others of one (the message names the rank); the first one of any rank, or "".
   library.def("report_failure(str group, str message) -> ()", report_failure);
   library.def("failure(str group) -> str", failure);
+  library.def("known_failure(str group) -> str", known_failure);
+  library.def("explain_failure(str group, str problem, bool expired) -> str", explain_failure);
+  // What the others must know to tell who keeps them waiting.
+  library.def("enter_collective(str group, str name) -> ()", enter_collective);
+  library.def("leave_collective(str group) -> ()", leave_collective);
+  library.def("set_store_host(str group, int rank, str words) -> ()", set_store_host);
+  library.def("pulse(str group, int rank) -> int", pulse);
+  library.def("own_name(int rank) -> str", [](std::int64_t rank) { return own_name(static_cast<int>(rank)); });
+  // Ends of this process.
+  library.def("exit_on_interrupt() -> ()", exit_on_interrupt);
+  library.def("exit_within(float seconds, int code) -> ()", exit_within_seconds);
   // Ends the failure watch of a group, or of all.
   library.def("release_group(str group) -> ()", release_transport);
   library.def("release_all_groups() -> ()", release_all_transports);

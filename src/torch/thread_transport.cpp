@@ -184,7 +184,7 @@ void ThreadTicket::wait() {
     const auto outcome = hub_->wait(*leg.pending, timeout);
     if (outcome == Hub::Outcome::kDone) continue;
     const std::string where = describe_wait(*transport_, doing_, leg.direction, leg.peer);
-    if (outcome == Hub::Outcome::kTimedOut) hub_->fail(timeout_message(where, timeout));
+    if (outcome == Hub::Outcome::kTimedOut) hub_->fail(where + ": " + timeout_words(timeout));
     throw_failure(*hub_->failure(), where);
   }
   legs_.clear();

@@ -9,9 +9,18 @@
 
 namespace dhp {
 
+std::string Transport::explain_failure(const std::string& problem, bool /*expired*/) {
+  record_failure(problem);
+  return failure(false).value_or(problem);
+}
+
 std::shared_ptr<Transport> find_transport(const std::string& group) {
   if (auto transport = find_thread_transport(group)) return transport;
   return find_c10d_transport(group);
+}
+
+std::shared_ptr<Watched> find_watched(const std::string& group) {
+  return std::dynamic_pointer_cast<Watched>(find_transport(group));
 }
 
 void release_transport(const std::string& group) {
@@ -35,9 +44,15 @@ std::string describe_wait(const Transport& transport, const std::string& doing, 
          std::to_string(peer);
 }
 
-std::string timeout_message(const std::string& where, std::chrono::milliseconds timeout) {
+std::string plain_error(const std::string& error) {
+  std::string text = error.substr(0, error.find('\n'));
+  if (text.starts_with('[') && text.find("] ") != std::string::npos) text.erase(0, text.find("] ") + 2);
+  return text.substr(0, text.find(". This is typically caused by"));
+}
+
+std::string timeout_words(std::chrono::milliseconds timeout) {
   std::ostringstream text;
-  text << where << ": nothing came for " << std::chrono::duration<double>(timeout).count()
+  text << "nothing came for " << std::chrono::duration<double>(timeout).count()
        << " s (dhp::configure_group sets this time-out)";
   return text.str();
 }

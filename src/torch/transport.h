@@ -74,6 +74,10 @@ class Transport {
   /// the rank and the cause. Never throws.
   virtual void record_failure(const std::string& message) noexcept = 0;
 
+  /// The same for a wait that broke, or lasted too long (`expired`): asks all ranks what they are doing, records what
+  /// keeps the run from going on, and returns it. `problem` says in this rank's words what it waited for.
+  virtual std::string explain_failure(const std::string& problem, bool expired);
+
   /// What failed first, as far as this rank knows; asks the other ranks' records too where `look` is true.
   virtual std::optional<std::string> failure(bool look) = 0;
 
@@ -85,9 +89,24 @@ class Transport {
   virtual std::string label() const = 0;
 };
 
+/// A transport that other ranks look at while this one is elsewhere: what they must know of it. In a collective of
+/// another process group a rank waits for all; collectives are counted, so that one who is behind is seen.
+class Watched {
+ public:
+  virtual ~Watched() = default;
+  virtual void enter_collective(const std::string& name) = 0;
+  virtual void leave_collective() = 0;
+  /// Who hosts the store, and would be the cause if it did not answer: a rank, or -1 and words.
+  virtual void set_store_host(int rank, const std::string& words) = 0;
+  /// A number that grows while the rank's process lives, even if it computes; -1 where the store does not tell.
+  virtual std::int64_t pulse(int rank) = 0;
+};
+
 /// The transport of a process group (by the name torch.distributed gives it) or of a thread group. Throws
 /// c10::ValueError where there is none of that name.
 std::shared_ptr<Transport> find_transport(const std::string& group);
+/// Null where nobody watches: ranks are threads, or made up.
+std::shared_ptr<Watched> find_watched(const std::string& group);
 
 /// Forgets the transport of a group: ends its failure watch. A later find_transport starts afresh.
 void release_transport(const std::string& group);
@@ -99,7 +118,9 @@ constexpr std::chrono::milliseconds kDefaultTimeout = std::chrono::seconds(600);
 /// for rank 0"; what to record when a wait expired; and the throw at the end of every failed wait.
 std::string describe_rank(const Transport& transport);
 std::string describe_wait(const Transport& transport, const std::string& doing, Direction direction, int peer);
-std::string timeout_message(const std::string& where, std::chrono::milliseconds timeout);
+/// An error of the carrier in one line, without its source file and its words of comfort.
+std::string plain_error(const std::string& error);
+std::string timeout_words(std::chrono::milliseconds timeout);
 [[noreturn]] void throw_failure(const std::string& root_cause, const std::string& where);
 
 }  // namespace dhp

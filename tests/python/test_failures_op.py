@@ -321,13 +321,14 @@ def test_an_expired_wait_names_the_peer(function: Any) -> None:
         kind, text, seconds = results[rank]
         assert kind == "DistError"
         assert re.match(
-            rf"rank 3 keeps the others waiting: rank \d, in ring_attention {direction}, .*"
+            r"rank 3 \(host .*, pid \d+\) keeps the others waiting, busy for \d+ s: "
+            rf"rank \d, in ring_attention {direction}, .*"
             rf"(waiting for data from|sending to) rank \d: nothing came for 3 s",
             text,
         ), text
         assert WAIT_S - 0.5 < seconds < SECONDS
     if function is expired_wait:
-        assert "rank 3 keeps the others waiting" in results[3][1]
+        assert re.match(r"rank 3 \(host .*, pid \d+\) keeps the others waiting", results[3][1])
 
 
 def lose_a_rank(world: World, lost: int, delay_s: float, ring: list[int], exchange: str) -> tuple[str, str, float]:
@@ -370,10 +371,13 @@ def test_a_killed_rank_is_named(lost: int, hosted: bool, exchange: str) -> None:
         assert kind == "DistError"
         assert seconds < SECONDS
         if hosted:  # the store died with the rank: those without a connection to it can only say so
-            assert re.match(r"rank \d was lost|the store of the process group is gone", text), text
+            assert re.match(r"rank \d \(.*\) was lost|the store of the process group is gone", text), text
             assert "rank 0" in text, text
         else:
-            assert re.match(rf"rank {lost} was lost \(seen by rank \d, in ring_attention (for|back)ward", text), text
+            name = rf"rank {lost} \(host .*, pid \d+\)"
+            assert re.match(
+                rf"{name} was lost \(seen by rank \d, in (ring_attention (for|back)ward|exchange_rows)", text
+            )
             assert f"{exchange} step" in text or "comparing" in text, text
 
 
@@ -426,5 +430,7 @@ def test_a_frozen_rank_expires_the_waits(hosted: bool) -> None:
         if hosted:
             assert "the store of the process group does not answer, so the cause may be its host (rank 0" in text, text
         else:
-            assert text.startswith("rank 0 keeps the others waiting: "), text
+            assert re.match(r"rank 0 \(host .*, pid \d+\) does not answer: it hangs, or its host is cut off", text), (
+                text
+            )
     assert results[0][0] == "DistError"
