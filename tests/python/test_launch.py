@@ -22,7 +22,7 @@ def second_of_two(code: int) -> int:
 
 
 def test_nothing_is_said_where_all_ends_well(capfd: pytest.CaptureFixture[str]) -> None:
-    assert run_local(2, lambda: 0, advice=ADVICE) == 0
+    assert run_local(2, lambda: 0, advice=lambda: ADVICE) == 0
     assert capfd.readouterr().err == ""
 
 
@@ -37,18 +37,18 @@ def test_nothing_is_said_where_all_ends_well(capfd: pytest.CaptureFixture[str]) 
 def test_a_rank_that_ended_is_not_called_lost(
     code: int, advice: str, said: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_local(2, lambda: second_of_two(code), advice=advice) == code
+    assert run_local(2, lambda: second_of_two(code), advice=lambda: advice) == code
     assert capfd.readouterr().err == said
 
 
 def test_a_rank_that_a_signal_killed_was_lost(capfd: pytest.CaptureFixture[str]) -> None:
-    assert run_local(1, lambda: end_by(signal.SIGKILL), advice=ADVICE, explained=(1, 2)) == 1
+    assert run_local(1, lambda: end_by(signal.SIGKILL), advice=lambda: ADVICE, explained=(1, 2)) == 1
     said = capfd.readouterr().err
     assert said == "dhp: rank 0 was lost: killed by signal 9 (SIGKILL); the run ended. Ring the bell.\n"
 
 
 def test_nothing_is_added_to_what_the_rank_has_explained(capfd: pytest.CaptureFixture[str]) -> None:
-    assert run_local(1, lambda: 1, advice=ADVICE, explained=(1,)) == 1
+    assert run_local(1, lambda: 1, advice=lambda: ADVICE, explained=(1,)) == 1
     assert capfd.readouterr().err == ""
 
 
