@@ -9,6 +9,7 @@ from typing import Any
 from dhp._core import InputError
 
 POINTER = b"version https://git-lfs"
+MOST_CHARACTERS = 100_000_000
 
 
 def read_object(file: Path) -> dict[str, Any]:
@@ -16,7 +17,11 @@ def read_object(file: Path) -> dict[str, Any]:
     try:
         if problem := pointer_problem(file):
             raise InputError(problem)
-        value = json.loads(file.read_text(encoding="utf-8"))
+        with open(file, encoding="utf-8") as content:
+            text = content.read(MOST_CHARACTERS + 1)
+        if len(text) > MOST_CHARACTERS:
+            raise InputError(f"{file}: is longer than {MOST_CHARACTERS:,} characters; expected a small JSON file")
+        value = json.loads(text)
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from None
     except InputError:

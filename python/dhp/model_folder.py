@@ -3,8 +3,9 @@ so that what is wrong is named before any rank computes."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,25 +62,20 @@ def load_weights(folder: str | Path, dtype: torch.dtype) -> Any:
     """The folder's model, every weight as the folder has it. Raises InputError where one is not: transformers would
     draw it at random, on each rank another."""
     from transformers import AutoModelForImageTextToText
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()  # one bar a rank is noise
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()  # its table of weights that do not fit: we name them ourselves
     try:
-        loaded: Any = AutoModelForImageTextToText.from_pretrained(
-            str(folder),
-            dtype=dtype,
-            output_loading_info=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-        )
+        with _quiet():
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(
+                str(folder),
+                dtype=dtype,
+                output_loading_info=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+            )
     except Exception as error:  # whatever transformers makes of an odd folder
         check_model_folder(folder)  # says it better where it is the folder
         raise InputError(f"{folder}: the model cannot be loaded ({first_line(error)})") from None
-    finally:
-        logging.set_verbosity(before)
     model, info = loaded
     other = [str(entry[0] if isinstance(entry, tuple) else entry) for entry in info["mismatched_keys"]]
     refuse_weights(folder, sorted(info["missing_keys"]), sorted(info["unexpected_keys"]), sorted(other))
@@ -168,11 +164,26 @@ def _empty_model(folder: str | Path, config: Mapping[str, Any]) -> Any:
         if isinstance(layers, int) and layers > MOST_LAYERS:
             raise InputError(f"{file}: {part}.{key}: found {layers}, expected at most {MOST_LAYERS}")
     try:
-        described = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
-        with torch.device("meta"):
+        with _quiet():
+            described = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+        with _quiet(), torch.device("meta"):
             return AutoModelForImageTextToText.from_config(described, trust_remote_code=False)
     except Exception as error:  # whatever transformers makes of odd values
         raise InputError(f"{file}: describes no model ({type(error).__name__}: {first_line(error)})") from None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' bars, one a rank, and its tables of weights that do not fit: we name them ourselves."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _name_in_model(name: str, wanted: Mapping[str, Shape], prefix: str) -> str:
