@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,9 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 def pointer_problem(file: Path) -> str:
-    """What to say of a file that Git LFS has not downloaded; nothing of others."""
+    """What to say of a file that Git LFS has not downloaded, and of what is no file; nothing of others."""
+    if not stat.S_ISREG(os.stat(file).st_mode):  # reading a pipe may wait for ever
+        return f"{file}: is no regular file; download it again"
     with open(file, "rb") as content:
         pointer = content.read(len(POINTER)) == POINTER
     return f"{file}: is a pointer of Git LFS, not the file itself; download it: git lfs pull" if pointer else ""

@@ -28,6 +28,9 @@ def check_model_folder(folder: str | Path) -> None:
     """Raises InputError unless the folder holds all weights of the model that its config.json describes, in the sizes
     that this says, and no others. Names file, weights and remedy."""
     family_of(folder)
+    for file in sorted(Path(folder).iterdir()):
+        if file.exists() and not file.is_file() and not file.is_dir():  # transformers would wait for a pipe for ever
+            raise InputError(f"{file}: is no regular file; remove it, or download it again")
     config = _plain_config(Path(folder) / "config.json")
     model = _empty_model(folder, config)
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}

@@ -4,6 +4,7 @@ and remedy."""
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -42,8 +43,17 @@ def cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-200])
 
 
+def put_pipe(file: Path) -> None:
+    """Whoever opens it waits for ever."""
+    file.unlink()
+    os.mkfifo(file)
+
+
 Edit = Callable[[Path], object]
 BAD: list[tuple[Edit, str]] = [
+    (lambda f: put_pipe(f / "tokenizer.json"), r"tokenizer\.json: is no regular file"),
+    (lambda f: put_pipe(f / "preprocessor_config.json"), r"preprocessor_config\.json: is no regular file"),
+    (lambda f: ((f / "tokenizer.json").unlink(), (f / "tokenizer.json").mkdir()), r"tokenizer\.json: is no regular"),
     (lambda f: (f / "tokenizer.json").unlink(), "no tokenizer.json .* would become nothing; download"),
     (lambda f: (f / "tokenizer.json").write_text(POINTER), r"tokenizer\.json: is a pointer of Git LFS"),
     (lambda f: (f / "tokenizer_config.json").write_text(POINTER), r"tokenizer_config\.json: is a pointer of Git LFS"),

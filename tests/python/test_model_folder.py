@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -126,6 +127,13 @@ def test_cut_off_weights_are_named_with_file_and_size(model: Path, cut: int) -> 
     file.write_bytes(file.read_bytes()[:cut])
     message = refusal(model)
     assert message.startswith(f"{file}: is damaged or cut off, at {file.stat().st_size:,} bytes")
+
+
+def test_pipes_are_no_files(model: Path) -> None:
+    """Whoever opens one waits for ever."""
+    os.mkfifo(model / "special.json")
+    with pytest.raises(InputError, match=r"special\.json: is no regular file"):
+        check_model_folder(model)
 
 
 def test_pointers_are_no_files(model: Path) -> None:

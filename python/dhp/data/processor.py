@@ -162,14 +162,9 @@ def _is_number(value: Any) -> bool:
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    content = _read(path)
     try:
-        if problem := pointer_problem(path):
-            raise DataError(problem)
-        value = json.loads(path.read_bytes().decode())
-    except DataError:
-        raise
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+        value = json.loads(content.decode())
     except (ValueError, RecursionError) as error:
         raise DataError(
             f"{path}: cannot be read: it is cut off or no JSON ({first_line(error)}); download the checkpoint again"
@@ -179,10 +174,19 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def _read(path: Path) -> bytes:
+    try:
+        if problem := pointer_problem(path):
+            raise DataError(problem)
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
 def _fingerprint(root: Path) -> str:
     digest = hashlib.sha256(f"rules {RULES_VERSION}\n".encode())
     for name in _FINGERPRINTED:
         path = root / name
         if path.exists():
-            digest.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+            digest.update(f"{name} {hashlib.sha256(_read(path)).hexdigest()}\n".encode())
     return digest.hexdigest()
