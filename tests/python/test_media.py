@@ -447,7 +447,7 @@ def test_fewer_frames_than_a_clip_needs(processor: Processor, clip: Path) -> Non
 
 
 def test_a_cover_is_no_clip(tmp_path: Path) -> None:
-    """A picture that some players show beside the clip, in a stream before it; ffmpeg takes the clip."""
+    """A picture that players show beside the clip, stated before it; ffmpeg takes the clip."""
     import av
 
     path = tmp_path / "c.mp4"
@@ -462,6 +462,17 @@ def test_a_cover_is_no_clip(tmp_path: Path) -> None:
         for number in range(12):
             container.mux(film.encode(av.VideoFrame.from_ndarray(numbered(number, 160, 96), format="rgb24")))
         container.mux(film.encode())
+    data = path.read_bytes()
+    start = data.index(b"moov") + 4
+    boxes, at = [], start
+    while at < start - 8 + int.from_bytes(data[start - 8 : start - 4], "big"):
+        size = int.from_bytes(data[at : at + 4], "big")
+        boxes.append(data[at : at + size])
+        at += size
+    boxes.sort(key=lambda box: (b"mvhd", b"udta", b"trak").index(box[4:8]))  # the cover is in udta
+    path.write_bytes(data[:start] + b"".join(boxes) + data[at:])
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].disposition == av.stream.Disposition.attached_pic
     info = probe_clip(str(path))
     assert (info.frames, info.width) == (12, 160)
     assert number_in(read_frames(str(path), [5])[5]) == 5
