@@ -15,7 +15,7 @@ from programs import run_program
 
 @pytest.fixture
 def folder(mixed_data: Path, tmp_path: Path) -> Path:
-    """A copy of the data with four lines more that cannot be used, and a run.toml of a step."""
+    """A copy of the data with five lines more, four of which cannot be used, and a run.toml of a step."""
     shutil.copytree(
         mixed_data, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.pt", "run-*", "*.index.*")
     )
@@ -25,6 +25,15 @@ def folder(mixed_data: Path, tmp_path: Path) -> Path:
         file.write(json.dumps({"messages": turns}) + "\n")
         file.write(json.dumps({"messages": turns, "images": ["picture0.png"], "label": True}) + "\n")
         file.write("not json\n")
+        file.write(
+            json.dumps(
+                {
+                    "messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "A.", "t": 1}],
+                    "id": 1,
+                }
+            )
+            + "\n"
+        )
     settings = {
         "model": str(tmp_path / "model"),
         "data": str(tmp_path / "train.jsonl"),
@@ -48,12 +57,12 @@ def test_malformed_lines_end_a_run_before_it_starts(folder: Path) -> None:
     assert rest[1].startswith(f"{folder}/train.jsonl:24: not valid JSON")
     assert 'dhp train on_malformed = "skip"' in rest[1]
     assert len(rest) == 2, "a missing picture is left out by default"
-    assert not (folder / "out").exists()
+    assert not list((folder / "out").glob("step-*"))
 
 
 @pytest.mark.parametrize("ranks", ["1", "2"])
 def test_lines_left_out_are_named_at_each_start(folder: Path, ranks: str) -> None:
-    skip = ("--ranks", ranks, "--set", 'on_malformed="skip"')
+    skip = ("--ranks", ranks, "--set", 'on_malformed="skip"', "log_every=1")
     for arguments in (skip, ("--resume", "--steps", "2", *skip)):
         done = run_program("dhp.train", folder / "run.toml", *arguments)
         assert done.returncode == 0, done.stderr
@@ -61,6 +70,7 @@ def test_lines_left_out_are_named_at_each_start(folder: Path, ranks: str) -> Non
         assert lines[0] == f"dhp: {folder}/train.jsonl: 4 left out (3 malformed, 1 media):"
         assert [line.split(": ")[0] for line in lines[1:]] == [f"{folder}/train.jsonl:{n}" for n in (21, 22, 23, 24)]
         assert "none.png: no such file" in lines[1]
+        assert "keys that mean nothing here, and their lines: id (1), messages.t (1)\n" in done.stdout
 
 
 def test_a_loop_of_ones_own_is_told_too(folder: Path) -> None:
@@ -70,7 +80,7 @@ def test_a_loop_of_ones_own_is_told_too(folder: Path) -> None:
     with pytest.raises(InputError, match=r"train\.jsonl:22: images: 0 listed"):
         Dataset(data, model, on_error="skip", on_malformed="fail")
     loaded = Dataset(data, model, on_error="skip")
-    assert len(loaded.samples) == 20
+    assert len(loaded.samples) == 21
     assert [p.id for p in loaded.index.problems] == [21, 22, 23, 24]
     assert loaded.index.left_out().splitlines()[0] == f"{data}: 4 left out (3 malformed, 1 media):"
 
@@ -82,6 +92,6 @@ def test_media_roots_of_a_run(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert f"dhp: {folder}/train.jsonl: 20 left out (3 malformed, 17 media):" in done.stderr
     assert "picture0.png: lies outside media_roots; add its folder" in done.stderr
-    done = run_program("dhp.train", folder / "run.toml", *skip, 'on_bad_media="fail"')
+    done = run_program("dhp.train", folder / "run.toml", *skip, 'on_bad_media="fail"', f'output_dir="{folder / "b"}"')
     assert done.returncode == 2
     assert "lies outside media_roots" in done.stderr

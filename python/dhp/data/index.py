@@ -77,6 +77,13 @@ class Index:
         counted = ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items()))
         return f"{self.data}: {len(self.problems):,} left out ({counted}):\n{describe(self.problems, self.data)}"
 
+    def ignored_keys(self) -> str:
+        """What is said of keys of the data that nothing is made of; empty where there are none."""
+        named = [f"{key} ({count:,})" for key, count in self.ignored.items()]
+        more = f", and {len(named) - SHOWN:,} more" if len(named) > SHOWN else ""
+        text = f"keys that mean nothing here, and their lines: {', '.join(named[:SHOWN])}{more}"
+        return printable(text) if named else ""
+
 
 def default_path(data: str | os.PathLike[str]) -> Path:
     """DATA.jsonl -> DATA.index.jsonl, beside it."""
@@ -331,10 +338,8 @@ def summary(index: Index) -> str:
         *_histogram(lengths),
     ]
     if index.ignored:
-        named = [f"{key} ({count:,})" for key, count in index.ignored.items()]
-        more = f", and {len(named) - SHOWN:,} more" if len(named) > SHOWN else ""
-        lines.append(f"keys that mean nothing here, and their lines: {', '.join(named[:SHOWN])}{more}")
-    return printable("\n".join(lines))
+        lines.append(index.ignored_keys())
+    return "\n".join(lines)
 
 
 def _histogram(lengths: Sequence[int], width: int = 40) -> Iterable[str]:
