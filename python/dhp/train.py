@@ -178,7 +178,8 @@ def work(settings: TrainConfig, options: argparse.Namespace) -> int:
     except (runtime.InfeasibleBatch, RunStopped) as error:
         kind = "infeasible" if isinstance(error, runtime.InfeasibleBatch) else "error"
         words = advice(settings) if isinstance(error, RunStopped) else ""
-        run.say_once(f"dhp: {kind}: {error}{words and '. ' + words}")
+        if run.rank == 0:  # all have come to the same conclusion
+            complain(f"dhp: {kind}: {error}{words and '. ' + words}")
         return STOPPED if launched_here() else 1
     except RankFailed as error:
         run.say_once(f"dhp: error: {error}")
