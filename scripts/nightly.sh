@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What is too slow for every change: one part after another, on after a failed one, with a table at the end.
+# What is too slow for every change, some six hours on two cores: one part after another, on after a failed one, with a
+# table at the end.
 #   nightly.sh JOBS [PART...]    logs: build/nightly/PART.log
 set -uo pipefail
 jobs=$1
