@@ -24,7 +24,7 @@ python := $(VENV)/bin/python
 
 demo: build
 	@$(python) -m dhp.demo $(DEMO)
-	@rm -rf build/demo/run  # of the demo before
+	@rm -rf build/demo/run build/demo/train.index.jsonl  # of the demo before, perhaps by an older dhp
 	dhp train examples/demo.toml
 
 test: build

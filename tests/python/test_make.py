@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,15 @@ def test_a_changed_source_is_built_again(tree: Path, name: str) -> None:
 def test_a_source_that_is_gone_is_noticed(tree: Path, folder: str) -> None:
     (tree / folder / "a.json").unlink()
     assert builds(tree)
+
+
+def test_the_demo_runs_a_second_time(tree: Path) -> None:
+    """A run refuses the folder of an earlier one, and an index that another version of dhp wrote."""
+    words = ["make", "-n", "demo", "TORCH=system"]
+    printed = subprocess.run(words, cwd=tree, capture_output=True, text=True, check=True).stdout
+    settings = tomllib.loads((REPOSITORY / "examples/demo.toml").read_text())
+    index = settings["data"].replace(".jsonl", ".index.jsonl")
+    assert printed.index(f"rm -rf {settings['output_dir']} {index}") < printed.index("dhp train examples/demo.toml")
 
 
 @pytest.mark.parametrize("asked", [None, "ON"])
