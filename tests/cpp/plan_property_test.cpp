@@ -50,9 +50,10 @@ void report(const Case& found, const Broken& broken, std::uint64_t seed, const P
   std::string command;
   std::getline(stream, command);
   const std::optional<Broken> now = first_broken(smallest);
-  ADD_FAILURE() << "seed " << seed << " breaks \"" << broken.property << "\": " << broken.detail << "\nshrunk to "
-                << smallest.batch.sequences.size() << " sequences on " << smallest.cluster.ranks()
-                << " ranks: " << (now ? now->detail : "") << "\ncd " << folder << " && " << command;
+  ADD_FAILURE() << "seed " << seed << " (DHP_TEST_SEED=" << seed << " begins with it) breaks \"" << broken.property
+                << "\": " << broken.detail << "\nshrunk to " << smallest.batch.sequences.size() << " sequences on "
+                << smallest.cluster.ranks() << " ranks: " << (now ? now->detail : "") << "\ncd " << folder << " && "
+                << command;
 }
 
 class Planners : public testing::TestWithParam<Promise> {};
