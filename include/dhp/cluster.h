@@ -38,7 +38,8 @@ struct Cluster {
 
   int ranks() const { return nodes * ranks_per_node; }
   int node_of(Rank rank) const { return rank / ranks_per_node; }
-  double speed_of(Rank rank) const { return rank_speed.empty() ? 1.0 : rank_speed[static_cast<std::size_t>(rank)]; }
+  /// Throws std::out_of_range where there is no such speed.
+  double speed_of(Rank rank) const { return rank_speed.empty() ? 1.0 : rank_speed.at(static_cast<std::size_t>(rank)); }
   /// Ranks in service, ascending.
   std::vector<Rank> live_ranks() const;
 

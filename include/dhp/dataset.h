@@ -63,6 +63,12 @@ std::vector<MediaSample> parse_sample_csv(std::string_view text, const std::stri
                                           std::int64_t prompt_tokens = kPromptTokens);
 std::vector<MediaSample> read_sample_csv(const std::string& file, std::int64_t prompt_tokens = kPromptTokens);
 
+/// The samples of what `dhp index` writes, in its order: tokens, patches and frame_patches are counted already.
+std::vector<MediaSample> parse_sample_index(std::string_view text, const std::string& source);
+
+/// Reads either.
+std::vector<MediaSample> read_sample_file(const std::string& file, std::int64_t prompt_tokens = kPromptTokens);
+
 /// The batch a model makes of samples; ids count from 0. InternVL's number of frames, where options have neither fps
 /// nor frames, is drawn anew for each clip, by seed, as in training. Throws InputError that names `source` and the
 /// sample.

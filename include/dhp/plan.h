@@ -78,6 +78,13 @@ std::string to_json(const Plan& plan);
 /// The digest is both lanes as 16 lower-case hexadecimal digits each, one after the other.
 std::string plan_hash(const Plan& plan, const Batch& batch);
 
+/// Throws InputError ("plan: tasks[3].ranks: found 9, expected 0 to 7") unless the plan can be walked: 0 to kMaxRanks
+/// ranks, ids that are places, micro-batches of at least 0, and of every task at least one rank, all distinct and in the
+/// plan. What takes a plan and walks it asks this first.
+void require_shape(const Plan& plan);
+/// The same, and the cluster has as many ranks, and no speeds or one for each.
+void require_shape(const Plan& plan, const Cluster& cluster);
+
 /// When each task starts and ends, given how long each takes, by the rules of the plan's schedule.
 struct Timeline {
   std::vector<double> start_s = {};  ///< per task, in plan order
@@ -90,8 +97,8 @@ struct Timeline {
   double idle_share() const { return idle_share(static_cast<int>(busy_s.size())); }
   double idle_share(int ranks_in_service) const;
 };
-/// `task_s` has one duration a task, in plan order. Throws std::invalid_argument if the sizes differ or a rank of a
-/// task is outside the plan.
+/// `task_s` has one duration a task, in plan order. Throws InputError if the sizes differ or a rank of a task is
+/// outside the plan.
 Timeline replay(const Plan& plan, std::span<const double> task_s);
 
 /// Predicted seconds of every task, in plan order. Throws InputError if the plan names sequences the batch lacks.

@@ -71,22 +71,25 @@ struct SimulatedStep {
   double optimizer_end_s = 0.0;           ///< then, if planning takes longer, the next batch is awaited
   double shard_bytes = 0.0;               ///< moved between ranks for tasks, both passes
   double crossing_bytes = 0.0;            ///< the part of it that went from node to node
-  std::vector<SimulatedTask> tasks = {};  ///< in plan order
-  std::vector<SimulatedRank> ranks = {};
-  std::vector<Segment> segments = {};  ///< if recorded: by end, then task
+  IdleTime idle = {};                     ///< summed over ranks
+  std::vector<SimulatedTask> tasks = {};  ///< in plan order; empty in late steps that are not recorded, see simulate()
+  std::vector<SimulatedRank> ranks = {};  ///< the same
+  std::vector<Segment> segments = {};     ///< if recorded: by end, then task
 };
 
 struct Simulation {
   std::vector<SimulatedStep> steps = {};
+  std::vector<SimulatedRank> rank_totals = {};  ///< summed over steps
 };
 
-/// The plan must be valid (check_plan). Throws InputError where a time does not fit a double, and std::invalid_argument
-/// for options out of range.
+/// The plan must be valid (check_plan). Throws InputError where it cannot be walked (require_shape) or a time does not
+/// fit a double, and std::invalid_argument for options out of range. Steps that are not recorded keep their tasks and
+/// ranks while those are fewer than a million rows in all, so memory stays bounded however many steps there are.
 Simulation simulate(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
                     const SimulateOptions& options = {});
 
 /// What every rank in service does from the start of the step to its end, rank by rank; time without a task is left
-/// out. The step must be recorded.
+/// out. The step must be recorded, and of this plan: InputError where its sizes are not the plan's.
 std::vector<ResultSpan> rank_spans(const Plan& plan, const Cluster& cluster, const SimulatedStep& step);
 
 /// Activations of every rank: they grow from the start of a task to the end of its forward pass, and shrink from there.

@@ -55,6 +55,8 @@ void bind_batch(nb::module_& module) {
              ".csv. Raises InputError.");
   module.def("parse_batch_json", &parse_batch_json, "text"_a, "source"_a,
              "Parses dhp.batch/1 JSON; `source` names the text in errors. Raises InputError.");
+  module.def("parse_batch_index", &parse_batch_index, "text"_a, "source"_a,
+             "Parses what `dhp index` writes: all of its samples as one batch. Raises InputError.");
   module.def("parse_batch_csv", &parse_batch_csv, "text"_a, "source"_a,
              "Parses CSV with the header id,tokens,patches[,frame_patches]. Raises InputError.");
   module.def(

@@ -8,6 +8,7 @@
 #include "bindings/bindings.h"
 #include "dhp/cluster.h"
 #include "dhp/cost_model.h"
+#include "dhp/error.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -16,6 +17,14 @@ namespace dhp::bindings {
 namespace {
 
 const auto kEqual = nb::sig("def __eq__(self, arg: object, /) -> bool");
+
+/// Numbers of ranks come from Python as they are.
+void require_rank(const Cluster& cluster, Rank rank) {
+  validate(cluster, "cluster");
+  if (rank >= 0 && rank < cluster.ranks()) return;
+  throw InputError("rank", "",
+                   "found " + std::to_string(rank) + ", expected 0 to " + std::to_string(cluster.ranks() - 1));
+}
 
 void bind_link(nb::module_& module) {
   nb::class_<Link>(module, "Link", "One kind of link between ranks.")
@@ -67,10 +76,28 @@ void bind_cluster_type(nb::module_& module) {
               "what the ranks of a node together send to other nodes at most, and receive; 0: no limit of its own")
       .def_rw("switch_bandwidth_bytes_per_s", &Cluster::switch_bandwidth_bytes_per_s,
               "what all nodes together send to each other at most; 0: no limit")
-      .def("speed_of", &Cluster::speed_of, "rank"_a)
-      .def("live_ranks", &Cluster::live_ranks, "Ranks in service, ascending.")
+      .def(
+          "speed_of",
+          [](const Cluster& cluster, Rank rank) {
+            require_rank(cluster, rank);
+            return cluster.speed_of(rank);
+          },
+          "rank"_a)
+      .def(
+          "live_ranks",
+          [](const Cluster& cluster) {
+            validate(cluster, "cluster");
+            return cluster.live_ranks();
+          },
+          "Ranks in service, ascending.")
       .def("ranks", &Cluster::ranks)
-      .def("node_of", &Cluster::node_of, "rank"_a)
+      .def(
+          "node_of",
+          [](const Cluster& cluster, Rank rank) {
+            require_rank(cluster, rank);
+            return cluster.node_of(rank);
+          },
+          "rank"_a)
       .def(nb::self == nb::self, kEqual)
       .def("__repr__", [](const Cluster& cluster) {
         std::ostringstream text;
@@ -181,6 +208,8 @@ void bind_cost_functions(nb::module_& module) {
       "task_seconds",
       [](const CostModel& cost, const Cluster& cluster, const std::vector<Sequence>& sequences,
          const std::vector<Rank>& ranks, Exchange exchange) {
+        validate(cluster, "cluster");
+        validate(cost, "cost");
         return task_seconds(cost, cluster, load_of(sequences), shape_of(cluster, ranks), exchange);
       },
       "cost"_a, "cluster"_a, "sequences"_a, "ranks"_a, "exchange"_a = Exchange::ring,
@@ -195,13 +224,31 @@ void bind_cost_functions(nb::module_& module) {
              "Whether memory is counted in tokens instead of bytes, as a capacity in tokens makes it.");
   module.def("activation_budget_bytes", &activation_budget_bytes, "cost"_a, "cluster"_a,
              "Bytes a rank can give to activations: memory_bytes - state_bytes (may be negative).");
-  module.def("min_degree", &min_degree, "cost"_a, "cluster"_a, "sequence"_a,
-             "The smallest degree at which the sequence alone fits; 0 if no degree does. May exceed the cluster.");
-  module.def("simple_lower_bound_s", &simple_lower_bound_s, "batch"_a, "cluster"_a, "cost"_a,
-             "No plan is quicker than this many seconds. 0 for an empty batch.");
+  module.def(
+      "min_degree",
+      [](const CostModel& cost, const Cluster& cluster, const Sequence& sequence) {
+        validate(cluster, "cluster");
+        validate(cost, "cost");
+        return min_degree(cost, cluster, sequence);
+      },
+      "cost"_a, "cluster"_a, "sequence"_a,
+      "The smallest degree at which the sequence alone fits; 0 if no degree does. May exceed the cluster.");
+  module.def(
+      "simple_lower_bound_s",
+      [](const Batch& batch, const Cluster& cluster, const CostModel& cost) {
+        require_valid(batch, cluster, cost);
+        return simple_lower_bound_s(batch, cluster, cost);
+      },
+      "batch"_a, "cluster"_a, "cost"_a, "No plan is quicker than this many seconds. 0 for an empty batch.");
 }
 
 }  // namespace
+
+void require_valid(const Batch& batch, const Cluster& cluster, const CostModel& cost) {
+  validate(cluster, "cluster");
+  validate(cost, "cost");
+  validate(batch, "batch");
+}
 
 void bind_cluster(nb::module_& module) {
   bind_link(module);

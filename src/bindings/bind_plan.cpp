@@ -126,6 +126,10 @@ void bind_plan_functions(nb::module_& module) {
   module.def("plan_hash", &plan_hash, "plan"_a, "batch"_a,
              "32 hexadecimal digits over schedule, ranks, tasks and the batch; equal inputs give equal digits on every "
              "machine.");
+  module.def("require_shape", nb::overload_cast<const Plan&>(&require_shape), "plan"_a,
+             "Raises InputError unless the plan can be walked: ids that are places, ranks and micro-batches in range.");
+  module.def("require_shape", nb::overload_cast<const Plan&, const Cluster&>(&require_shape), "plan"_a, "cluster"_a,
+             "The same, and the cluster is valid and has as many ranks.");
   module.def(
       "replay", [](const Plan& plan, const std::vector<double>& task_s) { return replay(plan, task_s); }, "plan"_a,
       "task_s"_a, "When each task starts and ends if it takes task_s seconds (one a task, in plan order).");

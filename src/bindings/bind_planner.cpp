@@ -75,10 +75,20 @@ void bind_bound(nb::module_& module) {
               "place in the batch of a sequence that takes as long alone; None where it is the work of all together")
       .def("__repr__", [](const LowerBound& bound) { return "<LowerBound " + std::to_string(bound.seconds) + " s>"; });
   module.def(
-      "tighter_lower_bound", &tighter_lower_bound, "batch"_a, "cluster"_a, "cost"_a,
+      "tighter_lower_bound",
+      [](const Batch& batch, const Cluster& cluster, const CostModel& cost) {
+        require_valid(batch, cluster, cost);
+        return tighter_lower_bound(batch, cluster, cost);
+      },
+      "batch"_a, "cluster"_a, "cost"_a,
       "The tighter bound of docs/bounds.md. Meaningful for a batch that can be planned; not valid for all_to_all.");
-  module.def("tighter_lower_bound_s", &tighter_lower_bound_s, "batch"_a, "cluster"_a, "cost"_a,
-             "Its seconds: never below simple_lower_bound_s().");
+  module.def(
+      "tighter_lower_bound_s",
+      [](const Batch& batch, const Cluster& cluster, const CostModel& cost) {
+        require_valid(batch, cluster, cost);
+        return tighter_lower_bound_s(batch, cluster, cost);
+      },
+      "batch"_a, "cluster"_a, "cost"_a, "Its seconds: never below simple_lower_bound_s().");
   module.attr("kMostBoundEntries") = kMostBoundEntries;
   module.def(
       "check_options",

@@ -53,10 +53,13 @@ void bind_simulation(nb::module_& module) {
       .def_ro("optimizer_end_s", &SimulatedStep::optimizer_end_s)
       .def_ro("shard_bytes", &SimulatedStep::shard_bytes, "moved between ranks for tasks, both passes")
       .def_ro("crossing_bytes", &SimulatedStep::crossing_bytes, "the part of it that went from node to node")
-      .def_ro("tasks", &SimulatedStep::tasks, "in plan order")
+      .def_ro("tasks", &SimulatedStep::tasks, "in plan order; empty in late steps of many that are not recorded")
       .def_ro("ranks", &SimulatedStep::ranks)
+      .def_ro("idle", &SimulatedStep::idle, "summed over ranks")
       .def_ro("segments", &SimulatedStep::segments, "if recorded: by end, then task");
-  nb::class_<Simulation>(module, "Simulation", "What simulate() returns.").def_ro("steps", &Simulation::steps);
+  nb::class_<Simulation>(module, "Simulation", "What simulate() returns.")
+      .def_ro("steps", &Simulation::steps)
+      .def_ro("rank_totals", &Simulation::rank_totals, "every rank, summed over steps");
   module.def(
       "simulate",
       [](const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost, int steps, double noise,

@@ -146,6 +146,10 @@ void bind_dataset(nb::module_& module) {
              "Raises InputError.");
   module.def("parse_sample_csv", &parse_sample_csv, "text"_a, "source"_a, "prompt_tokens"_a = kPromptTokens,
              "Parses such CSV; `source` names the text in errors. Raises InputError.");
+  module.def("parse_sample_index", &parse_sample_index, "text"_a, "source"_a,
+             "The samples of what `dhp index` writes, in its order. Raises InputError.");
+  module.def("read_sample_file", &read_sample_file, "file"_a, "prompt_tokens"_a = kPromptTokens,
+             "Reads either: such CSV, or what `dhp index` has written. Raises InputError.");
   module.def("make_batch", &make_batch, "rules"_a, "samples"_a, "options"_a = MediumOptions{}, "seed"_a = 0,
              "source"_a = "samples", "The batch a model makes of samples; ids count from 0. Raises InputError.");
 }

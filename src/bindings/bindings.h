@@ -5,8 +5,11 @@
 #include <string>
 
 namespace dhp {
+struct Batch;
+struct Cluster;
+struct CostModel;
 struct PlanOptions;
-}
+}  // namespace dhp
 
 namespace dhp::bindings {
 
@@ -23,6 +26,9 @@ void bind_qwen_vl(nanobind::module_& module);        // qwen_vl.h, a submodule
 void bind_internvl(nanobind::module_& module);       // internvl.h, a submodule
 void bind_tokens(nanobind::module_& module);         // tokens.h, dataset.h
 void bind_simulator(nanobind::module_& module);      // simulator.h, result.h, trace.h
+
+/// Throws InputError unless each is valid: objects that Python made, or changed, are not by themselves.
+void require_valid(const Batch& batch, const Cluster& cluster, const CostModel& cost);
 
 /// Keywords as PlanOptions, by the table of options. Numbers, truth values, names, enum values, and lists of them.
 /// Throws InputError for an unknown keyword and for a value of another kind or out of range.

@@ -26,12 +26,12 @@ int run(CheckCommand& command, const CLI::App& given) {
   if (violations.empty()) violations = broken_options(given, command.options, plan, in);
   if (command.json) {
     const nlohmann::ordered_json json = {{"valid", violations.empty()}, {"violations", violations}};
-    std::cout << line(json.dump(1));
+    std::cout << json_line(json);
   } else if (violations.empty()) {
     std::cout << "valid: " << count(plan.tasks.size(), "task") << ", " << count(in.batch.sequences.size(), "sequence")
               << '\n';
   } else {
-    for (const std::string& violation : violations) std::cout << "violation: " << violation << '\n';
+    for (const std::string& violation : violations) std::cout << "violation: " << printable(violation) << '\n';
   }
   return violations.empty() ? kOk : kNo;
 }

@@ -100,7 +100,7 @@ Entry try_planner(const CompareCommand& command, const std::string& schedule) {
   return entry;
 }
 
-std::string to_text(const std::vector<Entry>& entries, const CompareCommand& command) {
+std::string to_text(const std::vector<Entry>& entries, const CompareCommand& command, const CostModel& cost) {
   std::vector<TextTable::Column> columns = {{"schedule", TextTable::Align::left},
                                             {"makespan"},
                                             {"× bound"},
@@ -129,7 +129,7 @@ std::string to_text(const std::vector<Entry>& entries, const CompareCommand& com
                                       entry.bound_s > 0.0 ? fixed_text(m.makespan_s / entry.bound_s, 3) : "-",
                                       percent_text(m.idle_share),
                                       percent_text(m.exposed_transfer_share),
-                                      bytes_text(m.peak_memory_bytes) + " " + percent_text(m.peak_memory_share),
+                                      memory_text(m.peak_memory_bytes, cost) + " " + percent_text(m.peak_memory_share),
                                       std::to_string(m.most_peers),
                                       std::to_string(entry.plan.tasks.size()),
                                       fixed_text(entry.planning_s * 1e3, 1) + " ms"};
@@ -200,9 +200,9 @@ int run(CompareCommand& command) {
     if (command.noise > 0.0) {
       json["noise"] = {{"sigma", command.noise}, {"trials", command.trials}, {"seed", command.seed}};
     }
-    std::cout << line(json.dump(1));
+    std::cout << json_line(json);
   } else {
-    std::cout << to_text(entries, command);
+    std::cout << to_text(entries, command, in.cost);
   }
   return !entries.empty() && entries.front().planned() ? kOk : kNo;
 }

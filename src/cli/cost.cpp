@@ -131,7 +131,7 @@ std::string to_json_text(const CostReport& report, const CostOptions& options) {
                     {"token_kept_bytes", memory.token_kept},     {"token_live_layer_bytes", memory.token_live_layer},
                     {"token_logits_bytes", memory.token_logits}, {"patch_kept_bytes", memory.patch_kept}};
   json["cost"] = nlohmann::ordered_json::parse(dhp::to_json(report.cost));
-  return json.dump(1);
+  return json.dump(1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 int run(const CostCommand& command) {

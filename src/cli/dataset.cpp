@@ -2,6 +2,8 @@
 
 #include "dhp/dataset.h"
 
+#include <algorithm>
+#include <filesystem>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -39,13 +41,18 @@ struct Answer {
   Batch batch;
 };
 
-bool is_file(const std::string& name) { return name.ends_with(".csv"); }
+/// Names of data sets are no names of files.
+bool is_file(const std::string& name) {
+  const auto& known = datasets();
+  return std::none_of(known.begin(), known.end(), [&](const DatasetInfo& info) { return info.name == name; }) &&
+         (name.ends_with(".csv") || std::filesystem::is_regular_file(name));
+}
 
 std::vector<MediaSample> read_samples(const DatasetCommand& command) {
   if (!is_file(command.name)) {
     return draw_samples(command.name, command.count.value_or(kUsualCount), command.seed, command.prompt_tokens);
   }
-  std::vector<MediaSample> samples = read_sample_csv(command.name, command.prompt_tokens);
+  std::vector<MediaSample> samples = read_sample_file(command.name, command.prompt_tokens);
   return command.count ? draw_from(samples, *command.count, command.seed) : samples;
 }
 
@@ -95,7 +102,7 @@ std::int64_t sum(const Batch& batch, std::int64_t Sequence::*member) {
 
 std::string to_text(const DatasetCommand& command, const Answer& answer) {
   const int width = standard_output().width;
-  std::string text = command.name + ": " + count(answer.batch.sequences.size(), "sample") + ", " +
+  std::string text = printable(command.name) + ": " + count(answer.batch.sequences.size(), "sample") + ", " +
                      grouped(sum(answer.batch, &Sequence::tokens)) + " tokens, " +
                      grouped(sum(answer.batch, &Sequence::patches)) + " patches";
   if (answer.rules) {
@@ -120,7 +127,7 @@ std::string to_json(const DatasetCommand& command, const Answer& answer) {
       {"total", {{"tokens", sum(answer.batch, &Sequence::tokens)}, {"patches", sum(answer.batch, &Sequence::patches)}}},
       {"duration_s", durations_of(answer).json()},
       {"tokens", tokens_of(answer).json()}};
-  return line(json.dump(1));
+  return json_line(json);
 }
 
 int run(const DatasetCommand& command) {
@@ -132,8 +139,8 @@ int run(const DatasetCommand& command) {
 
 std::string name_help() {
   std::string text =
-      "the data set, or FILE.csv with columns duration_s,width,height[,fps][,text_tokens] or "
-      "tokens,patches[,frame_patches]:";
+      "the data set; or what dhp index has written; or FILE.csv with columns duration_s,width,height[,fps]"
+      "[,text_tokens] or tokens,patches[,frame_patches]:";
   for (const DatasetInfo& info : datasets()) text += "\n  " + info.name + ": " + info.help;
   return text;
 }
@@ -145,7 +152,7 @@ void add_dataset_command(CLI::App& app, int& exit_code) {
   CLI::App& sub = *app.add_subcommand("dataset", "Make a batch with the lengths of a data set");
   sub.add_option("--name", command->name, name_help())->required();
   command->media.add_options(sub);
-  sub.add_option("--count", command->count, "samples; default 512, of a file all of its rows in order");
+  sub.add_option("--count,--batch-size", command->count, "samples; default 512, of a file all of its rows in order");
   sub.add_option("--seed", command->seed, "what is drawn; the same everywhere")
       ->check(any_seed())
       ->capture_default_str();

@@ -27,7 +27,7 @@ std::string verdict_text(const Report& report) {
   text += ", limited by " + e.limited_by;
   text += "\ngroups    " + groups_text(e.degrees) + "\nidle      " + percent_text(e.idle_share);
   text += "\ntransfer  " + percent_text(m.exposed_transfer_share) + " of all ranks' time waits for transfers";
-  text += "\nmemory    " + bytes_text(m.peak_memory_bytes) + " of activations on the fullest rank, " +
+  text += "\nmemory    " + memory_text(m.peak_memory_bytes, report.cost) + " of activations on the fullest rank, " +
           percent_text(m.peak_memory_share) + " of its budget";
   text += "\npeers     " + peers_text(m.most_peers) + '\n';
   return text;
@@ -189,6 +189,7 @@ Json what_if_json(const WhatIf& what_if) {
 Report make_report(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
                    const PlanOptions& options) {
   return {.plan = plan,
+          .cost = cost,
           .timeline = replay(plan, predict_task_seconds(plan, batch, cluster, cost)),
           .explanation = explain_plan(plan, batch, cluster, cost),
           .metrics = measure_plan(plan, batch, cluster, cost),
@@ -199,7 +200,7 @@ Report make_report(const Plan& plan, const Batch& batch, const Cluster& cluster,
 std::string to_text(const Report& report, const Terminal& terminal, bool all) {
   return verdict_text(report) + broken_text(report.broken_options) + waits_text(report.explanation) +
          gantt_text(report.plan, report.timeline, terminal, all ? 0 : kMostGanttRows) + tasks_text(report, all) +
-         what_if_text(report);
+         printable(what_if_text(report));
 }
 
 std::string to_json(const Report& report) {
@@ -215,7 +216,7 @@ std::string to_json(const Report& report) {
                      {"longest_waits", waits_json(e)},
                      {"tasks", tasks_json(report)},
                      {"what_if", what_if_json(report.what_if)}};
-  return line(json.dump(1));
+  return json_line(json);
 }
 
 }  // namespace dhp::cli

@@ -11,6 +11,7 @@ namespace dhp::cli {
 /// All that dhp explain knows of a plan.
 struct Report {
   Plan plan;
+  CostModel cost;
   Timeline timeline;
   Explanation explanation;
   PlanMetrics metrics;

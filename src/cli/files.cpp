@@ -1,8 +1,16 @@
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
+#include <climits>
+#include <csignal>
 #include <cstring>
 #include <fstream>
+#include <random>
+#include <string_view>
 #include <system_error>
 
 #include "cli/cli.h"
@@ -23,6 +31,62 @@ std::string reason(const fs::path& path, int error) {
   return std::strerror(error);
 }
 
+/// To a file that is made for it, under a name that nobody foresees: links that others have put there are not followed.
+bool write_new(const fs::path& path, const std::string& text) {
+  errno = 0;
+  const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+  if (file < 0) return false;
+  const char* next = text.data();
+  for (std::size_t left = text.size(); left > 0;) {
+    const ssize_t written = ::write(file, next, left);
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) {
+      const int why = errno;
+      ::close(file);
+      errno = why;
+      return false;
+    }
+    next += written;
+    left -= static_cast<std::size_t>(written);
+  }
+  return ::close(file) == 0;
+}
+
+std::string random_suffix() {
+  std::random_device random;
+  constexpr int kWords = 3;
+  std::string suffix = ".tmp";
+  for (int word = 0; word < kWords; ++word) suffix += std::to_string(random());
+  return suffix;
+}
+
+/// Whether the path is a link that is not the user's own.
+bool is_link_of_another(const fs::path& path) {
+  struct stat status {};
+  return ::lstat(path.c_str(), &status) == 0 && S_ISLNK(status.st_mode) && status.st_uid != ::geteuid();
+}
+
+std::array<char, PATH_MAX> unfinished{};  // the path of a file that is being written; read by the handler alone
+
+extern "C" void on_interrupt(int /*signal*/) {
+  if (unfinished[0] != 0) ::unlink(unfinished.data());
+  constexpr std::string_view kText = "dhp: interrupted\n";
+  [[maybe_unused]] const ssize_t ignored = ::write(STDERR_FILENO, kText.data(), kText.size());
+  ::_exit(130);
+}
+
+/// Names the file for the handler while it lives.
+class Unfinished {
+ public:
+  explicit Unfinished(const fs::path& path) {
+    if (path.string().size() + 1 > unfinished.size()) return;
+    std::copy_n(path.c_str(), path.string().size() + 1, unfinished.begin());
+  }
+  ~Unfinished() { unfinished[0] = 0; }
+  Unfinished(const Unfinished&) = delete;
+  Unfinished& operator=(const Unfinished&) = delete;
+};
+
 bool write(const fs::path& path, const std::string& text) {
   errno = 0;
   std::ofstream stream(path, std::ios::binary | std::ios::trunc);
@@ -41,6 +105,8 @@ bool is_replaceable(const fs::path& path) {
 
 }  // namespace
 
+void end_cleanly_on_interrupt() { std::signal(SIGINT, on_interrupt); }
+
 void write_atomically(const std::string& file, const std::string& text) {
   const auto fail = [&](const std::string& why) { throw InputError(file, "", "cannot be written: " + why); };
   std::error_code error;
@@ -49,15 +115,17 @@ void write_atomically(const std::string& file, const std::string& text) {
     if (!write(file, text)) fail(reason(file, errno));
     return;
   }
+  if (is_link_of_another(file)) fail("it is a link of another user; give another path");
   // What a link points to is replaced, the link stays.
   const fs::path target = fs::is_symlink(file, error) ? fs::weakly_canonical(file, error) : fs::path(file);
-  const fs::path temporary = target.string() + ".tmp" + std::to_string(::getpid());
+  const fs::path temporary = target.string() + random_suffix();
+  const Unfinished unfinished(temporary);
   const auto give_up = [&](const std::string& why) {
     std::error_code ignored;
     fs::remove(temporary, ignored);
     fail(why);
   };
-  if (!write(temporary, text)) give_up(reason(target, errno));
+  if (!write_new(temporary, text)) give_up(reason(target, errno));
   fs::rename(temporary, target, error);
   if (error) give_up(error.message());
 }

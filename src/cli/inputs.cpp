@@ -34,9 +34,9 @@ bool is_valid(const Plan& plan, const std::string& file, const Batch& batch, con
               const CostModel& cost) {
   const std::vector<std::string> violations = check_plan(plan, batch, cluster, cost);
   if (violations.empty()) return true;
-  std::cerr << "dhp: error: " << file << " is not a valid plan for this batch: " << violations.front();
-  if (violations.size() > 1) std::cerr << " (and " << violations.size() - 1 << " more; see dhp check)";
-  std::cerr << '\n';
+  std::string text = file + " is not a valid plan for this batch: " + violations.front();
+  if (violations.size() > 1) text += " (and " + std::to_string(violations.size() - 1) + " more; see dhp check)";
+  complain("error", text);
   return false;
 }
 
@@ -71,9 +71,9 @@ void note_frames(const Batch& batch, const std::string& batch_file, const CostMo
                        [&](const Sequence& sequence) { return sequence.*member > 0; });
   };
   if (cost.patch_pair_s <= 0.0 || !any(&Sequence::patches) || any(&Sequence::frame_patches)) return;
-  std::cerr << "dhp: note: " << batch_file
-            << " has patches and no frame_patches: attention of the vision tower is not counted; dhp dataset writes "
-               "them, in CSV they are the column frame_patches\n";
+  complain("note", batch_file +
+                       " has patches and no frame_patches: attention of the vision tower is not counted; dhp dataset "
+                       "writes them, in CSV they are the column frame_patches");
 }
 
 void note_shared_links(const Cluster& cluster, const std::string& cluster_file, const PlanOptions& options) {
@@ -81,8 +81,9 @@ void note_shared_links(const Cluster& cluster, const std::string& cluster_file, 
                       : cluster.switch_bandwidth_bytes_per_s > 0.0 ? "switch_bandwidth_bytes_per_s"
                                                                    : nullptr;
   if (limit == nullptr || cluster.nodes == 1 || options.max_peers > 0 || options.within_node) return;
-  std::cerr << "dhp: note: " << cluster_file << ": planners do not see " << limit
-            << "; --max-peers keeps groups on few nodes, dhp simulate shows what that saves (docs/simulator.md)\n";
+  complain("note", cluster_file + ": planners do not see " + limit +
+                       "; --max-peers keeps groups on few nodes, dhp simulate shows what that saves "
+                       "(docs/simulator.md)");
 }
 
 void add_plan_options(CLI::App& command, PlanOptions& options) {

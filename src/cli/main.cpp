@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <exception>
 #include <iostream>
+#include <new>
 
 #include "cli/cli.h"
+#include "core/text.h"
 #include "dhp/error.h"
 
 namespace {
@@ -53,7 +55,7 @@ bool is_built_in(const CLI::App& app, const std::string& name) {
 }
 
 int fail(const std::string& message) {
-  std::cerr << "dhp: error: " << message << '\n';
+  complain("error", message);
   return kBadInput;
 }
 
@@ -103,7 +105,12 @@ int run(int argc, char** argv) {
 
 }  // namespace
 
+void dhp::cli::complain(const std::string& kind, const std::string& text) {
+  std::cerr << "dhp: " << kind << ": " << printable(text) << std::endl;
+}
+
 int main(int argc, char** argv) {
+  end_cleanly_on_interrupt();
   try {
     const int exit_code = run(argc, argv);
     std::cout.flush();
@@ -111,8 +118,11 @@ int main(int argc, char** argv) {
     return exit_code;
   } catch (const dhp::InputError& error) {
     return fail(error.what());
+  } catch (const std::bad_alloc&) {
+    complain("error", "not enough memory for input of this size");
+    return kNo;
   } catch (const std::exception& error) {
-    std::cerr << "dhp: internal error: " << error.what() << '\n';
+    complain("internal error", error.what());
     return 3;
   }
 }

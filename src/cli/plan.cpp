@@ -28,7 +28,7 @@ std::string to_json(const Infeasible& answer) {
                        {"needed_bytes", answer.needed_bytes},
                        {"offered_bytes", answer.offered_bytes},
                        {"needed_ranks", answer.needed_ranks}}}};
-  return line(json.dump(1));
+  return json_line(json);
 }
 
 int run(PlanCommand& command) {

@@ -18,7 +18,14 @@ std::string format(const char* pattern, double value) {
   return text.data();
 }
 
-int micro_batches(const Plan& plan) { return plan.tasks.empty() ? 0 : plan.tasks.back().micro_batch + 1; }
+/// Those that have tasks; their numbers may leave some out.
+int micro_batches(const Plan& plan) {
+  int count = 0;
+  for (std::size_t i = 0; i < plan.tasks.size(); ++i) {
+    if (i == 0 || plan.tasks[i].micro_batch != plan.tasks[i - 1].micro_batch) ++count;
+  }
+  return count;
+}
 
 }  // namespace
 
@@ -59,6 +66,10 @@ std::string bytes_text(double bytes) {
   return fixed_text(value, 1) + " " + kUnits[unit];
 }
 
+std::string memory_text(double amount, const CostModel& cost) {
+  return counts_tokens(cost) ? grouped(static_cast<std::int64_t>(std::ceil(amount))) + " tokens" : bytes_text(amount);
+}
+
 std::string change_text(double from, double to) {
   return format("%+.1f %%", from > 0.0 ? (to / from - 1.0) * 100.0 : 0.0);
 }
@@ -90,10 +101,14 @@ std::string line(std::string text) {
   return text + '\n';
 }
 
+std::string json_line(const Json& json) {
+  return line(printable_json(json.dump(1, ' ', false, Json::error_handler_t::replace)));
+}
+
 std::string peers_text(int most_peers) { return std::to_string(most_peers) + " at most share tasks with one rank"; }
 
 std::string summary_text(const Plan& plan, const Explanation& explanation, const PlanMetrics& metrics, int stages) {
-  std::string text = plan.planner + ": " + count(plan.tasks.size(), "task");
+  std::string text = printable(plan.planner) + ": " + count(plan.tasks.size(), "task");
   if (plan.schedule != Schedule::free) {
     text += " in " + count(static_cast<std::size_t>(micro_batches(plan)), "micro-batch");
   }
@@ -113,7 +128,7 @@ std::string summary_text(const Plan& plan, const Explanation& explanation, const
   }
   text += "\nidle      " + percent_text(explanation.idle_share);
   text += "\npeers     " + peers_text(metrics.most_peers);
-  text += "\nhash      " + plan.hash + '\n';
+  text += "\nhash      " + printable(plan.hash) + '\n';
   return text;
 }
 
@@ -131,7 +146,7 @@ std::string summary_json(const Plan& plan, const Explanation& explanation, const
                {"most_peers", metrics.most_peers},
                {"hash", plan.hash}};
   if (stages > 1) json["pipeline_s"] = metrics.pipeline_s(stages);
-  return line(json.dump(1));
+  return json_line(json);
 }
 
 }  // namespace dhp::cli

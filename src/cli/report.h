@@ -26,6 +26,9 @@ std::string fixed_text(double value, int digits);
 /// "29.8 GiB", "112.0 MiB", "288.0 KiB", "0 B"
 std::string bytes_text(double bytes);
 
+/// The same, or "1,024 tokens" where the cost counts those.
+std::string memory_text(double amount, const CostModel& cost);
+
 /// How much `to` is above or below `from`: "+11.3 %"
 std::string change_text(double from, double to);
 
@@ -45,6 +48,8 @@ nlohmann::ordered_json if_bounded(double lower_bound_s, double value);
 
 /// The text as JSON output wants it: exactly one newline at its end.
 std::string line(std::string text);
+/// JSON as commands print it: nothing in it steers a terminal, and what is not UTF-8 is replaced.
+std::string json_line(const nlohmann::ordered_json& json);
 
 /// A plan in a few lines. `stages` of the pipeline that it is for.
 std::string summary_text(const Plan& plan, const Explanation& explanation, const PlanMetrics& metrics, int stages);

@@ -94,8 +94,9 @@ std::string to_text(const SimulateCommand& command, const Subject& subject, cons
   const std::vector<double>& peaks = result.memory->peak_bytes;
   const auto fullest = std::max_element(peaks.begin(), peaks.end());
   if (fullest != peaks.end() && *fullest > 0.0) {
-    text += "memory    " + bytes_text(*fullest) + " of activations on rank " + std::to_string(fullest - peaks.begin()) +
-            ", " + percent_text(*fullest / result.memory->budget_bytes) + " of its budget\n";
+    text += "memory    " + memory_text(*fullest, subject.cost) + " of activations on rank " +
+            std::to_string(fullest - peaks.begin()) + ", " + percent_text(*fullest / result.memory->budget_bytes) +
+            " of its budget\n";
   }
   return text;
 }
@@ -116,17 +117,7 @@ Json to_json(const SimulatedStep& step, const ResultStep& result) {
 
 /// Every rank over all steps. Gradient reduction is communication that nothing hides.
 Json ranks_json(const Simulation& simulation) {
-  std::vector<SimulatedRank> sums(simulation.steps.front().ranks.size());
-  for (const SimulatedStep& step : simulation.steps) {
-    for (std::size_t rank = 0; rank < sums.size(); ++rank) {
-      const SimulatedRank& at = step.ranks[rank];
-      sums[rank].compute_s += at.compute_s;
-      sums[rank].idle += at.idle;
-      sums[rank].reduce_s += at.reduce_s;
-      sums[rank].optimizer_s += at.optimizer_s;
-      sums[rank].transfer_s += at.transfer_s;
-    }
-  }
+  const std::vector<SimulatedRank>& sums = simulation.rank_totals;
   Json ranks = Json::array();
   for (std::size_t rank = 0; rank < sums.size(); ++rank) {
     const SimulatedRank& at = sums[rank];
@@ -163,7 +154,7 @@ std::string to_json(const SimulateCommand& command, const Subject& subject, cons
   }
   json["steps"] = std::move(steps);
   json["rank_totals"] = ranks_json(simulation);
-  return line(json.dump(1));
+  return json_line(json);
 }
 
 /// A folder with a file a rank, or one file with all of them.
@@ -218,7 +209,7 @@ SimulationSummary summarise(const Simulation& simulation, const Cluster& cluster
   std::vector<double> seconds;
   for (const SimulatedStep& step : simulation.steps) {
     seconds.push_back(step.seconds);
-    for (const SimulatedRank& rank : step.ranks) summary.idle += rank.idle;
+    summary.idle += step.idle;
   }
   const double sum = std::accumulate(seconds.begin(), seconds.end(), 0.0);
   constexpr double kTail = 0.95;

@@ -236,7 +236,7 @@ int run_sweep(const SimulateCommand& command) {
                  {"seed", command.options.seed},
                  {"runs", Json::array()}};
     for (const Run& run : runs) json["runs"].push_back(to_json(run));
-    std::cout << line(json.dump(1));
+    std::cout << json_line(json);
   } else {
     std::cout << to_text(command, runs);
   }

@@ -3,6 +3,8 @@
 #include <string>
 #include <vector>
 
+#include "core/text.h"
+
 namespace dhp::cli {
 
 /// Rows of text under headings, in columns as wide as their contents. A row may have fewer cells than there are
@@ -16,7 +18,10 @@ class TextTable {
   };
 
   explicit TextTable(std::vector<Column> columns) : columns_(std::move(columns)) {}
-  void add(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
+  void add(std::vector<std::string> cells) {
+    for (std::string& cell : cells) cell = printable(cell);
+    rows_.push_back(std::move(cells));
+  }
 
   /// Headings and rows, each line ended, nothing but text at a line's end. `indent` stands before every line.
   std::string text(const std::string& indent = "") const;

@@ -190,7 +190,7 @@ std::string to_json(const TokenRules& rules, const std::vector<Medium>& media) {
                      {"sampling", to_string(rules.sampling())},
                      {"media", list},
                      {"total", counts_json(sum_of(media))}};
-  return line(json.dump(1));
+  return json_line(json);
 }
 
 int run(const TokensCommand& command) {

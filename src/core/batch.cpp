@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "core/csv_reader.h"
+#include "core/index_file.h"
 #include "core/json_reader.h"
 #include "dhp/error.h"
 
@@ -74,21 +75,28 @@ Sequence parse_row(const CsvReader& csv, const CsvColumns& columns) {
 }  // namespace
 
 Batch read_batch(const std::string& file) {
-  const std::string text = read_text_file(file);
+  const std::string text = read_text_file(file, kAnySize);
+  if (is_index(text)) return parse_batch_index(text, file);
   return file.ends_with(".csv") ? parse_batch_csv(text, file) : parse_batch_json(text, file);
 }
 
 Batch parse_batch_json(std::string_view text, const std::string& source) {
-  const JsonDocument document(text, source);
-  const JsonObject root = document.root();
-  root.expect_format("dhp.batch/1");
+  constexpr std::size_t kShortest = 20;  // {"id":1,"tokens":1},
   Batch batch;
-  for (const JsonObject& entry : root.objects("sequences")) {
+  const auto read = [&](const JsonObject& entry) {
     batch.sequences.push_back(
         {entry.whole("id", std::numeric_limits<std::int64_t>::min(), std::numeric_limits<std::int64_t>::max()),
          entry.whole("tokens", 1, kMaxTokens), entry.whole_or("patches", 0, 0, kMaxTokens),
          entry.whole_or("frame_patches", 0, 0, kMaxTokens)});
-  }
+  };
+  const auto entries = static_cast<std::size_t>(std::count(text.begin(), text.end(), '{'));
+  const auto begin = [&] {
+    batch.sequences.clear();
+    batch.sequences.reserve(std::min(entries, text.size() / kShortest + 1));
+  };
+  const JsonDocument document(text, source, {"format"}, {"sequences", begin, read});
+  document.root().expect_format("dhp.batch/1");
+  document.expect_entries("sequences");
   validate(batch, source);
   return batch;
 }
@@ -103,13 +111,16 @@ Batch parse_batch_csv(std::string_view text, const std::string& source) {
                          "\", expected a header with id,tokens,patches and, where known, frame_patches");
   }
   Batch batch;
-  std::vector<std::string> places;
+  std::vector<std::int64_t> lines;
+  const auto rows = static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n'));
+  batch.sequences.reserve(rows);
+  lines.reserve(rows);
   while (csv.next()) {
     batch.sequences.push_back(parse_row(csv, columns));
-    places.push_back(csv.place());
+    lines.push_back(csv.line());
   }
   check_unique(
-      batch.sequences, source, [&](std::size_t row) { return places[row]; }, ": id");
+      batch.sequences, source, [&](std::size_t row) { return "line " + std::to_string(lines[row]); }, ": id");
   return batch;
 }
 

@@ -31,6 +31,7 @@ class CsvReader {
   const std::string& cell(std::size_t column) const { return cells_[column]; }
   double number(std::size_t column, double low, double high) const;
   std::int64_t whole(std::size_t column, std::int64_t low, std::int64_t high) const;
+  std::int64_t line() const { return line_; }
   /// "line 7"
   std::string place() const { return "line " + std::to_string(line_); }
   [[noreturn]] void fail(std::size_t column, const std::string& problem) const;

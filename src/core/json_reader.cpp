@@ -8,7 +8,6 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <sstream>
 #include <stdexcept>
 
 #include "dhp/error.h"
@@ -58,7 +57,7 @@ std::string place_in(std::string_view text, std::size_t byte) {
 
 }  // namespace
 
-std::string read_text_file(const std::string& file) {
+std::string read_text_file(const std::string& file, std::size_t most_bytes) {
   std::error_code ignored;
   if (std::filesystem::is_directory(file, ignored)) throw InputError(file, "", "is a folder, expected a file");
   errno = 0;
@@ -67,18 +66,92 @@ std::string read_text_file(const std::string& file) {
     const char* reason = errno != 0 ? std::strerror(errno) : "unknown reason";
     throw InputError(file, "", std::string("cannot be opened (") + reason + "); check the path");
   }
-  std::ostringstream text;
-  text << stream.rdbuf();
-  if (stream.bad() || text.bad()) throw InputError(file, "", "cannot be read to its end");
-  return std::move(text).str();
+  // In one piece where the size is known: a text that grows takes twice its size and more.
+  constexpr std::size_t kChunk = std::size_t{1} << 16;
+  const std::uintmax_t known =
+      std::filesystem::is_regular_file(file, ignored) ? std::filesystem::file_size(file, ignored) : 0;
+  std::string text;
+  std::size_t size = 0;
+  do {
+    if (size > most_bytes || (!ignored && known > most_bytes)) {
+      throw InputError(file, "",
+                       "has more than " + std::to_string(most_bytes >> 20U) +
+                           " MiB, too much for a file of this kind; is it the right one?");
+    }
+    text.resize(size + (!ignored && known > size ? static_cast<std::size_t>(known) - size + 1 : kChunk));
+    stream.read(text.data() + size, static_cast<std::streamsize>(text.size() - size));
+    size += static_cast<std::size_t>(stream.gcount());
+  } while (stream);
+  if (stream.bad()) throw InputError(file, "", "cannot be read to its end");
+  text.resize(size);
+  return text;
 }
 
 JsonDocument::JsonDocument(std::string_view text, std::string source) : source_(std::move(source)) {
+  parse(text, nullptr);
+}
+
+JsonDocument::JsonDocument(std::string_view text, std::string source, std::vector<std::string_view> fields,
+                           const JsonEntries& entries)
+    : source_(std::move(source)) {
+  constexpr std::size_t kMostValues = std::size_t{1} << 22;  // of one entry
+  using Event = Json::parse_event_t;
+  bool is_key = false;     // the value that follows is the entries'
+  bool in_array = false;   // inside of it
+  std::size_t values = 0;  // of the entry at hand
+  parse(text, [&](int depth, Event event, Json& value) {
+    if (depth == 1 && event == Event::key) {
+      const auto& key = value.get_ref<const std::string&>();
+      is_key = entries.read && key == entries.key;
+      return is_key || std::find(fields.begin(), fields.end(), key) != fields.end();
+    }
+    if (depth == 1 && event == Event::array_start && is_key) {
+      in_array = true;
+      read_ = 0;
+      wrong_ = {};
+      entries.begin();
+    }
+    if (depth == 1 && event == Event::array_end) in_array = false;
+    if (!in_array || depth < 2) return true;
+    if (wrong_) return false;
+    if (depth > 2) {
+      if (event == Event::value && ++values > kMostValues) {
+        wrong_ = std::make_exception_ptr(
+            InputError(source_, std::string(entries.key) + "[" + std::to_string(read_) + "]",
+                       "has more than " + std::to_string(kMostValues) + " values, too many for one"));
+      }
+      return !wrong_;
+    }
+    if (event == Event::object_start || event == Event::array_start) {
+      values = 0;
+      return true;
+    }
+    return read_entry(entries, value);
+  });
+}
+
+/// False: it is not kept.
+bool JsonDocument::read_entry(const JsonEntries& entries, Json& value) {
+  try {
+    entries.read({value, source_, std::string(entries.key) + "[" + std::to_string(read_) + "]"});
+    ++read_;
+  } catch (const InputError&) {
+    wrong_ = std::current_exception();
+  }
+  return false;
+}
+
+void JsonDocument::expect_entries(const char* key) const {
+  root().objects(key);
+  if (wrong_) std::rethrow_exception(wrong_);
+}
+
+void JsonDocument::parse(std::string_view text, const Json::parser_callback_t& callback) {
   if (text.find_first_not_of(" \t\r\n") == std::string_view::npos) {
     throw InputError(source_, "", "is empty, expected a JSON object");
   }
   try {
-    value_ = Json::parse(text);
+    value_ = Json::parse(text, callback);
   } catch (const Json::parse_error& error) {
     const std::size_t byte = error.byte > 0 ? error.byte - 1 : 0;
     std::string reason = error.what();

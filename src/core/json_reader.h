@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
+#include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -11,8 +13,13 @@
 
 namespace dhp {
 
-/// The whole of a text file. Throws InputError naming the file if it is missing, a folder or unreadable.
-std::string read_text_file(const std::string& file);
+/// Most bytes of files that hold settings: clusters, costs, processors. Batches and plans have no limit, as they are
+/// not kept whole.
+inline constexpr std::size_t kMostSettingBytes = std::size_t{64} << 20;
+
+/// The whole of a text file. Throws InputError naming the file if it is missing, a folder, unreadable or larger.
+std::string read_text_file(const std::string& file, std::size_t most_bytes = kMostSettingBytes);
+inline constexpr std::size_t kAnySize = std::numeric_limits<std::size_t>::max();
 
 /// One JSON object and where it stands, so that every complaint names file, path, found value and expectation:
 ///
@@ -73,16 +80,34 @@ class JsonObject {
   std::string path_;
 };
 
+/// An array of the root whose objects are read one after the other and not kept, as there may be very many.
+struct JsonEntries {
+  const char* key = "";
+  std::function<void()> begin = {};                        ///< the array begins (anew, where the key is repeated)
+  std::function<void(const JsonObject& entry)> read = {};  ///< may throw InputError; then nothing more is read
+};
+
 /// A parsed text. Throws InputError with line and column for anything that is not JSON.
 class JsonDocument {
  public:
   JsonDocument(std::string_view text, std::string source);
+  /// Keeps these fields of the root alone. What is wrong with entries is told by expect_entries(), so that complaints
+  /// come in the order in which fields are asked for.
+  JsonDocument(std::string_view text, std::string source, std::vector<std::string_view> fields,
+               const JsonEntries& entries = {});
   JsonDocument(const JsonDocument&) = delete;
   JsonDocument& operator=(const JsonDocument&) = delete;
 
   JsonObject root() const { return {value_, source_, ""}; }
+  /// Throws what reading the entries threw, or InputError where there is no array of objects.
+  void expect_entries(const char* key) const;
 
  private:
+  void parse(std::string_view text, const nlohmann::json::parser_callback_t& callback);
+  bool read_entry(const JsonEntries& entries, nlohmann::json& value);
+
+  std::size_t read_ = 0;           // entries
+  std::exception_ptr wrong_ = {};  // of the first entry that is
   std::string source_;
   nlohmann::json value_;
 };

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "core/json_reader.h"
 #include "dhp/error.h"
 #include "dhp/plan.h"
@@ -32,13 +34,21 @@ std::string format_task(const Task& task) {
 
 }  // namespace
 
-Plan read_plan(const std::string& file) { return parse_plan(read_text_file(file), file); }
+Plan read_plan(const std::string& file) { return parse_plan(read_text_file(file, kAnySize), file); }
 
 Plan parse_plan(std::string_view text, const std::string& source) {
-  const JsonDocument document(text, source);
+  constexpr std::size_t kShortest = 38;  // {"id":0,"ranks":[0],"sequences":[0]},
+  Plan plan;
+  const auto entries = static_cast<std::size_t>(std::count(text.begin(), text.end(), '{'));
+  const auto begin = [&] {
+    plan.tasks.clear();
+    plan.tasks.reserve(std::min(entries, text.size() / kShortest + 1));
+  };
+  const JsonDocument document(
+      text, source, {"format", "schedule", "ranks", "planner", "hash", "most_peers", "predicted"},
+      {"tasks", begin, [&](const JsonObject& entry) { plan.tasks.push_back(parse_task(entry)); }});
   const JsonObject root = document.root();
   root.expect_format("dhp.plan/1");
-  Plan plan;
   plan.schedule = parse_schedule(root.text("schedule"), source, "schedule");
   plan.ranks = root.integer("ranks", 1, kMaxRanks);
   plan.planner = root.text_or("planner", "");
@@ -53,7 +63,7 @@ Plan parse_plan(std::string_view text, const std::string& source) {
                    .lower_bound_s = is_null("lower_bound_s") ? 0.0 : predicted.non_negative("lower_bound_s"),
                    .gap = is_null("gap") ? 0.0 : predicted.number("gap")};
   }
-  for (const JsonObject& entry : root.objects("tasks")) plan.tasks.push_back(parse_task(entry));
+  document.expect_entries("tasks");
   return plan;
 }
 

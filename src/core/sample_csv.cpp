@@ -69,7 +69,7 @@ std::vector<MediaSample> parse_sample_csv(std::string_view text, const std::stri
 }
 
 std::vector<MediaSample> read_sample_csv(const std::string& file, std::int64_t prompt_tokens) {
-  return parse_sample_csv(read_text_file(file), file, prompt_tokens);
+  return parse_sample_csv(read_text_file(file, kAnySize), file, prompt_tokens);
 }
 
 }  // namespace dhp

@@ -136,7 +136,7 @@ int min_degree(const CostModel& cost, const Cluster& cluster, const Sequence& se
   if (bytes <= budget) return 1;
   constexpr double kMost = std::numeric_limits<int>::max();
   double degree = std::ceil(bytes / budget);
-  if (degree >= kMost) return std::numeric_limits<int>::max();
+  if (!(degree < kMost)) return std::numeric_limits<int>::max();
   // The quotient is rounded; the comparison that validity uses decides.
   while (degree > 1 && bytes / (degree - 1) <= budget) --degree;
   while (bytes / degree > budget) ++degree;

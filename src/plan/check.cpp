@@ -10,6 +10,7 @@
 #include "core/json_reader.h"
 #include "dhp/bound.h"
 #include "dhp/plan.h"
+#include "plan/shape.h"
 
 namespace dhp {
 namespace {
@@ -141,8 +142,9 @@ class Checker {
     const double needed = task_memory_bytes(cost_, load, plan_.tasks[i].degree());
     const double offered = activation_budget_bytes(cost_, cluster_);
     if (needed <= offered) return;
-    violation(name(i) + " needs " + gibibytes(needed) + " a rank for activations, " + gibibytes(offered) +
-              " are there");
+    const bool tokens = counts_tokens(cost_);
+    const auto text = [&](double amount) { return tokens ? shown(amount) + " tokens" : gibibytes(amount); };
+    violation(name(i) + " needs " + text(needed) + " a rank for activations, " + text(offered) + " are there");
   }
 
   void check_coverage() {
@@ -196,7 +198,10 @@ class Checker {
     std::vector<double>& ends = times.ends;
     ends.assign(plan_.tasks.size(), 0.0);
     std::map<Rank, std::size_t> last_task;
+    double latest = 0.0;   // end of the tasks so far
+    double barrier = 0.0;  // when the last task of an earlier micro-batch ends
     for (std::size_t i = 0; i < plan_.tasks.size(); ++i) {
+      if (i > 0 && plan_.tasks[i].micro_batch != plan_.tasks[i - 1].micro_batch) barrier = latest;
       double start = 0.0;
       for (const Rank rank : plan_.tasks[i].ranks) {
         if (const auto found = last_task.find(rank); found != last_task.end()) {
@@ -204,20 +209,12 @@ class Checker {
         }
         last_task[rank] = i;
       }
-      if (plan_.schedule != Schedule::free) start = std::max(start, barrier_before(i, ends));
+      if (plan_.schedule != Schedule::free) start = std::max(start, barrier);
       times.starts.push_back(start);
       ends[i] = start + durations_[i];
+      latest = std::max(latest, ends[i]);
     }
     return times;
-  }
-
-  /// When the last task of an earlier micro-batch ends.
-  double barrier_before(std::size_t i, const std::vector<double>& ends) const {
-    const auto first_of_same = std::lower_bound(
-        plan_.tasks.begin(), plan_.tasks.begin() + static_cast<std::ptrdiff_t>(i), plan_.tasks[i].micro_batch,
-        [](const Task& task, int micro_batch) { return task.micro_batch < micro_batch; });
-    const auto earlier = ends.begin() + (first_of_same - plan_.tasks.begin());
-    return earlier == ends.begin() ? 0.0 : *std::max_element(ends.begin(), earlier);
   }
 
   void check_times() {
@@ -282,6 +279,8 @@ class Checker {
 
 std::vector<std::string> check_plan(const Plan& plan, const Batch& batch, const Cluster& cluster,
                                     const CostModel& cost) {
+  require_ranks(cluster);
+  validate(batch, "batch");
   return Checker(plan, batch, cluster, cost).run();
 }
 

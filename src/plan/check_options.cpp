@@ -4,7 +4,9 @@
 #include <set>
 #include <string>
 
+#include "dhp/plan_options.h"
 #include "dhp/planner.h"
+#include "plan/shape.h"
 
 namespace dhp {
 namespace {
@@ -162,6 +164,8 @@ class OptionsChecker {
 
 std::vector<std::string> check_options(const Plan& plan, const Batch& batch, const Cluster& cluster,
                                        const CostModel& cost, const PlanOptions& options) {
+  require_ranks(cluster);
+  validate(options);
   return OptionsChecker(plan, batch, cluster, cost, options).run();
 }
 

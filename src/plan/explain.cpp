@@ -110,6 +110,9 @@ std::vector<Wait> longest(std::vector<Wait> waits) {
 }  // namespace
 
 Explanation explain_plan(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost) {
+  require_shape(plan, cluster);
+  validate(batch, "batch");
+  validate(cost, "cost");
   const Timeline timeline = replay(plan, predict_task_seconds(plan, batch, cluster, cost));
   Explanation result;
   result.makespan_s = timeline.makespan_s;

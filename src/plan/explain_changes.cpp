@@ -7,6 +7,7 @@
 #include "dhp/bound.h"
 #include "dhp/error.h"
 #include "dhp/explain.h"
+#include "dhp/plan_options.h"
 
 namespace dhp {
 namespace {
@@ -120,6 +121,10 @@ std::optional<std::pair<std::int64_t, Batch>> without_limit(const Batch& batch, 
 
 WhatIf explain_changes(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
                        const PlanOptions& options) {
+  validate(options);
+  require_shape(plan, cluster);
+  validate(batch, "batch");
+  validate(cost, "cost");
   WhatIf result;
   if (plan.tasks.empty()) return result;
   const Estimator estimator(plan, batch, cluster, cost, options);

@@ -47,15 +47,11 @@ class DegreeReasons {
     powers_of_two_ = all([](const Task& task) { return is_power_of_two(task.degree()); });
     one_degree_ =
         plan.tasks.size() > 1 && all([&](const Task& task) { return task.degree() == plan.tasks.front().degree(); });
-    std::vector<int> busy;  // ranks, by micro-batch; in lockstep each has one task
     for (const Task& task : plan.tasks) {
-      busy.resize(std::max(busy.size(), index(task.micro_batch) + 1), 0);
-      micro_batch_s_.resize(busy.size(), 0.0);
-      busy[index(task.micro_batch)] += task.degree();
-      double& slowest = micro_batch_s_[index(task.micro_batch)];
-      slowest = std::max(slowest, seconds_of(task));
+      MicroBatch& micro_batch = micro_batches_[task.micro_batch];
+      micro_batch.busy_ranks += task.degree();  // in lockstep each has one task
+      micro_batch.slowest_s = std::max(micro_batch.slowest_s, seconds_of(task));
     }
-    for (const int ranks : busy) no_rank_idles_.push_back(ranks == live_ranks_);
   }
 
   std::string reason(const Task& task, const std::vector<Sequence>& sequences) const {
@@ -132,7 +128,8 @@ class DegreeReasons {
     const double seconds = seconds_at(task, load, narrower);
     const std::string then = "at degree " + std::to_string(narrower) + " it would take " + seconds_text(seconds);
     if (const std::string length = length_text(task, seconds); !length.empty()) return "length: " + then + length;
-    if (options_.no_idle_ranks && plan_.schedule == Schedule::lockstep && no_rank_idles_[index(task.micro_batch)]) {
+    if (options_.no_idle_ranks && plan_.schedule == Schedule::lockstep &&
+        micro_batches_.at(task.micro_batch).busy_ranks == live_ranks_) {
       return "no idle ranks: at degree " + std::to_string(narrower) + " ranks would have no task in micro-batch " +
              std::to_string(task.micro_batch) + " (--no-idle-ranks)";
     }
@@ -146,7 +143,7 @@ class DegreeReasons {
   /// What the task would outlast if it took so long; empty if nothing.
   std::string length_text(const Task& task, double seconds) const {
     if (plan_.schedule == Schedule::lockstep) {
-      const double slowest_s = micro_batch_s_[index(task.micro_batch)];
+      const double slowest_s = micro_batches_.at(task.micro_batch).slowest_s;
       if (seconds <= slowest_s) return "";
       return " and hold up micro-batch " + std::to_string(task.micro_batch) + ", which takes " +
              seconds_text(slowest_s);
@@ -214,8 +211,11 @@ class DegreeReasons {
   bool keeps_shards_ = false;   ///< the planner keeps min_shard_tokens
   bool powers_of_two_ = false;  ///< every degree of the plan is one
   bool one_degree_ = false;     ///< the plan has one degree for all
-  std::vector<double> micro_batch_s_;
-  std::vector<bool> no_rank_idles_;  ///< by micro-batch
+  struct MicroBatch {
+    double slowest_s = 0.0;  ///< of its slowest task
+    int busy_ranks = 0;
+  };
+  std::unordered_map<int, MicroBatch> micro_batches_;  ///< by number, which may be any
 };
 
 std::string start_text(const Plan& plan, const StartCause& cause) {
@@ -235,6 +235,10 @@ std::string start_text(const Plan& plan, const StartCause& cause) {
 
 std::vector<TaskReason> explain_tasks(const Plan& plan, const Batch& batch, const Cluster& cluster,
                                       const CostModel& cost, const PlanOptions& options) {
+  validate(options);
+  require_shape(plan, cluster);
+  validate(batch, "batch");
+  validate(cost, "cost");
   const Timeline timeline = replay(plan, predict_task_seconds(plan, batch, cluster, cost));
   const std::vector<StartCause> causes = start_causes(plan, timeline);
   std::unordered_map<std::int64_t, const Sequence*> by_id;  // looked up only, never walked

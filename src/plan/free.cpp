@@ -47,7 +47,7 @@ class FreePlanner {
   void make_cells() {
     std::vector<FreeItem> items = sorted_items(batch_, model_);
     const Limits& limits = model_.limits();
-    const FreeCell whole(model_, 0, std::min(limits.ranks(), limits.ranks()));
+    const FreeCell whole(model_, 0, limits.ranks());
     std::vector<int> degrees;
     std::vector<double> work_s;
     int widest = 1;
@@ -67,7 +67,7 @@ class FreePlanner {
       widest = std::max(widest, degree);
       if (degree > kCellRanks) wide_s += degree * seconds;
     }
-    const std::vector<CellRange> ranges = cut_cells(limits, widest, wide_s / bound_s_);
+    const std::vector<CellRange> ranges = cut_cells(limits, widest, bound_s_ > 0.0 ? wide_s / bound_s_ : 0.0);
     if (ranges.size() == 1) {
       cells_.push_back(whole);
     } else {

@@ -4,6 +4,8 @@
 #include <limits>
 #include <numeric>
 
+#include "plan/idle_bins.h"
+
 namespace dhp {
 namespace {
 
@@ -118,8 +120,44 @@ AloneFiller::Room* AloneFiller::fullest_that_holds(std::vector<Room>& packs, con
   return best;
 }
 
+/// Adds the item to the rank's packs. Returns when the rank ends then.
+double AloneFiller::add_to_tail(int rank, std::int32_t index) {
+  const FreeItem& item = items_[at(index)];
+  Tail& tail = tails_[at(rank)];
+  double seconds = item.alone_s;
+  Room* pack = fullest_that_holds(tail.packs, item);
+  if (pack == nullptr) {
+    tail.packs.emplace_back();
+    pack = &tail.packs.back();
+    seconds += model_.pack_s();
+  }
+  pack->tokens += item.tokens;
+  pack->patches += item.patches;
+  tail.items.push_back(index);
+  tail.sum_s += item.alone_s;
+  return end_s_[at(rank)] + seconds / speed(rank);
+}
+
+/// The same as fill_tails() for many ranks, where a look at all of them for every item would take long.
+bool AloneFiller::fill_many_tails(std::span<const std::int32_t> alone) {
+  IdleBins bins(model_, ranks_, end_s_, one_pack_);
+  const int count = static_cast<int>(alone.size());
+  for (int position = unplaced_from(0); position < count; position = unplaced_from(position + 1)) {
+    const std::int32_t index = alone[at(position)];
+    const int rank = bins.find(items_[at(index)]);
+    if (rank < 0) return false;
+    end_s_[at(rank)] = add_to_tail(rank, index);
+    bins.put(rank, items_[at(index)], end_s_[at(rank)]);
+  }
+  return true;
+}
+
 /// Longest item first, to the rank that is free first.
 bool AloneFiller::fill_tails(std::span<const std::int32_t> alone) {
+  constexpr int kMany = 512;
+  if (ranks_.count() > kMany && (one_pack_ || !ranks_.uniform) && IdleBins::suits(ranks_)) {
+    return fill_many_tails(alone);
+  }
   const auto later = [&](int a, int b) {
     return end_s_[at(a)] != end_s_[at(b)] ? end_s_[at(a)] > end_s_[at(b)] : a > b;
   };
@@ -129,22 +167,9 @@ bool AloneFiller::fill_tails(std::span<const std::int32_t> alone) {
   const int count = static_cast<int>(alone.size());
   for (int position = unplaced_from(0); position < count; position = unplaced_from(position + 1)) {
     const std::int32_t index = alone[at(position)];
-    const FreeItem& item = items_[at(index)];
-    const int rank = choose_rank(item);
+    const int rank = choose_rank(items_[at(index)]);
     if (rank < 0) return false;
-    Tail& tail = tails_[at(rank)];
-    double seconds = item.alone_s;
-    Room* pack = fullest_that_holds(tail.packs, item);
-    if (pack == nullptr) {
-      tail.packs.emplace_back();
-      pack = &tail.packs.back();
-      seconds += model_.pack_s();
-    }
-    pack->tokens += item.tokens;
-    pack->patches += item.patches;
-    tail.items.push_back(index);
-    tail.sum_s += item.alone_s;
-    raise_end(rank, end_s_[at(rank)] + seconds / speed(rank));
+    raise_end(rank, add_to_tail(rank, index));
   }
   return true;
 }

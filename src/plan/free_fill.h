@@ -66,6 +66,8 @@ class AloneFiller {
   void fill_hole(std::span<const std::int32_t> alone, const Hole& hole);
   int first_that_fits(std::span<const std::int32_t> alone, double room_s, const Room* pack);
   int unplaced_from(int position);
+  double add_to_tail(int rank, std::int32_t index);
+  bool fill_many_tails(std::span<const std::int32_t> alone);
   bool fill_tails(std::span<const std::int32_t> alone);
   int choose_rank(const FreeItem& item);
   void raise_end(int rank, double end_s);

@@ -147,14 +147,15 @@ void FreeCell::find_pools() {
 }
 
 GroupShape FreeCell::shape(std::span<const int> ranks) const {
-  std::vector<int> count(pools_.size(), 0);
-  for (const int rank : ranks) ++count[static_cast<std::size_t>(pool_of(rank))];
   GroupShape shape{static_cast<int>(ranks.size()), 0, 0, static_cast<int>(ranks.size()), 1.0};
-  for (const int members : count) {
-    if (members == 0) continue;
-    ++shape.nodes;
+  members_.resize(pools_.size(), 0);
+  for (const int rank : ranks) shape.nodes += members_[static_cast<std::size_t>(pool_of(rank))]++ == 0 ? 1 : 0;
+  for (const int rank : ranks) {
+    int& members = members_[static_cast<std::size_t>(pool_of(rank))];
+    if (members == 0) continue;  // its pool is counted
     shape.most_on_node = std::max(shape.most_on_node, members);
     shape.fewest_on_node = std::min(shape.fewest_on_node, members);
+    members = 0;
   }
   return shape;
 }

@@ -158,6 +158,7 @@ class FreeCell {
   int largest_pool_ = 0;
   int widest_ = 0;
   double top_speed_ = 0.0;
+  mutable std::vector<int> members_;  // by pool, of the group at hand; 0 between calls
 };
 
 }  // namespace dhp

@@ -4,6 +4,7 @@
 #include <iterator>
 #include <limits>
 #include <numeric>
+#include <set>
 
 namespace dhp {
 namespace {
@@ -30,7 +31,27 @@ MicroBatchFiller::MicroBatchFiller(const FreeCell& cell, std::span<const FreeIte
       items_(items),
       no_idle_ranks_(no_idle_ranks),
       consecutive_(cell.model().limits().consecutive()),
-      free_(cell.pools().size()) {}
+      free_(cell.pools().size()),
+      whole_(cell.pools().size()) {
+  for (const PoolRange& block : cell.blocks()) {
+    const int size = cell.pools()[at(block.begin)].size();
+    const bool same = std::all_of(cell.pools().begin() + block.begin, cell.pools().begin() + block.end,
+                                  [&](const Pool& pool) { return pool.size() == size; });
+    pool_size_.push_back(same ? size : 0);
+  }
+}
+
+/// To be called whenever ranks have become free.
+void MicroBatchFiller::index_pools() {
+  const int pools = static_cast<int>(free_.size());
+  by_count_.clear();
+  whole_ = LeftItems(free_.size());
+  for (int pool = 0; pool < pools; ++pool) {
+    by_count_.push_back({static_cast<int>(free_[at(pool)].size()), pool});
+    if (!is_whole(pool)) whole_.take(pool);
+  }
+  std::sort(by_count_.begin(), by_count_.end());
+}
 
 /// The smallest degree at which the item ends by `target_s`; else the quickest.
 int MicroBatchFiller::degree_within(const FreeItem& item, double target_s) const {
@@ -52,22 +73,23 @@ int MicroBatchFiller::degree_within(const FreeItem& item, double target_s) const
 void MicroBatchFiller::take(int pool, int count, LockGroup& group) {
   std::vector<int>& free = free_[at(pool)];
   group.ranks.insert(group.ranks.end(), free.end() - count, free.end());
+  if (is_whole(pool)) whole_.take(pool);
+  const PoolCount before{static_cast<int>(free.size()), pool};
   free.resize(free.size() - at(count));
+  const PoolCount after{static_cast<int>(free.size()), pool};
+  const auto from = std::lower_bound(by_count_.begin(), by_count_.end(), before);
+  const auto to = std::lower_bound(by_count_.begin(), from, after);
+  std::move_backward(to, from, from + 1);
+  *to = after;
 }
 
 /// From the pool where the least is left over.
 bool MicroBatchFiller::take_from_pool(int degree, LockGroup& group) {
-  int best = -1;
-  for (int pool = 0; pool < static_cast<int>(free_.size()); ++pool) {
-    if (std::ssize(free_[at(pool)]) < degree) continue;
-    const auto left = std::ssize(free_[at(pool)]);
-    // Where groups are consecutive, the first pools are kept whole for wide ones.
-    if (best < 0 || left < std::ssize(free_[at(best)]) || (consecutive_ && left == std::ssize(free_[at(best)]))) {
-      best = pool;
-    }
-  }
-  if (best < 0) return false;
-  take(best, degree, group);
+  auto best = std::lower_bound(by_count_.begin(), by_count_.end(), PoolCount{degree, 0});
+  if (best == by_count_.end()) return false;
+  // Where groups are consecutive, the first pools are kept whole for wide ones.
+  if (consecutive_) best = std::lower_bound(best, by_count_.end(), PoolCount{best->free + 1, 0}) - 1;
+  take(best->pool, degree, group);
   return true;
 }
 
@@ -77,7 +99,10 @@ bool MicroBatchFiller::take_run_of_pools(const PoolRange& block, int degree, Loc
     int ranks = 0;
     int end = begin;
     for (; end < block.end && ranks < degree && is_whole(end); ++end) ranks += cell_.pools()[at(end)].size();
-    if (ranks < degree) continue;
+    if (ranks < degree) {
+      begin = end;  // no run over this pool has more
+      continue;
+    }
     for (int pool = begin; pool < end; ++pool) {
       take(pool, std::min(cell_.pools()[at(pool)].size(), degree - group.degree()), group);
     }
@@ -106,6 +131,18 @@ void MicroBatchFiller::line_up(MicroBatch& micro_batch) const {
   }
 }
 
+/// Whole pools of the block, the largest first: all, or as many as hold so many ranks.
+std::vector<int> MicroBatchFiller::whole_pools(const PoolRange& block, int degree) {
+  const int size = pool_size_[at(cell_.block_of(block.begin))];
+  std::vector<int> whole;
+  for (int pool = whole_.next(block.begin); pool < block.end; pool = whole_.next(pool + 1)) {
+    if (size > 0 && static_cast<int>(whole.size()) * size >= degree) break;
+    whole.push_back(pool);
+  }
+  std::stable_sort(whole.begin(), whole.end(), [&](int a, int b) { return free_[at(a)].size() > free_[at(b)].size(); });
+  return whole;
+}
+
 /// Whole pools of one block, the largest first, as many as it takes; all their ranks where the item may have so many.
 bool MicroBatchFiller::take_whole_pools(const FreeItem& item, int degree, LockGroup& group) {
   for (const PoolRange& block : cell_.blocks()) {
@@ -113,24 +150,19 @@ bool MicroBatchFiller::take_whole_pools(const FreeItem& item, int degree, LockGr
       if (take_run_of_pools(block, degree, group)) return true;
       continue;
     }
-    std::vector<int> whole;
-    for (int pool = block.begin; pool < block.end; ++pool) {
-      if (is_whole(pool)) whole.push_back(pool);
-    }
-    std::stable_sort(whole.begin(), whole.end(),
-                     [&](int a, int b) { return free_[at(a)].size() > free_[at(b)].size(); });
+    const std::vector<int> whole = whole_pools(block, degree);
     int ranks = 0;
     std::size_t pools = 0;
     for (; pools < whole.size() && ranks < degree; ++pools) ranks += static_cast<int>(free_[at(whole[pools])].size());
     if (ranks < degree) continue;
     if (ranks <= item.max_degree && cell_.model().limits().allows(ranks)) degree = ranks;
+    int later = ranks;  // of the pools behind the one at hand
     for (std::size_t i = 0; i < pools; ++i) {
       const int left = degree - group.degree();
       const int share = (left + static_cast<int>(pools - i) - 1) / static_cast<int>(pools - i);
       // A small pool passes on what it lacks; the largest come first, so the last ones have to be looked at.
-      int later = 0;
-      for (std::size_t k = i + 1; k < pools; ++k) later += static_cast<int>(free_[at(whole[k])].size());
       const int size = static_cast<int>(free_[at(whole[i])].size());
+      later -= size;
       take(whole[i], std::min(size, std::max(share, left - later)), group);
     }
     return true;
@@ -204,37 +236,74 @@ bool MicroBatchFiller::grow(LockGroup& group, int pool, int count, bool even_if_
   settle(grown);
   if (grown.seconds >= group.seconds && !even_if_slower) return false;
   group = std::move(grown);
+  if (is_whole(pool)) whole_.take(pool);
   free_[at(pool)].resize(free.size() - at(count));
   return true;
 }
 
-/// Free ranks join the slowest group of their pool that they make quicker; a pool without groups joins a wide one.
+/// The first of the group's ways to grow: by ranks of its own pool, or, where it has whole pools, by another whole one.
+bool MicroBatchFiller::grow_somewhere(LockGroup& group, bool even_if_slower) {
+  const int home = cell_.pool_of(group.ranks.front());
+  const bool wide = home != cell_.pool_of(group.ranks.back());
+  if (wide && consecutive_) return false;
+  const auto grows_at_home = [&] {
+    const int free = static_cast<int>(free_[at(home)].size());
+    for (int count = 1; count <= free; ++count) {
+      if (grow(group, home, count, even_if_slower)) return true;
+    }
+    return false;
+  };
+  // Across nodes only whole ones, and only for groups that have whole ones already.
+  if (consecutive_ || (!wide && group.degree() < cell_.largest_pool())) return grows_at_home();
+  int in_vain = 0;  // size of a pool: where ranks are alike, another of this size is no better
+  const auto grows_between = [&](int begin, int end) {
+    for (int pool = whole_.next(begin); pool < end; pool = whole_.next(pool + 1)) {
+      const int size = cell_.pools()[at(pool)].size();
+      if (cell_.uniform() && size == in_vain) continue;
+      if (grow(group, pool, size, even_if_slower)) return true;
+      in_vain = size;
+    }
+    return false;
+  };
+  const PoolRange& block = cell_.blocks()[at(cell_.block_of(home))];
+  return grows_between(block.begin, home) || grows_at_home() || grows_between(home + 1, block.end);
+}
+
+/// Free ranks join the slowest group of their pool that they make quicker; a pool without groups joins a wide one. A
+/// group that cannot grow never can again: what is free only gets less.
 void MicroBatchFiller::use_free_ranks(MicroBatch& micro_batch) {
+  struct Turn {
+    double seconds = 0.0;
+    std::int64_t number = 0;  // among equals
+    LockGroup* group = nullptr;
+
+    bool operator<(const Turn& other) const {
+      return seconds != other.seconds ? seconds > other.seconds : number < other.number;
+    }
+  };
   std::vector<LockGroup*> by_time;
   for (LockGroup& group : micro_batch.groups) by_time.push_back(&group);
-  const auto slower = [](const LockGroup* a, const LockGroup* b) { return a->seconds > b->seconds; };
+  std::stable_sort(by_time.begin(), by_time.end(),
+                   [](const LockGroup* a, const LockGroup* b) { return a->seconds > b->seconds; });
   for (const bool even_if_slower : {false, true}) {
     if (even_if_slower && !no_idle_ranks_) return;
-    for (bool grown = true; grown;) {
-      grown = false;
-      std::stable_sort(by_time.begin(), by_time.end(), slower);
-      for (auto group = by_time.begin(); group != by_time.end() && !grown; ++group) {
-        const int home = cell_.pool_of((*group)->ranks.front());
-        const bool wide = home != cell_.pool_of((*group)->ranks.back());
-        for (int pool = 0; pool < static_cast<int>(free_.size()) && !grown; ++pool) {
-          const int free = static_cast<int>(free_[at(pool)].size());
-          if (free == 0 || cell_.block_of(pool) != cell_.block_of(home)) continue;
-          const bool whole = free == cell_.pools()[at(pool)].size();
-          // Across nodes only whole ones, and only for groups that have whole ones already.
-          const bool fills_home = (*group)->degree() >= cell_.largest_pool();
-          for (int count = 1; count <= free && !grown; ++count) {
-            const bool may_leave = whole && count == free && (wide || fills_home) && !consecutive_;
-            if (pool != home && !may_leave) continue;
-            if (wide && consecutive_) continue;
-            grown = grow(**group, pool, count, even_if_slower);
-          }
-        }
+    std::set<Turn> turns;
+    for (LockGroup* group : by_time) turns.insert({group->seconds, std::ssize(turns), group});
+    by_time.clear();
+    std::int64_t first = 0;
+    std::int64_t last = std::ssize(turns);
+    while (!turns.empty()) {
+      Turn turn = *turns.begin();
+      turns.erase(turns.begin());
+      if (!grow_somewhere(*turn.group, even_if_slower)) {
+        by_time.push_back(turn.group);
+        continue;
       }
+      // As a stable sort would have it: from above it comes first among equals, from below last.
+      if (turn.group->seconds < turn.seconds) turn.number = --first;
+      if (turn.group->seconds > turn.seconds) turn.number = ++last;
+      turn.seconds = turn.group->seconds;
+      turns.insert(turn);
     }
   }
 }
@@ -254,9 +323,12 @@ void MicroBatchFiller::free_all() {
 
 void MicroBatchFiller::complete(MicroBatch& micro_batch) {
   free_all();
+  std::vector<bool> used(at(cell_.ranks()), false);
   for (const LockGroup& group : micro_batch.groups) {
-    for (const int rank : group.ranks) std::erase(free_[at(cell_.pool_of(rank))], rank);
+    for (const int rank : group.ranks) used[at(rank)] = true;
   }
+  for (std::vector<int>& free : free_) std::erase_if(free, [&](int rank) { return used[at(rank)]; });
+  index_pools();
   use_free_ranks(micro_batch);
   if (consecutive_) line_up(micro_batch);
   micro_batch.seconds = micro_batch.work_s = 0.0;
@@ -272,10 +344,12 @@ MicroBatch MicroBatchFiller::fill(LeftItems& left, double target_s) {
   MicroBatch result;
   free_all();
   const std::vector<int> slow = set_slow_aside();
+  index_pools();
   fill_groups(left, target_s, result);
   if (result.groups.empty()) {
     // Too long for the quick ranks alone.
     free_all();
+    index_pools();
     fill_groups(left, target_s, result);
   } else {
     for (const int rank : slow) fill_slow_rank(rank, left, target_s, result);

@@ -78,6 +78,8 @@ class MicroBatchFiller {
   std::vector<int> set_slow_aside();
   void fill_slow_rank(int rank, LeftItems& left, double target_s, MicroBatch& micro_batch) const;
   bool is_whole(int pool) const { return std::ssize(free_[at(pool)]) == cell_.pools()[at(pool)].size(); }
+  void index_pools();
+  std::vector<int> whole_pools(const PoolRange& block, int degree);
   bool take_run_of_pools(const PoolRange& block, int degree, LockGroup& group);
   void line_up(MicroBatch& micro_batch) const;
   bool take_whole_pools(const FreeItem& item, int degree, LockGroup& group);
@@ -85,6 +87,7 @@ class MicroBatchFiller {
   int first_within(LeftItems& left, double room_s, double room) const;
   bool add_rider(LeftItems& left, double target_s, LockGroup& group) const;
   void use_free_ranks(MicroBatch& micro_batch);
+  bool grow_somewhere(LockGroup& group, bool even_if_slower);
   bool grow(LockGroup& group, int pool, int count, bool even_if_slower);
   void free_all();
 
@@ -94,6 +97,16 @@ class MicroBatchFiller {
   bool consecutive_;
   mutable std::int64_t ticks_ = 0;
   std::vector<std::vector<int>> free_;  // by pool: ranks without a group, the slowest first
+
+  // What finds pools without a look at each of them; see index_pools().
+  struct PoolCount {
+    int free = 0;
+    int pool = 0;
+    auto operator<=>(const PoolCount&) const = default;
+  };
+  std::vector<PoolCount> by_count_;  // ascending
+  LeftItems whole_;                  // pools all of whose ranks are free
+  std::vector<int> pool_size_;       // by block: of its pools, 0 where they differ
 };
 
 }  // namespace dhp

@@ -13,6 +13,7 @@ std::size_t index(int value) { return static_cast<std::size_t>(value); }
 }  // namespace
 
 std::vector<int> count_peers(const Plan& plan) {
+  require_shape(plan);
   const std::size_t ranks = index(plan.ranks);
   std::vector<std::vector<Rank>> met(ranks);
   for (const Task& task : plan.tasks) {
@@ -31,6 +32,9 @@ std::vector<int> count_peers(const Plan& plan) {
 }
 
 PlanMetrics measure_plan(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost) {
+  require_shape(plan, cluster);
+  validate(batch, "batch");
+  validate(cost, "cost");
   const Timeline timeline = replay(plan, predict_task_seconds(plan, batch, cluster, cost));
   std::unordered_map<std::int64_t, const Sequence*> by_id;  // looked up only, never walked
   for (const Sequence& sequence : batch.sequences) by_id.emplace(sequence.id, &sequence);

@@ -1,11 +1,11 @@
 #include <algorithm>
 #include <cstdint>
-#include <stdexcept>
 #include <string>
 
 #include "dhp/bound.h"
 #include "dhp/error.h"
 #include "dhp/plan.h"
+#include "plan/shape.h"
 
 namespace dhp {
 
@@ -17,15 +17,27 @@ double Timeline::idle_share(int ranks_in_service) const {
   return 1.0 - busy / capacity;
 }
 
+namespace {
+
+std::string place_of(std::size_t task, const char* field) { return "tasks[" + std::to_string(task) + "]." + field; }
+
+[[noreturn]] void refuse_rank(std::size_t task, Rank rank, int ranks) {
+  throw InputError("plan", place_of(task, "ranks"),
+                   "found rank " + std::to_string(rank) + ", expected 0 to " + std::to_string(ranks - 1));
+}
+
+}  // namespace
+
 Timeline replay(const Plan& plan, std::span<const double> task_s) {
   if (task_s.size() != plan.tasks.size()) {
-    throw std::invalid_argument("replay: " + std::to_string(task_s.size()) + " durations for " +
-                                std::to_string(plan.tasks.size()) + " tasks");
+    throw InputError("task_s", "",
+                     "found " + std::to_string(task_s.size()) + " durations, expected one for each of the " +
+                         std::to_string(plan.tasks.size()) + " tasks");
   }
   Timeline timeline;
   timeline.start_s.reserve(task_s.size());
   timeline.end_s.reserve(task_s.size());
-  timeline.busy_s.assign(static_cast<std::size_t>(std::max(0, plan.ranks)), 0.0);
+  timeline.busy_s.assign(static_cast<std::size_t>(std::clamp(plan.ranks, 0, kMaxRanks)), 0.0);
   std::vector<double> ready_s(timeline.busy_s.size(), 0.0);
   double barrier_s = 0.0;
   for (std::size_t i = 0; i < plan.tasks.size(); ++i) {
@@ -35,10 +47,7 @@ Timeline replay(const Plan& plan, std::span<const double> task_s) {
     }
     double start = barrier_s;
     for (const Rank rank : task.ranks) {
-      if (rank < 0 || rank >= plan.ranks) {
-        throw std::invalid_argument("replay: task " + std::to_string(task.id) + " has rank " + std::to_string(rank) +
-                                    " outside the " + std::to_string(plan.ranks) + " of the plan");
-      }
+      if (rank < 0 || rank >= std::min(plan.ranks, kMaxRanks)) refuse_rank(i, rank, plan.ranks);
       start = std::max(start, ready_s[static_cast<std::size_t>(rank)]);
     }
     const double end = start + task_s[i];
@@ -95,8 +104,6 @@ class SequenceIndex {
   std::vector<const Sequence*> sorted_;  // instead, where ids are sparse
 };
 
-std::string place_of(std::size_t task, const char* field) { return "tasks[" + std::to_string(task) + "]." + field; }
-
 Load load_of_task(const Plan& plan, std::size_t index, const SequenceIndex& sequences) {
   Load load;
   for (const std::int64_t id : plan.tasks[index].sequences) {
@@ -116,9 +123,7 @@ void check_ranks_of_task(const Plan& plan, std::size_t index, int ranks) {
   const Task& task = plan.tasks[index];
   if (task.ranks.empty()) throw InputError("plan", place_of(index, "ranks"), "found no rank, expected at least one");
   for (const Rank rank : task.ranks) {
-    if (rank >= 0 && rank < ranks) continue;
-    throw InputError("plan", place_of(index, "ranks"),
-                     "found rank " + std::to_string(rank) + ", expected 0 to " + std::to_string(ranks - 1));
+    if (rank < 0 || rank >= ranks) refuse_rank(index, rank, ranks);
   }
 }
 
@@ -126,6 +131,7 @@ void check_ranks_of_task(const Plan& plan, std::size_t index, int ranks) {
 
 std::vector<double> predict_task_seconds(const Plan& plan, const Batch& batch, const Cluster& cluster,
                                          const CostModel& cost) {
+  require_ranks(cluster);
   const SequenceIndex sequences(batch);
   std::vector<double> seconds;
   seconds.reserve(plan.tasks.size());
@@ -167,6 +173,9 @@ void annotate(Plan& plan, const Batch& batch, const Cluster& cluster, const Cost
 }
 
 void certify(Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost) {
+  validate(batch, "batch");
+  validate(cluster, "cluster");
+  validate(cost, "cost");
   if (!plan.predicted || uses_all_to_all(plan)) return;
   set_bound(*plan.predicted, tighter_lower_bound_s(batch, cluster, cost));
 }

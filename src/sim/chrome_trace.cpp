@@ -6,6 +6,7 @@
 
 #include "dhp/trace.h"
 #include "sim/route.h"
+#include "sim/step_shape.h"
 #include "sim/trace_text.h"
 
 namespace dhp {
@@ -183,6 +184,7 @@ class Writer {
 
 std::string chrome_trace(const Simulation& simulation, const Plan& plan, const Batch& batch, const Cluster& cluster,
                          const CostModel& cost) {
+  for (const SimulatedStep& step : simulation.steps) require_step(plan, cluster, step);
   return Writer(plan, batch, cluster, cost).write(simulation);
 }
 

@@ -7,7 +7,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "dhp/error.h"
 #include "dhp/trace.h"
+#include "sim/step_shape.h"
 #include "sim/trace_text.h"
 
 namespace dhp {
@@ -125,6 +127,10 @@ class RankWriter {
 }  // namespace
 
 std::string rank_trace(const Simulation& simulation, const Plan& plan, const Cluster& cluster, Rank rank) {
+  for (const SimulatedStep& step : simulation.steps) require_step(plan, cluster, step);
+  if (rank < 0 || rank >= plan.ranks) {
+    throw InputError("rank", "", "found " + std::to_string(rank) + ", expected 0 to " + std::to_string(plan.ranks - 1));
+  }
   return RankWriter(plan, cluster, rank).write(simulation);
 }
 

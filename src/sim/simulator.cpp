@@ -13,18 +13,10 @@ namespace {
 
 std::size_t index(int value) { return static_cast<std::size_t>(value); }
 
-void check(const Plan& plan, const Cluster& cluster, const SimulateOptions& options) {
+void check(const SimulateOptions& options) {
   if (options.steps < 1) throw std::invalid_argument("simulate: fewer than 1 step");
   if (!(options.noise >= 0.0 && options.noise <= kMostNoise)) throw std::invalid_argument("simulate: noise not 0 to 1");
   if (!(options.planning_s >= 0.0)) throw std::invalid_argument("simulate: planning takes less than no time");
-  if (plan.ranks != cluster.ranks()) throw std::invalid_argument("simulate: the plan is for another cluster");
-  for (std::size_t i = 0; i < plan.tasks.size(); ++i) {
-    const Task& task = plan.tasks[i];
-    if (task.id != static_cast<int>(i)) throw std::invalid_argument("simulate: task ids do not count 0, 1, 2 …");
-    const bool exist =
-        std::all_of(task.ranks.begin(), task.ranks.end(), [&](Rank rank) { return rank >= 0 && rank < plan.ranks; });
-    if (task.ranks.empty() || !exist) throw std::invalid_argument("simulate: a task has ranks that do not exist");
-  }
 }
 
 std::vector<Program> programs_of(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost) {
@@ -36,7 +28,10 @@ std::vector<Program> programs_of(const Plan& plan, const Batch& batch, const Clu
     Load load;
     for (const std::int64_t id : task.sequences) {
       const auto found = by_id.find(id);
-      if (found == by_id.end()) throw std::invalid_argument("simulate: a task has a sequence that the batch lacks");
+      if (found == by_id.end()) {
+        throw InputError("plan", "tasks[" + std::to_string(task.id) + "].sequences",
+                         "found sequence " + std::to_string(id) + ", which the batch lacks");
+      }
       load.add(*found->second);
     }
     programs.push_back(task_program(cost, cluster, load, task));
@@ -76,14 +71,33 @@ void account(SimulatedStep& step, const Plan& plan, const Cluster& cluster, cons
   }
 }
 
+/// Rows of tasks and ranks that unrecorded steps keep, so that any number of steps can be run.
+constexpr std::size_t kMostRows = 1'000'000;
+
+void sum_up(SimulatedStep& step, std::vector<SimulatedRank>& totals) {
+  for (std::size_t rank = 0; rank < totals.size(); ++rank) {
+    const SimulatedRank& at = step.ranks[rank];
+    step.idle += at.idle;
+    totals[rank].compute_s += at.compute_s;
+    totals[rank].idle += at.idle;
+    totals[rank].reduce_s += at.reduce_s;
+    totals[rank].optimizer_s += at.optimizer_s;
+    totals[rank].transfer_s += at.transfer_s;
+  }
+}
+
 }  // namespace
 
 Simulation simulate(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
                     const SimulateOptions& options) {
-  check(plan, cluster, options);
+  check(options);
+  require_shape(plan, cluster);
+  validate(batch, "batch");
   const std::vector<Program> exact = programs_of(plan, batch, cluster, cost);
   const Program reduce = reduce_program(cost, cluster);
   Simulation simulation;
+  simulation.rank_totals.assign(index(plan.ranks), {});
+  std::size_t kept = 0;  // rows of tasks and ranks
   for (int trial = 0; trial < options.steps; ++trial) {
     std::vector<Program> noisy;
     if (options.noise > 0.0) {
@@ -91,9 +105,15 @@ Simulation simulate(const Plan& plan, const Batch& batch, const Cluster& cluster
       const std::vector<double> factors = noise_factors(exact.size(), options.noise, options.seed, trial);
       for (std::size_t task = 0; task < noisy.size(); ++task) slow_down(noisy[task], factors[task]);
     }
-    simulation.steps.push_back(
-        execute(plan, cluster, options.noise > 0.0 ? noisy : exact, reduce, trial < options.recorded_steps));
-    account(simulation.steps.back(), plan, cluster, cost, options.planning_s);
+    const bool recorded = trial < options.recorded_steps;
+    simulation.steps.push_back(execute(plan, cluster, options.noise > 0.0 ? noisy : exact, reduce, recorded));
+    SimulatedStep& step = simulation.steps.back();
+    account(step, plan, cluster, cost, options.planning_s);
+    sum_up(step, simulation.rank_totals);
+    kept += step.tasks.size() + step.ranks.size();
+    if (recorded || trial == 0 || kept <= kMostRows) continue;
+    step.tasks = {};
+    step.ranks = {};
   }
   return simulation;
 }

@@ -4,7 +4,9 @@
 #include <numeric>
 #include <unordered_map>
 
+#include "dhp/error.h"
 #include "dhp/simulator.h"
+#include "sim/step_shape.h"
 
 namespace dhp {
 namespace {
@@ -39,7 +41,31 @@ std::vector<std::vector<ResultSpan>> spans_inside(const SimulatedStep& step) {
 
 }  // namespace
 
+void require_step(const Plan& plan, const SimulatedStep& step) {
+  require_shape(plan);
+  const auto refuse = [](const std::string& found, const std::string& expected) {
+    throw InputError("step", "", "found " + found + ", expected " + expected + "; is it a step of another plan?");
+  };
+  if (step.tasks.size() != plan.tasks.size() || step.ranks.size() != index(plan.ranks)) {
+    refuse(std::to_string(step.tasks.size()) + " tasks and " + std::to_string(step.ranks.size()) + " ranks",
+           std::to_string(plan.tasks.size()) + " and " + std::to_string(plan.ranks));
+  }
+  for (const Segment& segment : step.segments) {
+    if (segment.task < 0 || index(segment.task) >= plan.tasks.size() || segment.step < 0 ||
+        segment.step >= plan.tasks[index(segment.task)].degree()) {
+      refuse("a segment of task " + std::to_string(segment.task) + ", step " + std::to_string(segment.step),
+             "tasks of the plan, and fewer steps than a task has ranks");
+    }
+  }
+}
+
+void require_step(const Plan& plan, const Cluster& cluster, const SimulatedStep& step) {
+  require_shape(plan, cluster);
+  require_step(plan, step);
+}
+
 std::vector<ResultSpan> rank_spans(const Plan& plan, const Cluster& cluster, const SimulatedStep& step) {
+  require_step(plan, cluster, step);
   const std::vector<std::vector<ResultSpan>> inside = spans_inside(step);
   std::vector<std::vector<ResultSpan>> of_rank(index(plan.ranks));
   const auto add = [&](Rank rank, ResultSpan span) {
@@ -67,12 +93,20 @@ std::vector<ResultSpan> rank_spans(const Plan& plan, const Cluster& cluster, con
 
 std::vector<MemoryPoint> memory_over_time(const Plan& plan, const Batch& batch, const CostModel& cost,
                                           const SimulatedStep& step) {
+  require_step(plan, step);
   std::unordered_map<std::int64_t, const Sequence*> by_id;  // looked up only, never walked
   for (const Sequence& sequence : batch.sequences) by_id.emplace(sequence.id, &sequence);
   std::vector<std::vector<MemoryPoint>> of_rank(index(plan.ranks));
   for (const Task& task : plan.tasks) {
     Load load;
-    for (const std::int64_t id : task.sequences) load.add(*by_id.at(id));
+    for (const std::int64_t id : task.sequences) {
+      const auto found = by_id.find(id);
+      if (found == by_id.end()) {
+        throw InputError("plan", "tasks[" + std::to_string(task.id) + "].sequences",
+                         "found sequence " + std::to_string(id) + ", which the batch lacks");
+      }
+      load.add(*found->second);
+    }
     const double bytes = task_memory_bytes(cost, load, task.degree());
     const SimulatedTask& at = step.tasks[index(task.id)];
     for (const Rank rank : task.ranks) {
@@ -97,7 +131,7 @@ double tokens_of(const Batch& batch) {
 void add_tasks(Result& result, const Plan& plan, const Batch& batch, const std::vector<double>& predicted_s,
                const SimulatedStep& step, int number) {
   constexpr std::size_t kMostTasks = 100'000;  // enough to see errors of estimates by
-  if (result.tasks.size() >= kMostTasks) return;
+  if (result.tasks.size() >= kMostTasks || step.tasks.empty()) return;
   std::unordered_map<std::int64_t, std::int64_t> tokens;  // looked up only, never walked
   for (const Sequence& sequence : batch.sequences) tokens.emplace(sequence.id, sequence.tokens);
   for (const Task& task : plan.tasks) {
@@ -116,6 +150,10 @@ void add_tasks(Result& result, const Plan& plan, const Batch& batch, const std::
 
 Result to_result(const Simulation& simulation, const Plan& plan, const Batch& batch, const Cluster& cluster,
                  const CostModel& cost) {
+  require_shape(plan, cluster);
+  for (const SimulatedStep& step : simulation.steps) {
+    if (!step.tasks.empty() || !step.ranks.empty() || &step == &simulation.steps.front()) require_step(plan, step);
+  }
   Result result;
   result.schedule = plan.planner.empty() ? std::string(to_string(plan.schedule)) : plan.planner;
   result.name = result.schedule + ", " + std::to_string(plan.ranks) + " ranks";
@@ -135,7 +173,7 @@ Result to_result(const Simulation& simulation, const Plan& plan, const Batch& ba
     added.predicted_s = makespan_s;
     if (plan.predicted && plan.predicted->lower_bound_s > 0.0) added.lower_bound_s = plan.predicted->lower_bound_s;
     added.tokens = tokens;
-    for (const SimulatedRank& rank : step.ranks) added.idle += rank.idle;
+    added.idle = step.idle;
     add_tasks(result, plan, batch, predicted_s, step, number);
   }
   if (simulation.steps.empty()) return result;

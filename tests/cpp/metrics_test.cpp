@@ -147,7 +147,7 @@ TEST(NoisyMakespans, RefusesWhatMakesNoSense) {
   EXPECT_THROW(noisy_makespans(plan, std::vector{1.0}, -0.1, 1, 1), std::invalid_argument);
   EXPECT_THROW(noisy_makespans(plan, std::vector{1.0}, 1.1, 1, 1), std::invalid_argument);
   EXPECT_THROW(noisy_makespans(plan, std::vector{1.0}, 0.1, -1, 1), std::invalid_argument);
-  EXPECT_THROW(noisy_makespans(plan, std::vector{1.0, 2.0}, 0.1, 1, 1), std::invalid_argument);
+  EXPECT_THROW(noisy_makespans(plan, std::vector{1.0, 2.0}, 0.1, 1, 1), InputError);
 }
 
 }  // namespace

@@ -71,12 +71,12 @@ TEST(Replay, EmptyPlan) {
 
 TEST(Replay, WrongArguments) {
   const Plan plan = three_rank_plan(Schedule::free);
-  EXPECT_THROW(replay(plan, std::vector<double>{1, 2}), std::invalid_argument);
+  EXPECT_THROW(replay(plan, std::vector<double>{1, 2}), InputError);
   Plan outside = plan;
   outside.tasks[3].ranks = {3};
-  EXPECT_THROW(replay(outside, kSeconds), std::invalid_argument);
+  EXPECT_THROW(replay(outside, kSeconds), InputError);
   outside.tasks[3].ranks = {-1};
-  EXPECT_THROW(replay(outside, kSeconds), std::invalid_argument);
+  EXPECT_THROW(replay(outside, kSeconds), InputError);
 }
 
 TEST(Predict, SaysWhatThePlanLacks) {

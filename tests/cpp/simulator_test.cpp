@@ -428,8 +428,8 @@ TEST(Simulator, RefusesWhatMakesNoSense) {
   EXPECT_THROW(simulate(plan, batch, cluster, no_cost(), {.steps = 0}), std::invalid_argument);
   EXPECT_THROW(simulate(plan, batch, cluster, no_cost(), {.noise = 1.5}), std::invalid_argument);
   EXPECT_THROW(simulate(plan, batch, cluster, no_cost(), {.planning_s = -1.0}), std::invalid_argument);
-  EXPECT_THROW(simulate(plan, {}, cluster, no_cost()), std::invalid_argument);
-  EXPECT_THROW(simulate(plan, batch, two_nodes(2), no_cost()), std::invalid_argument);
+  EXPECT_THROW(simulate(plan, {}, cluster, no_cost()), InputError);
+  EXPECT_THROW(simulate(plan, batch, two_nodes(2), no_cost()), InputError);
   CostModel endless = no_cost();
   endless.forward.pair_s = 1e306;
   EXPECT_NE(test::input_error([&] { simulate(plan, batch, cluster, endless); }).find("longer"), std::string::npos);

@@ -10,6 +10,8 @@ namespace dhp::fuzz {
 
 void batch_json(std::string_view text);
 void batch_csv(std::string_view text);
+/// What `dhp index` writes.
+void batch_index(std::string_view text);
 void cluster(std::string_view text);
 void cost(std::string_view text);
 void plan(std::string_view text);

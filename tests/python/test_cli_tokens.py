@@ -118,6 +118,40 @@ def test_dataset_of_a_file(tmp_path: Path, files: dict[str, Path]) -> None:
     assert '--name: found "msvd", expected msrvtt' in dhp("dataset", "--name", "msvd").err
 
 
+def test_what_dhp_index_writes_is_a_batch(tmp_path: Path, files: dict[str, Path]) -> None:
+    index = tmp_path / "x.idx"
+    lines = [
+        {"format": "dhp.index/1", "data": "plain.jsonl"},
+        {"id": 4, "tokens": 220, "patches": 24, "label_tokens": 9, "messages": [], "media": [{"grid": [1, 4, 6]}]},
+        {"id": 9, "tokens": 31, "patches": 0, "label_tokens": 4, "messages": [], "media": []},
+    ]
+    index.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert dhp("dataset", "--name", index, "--batch-size", "5", "--seed", "3", "-o", files["batch"]).code == 0
+    sequences = json.loads(files["batch"].read_text())["sequences"]
+    assert len(sequences) == 5
+    assert {s["tokens"]: s.get("frame_patches", 0) for s in sequences} == {31: 0, 220: 24}
+    whole = dict(files, batch=index)
+    plan = tmp_path / "plan.json"
+    assert dhp("plan", *inputs(whole), "-o", plan).code == 0
+    assert dhp("check", *inputs(whole), plan).out == "valid: 2 tasks, 2 sequences\n"
+    assert dhp("explain", *inputs(whole), plan).code == 0
+    assert dhp("compare", *inputs(whole)).out.startswith("2 sequences on 6 ranks")
+
+
+def test_a_terminal_is_not_steered(tmp_path: Path, files: dict[str, Path]) -> None:
+    plan = tmp_path / "plan.json"
+    assert dhp("plan", *inputs(files), "-o", plan).code == 0
+    made = json.loads(plan.read_text())
+    made["hash"] = "\x1b[31m\u009b\u202e"
+    plan.write_text(json.dumps(made))
+    for options in ([], ["--output-format", "json"]):
+        result = dhp("check", *inputs(files), plan, *options)
+        assert result.code == 1
+        assert not set(result.out) & {"\x1b", "\u009b", "\u202e"}
+    wrong = dhp("check", *inputs(dict(files, batch=tmp_path / "no\x1b[31m.json")), plan)
+    assert "no\\x1b[31m.json: cannot be opened" in wrong.err
+
+
 def test_a_wrong_model_is_named_even_where_none_is_asked() -> None:
     result = dhp("dataset", "--name", "uniform", "--model", "qwen9-vl")
     assert (result.code, result.out) == (2, "")

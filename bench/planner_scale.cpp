@@ -1,0 +1,77 @@
+// How planning time grows: processor seconds of plan_batch() for 8 to 65,536 ranks, in steps of four times as many, and
+// 0.5 to 16 sequences a rank of long-tailed lengths, at both levels of effort. Behind each time stands how many times
+// longer it is than for a quarter of the ranks: four is what the work grows by, and more than six, where it takes over
+// a tenth of a second, is marked. A shape that takes longer than the limit ends its column.
+//
+//     build/release/bench/planner_scale                     free, at most 20 s a plan
+//     build/release/bench/planner_scale lockstep 5 16384    another planner, limit in seconds, most ranks
+
+#include <cstdio>
+#include <ctime>
+#include <exception>
+#include <string>
+
+#include "cases.h"
+#include "dhp/plan_options.h"
+
+namespace {
+
+using namespace dhp;
+
+constexpr int kRanks[] = {8, 16, 64, 256, 1024, 4096, 16384, 65536};
+constexpr double kShapes[] = {0.5, 1, 2, 4, 8, 16};  // sequences a rank
+constexpr double kMostGrowth = 6.0;
+constexpr double kTelling = 0.1;  // seconds: what is quicker is not marked
+
+double seconds_of(const bench::Case& one, const PlanOptions& options) {
+  const std::clock_t begin = std::clock();  // of the processor: other programs do not count
+  const PlanResult result = plan_batch(one.batch, one.cluster, one.cost, options);
+  const double seconds = static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
+  if (const auto* none = std::get_if<Infeasible>(&result)) {
+    std::fprintf(stderr, "planner_scale: %s: %s\n", one.name.c_str(), none->reason.c_str());
+  }
+  return seconds;
+}
+
+void print_curves(const PlanOptions& options, double limit_s, int most_ranks) {
+  std::printf("%s, effort %s: processor seconds, and times those of a quarter of the ranks\n%8s",
+              options.schedule.c_str(), options.effort == kEffortFast ? "fast" : "default", "ranks");
+  for (const double shape : kShapes) std::printf("%14g/rank", shape);
+  std::printf("\n");
+  double before[std::size(kShapes)] = {};
+  for (const int ranks : kRanks) {
+    if (ranks > most_ranks) break;
+    std::printf("%8d", ranks);
+    for (std::size_t i = 0; i < std::size(kShapes); ++i) {
+      if (before[i] > limit_s) {
+        std::printf("%19s", "-");
+        continue;
+      }
+      bench::Case one = bench::shared_case("910b_8x8", "8192", "lognormal");
+      one.cluster.nodes = ranks / one.cluster.ranks_per_node;
+      one.batch = bench::drawn_from(one.batch, static_cast<int>(kShapes[i] * ranks), 1);
+      const double seconds = seconds_of(one, options);
+      const double growth = before[i] > 0.0 && ranks >= 4 * kRanks[0] ? seconds / before[i] : 0.0;
+      std::printf("%10.4f %6.1fx%s", seconds, growth, growth > kMostGrowth && seconds > kTelling ? "!" : " ");
+      std::fflush(stdout);
+      before[i] = seconds;
+    }
+    std::printf("\n");
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    const std::string schedule = argc > 1 ? argv[1] : "free";
+    const double limit_s = argc > 2 ? std::stod(argv[2]) : 20.0;
+    const int most_ranks = argc > 3 ? std::stoi(argv[3]) : 65536;
+    print_curves({.schedule = schedule, .effort = kEffortFast}, limit_s, most_ranks);
+    if (uses_option(schedule, "effort")) print_curves({.schedule = schedule}, limit_s, most_ranks);
+    return 0;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "planner_scale: %s\n", error.what());
+    return 2;
+  }
+}
