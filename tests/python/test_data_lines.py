@@ -116,8 +116,10 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         ("[-Infinity]", "-Infinity is no JSON number"),
         ("[1e999]", "1e999 is too large"),
         ("9" * 5000, "4300"),
-        ("[" * 100_000, "nested too deeply"),
-        ('{"a":' * 100_000, "nested too deeply"),
+        ("[" * 100_000, "nested more than 100 levels"),
+        ('{"a":' * 100_000, "nested more than 100 levels"),
+        ("[" * 101 + "]" * 101, "nested more than 100 levels"),
+        ('{"a":[' * 50 + "{}" + "]}" * 50, "nested more than 100 levels"),
         ("{'a': 1}", "column 2"),
         ('"\x00"', "Invalid control character"),
         ("", "column 1"),
@@ -130,6 +132,14 @@ def test_json_is_strict(text: str, said: str) -> None:
     assert len(str(caught.value)) < 200
 
 
-@pytest.mark.parametrize("value", [{}, [], {"a": [1.5, None, True, "\u2028"]}, 10**4000])
+def test_a_key_that_stands_twice_among_many_is_found_at_once() -> None:
+    keys = [f'"{number}": 0' for number in range(200_000)]
+    with pytest.raises(DataError, match='the key "199999" stands twice'):
+        parse_json("{" + ", ".join([*keys, keys[-1]]) + "}")
+
+
+@pytest.mark.parametrize(
+    "value", [{}, [], json.loads("[" * 100 + "]" * 100), [[]] * 1000, {"a": [1.5, None, True, "\u2028"]}, 10**4000]
+)
 def test_json_is_json(value: Any) -> None:
     assert parse_json(json.dumps(value)) == value

@@ -6,6 +6,7 @@ whole, in one line; what is wrong with one line is said of that line.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import itertools
 import json
@@ -18,6 +19,7 @@ from typing import IO, Any
 from dhp.data.errors import DataError
 
 MAX_LINE_BYTES = 16_000_000  # a sample of a million tokens has a quarter of that
+_MOST_LEVELS = 100  # of lists and objects in each other
 _HEAD_BYTES = 1 << 20  # looked at to see what kind of file it is
 _HEAD_LINES = 20
 _OTHER_FILES = {
@@ -60,11 +62,14 @@ def read_lines(
 def parse_json(text: str) -> Any:
     """A JSON value, as strict as the standard: no key twice, no NaN, no number beyond a double. Raises DataError."""
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
+        if text.count("[") + text.count("{") > _MOST_LEVELS and _levels(value) > _MOST_LEVELS:
+            raise RecursionError  # whoever walks through it later must not run out of stack
+        return value
     except json.JSONDecodeError as error:
         raise DataError(f"not valid JSON at column {error.colno}: {error.msg}") from None
     except RecursionError:
-        raise DataError("not valid JSON: nested too deeply") from None
+        raise DataError(f"not valid JSON: nested more than {_MOST_LEVELS} levels deep") from None
     except ValueError as error:  # of the hooks, and a whole number of more than 4,300 digits
         raise DataError(f"not valid JSON: {str(error).partition(';')[0]}") from None
 
@@ -72,10 +77,19 @@ def parse_json(text: str) -> Any:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        counts = collections.Counter(key for key, _ in pairs)
+        twice = next(key for key, count in counts.items() if count > 1)
         raise ValueError(f"the key {json.dumps(twice)[:80]} stands twice in one object")
     return found
+
+
+def _levels(value: Any) -> int:
+    """How deep lists and objects are nested."""
+    level, row = 0, [value]
+    while row := [item for item in row if isinstance(item, (list, dict))]:
+        level += 1
+        row = [inner for item in row for inner in (item.values() if isinstance(item, dict) else item)]
+    return level
 
 
 def _refuse_constant(name: str) -> None:
