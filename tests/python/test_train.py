@@ -266,6 +266,24 @@ def test_a_skipped_step_leaves_weights_and_optimizer_as_they_were(folder: Path, 
     assert len([line for line in err.splitlines() if "is not finite" in line]) == 1
 
 
+def test_a_rank_whose_weights_go_astray_is_named(folder: Path, capfd) -> None:
+    def patch(train: Any) -> None:
+        update = train.optimizer.update
+
+        def astray(model, adamw, settings, step, norm):
+            update(model, adamw, settings, step, norm)
+            if step == 1 and os.environ["RANK"] == "1":
+                model.lm_head.weight.data.view(torch.uint8)[-1, -1] ^= 1
+
+        train.optimizer.update = astray
+
+    assert train_with(folder, patch, 3, "check_weights_every=2", "steps=4", "save_steps=1") == 1
+    err = capfd.readouterr().err
+    assert "rank 1 differ from the other ranks', first in model.language_model.embed_tokens.weight: " in err
+    assert not (folder / "out" / "step-000003").exists()
+    assert "Traceback" not in err
+
+
 def test_a_run_goes_on_when_a_checkpoint_cannot_be_written(folder: Path, capfd) -> None:
     def patch(train: Any) -> None:
         write, steps = train.checkpoint._write, []
