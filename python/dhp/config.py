@@ -117,7 +117,7 @@ def read_config(file: str | Path, overrides: list[str] | None = None) -> TrainCo
     for override in overrides or []:
         key, equals, text = override.partition("=")
         if not equals:
-            raise InputError(f'--set: found "{override}", expected key=value')
+            raise InputError(f'--set: found "{_word(override)}", expected key=value')
         table_key, dot, option = key.partition(".")
         if dot and table_key == "plan":
             values["plan"] = {**values.get("plan", {}), option: _parse(key, text)}
@@ -152,7 +152,7 @@ _TYPES: dict[str, type] = typing.get_type_hints(TrainConfig)
 def _typed(source: str, key: str, value: Any) -> Any:
     if key not in _TYPES:
         close = ", ".join(name for name in _TYPES if name.startswith(key[:4])) or ", ".join(_TYPES)
-        raise InputError(f"{source}: {key}: unknown setting; did you mean one of: {close}?")
+        raise InputError(f"{source}: {_word(key)}: unknown setting; did you mean one of: {close}?")
     wanted = typing.get_origin(_TYPES[key]) or _TYPES[key]
     if wanted is float and type(value) is int:
         try:
@@ -186,6 +186,10 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:60]}… ({len(text):,} characters)"
 
 
+def _word(key: str) -> str:
+    return key if key.isprintable() else _shown(key)
+
+
 def check_settings(source: str, config: TrainConfig) -> None:
     """Raises InputError unless every setting is what its field allows, and they fit each other. Ranges and choices
     stand in the metadata of the fields, nowhere else."""
@@ -209,8 +213,8 @@ def _outside(value: Any, limits: Limits) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return "expected a finite number"
     for item in value if isinstance(value, list) else [value]:
-        if isinstance(item, str) and re.search(r"[\0\ud800-\udfff]", item):
-            return "expected text in UTF-8, without NUL"
+        if isinstance(item, str) and re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", item):
+            return "expected text in UTF-8, without control characters"
         if isinstance(item, int) and item.bit_length() > 63:
             return "expected a number of 64 bits"
     if limits.choices and value not in limits.choices:
@@ -234,7 +238,7 @@ def _check_plan_table(source: str, schedule: str, table: dict[str, Any]) -> None
     known = [option.name for option in plan_options() if option.name != "schedule"]
     for name, value in table.items():
         if name not in known:
-            raise InputError(f"{source}: plan.{name}: unknown option; expected one of {', '.join(known)}")
+            raise InputError(f"{source}: plan.{_word(name)}: unknown option; expected one of {', '.join(known)}")
         if problem := _outside(value, Limits()):
             raise InputError(f"{source}: plan.{name}: found {_shown(value)}, {problem}")
     try:
