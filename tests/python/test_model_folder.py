@@ -189,6 +189,7 @@ def test_pickles_are_not_read(model: Path) -> None:
         (("text_config", "vocab_size"), 10**18, "describes no model ("),
         (("text_config", "rope_parameters", "strange"), 3, ""),
         (("unknown",), {"a": 1}, ""),
+        (("text_config", "hidden_size"), 0, "the weights are not those of the model"),
     ],
 )
 def test_odd_configs_are_refused_in_a_line(
