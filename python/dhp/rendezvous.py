@@ -119,7 +119,7 @@ def join(place: Place, name: str, timeout_s: float) -> dist.Store:
         if isinstance(error, Unreachable):
             raise
         raise Unreachable(
-            f"{name}: the store of the run at {place} (MASTER_ADDR, MASTER_PORT), hosted by {place.host or 'rank 0'}, "
+            f"the store of the run at {place} (MASTER_ADDR, MASTER_PORT), hosted by {place.host or 'rank 0'}, "
             f"cannot be reached within {timeout_s:g} s: {_first_line(error)}"
         ) from None
     return store
@@ -133,7 +133,7 @@ def _open_store(place: Place, timeout_s: float) -> dist.Store:
     timeout = timedelta(seconds=timeout_s)
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return next(iter(dist.rendezvous("env://", timeout=timeout)))[0]
-    address = _look_up(place)
+    address = _look_up(place, min(NAME_LOOKUP_S, timeout_s))
     if place.rank == 0 and not place.host:
         listener = _listen(place, address)
         return dist.TCPStore(
@@ -148,8 +148,8 @@ def _open_store(place: Place, timeout_s: float) -> dist.Store:
     return dist.TCPStore(place.address, place.port, None, is_master=False, timeout=timeout, wait_for_workers=False)
 
 
-def _look_up(place: Place) -> tuple[socket.AddressFamily, str]:
-    deadline = time.monotonic() + NAME_LOOKUP_S
+def _look_up(place: Place, patience_s: float) -> tuple[socket.AddressFamily, str]:
+    deadline = time.monotonic() + patience_s
     while True:
         try:
             family, _, _, _, address = socket.getaddrinfo(place.address, place.port, type=socket.SOCK_STREAM)[0]

@@ -207,20 +207,26 @@ class Run:
         key = "dhp/made/" + hashlib.sha256(self.place.encode()).hexdigest()
         if self.rank == 0:
             value = make()
-            self.store.add(key, 1)
+            self.store.set(key, "1")
             return value
         pulse, since = -1, time.monotonic()
-        while not rendezvous.within(self.timeout_s, lambda: self.store.add(key, 0)):
-            if cause := torch.ops.dhp.known_failure(self.traffic):
-                raise RankFailed(f"{without_advice(cause)}\n  {self.name} at {self.place}: waited for rank 0")
+        while not self._is_there(key):
+            cause = without_advice(torch.ops.dhp.known_failure(self.traffic))
             now = torch.ops.dhp.pulse(self.traffic, 0)
             if now > pulse:
                 pulse, since = now, time.monotonic()
-            elif time.monotonic() - since > max(PULSE_S, self.timeout_s):
-                cause = self._ask(f"waited for rank 0, which gave no sign for {self.timeout_s:g} s", expired=True)
-                raise RankFailed(cause)
+            elif time.monotonic() - since > PULSE_S:
+                cause = self._ask(f"waited for rank 0, which gave no sign of life for {PULSE_S:g} s", expired=True)
+            if cause:
+                raise RankFailed(f"{cause}\n  {self.name} at {self.place}: waited for rank 0")
             time.sleep(SLICE_S)
         return make()
+
+    def _is_there(self, key: str) -> bool:
+        """Whether a rank has set the key; also false where the store does not tell: its host is found out otherwise."""
+        with contextlib.suppress(RuntimeError, TimeoutError):
+            return rendezvous.within(rendezvous.ANSWER_S, lambda: self.store.check([key]))
+        return False
 
     def close(self) -> None:
         """Ends the run: waits for all ranks, then releases the groups."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import signal
@@ -40,7 +41,11 @@ def _main(work: Callable[..., int], environment: dict[str, str], log: str, args:
     os.dup2(file, 1)
     os.dup2(file, 2)
     commands.end_on_interrupt()
-    commands.end(work(*args))
+    try:
+        code = work(*args)
+    finally:
+        atexit._run_exitfuncs()  # a forked process leaves them out
+    commands.end(code)
 
 
 def train(*words: str) -> int:
@@ -101,7 +106,3 @@ def causes(ranks: list[Rank]) -> list[str]:
     """What each gave as the reason of its end; "" where it gave none, because another has said the same."""
     found = [re.findall(r"^dhp: error: (.*)$", rank.said(), re.MULTILINE) for rank in ranks]
     return [lines[0] if lines else "" for lines in found]
-
-
-def python_said(text: str) -> bool:
-    return "Traceback" in text or "GLHF" in text or ".cc:" in text or "KeyboardInterrupt" in text
