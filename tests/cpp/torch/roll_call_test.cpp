@@ -51,6 +51,14 @@ TEST(RollCall, WhoDoesNotAnswerIsTheCause) {
             "rank 1 (host b), rank 2 (host b) were lost (seen by I)");
 }
 
+TEST(RollCall, OfManyRanksTheFirstAreNamedAndTheRestCounted) {
+  std::vector<std::optional<Presence>> answers(8);
+  answers[0] = collective(4);
+  const std::string cause = cause_of(answers, false);
+  EXPECT_EQ(cause.find("rank 1 (host b), rank 2 (host b), rank 3 (host b), rank 4 (host b) and 3 more were lost"), 0U)
+      << cause;
+}
+
 TEST(RollCall, AChainOfWaitsLeadsToTheRankThatIsBusy) {
   EXPECT_EQ(cause_of({waiting(1), waiting(2), waiting(3), busy("step 3, reading", 0, 61)}, true),
             "rank 3 (host b) keeps the others waiting, at step 3, reading, busy for 61 s: I; rank 1 waits for rank 2; "
