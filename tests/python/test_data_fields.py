@@ -362,6 +362,13 @@ def test_a_picture_beside_null_pictures() -> None:
     assert [m.source for m in parse(row).media] == ["/data/a.png"]
 
 
+@pytest.mark.parametrize("images", ["a.png", ["a.png"]])
+@pytest.mark.parametrize("image", ["a.png", ["a.png"]])
+def test_the_same_picture_under_both_names_is_one(image: Any, images: Any) -> None:
+    row = {"messages": [user("<image>What?"), answer("Red.")], "image": image, "images": images}
+    assert [m.source for m in parse(row).media] == ["/data/a.png"]
+
+
 def test_whole_numbers_may_come_with_a_point() -> None:
     """pandas writes a column of whole numbers with gaps as 65536.0."""
     row = {"messages": [user("<video>"), answer("b")], "videos": [{"video": "v", "nframes": 8.0, "max_pixels": 1e5}]}

@@ -207,11 +207,10 @@ def _tagged(content: str, field: str, media: _Media) -> tuple[str | int, ...]:
 
 
 def _listed(row: dict[str, Any], key: str, kind: Kind, place: Place) -> list[MediumRef]:
-    if row.get(key) not in (None, []) and row.get(kind) not in (None, []):
-        raise place.error(kind, row[kind], f"`{key}` is given too; give one of the two")
-    value = row.get(key) or row.get(kind) or []
-    if isinstance(value, (str, dict)):
-        value = [value]
+    both = [[value] if isinstance(value, (str, dict)) else value for value in (row.get(key), row.get(kind)) if value]
+    if len(both) == 2 and both[0] != both[1]:
+        raise place.error(kind, row[kind], f"`{key}` is given too, and says otherwise; give one of the two")
+    value = both[0] if both else []
     if not isinstance(value, list):
         raise place.error(key, value, "must be a list of paths or objects")
     return [_medium(entry, kind, f"{key}[{i}]", place) for i, entry in enumerate(value) if entry is not None]
