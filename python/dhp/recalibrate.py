@@ -97,7 +97,7 @@ class Recalibration:
                 ([Sequence(*values) for values in sequences], int(degree), float(seconds))
                 for sequences, degree, seconds in state["tasks"]
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"the cost that the checkpoint keeps is damaged ({error})") from None
 
 

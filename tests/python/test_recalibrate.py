@@ -1,6 +1,7 @@
 """The cost of a run, fitted to its own tasks."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -119,6 +120,8 @@ def test_a_damaged_state_is_refused_and_none_is_kept_where_nothing_is_fitted() -
         {**state, "tasks": [3]},
         {**state, "cost": {}},
         {**state, "tasks": [[[["x"]], 1, 2]]},
+        {**state, "steps": "x"},
+        {**state, "steps": math.inf},
     ):
         with pytest.raises(InputError):
             Recalibration(cost(), 1).restore(damaged)
