@@ -79,8 +79,8 @@ std::string to_json(const Plan& plan);
 std::string plan_hash(const Plan& plan, const Batch& batch);
 
 /// Throws InputError ("plan: tasks[3].ranks: found 9, expected 0 to 7") unless the plan can be walked: 0 to kMaxRanks
-/// ranks, ids that are places, micro-batches of at least 0, and of every task at least one rank, all distinct and in the
-/// plan. What takes a plan and walks it asks this first.
+/// ranks, ids that are places, micro-batches of at least 0, and of every task at least one rank, all distinct and in
+/// the plan. What takes a plan and walks it asks this first.
 void require_shape(const Plan& plan);
 /// The same, and the cluster has as many ranks, and no speeds or one for each.
 void require_shape(const Plan& plan, const Cluster& cluster);

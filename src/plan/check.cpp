@@ -6,6 +6,8 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "core/json_reader.h"
 #include "dhp/bound.h"
@@ -34,7 +36,7 @@ class Checker {
 
   std::vector<std::string> run() {
     check_ranks_of_plan();
-    for (const Sequence& sequence : batch_.sequences) sequences_.emplace(sequence.id, &sequence);
+    find_places();
     for (std::size_t i = 0; i < plan_.tasks.size(); ++i) check_task(i);
     check_coverage();
     if (plan_.schedule == Schedule::lockstep) check_micro_batches();
@@ -46,6 +48,20 @@ class Checker {
 
  private:
   void violation(const std::string& sentence) { violations_.push_back(sentence); }
+
+  void find_places() {
+    const std::vector<Sequence>& sequences = batch_.sequences;
+    task_of_.assign(sequences.size(), kNoTask);
+    for (std::size_t place = 0; place < sequences.size(); ++place) places_.emplace_back(sequences[place].id, place);
+    if (!std::is_sorted(places_.begin(), places_.end())) std::sort(places_.begin(), places_.end());
+    last_task_of_.assign(static_cast<std::size_t>(std::clamp(plan_.ranks, 0, kMaxRanks)), kNoTask);
+  }
+
+  /// Of a sequence in the batch; nothing if the batch lacks it.
+  std::optional<std::size_t> place_of(std::int64_t id) const {
+    const auto found = std::lower_bound(places_.begin(), places_.end(), std::pair(id, std::size_t{0}));
+    return found != places_.end() && found->first == id ? std::optional(found->second) : std::nullopt;
+  }
 
   static std::string name(std::size_t task) { return "tasks[" + std::to_string(task) + "]"; }
 
@@ -84,8 +100,9 @@ class Checker {
       violation(name(i) + " has no ranks");
       ok = false;
     }
-    std::set<Rank> seen;
+    std::set<Rank> outside;
     for (const Rank rank : task.ranks) {
+      const bool exists = rank >= 0 && static_cast<std::size_t>(rank) < last_task_of_.size();
       if (rank < 0 || rank >= plan_.ranks) {
         violation(name(i) + " has rank " + std::to_string(rank) + ", outside 0 to " + std::to_string(plan_.ranks - 1));
         ok = false;
@@ -93,7 +110,9 @@ class Checker {
         violation(name(i) + " has rank " + std::to_string(rank) + ", which is out of service");
         ok = false;
       }
-      if (!seen.insert(rank).second) {
+      const bool twice =
+          exists ? std::exchange(last_task_of_[static_cast<std::size_t>(rank)], i) == i : !outside.insert(rank).second;
+      if (twice) {
         violation(name(i) + " has rank " + std::to_string(rank) + " twice");
         ok = false;
       }
@@ -108,16 +127,18 @@ class Checker {
     Load load;
     bool known = !task.sequences.empty();
     for (const std::int64_t id : task.sequences) {
-      const auto found = sequences_.find(id);
-      if (found == sequences_.end()) {
+      const std::optional<std::size_t> place = place_of(id);
+      if (!place) {
         violation(name(i) + " has sequence " + std::to_string(id) + ", which the batch lacks");
         known = false;
         continue;
       }
-      load.add(*found->second);
-      const auto [first, is_new] = task_of_.emplace(id, i);
-      if (!is_new) {
-        violation("sequence " + std::to_string(id) + " stands in " + name(first->second) + " and again in " + name(i));
+      load.add(batch_.sequences[*place]);
+      std::size_t& first = task_of_[*place];
+      if (first == kNoTask) {
+        first = i;
+      } else {
+        violation("sequence " + std::to_string(id) + " stands in " + name(first) + " and again in " + name(i));
       }
     }
     return known ? std::optional(load) : std::nullopt;
@@ -148,9 +169,9 @@ class Checker {
   }
 
   void check_coverage() {
-    for (const Sequence& sequence : batch_.sequences) {
-      if (task_of_.contains(sequence.id)) continue;
-      violation("sequence " + std::to_string(sequence.id) + " is in no task");
+    for (std::size_t place = 0; place < task_of_.size(); ++place) {
+      if (task_of_[place] != kNoTask) continue;
+      violation("sequence " + std::to_string(batch_.sequences[place].id) + " is in no task");
       timed_ = false;
     }
   }
@@ -268,9 +289,11 @@ class Checker {
   const Batch& batch_;
   const Cluster& cluster_;
   const CostModel& cost_;
-  std::map<std::int64_t, const Sequence*> sequences_;
-  std::map<std::int64_t, std::size_t> task_of_;  // sequence -> first task that has it
-  bool timed_ = true;                            // no violation so far that leaves the times without a meaning
+  static constexpr std::size_t kNoTask = static_cast<std::size_t>(-1);
+  std::vector<std::pair<std::int64_t, std::size_t>> places_;  // ids and places in the batch, by id
+  std::vector<std::size_t> task_of_;                          // by place: the first task that has it
+  std::vector<std::size_t> last_task_of_;  // by rank of the plan: the last task looked at that has it
+  bool timed_ = true;                      // no violation so far that leaves the times without a meaning
   std::vector<double> durations_;
   std::vector<std::string> violations_;
 };

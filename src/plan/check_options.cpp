@@ -16,7 +16,7 @@ class OptionsChecker {
   OptionsChecker(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
                  const PlanOptions& options)
       : plan_(plan), cluster_(cluster), cost_(cost), options_(options) {
-    for (const Sequence& sequence : batch.sequences) sequences_.emplace(sequence.id, sequence);
+    for (const Sequence& sequence : batch.sequences) sequences_.emplace_hint(sequences_.end(), sequence.id, sequence);
     for (Rank rank = 0; rank < cluster.ranks(); ++rank) {
       if (in_service(rank)) live_.push_back(rank);
     }

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <optional>
+#include <unordered_map>
 #include <unordered_set>
+#include <utility>
 
 #include "dhp/bound.h"
 #include "dhp/error.h"
@@ -44,12 +46,13 @@ class Estimator {
  public:
   Estimator(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
             const PlanOptions& options)
-      : cost_(cost), options_(options), plans_(is_known_planner(plan.planner)) {
+      : cost_(cost), options_(options), plans_(is_known_planner(plan.planner)), sequences_(batch.sequences.size()) {
     options_.schedule = plan.planner;
     if (!plans_) return;
-    kept_.push_back(plan);
-    if (const PlanResult again = plan_again(batch, cluster); const Plan* planned = std::get_if<Plan>(&again)) {
-      kept_.push_back(*planned);
+    keep(plan, batch);
+    PlanResult again = plan_again(batch, cluster);
+    if (Plan* planned = std::get_if<Plan>(&again); planned != nullptr && planned->hash != plan_hash(plan, batch)) {
+      keep(std::move(*planned), batch);
     }
   }
 
@@ -68,8 +71,8 @@ class Estimator {
       return change;
     }
     change.makespan_s = planned->predicted.value_or(Prediction{}).makespan_s;
-    for (const Plan& kept : kept_) {
-      change.makespan_s = std::min(change.makespan_s, kept_s(kept, batch, cluster).value_or(change.makespan_s));
+    for (const Kept& kept : kept_) {
+      change.makespan_s = kept_s(kept, batch, cluster, change.makespan_s).value_or(change.makespan_s);
     }
     return change;
   }
@@ -83,28 +86,69 @@ class Estimator {
     }
   }
 
-  /// What a plan for another cluster and more sequences takes here; nothing where it is not valid here.
-  std::optional<double> kept_s(const Plan& plan, const Batch& batch, const Cluster& cluster) const {
-    Plan kept{.schedule = plan.schedule, .ranks = cluster.ranks()};
-    std::unordered_set<std::int64_t> ids;  // looked up only, never walked
-    for (const Sequence& sequence : batch.sequences) ids.insert(sequence.id);
-    for (Task task : plan.tasks) {
-      std::erase_if(task.sequences, [&](std::int64_t id) { return !ids.contains(id); });
-      if (task.sequences.empty()) continue;
-      task.id = static_cast<int>(kept.tasks.size());
+  /// A plan of the cluster as it is, and what its tasks hold.
+  struct Kept {
+    Plan plan;
+    std::vector<Load> loads;
+  };
+
+  void keep(Plan plan, const Batch& batch) {
+    std::unordered_map<std::int64_t, const Sequence*> by_id;  // looked up only, never walked
+    by_id.reserve(batch.sequences.size());
+    for (const Sequence& sequence : batch.sequences) by_id.emplace(sequence.id, &sequence);
+    Kept& kept = kept_.emplace_back();
+    for (Task& task : plan.tasks) {
+      Load& load = kept.loads.emplace_back();
+      for (const std::int64_t id : task.sequences) {
+        const auto found = by_id.find(id);
+        if (found == by_id.end()) {
+          throw InputError("plan", "tasks[" + std::to_string(task.id) + "].sequences",
+                           "found sequence " + std::to_string(id) + ", which the batch lacks");
+        }
+        load.add(*found->second);
+      }
       task.start_s.reset();
       task.end_s.reset();
-      kept.tasks.push_back(std::move(task));
     }
-    if (!check_plan(kept, batch, cluster, cost_).empty()) return std::nullopt;
-    if (!check_options(kept, batch, cluster, cost_, options_).empty()) return std::nullopt;
-    return replay(kept, predict_task_seconds(kept, batch, cluster, cost_)).makespan_s;
+    kept.plan = std::move(plan);
+  }
+
+  /// What a plan for another cluster and more sequences takes here, if that is less than `limit_s` and it is valid.
+  std::optional<double> kept_s(const Kept& kept, const Batch& batch, const Cluster& cluster, double limit_s) const {
+    const bool whole = batch.sequences.size() == sequences_;
+    if (whole && !(replayed_s(kept, cluster) < limit_s)) return std::nullopt;  // valid or not: checks take longer
+    Plan here{.schedule = kept.plan.schedule, .ranks = cluster.ranks(), .tasks = kept.plan.tasks};
+    if (!whole) remove_others(here, batch);
+    if (!check_plan(here, batch, cluster, cost_).empty()) return std::nullopt;
+    if (!check_options(here, batch, cluster, cost_, options_).empty()) return std::nullopt;
+    const double seconds = replay(here, predict_task_seconds(here, batch, cluster, cost_)).makespan_s;
+    return seconds < limit_s ? std::optional(seconds) : std::nullopt;
+  }
+
+  double replayed_s(const Kept& kept, const Cluster& cluster) const {
+    std::vector<double> task_s;
+    task_s.reserve(kept.loads.size());
+    for (std::size_t i = 0; i < kept.loads.size(); ++i) {
+      const Task& task = kept.plan.tasks[i];
+      task_s.push_back(task_seconds(cost_, cluster, kept.loads[i], shape_of(cluster, task.ranks), task.exchange));
+    }
+    return replay(kept.plan, task_s).makespan_s;
+  }
+
+  /// Tasks without sequences that the batch lacks.
+  static void remove_others(Plan& plan, const Batch& batch) {
+    std::unordered_set<std::int64_t> ids;  // looked up only, never walked
+    for (const Sequence& sequence : batch.sequences) ids.insert(sequence.id);
+    for (Task& task : plan.tasks) std::erase_if(task.sequences, [&](std::int64_t id) { return !ids.contains(id); });
+    std::erase_if(plan.tasks, [](const Task& task) { return task.sequences.empty(); });
+    for (std::size_t i = 0; i < plan.tasks.size(); ++i) plan.tasks[i].id = static_cast<int>(i);
   }
 
   const CostModel& cost_;
   PlanOptions options_;
   bool plans_;
-  std::vector<Plan> kept_;  ///< of the cluster as it is: the plan at hand, and what planning again makes of it
+  std::size_t sequences_;   ///< of the batch as it is
+  std::vector<Kept> kept_;  ///< the plan at hand, and what planning again makes of it
 };
 
 /// The batch without the sequence that bounds it; nothing where all of them together do.
