@@ -112,8 +112,8 @@ Simulation simulate(const Plan& plan, const Batch& batch, const Cluster& cluster
     sum_up(step, simulation.rank_totals);
     kept += step.tasks.size() + step.ranks.size();
     if (recorded || trial == 0 || kept <= kMostRows) continue;
-    step.tasks = {};
-    step.ranks = {};
+    std::vector<SimulatedTask>().swap(step.tasks);  // an assignment would keep the memory
+    std::vector<SimulatedRank>().swap(step.ranks);
   }
   return simulation;
 }

@@ -199,6 +199,7 @@ TEST(Contracts, ManyStepsKeepSummariesAlone) {
   EXPECT_FALSE(simulation.steps.front().tasks.empty());
   EXPECT_TRUE(simulation.steps.back().tasks.empty());
   EXPECT_TRUE(simulation.steps.back().ranks.empty());
+  EXPECT_EQ(simulation.steps.back().tasks.capacity() + simulation.steps.back().ranks.capacity(), 0U);
   EXPECT_GT(simulation.steps.back().idle.total_s(), 0.0);
   double compute_s = 0.0;
   std::size_t rows = 0;
