@@ -30,7 +30,12 @@ BAD_INPUT = 2  # the exit code of a rank that has named what is wrong with its i
 
 
 def run_local(
-    ranks: int, work: Callable[[], int], *, advice: Callable[[], str] = str, explained: Collection[int] = (BAD_INPUT,)
+    ranks: int,
+    work: Callable[[], int],
+    *,
+    called: str = "rank {}",
+    advice: Callable[[], str] = str,
+    explained: Collection[int] = (BAD_INPUT,),
 ) -> int:
     """Runs `work` in `ranks` forked processes and returns the exit code: 0, or that of the first that failed; 1 for one
     that a signal killed.
@@ -38,6 +43,7 @@ def run_local(
     The parent has imported everything already, so a rank starts at once; it hosts the store, which therefore outlives
     every rank. When a rank dies, the parent publishes who and how, gives the others time to report, then ends them.
 
+    called     what to call a process that failed; {} is its rank
     advice     gives a sentence on what to do now, said after which rank failed
     explained  exit codes whose reason the rank itself has printed: nothing is added to it
     """
@@ -47,7 +53,7 @@ def run_local(
         return 128 + signals[0]
     if code < 0 or code not in (0, INTERRUPTED, *explained):
         words = advice()
-        complain(f"dhp: {_verdict(rank, code)}; the run ended.{words and ' ' + words}")
+        complain(f"dhp: {_verdict(called.format(rank), code)}; the run ended.{words and ' ' + words}")
     return code if code >= 0 else 1
 
 
@@ -150,17 +156,17 @@ def _watch(children: dict[int, int], store: dist.Store, signals: list[int]) -> t
         if code != 0 and failed == (0, 0):
             failed, deadline = (rank, code), min(deadline, time.monotonic() + GRACE_S)
             if code < 0 and not signals:
-                store.set(LOST_KEY, _verdict(rank, code, f" (host {socket.gethostname()}, pid {pid})"))
+                store.set(LOST_KEY, _verdict(f"rank {rank} (host {socket.gethostname()}, pid {pid})", code))
     return failed
 
 
-def _verdict(rank: int, code: int, where: str = "") -> str:
+def _verdict(who: str, code: int) -> str:
     if code > 0:
-        return f"rank {rank} ended with exit code {code}"
+        return f"{who} ended with exit code {code}"
     try:
-        return f"rank {rank}{where} was lost: killed by signal {-code} ({signal.Signals(-code).name})"
+        return f"{who} was lost: killed by signal {-code} ({signal.Signals(-code).name})"
     except ValueError:
-        return f"rank {rank}{where} was lost: killed by signal {-code}"
+        return f"{who} was lost: killed by signal {-code}"
 
 
 def _kill(children: dict[int, int], number: signal.Signals) -> None:

@@ -215,7 +215,8 @@ def launch(settings: TrainConfig, options: argparse.Namespace) -> int:
     """Local ranks, once all that they will need has been looked at. Returns the exit code."""
     import_families()
     # In a process of its own: one that has read media or tokenized has threads, and must not fork.
-    code = run_local(1, lambda: check_before_ranks(settings)) or run_local(
+    look = "the process that looks at model and data before the run"
+    code = run_local(1, lambda: check_before_ranks(settings), called=look) or run_local(
         settings.ranks,
         lambda: work(settings, options),
         advice=lambda: advice(settings),

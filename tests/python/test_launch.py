@@ -47,6 +47,13 @@ def test_a_rank_that_a_signal_killed_was_lost(capfd: pytest.CaptureFixture[str])
     assert said == "dhp: rank 0 was lost: killed by signal 9 (SIGKILL); the run ended. Ring the bell.\n"
 
 
+def test_what_is_no_rank_is_not_called_one(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_local(1, lambda: end_by(signal.SIGKILL), called="the look at the data") == 1
+    assert (
+        capfd.readouterr().err == "dhp: the look at the data was lost: killed by signal 9 (SIGKILL); the run ended.\n"
+    )
+
+
 def test_nothing_is_added_to_what_the_rank_has_explained(capfd: pytest.CaptureFixture[str]) -> None:
     assert run_local(1, lambda: 1, advice=lambda: ADVICE, explained=(1,)) == 1
     assert capfd.readouterr().err == ""
