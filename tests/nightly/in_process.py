@@ -16,7 +16,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from dhp import _ops, train
+from dhp import _ops, runtime, train
 from dhp.config import TrainConfig
 
 _ops.load()
@@ -81,6 +81,7 @@ def dhp_train(
 
 def leave_run() -> None:
     """What the end of a process does for a run: groups go, and locks of folders."""
+    runtime._current = None
     torch.ops.dhp.release_all_groups()
     if dist.is_initialized():
         dist.destroy_process_group()
