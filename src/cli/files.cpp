@@ -66,10 +66,10 @@ bool is_link_of_another(const fs::path& path) {
   return ::lstat(path.c_str(), &status) == 0 && S_ISLNK(status.st_mode) && status.st_uid != ::geteuid();
 }
 
-std::array<char, PATH_MAX> unfinished{};  // the path of a file that is being written; read by the handler alone
+std::array<char, PATH_MAX> partial_path{};  // of the file that is being written; read by the handler alone
 
 extern "C" void on_interrupt(int /*signal*/) {
-  if (unfinished[0] != 0) ::unlink(unfinished.data());
+  if (partial_path[0] != 0) ::unlink(partial_path.data());
   constexpr std::string_view kText = "dhp: interrupted\n";
   [[maybe_unused]] const ssize_t ignored = ::write(STDERR_FILENO, kText.data(), kText.size());
   ::_exit(130);
@@ -79,10 +79,10 @@ extern "C" void on_interrupt(int /*signal*/) {
 class Unfinished {
  public:
   explicit Unfinished(const fs::path& path) {
-    if (path.string().size() + 1 > unfinished.size()) return;
-    std::copy_n(path.c_str(), path.string().size() + 1, unfinished.begin());
+    if (path.string().size() + 1 > partial_path.size()) return;
+    std::copy_n(path.c_str(), path.string().size() + 1, partial_path.begin());
   }
-  ~Unfinished() { unfinished[0] = 0; }
+  ~Unfinished() { partial_path[0] = 0; }
   Unfinished(const Unfinished&) = delete;
   Unfinished& operator=(const Unfinished&) = delete;
 };
