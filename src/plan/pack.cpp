@@ -1,7 +1,9 @@
 #include "plan/pack.h"
 
 #include <algorithm>
+#include <limits>
 #include <tuple>
+#include <utility>
 
 namespace dhp {
 namespace {
@@ -15,26 +17,35 @@ bool holds(const Bin& bin, const Item& item, const Limits& limits) {
 
 using Slack = std::pair<double, std::int32_t>;
 
-/// The entry of the bin that the item joins; the end for a new one.
-std::vector<Slack>::iterator tightest(Packing& packing, const Item& item, const Limits& limits) {
+/// Where the slack of the bin stands that the item joins.
+struct Entry {
+  std::set<Slack>* slacks = nullptr;  ///< null: it joins none
+  std::set<Slack>::iterator slack = {};
+};
+
+Entry tightest(Packing& packing, const Item& item, const Limits& limits) {
   // Slack is a rounded difference: let it pass bins that are full to the last bit, `holds` decides.
   constexpr double kRounding = 1e-9;
   const double least = item.memory_bytes * (1.0 - kRounding) - kRounding * limits.budget_bytes();
-  auto& slacks = packing.by_slack_bytes;
-  const auto first = std::lower_bound(slacks.begin(), slacks.end(), least,
-                                      [](const Slack& slack, double bytes) { return slack.first < bytes; });
-  return std::find_if(first, slacks.end(), [&](const Slack& slack) {
-    const Bin& bin = packing.bins[static_cast<std::size_t>(slack.second)];
-    return item.max_degree >= bin.min_degree && holds(bin, item, limits);
-  });
+  Entry best;
+  for (auto& [min_degree, slacks] : packing.slacks) {
+    if (item.max_degree < min_degree || slacks.empty() || slacks.rbegin()->first < least) continue;
+    auto slack = slacks.lower_bound({least, std::numeric_limits<std::int32_t>::min()});
+    const auto better = [&] { return slack != slacks.end() && (best.slacks == nullptr || *slack < *best.slack); };
+    while (better() && !holds(packing.bins[static_cast<std::size_t>(slack->second)], item, limits)) ++slack;
+    if (better()) best = {&slacks, slack};
+  }
+  return best;
 }
 
-/// Lowers an entry and moves it to its new place.
-void lower_slack(std::vector<Slack>& slacks, std::vector<Slack>::iterator entry, double bytes) {
-  const Slack lowered(entry->first - bytes, entry->second);
-  const auto place = std::lower_bound(slacks.begin(), entry, lowered);
-  std::move_backward(place, entry, entry + 1);
-  *place = lowered;
+/// Opens a bin for the item.
+Entry open_bin(Packing& packing, const Item& item, const Limits& limits) {
+  const auto same = [&](const Packing::Slacks& one) { return one.min_degree == item.min_degree; };
+  auto group = std::find_if(packing.slacks.begin(), packing.slacks.end(), same);
+  if (group == packing.slacks.end()) group = packing.slacks.insert(group, {item.min_degree, {}});
+  const Slack whole(item.min_degree * limits.budget_bytes(), static_cast<std::int32_t>(packing.bins.size()));
+  packing.bins.push_back({{}, item.min_degree, item.max_degree});
+  return {&group->bytes, group->bytes.insert(whole).first};
 }
 
 }  // namespace
@@ -62,25 +73,23 @@ bool best_fit_decreasing(std::span<const Item> items, std::span<const std::int32
   std::vector<Bin>& bins = packing.bins;
   bins.clear();
   packing.bin_of.clear();
-  packing.by_slack_bytes.clear();
+  packing.slacks.clear();
   int left = ranks;
   for (const std::int32_t index : chosen) {
     const Item& item = items[static_cast<std::size_t>(index)];
-    auto entry = tightest(packing, item, limits);
-    if (entry == packing.by_slack_bytes.end()) {
+    Entry entry = tightest(packing, item, limits);
+    if (entry.slacks == nullptr) {
       left -= item.min_degree;
       if (left < 0) return false;
-      const Slack whole(item.min_degree * limits.budget_bytes(), static_cast<std::int32_t>(bins.size()));
-      entry = packing.by_slack_bytes.insert(
-          std::upper_bound(packing.by_slack_bytes.begin(), packing.by_slack_bytes.end(), whole), whole);
-      bins.push_back({{}, item.min_degree, item.max_degree});
+      entry = open_bin(packing, item, limits);
     }
-    const std::int32_t bin = entry->second;
-    Bin& joined = bins[static_cast<std::size_t>(bin)];
+    auto slack = entry.slacks->extract(entry.slack);
+    Bin& joined = bins[static_cast<std::size_t>(slack.value().second)];
     joined.load.add(item.sequence);
     joined.max_degree = std::min(joined.max_degree, item.max_degree);
-    packing.bin_of.push_back(bin);
-    lower_slack(packing.by_slack_bytes, entry, item.memory_bytes);
+    packing.bin_of.push_back(slack.value().second);
+    slack.value().first -= item.memory_bytes;
+    entry.slacks->insert(std::move(slack));
   }
   return true;
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <span>
 #include <utility>
 #include <vector>
@@ -31,9 +32,14 @@ struct Bin {
 };
 
 struct Packing {
-  std::vector<Bin> bins;                                        ///< in the order they were opened
-  std::vector<std::int32_t> bin_of;                             ///< of each chosen item, in the order of `chosen`
-  std::vector<std::pair<double, std::int32_t>> by_slack_bytes;  ///< capacity left and bin, ascending
+  /// Capacity left and bin, ascending: of the bins of one min_degree, so that those too wide for an item cost nothing.
+  struct Slacks {
+    int min_degree = 1;
+    std::set<std::pair<double, std::int32_t>> bytes;
+  };
+  std::vector<Bin> bins;             ///< in the order they were opened
+  std::vector<std::int32_t> bin_of;  ///< of each chosen item, in the order of `chosen`
+  std::vector<Slacks> slacks;        ///< of each min_degree that a bin has
 };
 
 /// Memory-aware best-fit decreasing of the items whose indices are `chosen`, ascending (so by falling memory). An item
