@@ -102,7 +102,7 @@ class MicroBatchFiller {
   struct PoolCount {
     int free = 0;
     int pool = 0;
-    auto operator<=>(const PoolCount&) const = default;
+    bool operator<(const PoolCount& other) const { return free != other.free ? free < other.free : pool < other.pool; }
   };
   std::vector<PoolCount> by_count_;  // ascending
   LeftItems whole_;                  // pools all of whose ranks are free
