@@ -22,7 +22,6 @@ constexpr auto kStoreGrace = std::chrono::seconds(2);
 // How long the store's host stays for the others: enough to learn of a failure.
 constexpr auto kFarewellTime = std::chrono::seconds(3);
 constexpr auto kWaitingPeriod = std::chrono::milliseconds(200);
-constexpr auto kStep = std::chrono::milliseconds(100);
 
 }  // namespace
 
