@@ -20,9 +20,9 @@ import torch.distributed as dist
 from dhp import runtime
 from dhp._core import InputError
 from dhp.commands import INTERRUPTED, end_on_interrupt
+from dhp.joining import LOST_KEY
 from dhp.output import complain
 
-LOST_KEY = "dhp/lost"  # where the launcher writes which rank died, and how; src/torch/run_store.cpp reads it
 GRACE_S = 12.0  # how long survivors may take to say what they saw before they are ended
 STOP_S = 5.0  # and how long all may take after Ctrl-C; one that hangs does not end by itself
 PR_SET_PDEATHSIG = 1  # Linux prctl: signal a child when its parent dies
@@ -108,12 +108,13 @@ def _run(ranks: int, work: Callable[[], int], signals: list[int]) -> tuple[int, 
 
 
 def _fork(rank: int, ranks: int, listener: socket.socket, work: Callable[[], int]) -> int:
+    launcher = os.getpid()
     pid = os.fork()
     if pid:
         return pid
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     end_on_interrupt()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    _end_with(launcher)
     port = listener.getsockname()[1]
     listener.close()
     os.environ.update(
@@ -135,6 +136,13 @@ def _fork(rank: int, ranks: int, listener: socket.socket, work: Callable[[], int
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)  # no destructors: a failed process group may wait for peers in them
+
+
+def _end_with(parent: int) -> None:
+    """This process ends when `parent` does, also where that has died already: then no signal would come any more."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os._exit(128 + signal.SIGTERM)
 
 
 def _watch(children: dict[int, int], store: dist.Store, signals: list[int]) -> tuple[int, int]:

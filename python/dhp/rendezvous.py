@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import os
 import socket
 import threading
@@ -22,13 +21,16 @@ from dhp._core import InputError
 NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 ANSWER_S = 3.0  # an answer of the store takes well under a millisecond; a frozen host never answers
 NAME_LOOKUP_S = 10.0  # a name server may come up later than the ranks
+FAILURE_KEY = "dhp/not_joined"  # the first cause that a rank has found
 T = TypeVar("T")
-
-_joined = itertools.count()
 
 
 class Unreachable(RuntimeError):
     """A rank, or the store, that cannot be reached. One line."""
+
+
+class NotJoined(Unreachable):
+    """The cause that ends the run before it begins, the same on all ranks. One line that says who saw it."""
 
 
 @dataclass(frozen=True)
@@ -108,28 +110,7 @@ def within(seconds: float, call: Callable[[], T]) -> T:
     return results[0]
 
 
-def join(place: Place, name: str, timeout_s: float) -> dist.Store:
-    """The store of the run, when all ranks have come to it. `name` says who this one is. Raises Unreachable."""
-    # A run after this one, or workers that torchrun starts anew, must not find what this one has written.
-    prefix = f"run{next(_joined)}.{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
-    try:
-        store = dist.PrefixStore(prefix, within(timeout_s + ANSWER_S, lambda: _open_store(place, timeout_s)))
-        within(timeout_s + ANSWER_S, lambda: _meet(store, place, name, timeout_s))
-    except (TimeoutError, RuntimeError) as error:
-        if isinstance(error, Unreachable):
-            raise
-        raise Unreachable(
-            f"the store of the run at {place} (MASTER_ADDR, MASTER_PORT), hosted by {place.host or 'rank 0'}, "
-            f"cannot be reached within {timeout_s:g} s: {_first_line(error)}"
-        ) from None
-    return store
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].split(". This may indicate")[0]
-
-
-def _open_store(place: Place, timeout_s: float) -> dist.Store:
+def open_store(place: Place, timeout_s: float) -> dist.Store:
     timeout = timedelta(seconds=timeout_s)
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return next(iter(dist.rendezvous("env://", timeout=timeout)))[0]
@@ -189,7 +170,7 @@ def _bind(family: socket.AddressFamily, address: str, place: Place) -> socket.so
     return socket.create_server((address, place.port), family=family, backlog=max(128, place.world_size))
 
 
-def _meet(store: dist.Store, place: Place, name: str, timeout_s: float) -> None:
+def meet(store: dist.Store, place: Place, name: str, timeout_s: float) -> None:
     """Returns when every rank has come."""
     own = f"{place.world_size} {torch.__version__} {name}"
     if store.add(f"dhp/come/{place.rank}", 1) > 1:
@@ -201,10 +182,18 @@ def _meet(store: dist.Store, place: Place, name: str, timeout_s: float) -> None:
     while not store.check(["dhp/all"]):
         if time.monotonic() > deadline:
             missing = [rank for rank in range(place.world_size) if not store.check([f"dhp/who/{rank}"])]
-            raise Unreachable(_describe_missing(missing, place, timeout_s))
+            raise NotJoined(publish(store, f"{_describe_missing(missing, place, timeout_s)} (seen by {name})"))
+        if store.check([FAILURE_KEY]):
+            raise NotJoined(store.get(FAILURE_KEY).decode())
         with contextlib.suppress(dist.DistStoreError, RuntimeError):  # nothing in this second
             store.wait(["dhp/all"], timedelta(seconds=min(1.0, timeout_s)))
-    _compare(own, store.get("dhp/who/0").decode(), name)
+    if problem := _compare(own, store.get("dhp/who/0").decode(), name):
+        raise NotJoined(publish(store, problem))
+
+
+def publish(store: dist.Store, cause: str) -> str:
+    """Tells the other ranks why the run cannot begin; returns the first cause of all."""
+    return store.compare_set(FAILURE_KEY, "", cause).decode()
 
 
 def _describe_missing(missing: list[int], place: Place, timeout_s: float) -> str:
@@ -217,9 +206,10 @@ def _describe_missing(missing: list[int], place: Place, timeout_s: float) -> str
     )
 
 
-def _compare(own: str, first: str, name: str) -> None:
+def _compare(own: str, first: str, name: str) -> str:
     (size, version, _), (first_size, first_version, first_name) = own.split(" ", 2), first.split(" ", 2)
     if size != first_size:
-        raise Unreachable(f"WORLD_SIZE: {name} was given {size}, {first_name} {first_size}")
+        return f"WORLD_SIZE: {name} was given {size}, {first_name} {first_size}"
     if version != first_version:
-        raise Unreachable(f"{name} has torch {version}, {first_name} has {first_version}: install the same everywhere")
+        return f"{name} has torch {version}, {first_name} has {first_version}: install the same everywhere"
+    return ""

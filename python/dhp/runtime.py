@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from dhp import _ops, rendezvous
+from dhp import _ops, joining, rendezvous
 from dhp._core import Batch, Cluster, CostModel, Infeasible, InputError, Plan, Task, check_plan, plan_batch
 from dhp.output import complain
 
@@ -272,16 +272,27 @@ def init(*, timeout_s: float = 600.0) -> Run:
     place = rendezvous.read_environment()
     rank, world_size = (place.rank, place.world_size) if place else (0, 1)
     name = torch.ops.dhp.own_name(rank)
+    seconds = 2 * timeout_s + ROOM_S
     try:
-        store = rendezvous.join(place, name, timeout_s) if place else dist.HashStore()
-        traffic = rendezvous.within(2 * timeout_s + ROOM_S, lambda: _make_groups(store, rank, world_size, timeout_s))
+        if place is None:
+            store: dist.Store = dist.HashStore()
+            traffic = _make_groups(store, rank, world_size, timeout_s)
+        else:
+            others = joining.join(place, name, timeout_s)
+            store = others.store
+            traffic = others.watch(seconds, lambda: _make_groups(store, rank, world_size, timeout_s))
+        torch.ops.dhp.configure_group(traffic.group_name, timeout_s)
+        if place:
+            torch.ops.dhp.set_store_host(traffic.group_name, place.host_rank, others.host)
+            torch.ops.dhp.failure(traffic.group_name)  # the watch has begun when it has looked
+            others.watch(seconds, lambda: others.meet_again("ready"))  # from here on all have one
+            others.end()
+    except rendezvous.Unreachable as error:  # who is lost stands first, not who tells it
+        seen = "" if isinstance(error, rendezvous.NotJoined) else f" (seen by {name})"
+        raise RankFailed(f"{error}{seen}") from error
     except (RuntimeError, TimeoutError) as error:
         raise RankFailed(f"{name}: the ranks cannot be connected: {_one_line(error)}") from error
-    torch.ops.dhp.configure_group(traffic.group_name, timeout_s)
     run = Run(rank, world_size, traffic.group_name, timeout_s, store, name=name, _groups=[traffic])
-    if place:
-        host = store.get("dhp/who/0").decode().split(" ", 2)[2] if place.host_rank == 0 else place.host
-        torch.ops.dhp.set_store_host(run.traffic, place.host_rank, host)
     run.wait_for("start", lambda: [dist.barrier(group=traffic, async_op=True)])  # all pairs connect here, not in a task
     _current = run
     atexit.register(_leave_soon, run)

@@ -2,12 +2,13 @@
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from dhp import calibrate
-from dhp.launch import run_local
+from dhp.launch import _end_with, run_local
 
 ADVICE = "Ring the bell."
 
@@ -65,3 +66,15 @@ def test_calibration_without_a_fit_has_said_why(
     monkeypatch.setattr(calibrate, "work", lambda options: second_of_two(calibrate.NO_FIT))
     assert calibrate.main(["--model", str(mixed_data / "model"), "--ranks", "2"]) == 1
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("parent", "code"), [(os.getppid, 0), (lambda: os.getppid() + 1, 128 + signal.SIGTERM)])
+def test_a_rank_ends_whose_launcher_died_before_it_was_bound_to_it(parent: Callable[[], int], code: int) -> None:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _end_with(parent())
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == code

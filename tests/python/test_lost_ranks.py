@@ -17,7 +17,7 @@ import torch
 
 import dhp
 from by_hand import Rank, all_said, causes, end_all, start_ranks, train, wait_until
-from dhp import launch, runtime
+from dhp import joining, launch, runtime
 from programs import run_program
 from ranks import context
 
@@ -225,6 +225,34 @@ def test_ranks_that_cannot_meet_say_why_in_one_line(changes: dict[str, str], mes
     codes = end_all(ranks, SECONDS)
     assert set(codes) == {1}, [rank.said() for rank in ranks]
     assert any(re.search(message, text) for text in causes(ranks)), causes(ranks)
+
+
+def die_in_joining(lost: int, stage: str, number: int) -> int:
+    """`lost` gets the signal when it comes to a stage of runtime.init."""
+    owner = {"meet_again": joining.Joining, "wait_for": runtime.Run}.get(stage, torch.distributed)
+    function = getattr(owner, stage)
+
+    def dying(*args: object, **options: object) -> object:
+        if int(os.environ["RANK"]) == lost:
+            os.kill(os.getpid(), number)
+        return function(*args, **options)
+
+    setattr(owner, stage, dying)
+    return join_and_leave(600.0)  # it is not a time-out that tells
+
+
+@pytest.mark.parametrize(
+    ("lost", "stage", "number"),
+    [
+        (2, "new_group", signal.SIGKILL),
+        (1, "new_group", signal.SIGSTOP),
+        (0, "new_group", signal.SIGKILL),
+        (1, "meet_again", signal.SIGKILL),
+        (1, "wait_for", signal.SIGKILL),
+    ],
+)
+def test_a_rank_lost_while_the_ranks_are_connected_is_named(lost: int, stage: str, number: int, tmp_path: Path) -> None:
+    check_named(start_ranks(die_in_joining, SIZE, tmp_path, lost, stage, number), lost, "was lost")
 
 
 def own_store_address(folder: str) -> int:
