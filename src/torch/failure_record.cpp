@@ -51,7 +51,9 @@ struct FailureRecord::State {
   std::uint64_t reads = 0;  // finished ones
   std::uint64_t steps = 0;  // answers of the store: none for a while means that it is frozen
   Presence presence;
+  std::string told_place;  // as the others can read it
   Clock::time_point since = Clock::now();
+  Clock::time_point last_look = Clock::now();
   bool stopping = false;
   bool stopped = false;
 
@@ -62,6 +64,7 @@ struct FailureRecord::State {
   }
 
   std::chrono::milliseconds period() const {
+    if (presence.place != told_place) return RunStore::least_period(size);
     return presence.kind == Kind::kBusy ? RunStore::period(size) : std::max(kWaitingPeriod, RunStore::period(size) / 5);
   }
 
@@ -134,7 +137,10 @@ void FailureRecord::run(const std::shared_ptr<State>& state, const c10::intrusiv
   std::unique_lock lock(state->mutex);
   state->with_store(lock, [&] { run_store.introduce(); });
   while (!state->stopping) {
-    state->changed.wait_for(lock, state->period(), [&] { return state->stopping || state->to_read || state->job; });
+    while (!state->stopping && !state->to_read && !state->job && Clock::now() < state->last_look + state->period()) {
+      state->changed.wait_until(lock, state->last_look + state->period());
+    }
+    state->last_look = Clock::now();
     if (is_interrupted()) {
       state->with_store(lock, [&] { run_store.write(own_name(state->rank) + " was interrupted (Ctrl-C)"); });
       exit_interrupted();
@@ -144,6 +150,7 @@ void FailureRecord::run(const std::shared_ptr<State>& state, const c10::intrusiv
     const auto present = state->present();
     const bool is_known = state->failure.has_value();
     state->to_read = false;
+    state->told_place = present.place;
     if (state->lost_since) continue;
     std::optional<std::string> found;
     std::optional<std::int64_t> pulse;
@@ -175,8 +182,10 @@ void FailureRecord::set_store_host(int rank, const std::string& words) {
 
 void FailureRecord::set_place(const std::string& place) {
   std::lock_guard lock(state_->mutex);
+  const bool was_told = state_->presence.place == state_->told_place;
   state_->presence.place = place;
   state_->since = Clock::now();
+  if (was_told && place != state_->told_place) state_->changed.notify_all();
 }
 
 void FailureRecord::wait_for(int peer) {

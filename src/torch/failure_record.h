@@ -16,8 +16,9 @@ namespace dhp {
 
 /// The first failure of any rank, as the store of a process group holds it, and what each rank is doing. A thread of
 /// its own talks to the store: should the store's host be frozen or cut off, that thread hangs, and nobody else. It
-/// runs from the beginning to the end, whatever this rank computes: a few times a second while the rank waits, else
-/// once a second, it tells where the rank is and looks whether there is a failure, or a roll call to answer.
+/// runs from the beginning to the end, whatever this rank computes: a few times a second while the rank waits or goes
+/// from place to place, else once a second, it tells where the rank is and looks whether there is a failure, or a roll
+/// call to answer.
 class FailureRecord {
  public:
   FailureRecord(int rank, int size, c10::intrusive_ptr<c10d::Store> store);

@@ -17,7 +17,7 @@ const char* const kAlarmKey = "dhp/alarm";      // there is a failure, or a roll
 const char* const kFailureKey = "dhp/failure";  // the first one
 const char* const kCallKey = "dhp/roll_call";   // the rank that calls the roll
 const char* const kGoneKey = "dhp/gone";        // how many ranks have ended
-const char* const kLostKey = "dhp/lost";        // LOST_KEY of python/dhp/launch.py
+const char* const kLostKey = "dhp/lost";        // LOST_KEY of python/dhp/joining.py
 
 constexpr auto kPass = std::chrono::milliseconds(100);
 // A peer that gives up closes its connections and says why at once: let it come first.
@@ -50,6 +50,10 @@ RunStore::RunStore(int rank, int size, c10::intrusive_ptr<c10d::Store> store, st
       on_answer_(std::move(on_answer)) {}
 
 std::chrono::milliseconds RunStore::period(int size) { return std::chrono::milliseconds(std::max(1000, size / 8)); }
+
+std::chrono::milliseconds RunStore::least_period(int size) {
+  return std::chrono::milliseconds(std::max(100, size / 8));
+}
 
 void RunStore::introduce() { store_->set(key("name", rank_), own_name(rank_)); }
 

@@ -25,6 +25,8 @@ class RunStore {
   /// How often a rank that computes looks: once a second; less often where more than 8,000 share the store. A look is
   /// two short messages, one of them with an answer.
   static std::chrono::milliseconds period(int size);
+  /// And at most how often one does that has gone on to another place.
+  static std::chrono::milliseconds least_period(int size);
 
   /// Says who this rank is.
   void introduce();

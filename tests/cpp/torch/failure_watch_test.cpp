@@ -108,6 +108,26 @@ TEST(FailureRecord, AFrozenStoreHoldsNobodyUpForLong) {
   store->thaw();
 }
 
+// An idle rank looks once a second, one that goes from place to place up to ten times.
+TEST(FailureRecord, ThePlaceIsToldWhenItChangesAndNotMoreOftenThanAllowed) {
+  const auto store = c10::make_intrusive<c10d::HashStore>();
+  FailureRecord record(0, 2, store);
+  const auto start = Clock::now();
+  for (int step = 0; Clock::now() - start < std::chrono::seconds(2); ++step) {
+    record.set_place("step " + std::to_string(step));
+    std::this_thread::sleep_for(milliseconds(1));
+  }
+  const auto looks = std::stoi(store->get_to_str("dhp/at/0"));
+  const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  EXPECT_GT(looks, 2 * seconds);
+  EXPECT_LE(looks, 10 * seconds + 1);
+  record.set_place("step 7, task 3");
+  while (store->get_to_str("dhp/at/0").find(" step 7, task 3") == std::string::npos) {
+    ASSERT_LT(Clock::now() - start, std::chrono::minutes(1));
+    std::this_thread::sleep_for(milliseconds(5));
+  }
+}
+
 TEST(FailureWatch, AFailureEndsTheWaitsOfOthers) {
   const auto store = c10::make_intrusive<c10d::HashStore>();
   FailureWatch watch(0, 2, store);
