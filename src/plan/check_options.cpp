@@ -6,6 +6,7 @@
 
 #include "dhp/plan_options.h"
 #include "dhp/planner.h"
+#include "plan/sequence_index.h"
 #include "plan/shape.h"
 
 namespace dhp {
@@ -15,8 +16,7 @@ class OptionsChecker {
  public:
   OptionsChecker(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
                  const PlanOptions& options)
-      : plan_(plan), cluster_(cluster), cost_(cost), options_(options) {
-    for (const Sequence& sequence : batch.sequences) sequences_.emplace_hint(sequences_.end(), sequence.id, sequence);
+      : plan_(plan), cluster_(cluster), cost_(cost), options_(options), sequences_(batch) {
     for (Rank rank = 0; rank < cluster.ranks(); ++rank) {
       if (in_service(rank)) live_.push_back(rank);
     }
@@ -72,7 +72,7 @@ class OptionsChecker {
     if (options_.max_tokens_per_rank == 0) return;
     std::int64_t tokens = 0;
     for (const std::int64_t id : task.sequences) {
-      if (const auto found = sequences_.find(id); found != sequences_.end()) tokens += found->second.tokens;
+      if (const Sequence* found = sequences_.find(id); found != nullptr) tokens += found->tokens;
     }
     if (tokens <= options_.max_tokens_per_rank * task.degree()) return;
     violation(task, "has " + std::to_string(tokens) + " tokens on " + std::to_string(task.degree()) +
@@ -93,9 +93,9 @@ class OptionsChecker {
   void check_shards(const Task& task) {
     if (!keeps_shards()) return;
     for (const std::int64_t id : task.sequences) {
-      const auto found = sequences_.find(id);
-      if (found == sequences_.end()) continue;
-      const Sequence& sequence = found->second;
+      const Sequence* found = sequences_.find(id);
+      if (found == nullptr) continue;
+      const Sequence& sequence = *found;
       if (task.degree() <= sequence.tokens / options_.min_shard_tokens) continue;
       if (task.degree() <= least_degree(sequence)) continue;
       violation(task, "cuts the " + std::to_string(sequence.tokens) + " tokens of sequence " + std::to_string(id) +
@@ -155,7 +155,7 @@ class OptionsChecker {
   const Cluster& cluster_;
   const CostModel& cost_;
   const PlanOptions& options_;
-  std::map<std::int64_t, Sequence> sequences_;
+  SequenceIndex sequences_;
   std::vector<Rank> live_;
   std::vector<std::string> violations_;
 };

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <optional>
-#include <unordered_map>
 #include <unordered_set>
 #include <utility>
 
@@ -10,6 +9,7 @@
 #include "dhp/error.h"
 #include "dhp/explain.h"
 #include "dhp/plan_options.h"
+#include "plan/sequence_index.h"
 
 namespace dhp {
 namespace {
@@ -50,21 +50,30 @@ class Estimator {
     options_.schedule = plan.planner;
     if (!plans_) return;
     keep(plan, batch);
-    PlanResult again = plan_again(batch, cluster);
-    if (Plan* planned = std::get_if<Plan>(&again); planned != nullptr && planned->hash != plan_hash(plan, batch)) {
-      keep(std::move(*planned), batch);
+    again_ = plan_again(batch, cluster);
+    if (const Plan* planned = std::get_if<Plan>(&again_); planned != nullptr) {
+      if (planned->hash != plan_hash(plan, batch)) keep(*planned, batch);
     }
   }
 
   std::string method() const { return plans_ ? "planned again by " + options_.schedule : "lower bounds"; }
 
-  Change ask(const std::string& what, const Batch& batch, const Cluster& cluster, double from_s = 0.0) const {
-    Change change{.what = what, .from_s = from_s, .no_answer = ""};
-    if (!plans_) {
-      change.makespan_s = tighter_lower_bound_s(batch, cluster, cost_);
-      return change;
-    }
-    const PlanResult result = plan_again(batch, cluster);
+  /// For the cluster and the batch as they are.
+  Change unchanged(const Batch& batch, const Cluster& cluster) const {
+    return plans_ ? answer({.what = "", .no_answer = ""}, again_, batch, cluster) : bound("", batch, cluster, 0.0);
+  }
+
+  Change ask(const std::string& what, const Batch& batch, const Cluster& cluster, double from_s) const {
+    if (!plans_) return bound(what, batch, cluster, from_s);
+    return answer({.what = what, .from_s = from_s, .no_answer = ""}, plan_again(batch, cluster), batch, cluster);
+  }
+
+ private:
+  Change bound(const std::string& what, const Batch& batch, const Cluster& cluster, double from_s) const {
+    return {what, from_s, tighter_lower_bound_s(batch, cluster, cost_), ""};
+  }
+
+  Change answer(Change change, const PlanResult& result, const Batch& batch, const Cluster& cluster) const {
     const Plan* planned = std::get_if<Plan>(&result);
     if (planned == nullptr) {
       change.no_answer = std::get<Infeasible>(result).reason;
@@ -77,7 +86,6 @@ class Estimator {
     return change;
   }
 
- private:
   PlanResult plan_again(const Batch& batch, const Cluster& cluster) const {
     try {
       return plan_batch(batch, cluster, cost_, options_);
@@ -93,19 +101,17 @@ class Estimator {
   };
 
   void keep(Plan plan, const Batch& batch) {
-    std::unordered_map<std::int64_t, const Sequence*> by_id;  // looked up only, never walked
-    by_id.reserve(batch.sequences.size());
-    for (const Sequence& sequence : batch.sequences) by_id.emplace(sequence.id, &sequence);
+    const SequenceIndex by_id(batch);
     Kept& kept = kept_.emplace_back();
     for (Task& task : plan.tasks) {
       Load& load = kept.loads.emplace_back();
       for (const std::int64_t id : task.sequences) {
-        const auto found = by_id.find(id);
-        if (found == by_id.end()) {
+        const Sequence* found = by_id.find(id);
+        if (found == nullptr) {
           throw InputError("plan", "tasks[" + std::to_string(task.id) + "].sequences",
                            "found sequence " + std::to_string(id) + ", which the batch lacks");
         }
-        load.add(*found->second);
+        load.add(*found);
       }
       task.start_s.reset();
       task.end_s.reset();
@@ -148,6 +154,7 @@ class Estimator {
   PlanOptions options_;
   bool plans_;
   std::size_t sequences_;   ///< of the batch as it is
+  PlanResult again_;        ///< of the cluster as it is; unused without planner
   std::vector<Kept> kept_;  ///< the plan at hand, and what planning again makes of it
 };
 
@@ -173,7 +180,7 @@ WhatIf explain_changes(const Plan& plan, const Batch& batch, const Cluster& clus
   if (plan.tasks.empty()) return result;
   const Estimator estimator(plan, batch, cluster, cost, options);
   result.method = estimator.method();
-  const Change unchanged = estimator.ask("", batch, cluster);
+  const Change unchanged = estimator.unchanged(batch, cluster);
   result.from_s = unchanged.makespan_s;
   result.no_answer = unchanged.no_answer;
   const auto ask = [&](const std::string& what, const Cluster& changed) {

@@ -10,6 +10,7 @@
 #include "core/text.h"
 #include "dhp/explain.h"
 #include "dhp/plan_options.h"
+#include "plan/sequence_index.h"
 #include "plan/start_cause.h"
 
 namespace dhp {
@@ -241,14 +242,13 @@ std::vector<TaskReason> explain_tasks(const Plan& plan, const Batch& batch, cons
   validate(cost, "cost");
   const Timeline timeline = replay(plan, predict_task_seconds(plan, batch, cluster, cost));
   const std::vector<StartCause> causes = start_causes(plan, timeline);
-  std::unordered_map<std::int64_t, const Sequence*> by_id;  // looked up only, never walked
-  for (const Sequence& sequence : batch.sequences) by_id.emplace(sequence.id, &sequence);
+  const SequenceIndex by_id(batch);
 
   const DegreeReasons degrees(plan, cluster, cost, timeline, options);
   std::vector<TaskReason> reasons;
   for (const Task& task : plan.tasks) {
     std::vector<Sequence> sequences;
-    for (const std::int64_t id : task.sequences) sequences.push_back(*by_id.at(id));
+    for (const std::int64_t id : task.sequences) sequences.push_back(*by_id.find(id));
     reasons.push_back({.task = task.id,
                        .tokens = std::accumulate(sequences.begin(), sequences.end(), std::int64_t{0},
                                                  [](std::int64_t sum, const Sequence& s) { return sum + s.tokens; }),

@@ -1,9 +1,9 @@
 #include "dhp/metrics.h"
 
 #include <algorithm>
-#include <unordered_map>
 
 #include "cost/transfer.h"
+#include "plan/sequence_index.h"
 
 namespace dhp {
 namespace {
@@ -36,8 +36,7 @@ PlanMetrics measure_plan(const Plan& plan, const Batch& batch, const Cluster& cl
   validate(batch, "batch");
   validate(cost, "cost");
   const Timeline timeline = replay(plan, predict_task_seconds(plan, batch, cluster, cost));
-  std::unordered_map<std::int64_t, const Sequence*> by_id;  // looked up only, never walked
-  for (const Sequence& sequence : batch.sequences) by_id.emplace(sequence.id, &sequence);
+  const SequenceIndex by_id(batch);
 
   PlanMetrics metrics;
   metrics.makespan_s = timeline.makespan_s;
@@ -50,7 +49,7 @@ PlanMetrics measure_plan(const Plan& plan, const Batch& batch, const Cluster& cl
   metrics.memory_bytes.assign(index(plan.ranks), 0.0);
   for (const Task& task : plan.tasks) {
     Load load;
-    for (const std::int64_t id : task.sequences) load.add(*by_id.at(id));
+    for (const std::int64_t id : task.sequences) load.add(*by_id.find(id));
     const GroupShape shape = shape_of(cluster, task.ranks);
     metrics.exposed_transfer_s += task.degree() * exposed_transfer_s(cost, cluster, load, shape, task.exchange);
     const double bytes = task_memory_bytes(cost, load, task.degree());

@@ -5,6 +5,7 @@
 #include "dhp/bound.h"
 #include "dhp/error.h"
 #include "dhp/plan.h"
+#include "plan/sequence_index.h"
 #include "plan/shape.h"
 
 namespace dhp {
@@ -63,46 +64,6 @@ Timeline replay(const Plan& plan, std::span<const double> task_s) {
 }
 
 namespace {
-
-/// Finds sequences by id. Ids are mostly 0, 1, 2 … in any order, where a table is far quicker than a hash map.
-class SequenceIndex {
- public:
-  explicit SequenceIndex(const Batch& batch) {
-    if (batch.sequences.empty()) return;
-    const auto [least, most] = std::minmax_element(batch.sequences.begin(), batch.sequences.end(), by_id);
-    first_ = least->id;
-    const std::uint64_t span = offset(most->id);
-    constexpr std::uint64_t kSparse = 4;  // table entries a sequence
-    if (span < kSparse * batch.sequences.size()) {
-      table_.assign(span + 1, nullptr);
-      for (const Sequence& sequence : batch.sequences) table_[offset(sequence.id)] = &sequence;
-      return;
-    }
-    sorted_.reserve(batch.sequences.size());
-    for (const Sequence& sequence : batch.sequences) sorted_.push_back(&sequence);
-    std::sort(sorted_.begin(), sorted_.end(), [](const Sequence* a, const Sequence* b) { return a->id < b->id; });
-  }
-
-  /// Null if the batch lacks it.
-  const Sequence* find(std::int64_t id) const {
-    if (sorted_.empty()) return id >= first_ && offset(id) < table_.size() ? table_[offset(id)] : nullptr;
-    const auto found =
-        std::lower_bound(sorted_.begin(), sorted_.end(), id,
-                         [](const Sequence* sequence, std::int64_t value) { return sequence->id < value; });
-    return found != sorted_.end() && (*found)->id == id ? *found : nullptr;
-  }
-
- private:
-  static bool by_id(const Sequence& a, const Sequence& b) { return a.id < b.id; }
-  /// Ids may span more than an int64_t holds.
-  std::uint64_t offset(std::int64_t id) const {
-    return static_cast<std::uint64_t>(id) - static_cast<std::uint64_t>(first_);
-  }
-
-  std::int64_t first_ = 0;
-  std::vector<const Sequence*> table_;   // by id - first_
-  std::vector<const Sequence*> sorted_;  // instead, where ids are sparse
-};
 
 Load load_of_task(const Plan& plan, std::size_t index, const SequenceIndex& sequences) {
   Load load;
