@@ -123,6 +123,9 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         ("{'a': 1}", "column 2"),
         ('"\x00"', "Invalid control character"),
         ("", "column 1"),
+        (r'"\ud800"', r"\ud800 is half of a character"),
+        (r'{"\uDFFF": 1}', r"\udfff is half of a character"),
+        (r'[["a \ud83d b"]]', r"\ud83d is half of a character"),
     ],
 )
 def test_json_is_strict(text: str, said: str) -> None:
@@ -139,7 +142,16 @@ def test_a_key_that_stands_twice_among_many_is_found_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [{}, [], json.loads("[" * 100 + "]" * 100), [[]] * 1000, {"a": [1.5, None, True, "\u2028"]}, 10**4000]
+    "value",
+    [
+        {},
+        [],
+        json.loads("[" * 100 + "]" * 100),
+        [[]] * 1000,
+        {"a": [1.5, None, True, "\u2028"]},
+        10**4000,
+        "\U0001f600",
+    ],
 )
 def test_json_is_json(value: Any) -> None:
     assert parse_json(json.dumps(value)) == value

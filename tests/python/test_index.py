@@ -377,6 +377,11 @@ ODD = [
     '{"messages": [',  # 2
     '{"messages": NaN}',
     '{"messages": [{"role": "user", "content": "a \\ud83d"}, {"role": "assistant", "content": "b"}]}',
+    json.dumps(row("a") | {"tools": r'[{"name": "\ud800"}]'}),
+    json.dumps(row("a") | {"tools": [r'{"name": "\ud800"}']}),
+    json.dumps(
+        {"messages": [*row("a")["messages"], {"role": "tool_call", "content": r'{"id": "\ud800", "name": "f"}'}]}
+    ),
     "[" * 100_000,
     '{"messages": ' + "9" * 5000 + "}",
     json.dumps(row("<image>", images=[{"image": "media/small.png", "max_pixels": 10**30}])),
@@ -399,8 +404,8 @@ def test_one_odd_line_ends_no_index(folder: Path) -> None:
     assert all(len(p.message) < 500 and "\n" not in p.message for p in index.problems)
     assert load_index(index.path).problems == index.problems
     named = index.left_out()
-    assert named.startswith(f"{data}: 14 left out (10 malformed, 4 media):\n{data}:2: not valid JSON")
-    assert len(named.splitlines()) == 15
+    assert named.startswith(f"{data}: 17 left out (13 malformed, 4 media):\n{data}:2: not valid JSON")
+    assert len(named.splitlines()) == 18
 
 
 def test_what_a_library_raises_is_named_with_its_type(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

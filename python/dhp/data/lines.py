@@ -60,11 +60,14 @@ def read_lines(
 
 
 def parse_json(text: str) -> Any:
-    """A JSON value, as strict as the standard: no key twice, no NaN, no number beyond a double. Raises DataError."""
+    """A JSON value, as strict as the standard: no key twice, no NaN, no number beyond a double, no half of a character.
+    Raises DataError."""
     try:
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
         if text.count("[") + text.count("{") > _MOST_LEVELS and _levels(value) > _MOST_LEVELS:
             raise RecursionError  # whoever walks through it later must not run out of stack
+        if "\\ud" in text.lower():
+            _refuse_halves(value)
         return value
     except json.JSONDecodeError as error:
         raise DataError(f"not valid JSON at column {error.colno}: {error.msg}") from None
@@ -90,6 +93,15 @@ def _levels(value: Any) -> int:
         level += 1
         row = [inner for item in row for inner in (item.values() if isinstance(item, dict) else item)]
     return level
+
+
+def _refuse_halves(value: Any) -> None:
+    """Of characters: no file in UTF-8 can hold them."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start].encode("unicode_escape").decode()
+        raise ValueError(f"{half} is half of a character, and its other half is not there") from None
 
 
 def _refuse_constant(name: str) -> None:

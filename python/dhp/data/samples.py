@@ -15,7 +15,6 @@ reads the turns.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -127,14 +126,6 @@ def _row(text: str, place: Place) -> dict[str, Any]:
         raise place.error("", Verbatim(str(error)), "every line must be one JSON object") from None
     if not isinstance(row, dict):
         raise place.error("", row, "every line must be one JSON object")
-    if "\\ud" in text.lower():
-        try:
-            json.dumps(row, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            half = error.object[error.start].encode("unicode_escape").decode()
-            raise place.error(
-                "", Verbatim(f"holds half of a character ({half} without its other half)"), "mend or remove the text"
-            ) from None
     return fields.present(row)
 
 
