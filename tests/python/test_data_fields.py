@@ -230,6 +230,8 @@ REFUSED = [
     ({"label": False}, "label"),
     ({"label": 0}, "label"),
     ({"margin": 0.5}, "margin"),
+    ({"weight": 0.5}, "weight"),
+    ({"objects": {"ref": [None, ["a"]], "bbox": []}}, "objects"),
     ({"teacher_prompt": "x"}, "teacher_prompt"),
     ({"teacher_images": ["x"]}, "teacher_images"),
     ({"chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs"),
@@ -257,6 +259,7 @@ REFUSED_IN_TURNS = [
     ({"loss_scale": 0.5}, "messages[1].loss_scale"),
     ({"loss_scale": [1, 0]}, "messages[1].loss_scale"),
     ({"weight": 2}, "messages[1].weight"),
+    *(({key: 0}, f"messages[1].{key}") for key in ("mask", "trainable", "train_on", "do_train", "ignore_loss")),
     ({"tool_calls": {}}, "messages[1].tool_calls"),
     ({"tool_calls": [{"function": {}}]}, "messages[1].tool_calls[0]"),
     ({"tool_calls": [{"function": {"name": "x", "arguments": 3}}]}, "messages[1].tool_calls[0].arguments"),
@@ -324,6 +327,11 @@ def test_other_keys_are_ignored_and_named_once(plain: Path, tmp_path: Path) -> N
 
 
 # ---- null is absent -------------------------------------------------------------------------------------------------
+
+
+def test_what_holds_nothing_is_no_value() -> None:
+    empty = {"objects": {"ref": [], "bbox": [[], None], "image_id": None}, "audios": [""]}
+    assert parse({"messages": TALK, **empty}).ignored == ("audios", "objects")
 
 
 def test_null_is_absent_everywhere() -> None:

@@ -63,7 +63,10 @@ _REFUSED = {
     "input_ids": "dhp tokenizes the messages itself",
     "labels": "dhp makes labels of the messages itself",
     "loss_mask": "switch a turn off with its `loss`",
-    "train": "switch a turn off with its `loss`",
+    **dict.fromkeys(
+        ("train", "mask", "trainable", "train_on", "do_train", "ignore_loss"), "switch a turn off with its `loss`"
+    ),
+    "weight": "samples all count the same; leave some out, or repeat them",
 }
 _BEGINNINGS = {
     "rejected_": _PREFERENCE,
@@ -92,10 +95,17 @@ def sort_out(values: dict[str, Any], allowed: set[str]) -> tuple[str, list[str]]
     for key, value in values.items():
         if key in allowed:
             continue
-        if value not in ("", [], {}) and why_refused(key.strip().lower(), allowed):
+        if not _is_empty(value) and why_refused(key.strip().lower(), allowed):
             return key, []
         ignored.append(key)
     return "", ignored
+
+
+def _is_empty(value: Any) -> bool:
+    """Null, and whatever holds nothing else: {"ref": [], "bbox": []}, as Arrow fills a column."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    return all(map(_is_empty, value)) if isinstance(value, list) else value is None or value == ""
 
 
 def why_refused(name: str, allowed: set[str]) -> str:
