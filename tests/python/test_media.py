@@ -580,7 +580,7 @@ def test_clip_damaged_inside_is_found_on_reading(processor: Processor, tmp_path:
 def test_one_frame_is_no_clip(processor: Processor, tmp_path: Path) -> None:
     path = write_clip(tmp_path / "c.mp4", 1)
     assert probe_clip(str(path)).frames == 1
-    with pytest.raises(InputError, match="frame"):
+    with pytest.raises(MediumError, match=r"c\.mp4: video: frames: found 1 of 1, expected at least 2"):
         place_medium(MediumRef("video", str(path)), processor)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from dhp._core import qwen_vl
+from dhp._core import InputError, qwen_vl
 from dhp.data.clips import probe_clip
 from dhp.data.errors import DataError, MediumError, RequestError
 from dhp.data.media import Medium, probe_image
@@ -16,7 +16,18 @@ _FRAME_SLACK = 1e-6  # of a frame: 0.1 s at 30 fps is frame 3, although 0.1 * 30
 
 
 def place_medium(ref: MediumRef, processor: Processor) -> Medium:
-    """Opens the medium's file, but decodes no more than one frame. Raises MediumError, or InputError by the rule."""
+    """Opens the medium's file, but decodes no more than one frame. Raises MediumError, or DataError where the
+    checkpoint has no rule for it."""
+    try:
+        return _placed(ref, processor)
+    except DataError:
+        raise
+    except InputError as error:  # of the core's rule, which knows no file
+        name = ref.source if isinstance(ref.source, str) else ref.source[0]
+        raise MediumError(name, str(error)) from None
+
+
+def _placed(ref: MediumRef, processor: Processor) -> Medium:
     if ref.kind == "image":
         assert isinstance(ref.source, str)
         height, width = probe_image(ref.source, processor.media_roots)
