@@ -30,8 +30,11 @@ def open_dataset(settings: TrainConfig, cluster: Cluster, cost: CostModel, run: 
             data = run.after_rank_0(lambda: read_dataset(settings))
     else:
         data = read_dataset(settings)
-    if run and run.rank == 0 and data.index.problems:
-        complain(f"dhp: {data.index.left_out()}")
+    if run and run.rank == 0:
+        if data.index.problems:
+            complain(f"dhp: {data.index.left_out()}")
+        if data.index.ignored:
+            complain(f"dhp: {settings.data}: {data.index.ignored_keys()}")
     every = Batch([sample.as_sequence() for sample in data.samples])
     too_long = {}
     for answer in infeasible_sequences(every, cluster, cost, schedule=settings.schedule, **settings.plan):

@@ -67,8 +67,6 @@ def train(
     recorder.begin(cluster, cost)
     if reporter:
         reporter.say(headline(settings, model, data, run, first_step))
-        if data.index.ignored:
-            reporter.say(data.index.ignored_keys())
 
     for now in prepare_ahead(range(first_step, settings.steps), data, cluster, costs, settings, run):
         step, clock = now.step, StepClock(now.plan)
