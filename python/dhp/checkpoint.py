@@ -161,7 +161,7 @@ def _copy_processor_files(source: Path, target: Path) -> None:
     """Tokenizer and processor settings, so that the checkpoint loads as a model of its own."""
     for file in sorted(source.iterdir()):
         small = file.suffix in (".json", ".jinja", ".txt", ".model") and not file.name.endswith(".index.json")
-        if file.is_file() and small and file.name not in ("config.json", STATE):
+        if os.path.isfile(file) and small and file.name not in ("config.json", STATE):
             shutil.copyfile(file, target / file.name)
 
 

@@ -29,9 +29,14 @@ def check_model_folder(folder: str | Path) -> None:
     """Raises InputError unless the folder holds all weights of the model that its config.json describes, in the sizes
     that this says, and no others. Names file, weights and remedy."""
     family_of(folder)
-    for file in sorted(Path(folder).iterdir()):
-        if file.exists() and not file.is_file() and not file.is_dir():  # transformers would wait for a pipe for ever
-            raise InputError(f"{file}: is no regular file; remove it, or download it again")
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error.strerror}); give a folder that can be listed") from None
+    for entry in (os.path.join(folder, name) for name in names):  # os.path: Path's questions raise for odd links
+        odd = os.path.exists(entry) and not os.path.isfile(entry) and not os.path.isdir(entry)
+        if odd:  # transformers would wait for a pipe for ever
+            raise InputError(f"{entry}: is no regular file; remove it, or download it again")
     config = _plain_config(Path(folder) / "config.json")
     model = _empty_model(folder, config)
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}

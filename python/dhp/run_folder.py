@@ -33,7 +33,7 @@ def claim(config: TrainConfig) -> int:
         check_links(folder)
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        if not os.access(folder, os.W_OK | os.X_OK):
+        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         reason = os.strerror(errno.ENOTDIR) if isinstance(error, FileExistsError) else error.strerror
@@ -55,7 +55,7 @@ def claim(config: TrainConfig) -> int:
 def checkpoints(output_dir: str | Path) -> list[Path]:
     """The folders of complete checkpoints, by steps."""
     found = (path for path in Path(output_dir).glob("step-*") if re.fullmatch(r"step-[0-9]+", path.name))
-    return sorted((path for path in found if path.is_dir()), key=steps_of)
+    return sorted((path for path in found if os.path.isdir(path)), key=steps_of)
 
 
 def newest_checkpoint(output_dir: str | Path) -> Path | None:

@@ -245,6 +245,11 @@ def test_checkpoints_are_in_the_order_of_steps(tmp_path: Path) -> None:
     assert len(checkpoints(tmp_path)) == 2
 
 
+def test_a_link_to_a_name_that_is_too_long_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "step-000001").symlink_to("n" * 300)
+    assert newest_checkpoint(tmp_path) is None
+
+
 def test_one_that_is_half_removed_is_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_steps(tmp_path, 1, 2)
     monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # killed here

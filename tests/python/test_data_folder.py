@@ -131,6 +131,14 @@ def test_a_spoilt_folder_is_refused(folder: Path, spoil: Edit, said: str) -> Non
         Encoder(folder)
 
 
+@pytest.mark.parametrize("name", ["tokenizer.json", "config.json", "preprocessor_config.json"])
+def test_a_link_to_a_name_that_is_too_long_is_no_file(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    (folder / name).symlink_to("n" * 300)
+    with pytest.raises(DataError, match=rf"no {name}"):
+        check_folder(folder)
+
+
 def test_a_tokenizer_that_makes_something_else_of_text_is_refused(folder: Path) -> None:
     edit(folder / "tokenizer_config.json", lambda c: c.update(model_max_length="many"))
     check_folder(folder)

@@ -529,6 +529,16 @@ def test_an_index_that_cannot_be_written_is_refused_before_the_work(
     assert not (folder / "typo").exists()
 
 
+def test_names_that_no_file_can_have(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, model = folder / "data.jsonl", folder / "model"
+    with pytest.raises(InputError, match=r"n{300} cannot be written \(File name too long\)"):
+        load_or_build_index(data, model, "n" * 300)
+    monkeypatch.chdir(folder)
+    for path in (".", "/"):
+        with pytest.raises(DataError, match="is a folder; give the path of a JSONL file"):
+            load_or_build_index(path, model)
+
+
 def test_a_full_disk_leaves_no_half_index(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")

@@ -136,6 +136,20 @@ def test_pipes_are_no_files(model: Path) -> None:
         check_model_folder(model)
 
 
+def test_names_that_are_too_long_and_folders_that_cannot_be_listed(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (model / "other.json").symlink_to("n" * 300)
+    check_model_folder(model)
+
+    def forbidden(folder: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "listdir", forbidden)
+    with pytest.raises(InputError, match=r"model: cannot be read \(Permission denied\)"):
+        check_model_folder(model)
+
+
 def test_pointers_are_no_files(model: Path) -> None:
     for name in ("model.safetensors", "config.json"):
         file = model / name

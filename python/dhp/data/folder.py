@@ -76,13 +76,13 @@ def _check_sizes(root: Path, config: dict[str, Any], rules: qwen_vl.Rules) -> No
 def _vocabulary(root: Path) -> dict[str, int]:
     """Ids by token, as the files have them."""
     ids: dict[str, int] = {}
-    if (root / "tokenizer.json").exists():
+    if os.path.exists(root / "tokenizer.json"):
         tokenizer = processor.read_json(root / "tokenizer.json")
         model = tokenizer.get("model")
         ids |= _ids((model if isinstance(model, dict) else {}).get("vocab"), root / "tokenizer.json")
         added = tokenizer.get("added_tokens") or []
         ids |= {entry["content"]: entry["id"] for entry in added if isinstance(entry, dict) and "content" in entry}
-    elif (root / "vocab.json").exists() and (root / "merges.txt").exists():
+    elif os.path.exists(root / "vocab.json") and os.path.exists(root / "merges.txt"):
         ids |= _ids(processor.read_json(root / "vocab.json"), root / "vocab.json")
         _check_text(root / "merges.txt")
     else:
@@ -90,10 +90,10 @@ def _vocabulary(root: Path) -> dict[str, int]:
             f"{root}: no tokenizer.json (nor vocab.json with merges.txt), so text would become nothing; "
             "download the tokenizer's files"
         )
-    if (root / "tokenizer_config.json").exists():
+    if os.path.exists(root / "tokenizer_config.json"):
         decoder = processor.read_json(root / "tokenizer_config.json").get("added_tokens_decoder") or {}
         ids |= {entry["content"]: int(number) for number, entry in decoder.items() if isinstance(entry, dict)}
-    if (root / "chat_template.jinja").exists():
+    if os.path.exists(root / "chat_template.jinja"):
         _check_text(root / "chat_template.jinja")
     if not all(map(_is_id, ids.values())):
         raise ValueError("an id is no whole number")

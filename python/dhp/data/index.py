@@ -87,8 +87,7 @@ class Index:
 
 def default_path(data: str | os.PathLike[str]) -> Path:
     """DATA.jsonl -> DATA.index.jsonl, beside it."""
-    path = Path(data)
-    return path.with_name(path.name.removesuffix(".jsonl") + ".index.jsonl")
+    return Path(str(Path(data)).removesuffix(".jsonl") + ".index.jsonl")
 
 
 def build_index(
@@ -220,7 +219,7 @@ def load_or_build_index(
     build_index; they hold for an index that is there too, but for samples that its own limits left out."""
     path = Path(index) if index else default_path(data)
     malformed = on_malformed or on_error
-    if not path.exists():
+    if not os.path.exists(path):  # Path.exists() raises for a name that is too long
         options: dict[str, Any] = {"media_roots": media_roots, "max_line_bytes": max_line_bytes}
         return build_index(data, model, path, on_error=on_error, on_malformed=malformed, **options)
     found = _below_roots(load_index(path, data, model), resolved_roots(media_roots))

@@ -69,7 +69,7 @@ class Processor:
 def model_type(folder: str | os.PathLike[str]) -> str:
     """The family a checkpoint folder says it is of; DataError where it is none that is supported."""
     path = Path(folder) / "config.json"
-    if not path.exists():
+    if not os.path.exists(path):
         raise DataError(f"{folder}: no config.json; give a local Hugging Face checkpoint folder")
     found = read_json(path).get("model_type")
     if found not in SUPPORTED_FAMILIES:
@@ -83,7 +83,7 @@ def load_processor(folder: str | os.PathLike[str]) -> Processor:
     """Reads a checkpoint folder. Raises DataError for an unknown family or processor settings it cannot follow."""
     model_type(folder)
     root = Path(folder)
-    nested = read_json(root / "processor_config.json") if (root / "processor_config.json").exists() else {}
+    nested = read_json(root / "processor_config.json") if os.path.exists(root / "processor_config.json") else {}
     image, image_source = _part(root, nested, "image_processor", "preprocessor_config.json")
     video, video_source = _part(root, nested, "video_processor", "video_preprocessor_config.json")
     if image is None:
@@ -129,7 +129,7 @@ def _part(root: Path, nested: dict[str, Any], key: str, file: str) -> tuple[dict
     if isinstance(nested.get(key), dict):
         return nested[key], f"{root / 'processor_config.json'} ({key})"
     path = root / file
-    return (read_json(path) if path.exists() else None), str(path)
+    return (read_json(path) if os.path.exists(path) else None), str(path)
 
 
 def _scale(config: dict[str, Any], source: str, defaults: tuple[list[float], list[float]]) -> PixelScale:
@@ -187,6 +187,6 @@ def _fingerprint(root: Path) -> str:
     digest = hashlib.sha256(f"rules {RULES_VERSION}\n".encode())
     for name in _FINGERPRINTED:
         path = root / name
-        if path.exists():
+        if os.path.exists(path):
             digest.update(f"{name} {hashlib.sha256(_read(path)).hexdigest()}\n".encode())
     return digest.hexdigest()
