@@ -29,7 +29,7 @@ from dhp.launch import BAD_INPUT, join, run_local
 from dhp.local import local_cluster, local_cost, no_room
 from dhp.model_folder import load_weights
 from dhp.models import attach, family_of, freeze, import_families
-from dhp.output import check_writable, complain, say, write_atomically
+from dhp.output import check_apart, check_writable, complain, say, write_atomically
 from dhp.runtime import RankFailed, Run
 
 NO_FIT = 1  # the exit code where the measurements do not determine the coefficients
@@ -104,7 +104,9 @@ def _check_run(options: argparse.Namespace, run: Run) -> None:
 def _unwritable(options: argparse.Namespace) -> str:
     """What is wrong with the files to write, or nothing."""
     try:
-        for option, file in (("-o", options.output), ("--cluster-output", options.cluster_output)):
+        outputs = {"-o": options.output, "--cluster-output": options.cluster_output}
+        check_apart(outputs, {"the data": options.data}, options.model)
+        for option, file in outputs.items():
             if file:
                 check_writable(option, file)
     except InputError as error:

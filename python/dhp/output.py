@@ -39,6 +39,22 @@ def check_writable(option: str, file: str, *, append: bool = False) -> None:
         raise _unwritable(option, file, error) from None
 
 
+def check_apart(outputs: dict[str, str], inputs: dict[str, str], model: str = "") -> None:
+    """Raises InputError for a file to write (by option; empty: none) that is also read, written as something else, or
+    lies in the model's folder: whoever mixes two paths up must not lose the data."""
+    taken = {os.path.realpath(file): what for what, file in inputs.items() if file}
+    folder = os.path.realpath(model)
+    for option, file in outputs.items():
+        if not file or file.startswith(("/dev/", "/proc/")):
+            continue
+        real = os.path.realpath(file)
+        if real in taken:
+            raise InputError(f"{option}: {file} is {taken[real]} itself; give another path")
+        if model and os.path.commonpath((real, folder)) == folder:
+            raise InputError(f"{option}: {file} lies in the model's folder; give another path")
+        taken[real] = f"the file of {option}"
+
+
 def write_atomically(option: str, file: str, text: str | Iterable[str]) -> None:
     """Writes the file (`text` whole or in pieces), UTF-8, whole or not at all: nobody sees a half, and what was there
     stays until it is whole. What a link points to is replaced, the link stays, unless it is somebody else's (see

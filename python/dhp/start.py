@@ -13,11 +13,12 @@ from dhp._core import InputError
 from dhp.checkpoint import Saved, read_checkpoint
 from dhp.config import TrainConfig
 from dhp.data.folder import check_folder as check_processor
+from dhp.data.index import default_path
 from dhp.inputs import open_dataset, planning_inputs
 from dhp.measure import check_result_options
 from dhp.model_folder import check_model_folder
 from dhp.models import family_of
-from dhp.output import check_writable, complain
+from dhp.output import check_apart, check_writable, complain
 from dhp.run_folder import claim, newest_checkpoint
 from dhp.runtime import Run
 from dhp.trace import check_folder
@@ -39,6 +40,16 @@ def check_options(settings: TrainConfig, options: argparse.Namespace) -> None:
     """What costs nothing to look at: the model's kind, and the files to write. Raises InputError."""
     family_of(settings.model)
     check_processor(settings.model)
+    inputs = {
+        "the data": settings.data,
+        "the cluster file": settings.cluster,
+        "the cost file": settings.cost,
+        "the settings file": options.config,
+        # beside the data, wherever that is
+        "the index": "" if settings.index else str(default_path(settings.data)),
+    }
+    outputs = {f"--{name}": getattr(options, name) for name in ("metrics", "trace", "result")}
+    check_apart({"index": settings.index, **outputs}, inputs, settings.model)
     if options.metrics:
         check_writable("--metrics", options.metrics, append=True)
     if options.trace.endswith(".json"):

@@ -9,6 +9,7 @@ from dhp import run_folder, start, train
 from dhp._core import InputError
 from dhp.checkpoint import Saved
 from dhp.config import TrainConfig
+from dhp.output import check_apart
 from dhp.start import begin, together
 from thread_run import ThreadRun, on_threads
 
@@ -87,6 +88,45 @@ def test_a_wrong_setting_is_said_once_a_machine(
     monkeypatch.setenv("LOCAL_RANK", local_rank)
     assert train.main([str(tmp_path / "run.toml")]) == 2
     assert capsys.readouterr().err.count("seed: found -1") == (1 if local_rank == "0" else 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--metrics train.jsonl", "--metrics: train.jsonl is the data itself"),
+        ("--result link", "--result: link is the data itself"),
+        ("--result run.toml", "--result: run.toml is the settings file itself"),
+        ("--metrics train.index.jsonl", "--metrics: train.index.jsonl is the index itself"),
+        ("--set index=train.jsonl", "index: train.jsonl is the data itself"),
+        ("--set index=x --metrics ./x", "--metrics: ./x is the file of index itself"),
+        ("--result r.json --trace r.json", "--result: r.json is the file of --trace itself"),
+        ("--trace r.json --set cost=r.json", "--trace: r.json is the cost file itself"),
+        ("--result r.json --set cluster=r.json", "--result: r.json is the cluster file itself"),
+        ("--result model/config.json", "--result: model/config.json lies in the model's folder"),
+        ("--set index=model/tokenizer.json", "index: model/tokenizer.json lies in the model's folder"),
+        ("--trace model/traces", "--trace: model/traces lies in the model's folder"),
+    ],
+)
+def test_what_is_read_is_not_written_over(
+    tmp_path: Path, arguments: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(start, "family_of", str)
+    monkeypatch.setattr(start, "check_processor", str)
+    (tmp_path / "run.toml").write_text('model = "model"\ndata = "train.jsonl"\n')
+    (tmp_path / "model").mkdir()
+    for name in ("train.jsonl", "model/config.json"):
+        (tmp_path / name).write_text("kept")
+    (tmp_path / "link").symlink_to("train.jsonl")
+    before = sorted(tmp_path.rglob("*"))
+    assert train.main(["run.toml", *arguments.split()]) == 2
+    assert capsys.readouterr().err.startswith(f"dhp: error: {said}")
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "train.jsonl").read_text() == "kept"
+
+
+def test_devices_may_be_written_twice() -> None:
+    check_apart({"--metrics": "/dev/null", "--result": "/dev/null", "--trace": ""}, {"the data": "d"}, "m")
 
 
 @pytest.mark.parametrize("model", ["m" * 300, "run.toml", "a/" * 3000])

@@ -36,7 +36,7 @@ from dhp.data.processor import RULES_VERSION, Processor, load_processor
 from dhp.data.samples import Message
 from dhp.data.scan import MAX_WORKERS, SHOWN, Limits, Problem, Sample, describe, scan
 from dhp.data.text import Encoder
-from dhp.output import check_writable, complain, printable, say, write_atomically
+from dhp.output import check_apart, check_writable, complain, printable, say, write_atomically
 
 __all__ = [
     "Index",
@@ -116,8 +116,7 @@ def build_index(
     path = Path(output) if output else default_path(data)
     if not os.path.exists(data):
         raise DataError(f"{data}: cannot be read: no such file; give the path of a JSONL file")
-    if os.path.realpath(path) == os.path.realpath(data):
-        raise DataError(f"{_OUTPUT}: {path} is the data itself; give another path")
+    check_apart({_OUTPUT: str(path)}, {"the data": str(data)}, "" if path == default_path(data) else str(model))
     check_writable(_OUTPUT, str(path))
     encoder = Encoder(model, media_roots)
     found = scan(
