@@ -104,6 +104,12 @@ def printable(text: str) -> str:
     return re.sub(_UNPRINTABLE, lambda match: match.group().encode("unicode_escape").decode(), text)
 
 
+def one_line(text: str) -> str:
+    """A name, or what a library says, for a message of one line: `printable`, and line ends and tabs as escapes too. A
+    name must not look like a message of ours."""
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
 def complain(text: str) -> None:
     """Prints to standard error, whatever characters it holds; where that is closed, nobody reads."""
     with contextlib.suppress(OSError, ValueError):

@@ -405,7 +405,8 @@ def test_one_odd_line_ends_no_index(folder: Path) -> None:
     assert load_index(index.path).problems == index.problems
     named = index.left_out()
     assert named.startswith(f"{data}: 17 left out (13 malformed, 4 media):\n{data}:2: not valid JSON")
-    assert len(named.splitlines()) == 18
+    assert len(named.splitlines()) == 19
+    assert named.endswith(f"\nfound when {index.path} was built; after mending, remove it to look again")
 
 
 def test_what_a_library_raises_is_named_with_its_type(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -454,9 +455,46 @@ def test_malformed_lines_are_no_bad_media(folder: Path, on_error: str, on_malfor
 def test_the_first_twenty_problems_are_named_and_the_rest_counted(folder: Path) -> None:
     index = build_index(write(folder / "d.jsonl", [ROWS[0], *["{"] * 1030]), folder / "model", on_error="skip")
     lines = index.left_out().splitlines()
-    assert len(lines) == 22
+    assert len(lines) == 23
     assert lines[0].endswith("1,030 left out (1,030 malformed):")
-    assert lines[-1] == "... and 1,010 more"
+    assert lines[-2] == "... and 1,010 more"
+
+
+def test_names_forge_no_lines(folder: Path) -> None:
+    name = "a\nskipped 1:\tb\r\u2028.png"
+    rows = [
+        ROWS[0],
+        row("<image>", images=[name]),
+        row("<image>", images=[f"{name}{'n' * 300}"]),
+        {**row("a"), "audio\n": "x"},
+        {**row("a"), "key\nforged": 1},
+    ]
+    index = build_index(write(folder / "d.jsonl", rows), folder / "model", on_error="skip")
+    assert len(index.left_out().splitlines()) == 1 + 3 + 1
+    assert index.problems[0].message.endswith(r"a\nskipped 1:\tb\r\u2028.png: no such file")
+    assert index.ignored_keys().endswith(r"key\nforged (1)")
+
+
+def test_wider_settings_make_an_index_stale_that_left_lines_out(folder: Path) -> None:
+    data, model = write(folder / "d.jsonl", [ROWS[0], ROWS[1], row("a" * 5000)]), folder / "model"
+    (folder / "media/sub").mkdir()
+
+    def load(roots: tuple[str, ...], longest: int) -> list[int]:
+        roots = tuple(str(folder / name) for name in roots)
+        index = load_or_build_index(data, model, on_error="skip", media_roots=roots, max_line_bytes=longest)
+        return [sample.id for sample in index.samples]
+
+    assert load(("media/sub",), 1000) == [1]
+    assert load(("media/sub",), 1000) == load(("media/sub",), 900) == [1]
+    for roots in (("media",), ("media/sub", "model"), ()):
+        with pytest.raises(StaleIndexError, match=r"stale: media_roots was \['.*/media/sub'\], is .*; remove it, or"):
+            load(roots, 1000)
+    with pytest.raises(StaleIndexError, match=r"max_line_bytes was 1,000, is 10,000"):
+        load(("media/sub",), 10_000)
+    default_path(data).unlink()
+    assert load((), 10_000) == [1, 2, 3]
+    assert load(("media",), 10_000) == [1, 2, 3]
+    assert load(("media/sub",), 10_000) == [1, 3]
 
 
 def test_an_index_of_an_older_version_is_stale(folder: Path) -> None:

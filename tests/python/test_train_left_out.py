@@ -71,7 +71,8 @@ def test_lines_left_out_are_named_at_each_start(folder: Path, ranks: str) -> Non
         assert [line.split(": ")[0] for line in lines[1:5]] == [f"{folder}/train.jsonl:{n}" for n in (21, 22, 23, 24)]
         assert "none.png: no such file" in lines[1]
         ignored = "keys that mean nothing here, and their lines: id (1), messages.t (1)"
-        assert lines[5:] == [f"dhp: {folder}/train.jsonl: {ignored}"]
+        assert lines[5].startswith(f"found when {folder}/train.index.jsonl was built")
+        assert lines[6:] == [f"dhp: {folder}/train.jsonl: {ignored}"]
 
 
 def test_a_loop_of_ones_own_is_told_too(folder: Path) -> None:

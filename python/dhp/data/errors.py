@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from dhp._core import InputError
+from dhp.output import one_line
 
 
 class DataError(InputError):
@@ -20,7 +21,7 @@ class MediumError(DataError):
     kind = "media"
 
     def __init__(self, path: str, problem: str) -> None:
-        super().__init__(f"{path}: {problem}")
+        super().__init__(f"{one_line(path)}: {problem}")
         self.path = path
         self.problem = problem
 
@@ -51,7 +52,7 @@ class Place:
 
     def error(self, field: str, found: object, hint: str) -> DataError:
         shown = found if isinstance(found, Verbatim) else _show(found)
-        return DataError(": ".join(part for part in (self.prefix, field, f"{shown}; {hint}") if part))
+        return DataError(": ".join(part for part in (self.prefix, one_line(field), f"{shown}; {hint}") if part))
 
 
 def _show(value: object) -> str:

@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterable
 
 from dhp.data.errors import DataError, MediumError
+from dhp.output import one_line
 
 # Of one picture or frame, decoded: half a gigabyte as RGB. Pillow's own limit is the same (twice MAX_IMAGE_PIXELS).
 MAX_PIXELS = 178_956_970
@@ -56,7 +57,7 @@ def check_root(path: str, roots: tuple[str, ...]) -> None:
     """Raises MediumError unless the file, links resolved, lies below one of `roots`."""
     real = os.path.realpath(path)
     if not any(os.path.commonpath((real, root)) == root for root in roots):
-        leads = "" if real == os.path.abspath(path) else f" ({real})"
+        leads = "" if real == os.path.abspath(path) else f" ({one_line(real)})"
         raise MediumError(path, f"lies outside media_roots{leads}; add its folder, or take it out of the data")
 
 

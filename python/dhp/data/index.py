@@ -36,7 +36,7 @@ from dhp.data.processor import RULES_VERSION, Processor, load_processor
 from dhp.data.samples import Message
 from dhp.data.scan import MAX_WORKERS, SHOWN, Limits, Problem, Sample, describe, scan
 from dhp.data.text import Encoder
-from dhp.output import check_apart, check_writable, complain, printable, say, write_atomically
+from dhp.output import check_apart, check_writable, complain, one_line, printable, say, write_atomically
 
 __all__ = [
     "Index",
@@ -64,6 +64,8 @@ class Index:
     samples: tuple[Sample, ...]
     problems: tuple[Problem, ...] = field(default=())
     ignored: dict[str, int] = field(default_factory=dict)  # lines by key that means nothing here
+    media_roots: tuple[str, ...] = ()  # links resolved; media elsewhere were left out when it was built
+    max_line_bytes: int = MAX_LINE_BYTES  # longer lines were
 
     @functools.cached_property
     def by_id(self) -> dict[int, Sample]:
@@ -75,11 +77,14 @@ class Index:
             return ""
         kinds = collections.Counter(problem.kind.replace("_", " ") for problem in self.problems)
         counted = ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items()))
-        return f"{self.data}: {len(self.problems):,} left out ({counted}):\n{describe(self.problems, self.data)}"
+        return (
+            f"{self.data}: {len(self.problems):,} left out ({counted}):\n{describe(self.problems, self.data)}\n"
+            f"found when {self.path} was built; after mending, remove it to look again"
+        )
 
     def ignored_keys(self) -> str:
         """What is said of keys of the data that nothing is made of; empty where there are none."""
-        named = [f"{key} ({count:,})" for key, count in self.ignored.items()]
+        named = [f"{one_line(key)} ({count:,})" for key, count in self.ignored.items()]
         more = f", and {len(named) - SHOWN:,} more" if len(named) > SHOWN else ""
         text = f"keys that mean nothing here, and their lines: {', '.join(named[:SHOWN])}{more}"
         return printable(text) if named else ""
@@ -128,7 +133,8 @@ def build_index(
         max_line_bytes=max_line_bytes,
         progress=progress,
     )
-    index = Index(path, Path(data), found.samples, found.problems, found.ignored)
+    roots = encoder.processor.media_roots
+    index = Index(path, Path(data), found.samples, found.problems, found.ignored, roots, max_line_bytes)
     _refuse(index, on_error, on_malformed or on_error, too_long=on_error)
     if not index.samples:
         why = describe(index.problems, data) if index.problems else "it is empty"
@@ -170,6 +176,8 @@ def _write(index: Index, processor: Processor) -> None:
         "samples": len(index.samples),
         "problems": [_compact(p.__dict__) for p in index.problems],
         "ignored": index.ignored,
+        "media_roots": list(index.media_roots),
+        "max_line_bytes": index.max_line_bytes,
     }
     rows = itertools.chain([header], (_sample_json(sample, folder) for sample in index.samples))
     write_atomically(_OUTPUT, str(index.path), (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
@@ -193,6 +201,7 @@ def load_index(
             samples = tuple(_sample_from(json.loads(text), folder) for text in file)
         problems = tuple(Problem(**row) for row in header["problems"])
         ignored = dict(header["ignored"])
+        roots, longest = tuple(header.get("media_roots", ())), header.get("max_line_bytes", MAX_LINE_BYTES)
     except DataError:
         raise
     except OSError as error:
@@ -201,7 +210,7 @@ def load_index(
         raise DataError(f"{path}: is damaged ({type(error).__name__}: {error}); {_AGAIN}") from error
     if len(samples) != header["samples"]:
         raise DataError(f"{path}: is cut off: {len(samples)} of {header['samples']} samples; {_AGAIN}")
-    return Index(Path(path), source, samples, problems, ignored)
+    return Index(Path(path), source, samples, problems, ignored, roots, longest)
 
 
 def load_or_build_index(
@@ -221,11 +230,28 @@ def load_or_build_index(
     if not os.path.exists(path):  # Path.exists() raises for a name that is too long
         options: dict[str, Any] = {"media_roots": media_roots, "max_line_bytes": max_line_bytes}
         return build_index(data, model, path, on_error=on_error, on_malformed=malformed, **options)
-    found = _below_roots(load_index(path, data, model), resolved_roots(media_roots))
+    roots = resolved_roots(media_roots)
+    loaded = load_index(path, data, model)
+    _check_reach(loaded, roots, max_line_bytes)
+    found = _below_roots(loaded, roots)
     _refuse(found, on_error, malformed, too_long="skip")
     if not found.samples:
         raise DataError(f"{data}: no sample can be used; {describe(found.problems, data)}")
     return found
+
+
+def _check_reach(index: Index, roots: tuple[str, ...], max_line_bytes: int) -> None:
+    """Raises StaleIndexError where the index has left out what these settings may let in. What they shut out is no
+    matter: see _below_roots, and a line that is read is read."""
+    kinds = {problem.kind for problem in index.problems}
+    then, now = index.media_roots, roots or ("/",)
+    if then and "media" in kinds and not all(any(os.path.commonpath((a, b)) == b for b in then) for a in now):
+        was = f"media_roots was {list(then)}, is {list(roots)}"
+    elif "malformed" in kinds and index.max_line_bytes < max_line_bytes:
+        was = f"max_line_bytes was {index.max_line_bytes:,}, is {max_line_bytes:,}"
+    else:
+        return
+    raise StaleIndexError(f"{index.path}: is stale: {was}, and lines were left out; remove it, or {_AGAIN}")
 
 
 def _below_roots(index: Index, roots: tuple[str, ...]) -> Index:

@@ -27,6 +27,7 @@ from dhp.data.place import place_medium
 from dhp.data.processor import Processor
 from dhp.data.samples import Message, RawSample, parse_sample
 from dhp.data.text import Encoder
+from dhp.output import one_line
 
 SHOWN = 20  # problems listed in a message; the rest is counted
 MAX_WORKERS = 256
@@ -171,9 +172,9 @@ def _guarded(data: str, line: int, work: Callable[[], _OUT]) -> _OUT | Problem:
         return work()
     except InputError as error:  # the core's own says what a picture or clip is, not what the line is
         kind = error.kind if isinstance(error, DataError) else "media"
-        return Problem(line, str(error).removeprefix(f"{data}:{line}: "), kind)
+        return Problem(line, one_line(str(error).removeprefix(f"{data}:{line}: ")), kind)
     except Exception as error:
-        return Problem(line, f"unexpected {type(error).__name__}: {str(error)[:300]}", "unexpected")
+        return Problem(line, f"unexpected {type(error).__name__}: {one_line(str(error)[:300])}", "unexpected")
 
 
 def _place(
