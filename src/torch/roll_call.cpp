@@ -112,6 +112,17 @@ std::string disagreement(const RollCall& call) {
   return "";
 }
 
+/// A rank that came to the asker's collective long after it, so after its wait had expired; empty where there is none.
+std::string latecomer(const RollCall& call) {
+  const Presence& own = answer_of(call, call.asker);
+  if (own.kind != Kind::kCollective) return "";
+  const auto last = std::min_element(call.ranks.begin(), call.ranks.end(), [](const auto& one, const auto& other) {
+    return one.answer->seconds < other.answer->seconds;
+  });
+  if (last->answer->kind != Kind::kCollective || last->answer->seconds > own.seconds / 2) return "";
+  return last->name + " came too late (take a longer timeout_s where ranks are so far apart): " + call.problem;
+}
+
 }  // namespace
 
 std::string encode(const Presence& presence) {
@@ -171,6 +182,7 @@ std::string find_cause(const RollCall& call) {
            ": " + call.problem + chains.text;
   }
   if (chains.circle) return call.problem + chains.text + ": they wait for each other";
+  if (std::string text = latecomer(call); !text.empty()) return text;
   return "the network carries nothing although all ranks answer, and none is behind: " + call.problem;
 }
 

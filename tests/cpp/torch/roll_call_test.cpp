@@ -80,6 +80,13 @@ TEST(RollCall, NobodyIsBlamedWhereAllAnswerAndNoneIsBehind) {
   EXPECT_EQ(cause_of({waiting(1), waiting(0)}, true), "I; rank 1 waits for rank 0: they wait for each other");
 }
 
+TEST(RollCall, ARankThatCameAfterTheTimeOutIsNamed) {
+  Presence late = collective(4);
+  late.seconds = 1;
+  EXPECT_EQ(cause_of({collective(4), collective(4), late}, true),
+            "rank 2 (host b) came too late (take a longer timeout_s where ranks are so far apart): I");
+}
+
 // The carrier's time-out of another rank breaks connections that this one sees: the other waited in vain all the same.
 TEST(RollCall, OneExpiredWaitSpeaksForAll) {
   Presence other = collective(4);
