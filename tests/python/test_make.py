@@ -70,13 +70,30 @@ def test_a_source_that_is_gone_is_noticed(tree: Path, folder: str) -> None:
     assert builds(tree)
 
 
-def test_the_demo_runs_a_second_time(tree: Path) -> None:
+@pytest.mark.parametrize("demo", ["build/demo", "build/other"])
+def test_the_demo_runs_a_second_time_and_keeps_the_run_before(tree: Path, demo: str) -> None:
     """A run refuses the folder of an earlier one, and an index that another version of dhp wrote."""
-    words = ["make", "-n", "demo", "TORCH=system"]
-    printed = subprocess.run(words, cwd=tree, capture_output=True, text=True, check=True).stdout
     settings = tomllib.loads((REPOSITORY / "examples/demo.toml").read_text())
-    index = settings["data"].replace(".jsonl", ".index.jsonl")
-    assert printed.index(f"rm -rf {settings['output_dir']} {index}") < printed.index("dhp train examples/demo.toml")
+    assert {settings[key] for key in ("model", "data", "output_dir")} == {
+        f"build/demo/{name}" for name in ("model", "train.jsonl", "run")
+    }
+    programs = {"scripts/setup.sh": "", "build/venv/bin/python": "", "build/venv/bin/dhp": f"echo $@; mkdir {demo}/run"}
+    for name, text in programs.items():
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tree / name).chmod(0o755)
+    (tree / "build/demo/run/step-001000").mkdir(parents=True)
+    (tree / demo).mkdir(exist_ok=True)
+    (tree / demo / "train.index.jsonl").touch()
+    done = subprocess.run(["make", "demo", f"DEMO={demo}"], cwd=tree, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    given = f"train examples/demo.toml --set model={demo}/model data={demo}/train.jsonl output_dir={demo}/run"
+    assert given in done.stdout.splitlines()
+    assert not (tree / demo / "train.index.jsonl").exists()
+    kept = list((tree / "build/demo").glob("run*/step-001000"))
+    assert len(kept) == 1
+    assert (kept[0].parent.name == "run") == (demo == "build/other")
+    assert (f"the run before is now build/demo/{kept[0].parent.name}" in done.stdout) == (demo == "build/demo")
 
 
 @pytest.mark.parametrize("asked", [None, "ON"])
