@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from dhp._core import InputError
 from dhp.config import TrainConfig
 from dhp.json_file import read_object
+from dhp.output import complain
 from dhp.run_folder import checkpoints, drop_old, steps_of, temporary
 from dhp.runtime import Run
 
@@ -66,7 +67,8 @@ def save_checkpoint(
         state = {"format": FORMAT, "step": step, "config": asdict(config), "costs": costs}
         try:
             _write(target, model, optimizer, Path(config.model), state)
-            drop_old(config.output_dir, config.save_total_limit)
+            if _is_synced(target):  # else the earlier ones are what a machine that stops now leaves
+                drop_old(config.output_dir, config.save_total_limit)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(temporary(target), ignore_errors=True)
             problem = f"{target} could not be saved ({_reason(error)})"
@@ -87,7 +89,19 @@ def _write(target: Path, model: Any, optimizer: torch.optim.Optimizer, source: P
     (partial / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
     _sync(partial)
     os.rename(partial, target)  # never over another checkpoint: that fails
-    _sync_folder(target.parent)
+
+
+def _is_synced(saved: Path) -> bool:
+    """Whether the checkpoint's name is on disk; says where it is not."""
+    try:
+        _sync_folder(saved.parent)
+        return True
+    except OSError as error:
+        complain(
+            f"dhp: {saved} is saved, but {saved.parent} cannot be synced ({_reason(error)}): the checkpoint may "
+            "be gone if the machine stops now; earlier ones are kept"
+        )
+        return False
 
 
 def read_checkpoint(folder: Path, config: TrainConfig, *, whole: bool) -> Saved:
@@ -101,7 +115,13 @@ def read_checkpoint(folder: Path, config: TrainConfig, *, whole: bool) -> Saved:
     )
     try:
         state = read_object(folder / STATE)
-        if state["format"] != FORMAT or state["step"] != steps_of(folder):
+        if state.get("format") != FORMAT:
+            found = json.dumps(state.get("format", "none"))[:60]
+            raise InputError(
+                f"{folder / STATE}: is not the state of {folder.name} in format {FORMAT}: found format {found}, of "
+                "another version of dhp"
+            )
+        if state["step"] != steps_of(folder):
             raise InputError(f"{folder / STATE}: is not the state of {folder.name} (format {FORMAT})")
         files, then, costs = dict(state["files"]), dict(state["config"]), dict(state["costs"])
         for name, measured in files.items() if whole else ():
@@ -133,12 +153,33 @@ def load_optimizer(folder: Path, model: torch.nn.Module, optimizer: torch.optim.
         if name not in places:
             raise InputError(f"{folder / OPTIMIZER}: holds state of {name}, which the model has not, or does not train")
         state.setdefault(places[name], {})[moment] = tensor
+    _check_moments(folder / OPTIMIZER, list(places), state, optimizer)
     groups, first = [], 0
     for group in optimizer.param_groups:
         count = len(group["params"])
         groups.append({**group, "params": list(range(first, first + count))})
         first += count
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _check_moments(
+    file: Path, names: list[str], state: dict[int, dict[str, torch.Tensor]], optimizer: torch.optim.Optimizer
+) -> None:
+    """Raises InputError unless each parameter has all of AdamW's moments, in its own size, or none: one that has never
+    had a gradient. torch would begin afresh, or fail in the middle of a step."""
+    parameters = list(chain.from_iterable(group["params"] for group in optimizer.param_groups))
+    for place, moments in state.items():
+        shapes = {"step": (), "exp_avg": tuple(parameters[place].shape), "exp_avg_sq": tuple(parameters[place].shape)}
+        for moment, shape in shapes.items():
+            if moment not in moments:
+                raise InputError(f"{file}: has no {moment}/{names[place]}; continue from another checkpoint")
+            if (found := tuple(moments[moment].shape)) != shape:
+                raise InputError(
+                    f"{file}: {moment}/{names[place]}: found size {list(found)}, expected {list(shape)}; continue from "
+                    "another checkpoint"
+                )
+        if unknown := sorted(moments.keys() - shapes.keys()):
+            raise InputError(f"{file}: {unknown[0]}/{names[place]}: is no state of AdamW")
 
 
 def _optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

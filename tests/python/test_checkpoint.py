@@ -1,5 +1,6 @@
 """Checkpoints and the folder that holds them: whole or not there, of one run, and none that is damaged is taken up."""
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from dhp import checkpoint, run_folder
 from dhp._core import InputError
@@ -141,7 +143,8 @@ def test_damaged_files_are_named_and_an_older_checkpoint_offered(
         ("", "not a JSON object"),
         ("{", "not a JSON object"),
         ("[]", "not a JSON object"),
-        ("{}", "is damaged (KeyError"),
+        ("{}", 'found format "none", of another version of dhp; it is the only checkpoint'),
+        ('{"format": "dhp.checkpoint/1"}', "is damaged (KeyError"),
         ('{"format": "dhp.checkpoint/1", "step": 2, "files": 3, "config": {}, "costs": {}}', "is damaged (TypeError"),
         ('{"format": "dhp.checkpoint/1", "step": 4}', "is not the state of step-000002"),
         ('{"format": "dhp.checkpoint/9", "step": 2}', "is not the state of step-000002"),
@@ -210,6 +213,49 @@ def test_files_and_folders_are_on_disk_before_the_name_is(trained: Trained, monk
     monkeypatch.setattr(os, "rename", rename)
     folder = trained.save(2)
     assert synced == [str(folder.parent)]
+
+
+def test_one_whose_name_is_not_on_disk_is_saved_and_earlier_ones_stay(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained.config = dataclasses.replace(trained.config, save_total_limit=1)
+    first = trained.save(2)
+    real_sync = checkpoint._sync_folder
+
+    def sync(folder: Path) -> None:
+        if folder == first.parent:
+            raise OSError(5, os.strerror(5))
+        real_sync(folder)
+
+    monkeypatch.setattr(checkpoint, "_sync_folder", sync)
+    second = trained.save(4)
+    assert f"{second} is saved, but {first.parent} cannot be synced (Input/output error)" in capsys.readouterr().err
+    assert checkpoints(first.parent) == [first, second]
+    assert read_checkpoint(second, trained.config, whole=True).step == 4
+    monkeypatch.undo()
+    assert checkpoints(trained.save(6).parent) == [first.parent / "step-000006"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t, name: t.pop(f"exp_avg_sq/{name}"), "has no exp_avg_sq/"),
+        (lambda t, name: t.pop(f"step/{name}"), "has no step/"),
+        (lambda t, name: t.update({f"exp_avg/{name}": torch.zeros(3)}), r"exp_avg/.*: found size \[3\], expected \["),
+        (lambda t, name: t.update({f"exp_avg/{name}": t[f"exp_avg/{name}"].T.contiguous()}), "exp_avg/.*, expected"),
+        (lambda t, name: t.update({f"momentum/{name}": torch.zeros(3)}), "momentum/.*: is no state of AdamW"),
+    ],
+)
+def test_state_of_the_optimizer_that_does_not_fit_is_named(
+    trained: Trained, change: Callable[[dict[str, torch.Tensor], str], object], said: str
+) -> None:
+    folder = trained.save(2)
+    tensors = load_file(folder / "optimizer.safetensors")
+    name = next(key for key, value in tensors.items() if key.startswith("exp_avg/") and len(set(value.shape)) > 1)
+    change(tensors, name.removeprefix("exp_avg/"))
+    save_file(tensors, folder / "optimizer.safetensors")
+    with pytest.raises(InputError, match=rf"optimizer\.safetensors: {said}"):
+        load_optimizer(folder, trained.model, trained.optimizer)
 
 
 def test_all_ranks_learn_that_nothing_was_saved(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
