@@ -85,8 +85,8 @@ class Reporter:
             self._file = open_append("--metrics", str(metrics))
 
     def say(self, text: str) -> None:
-        """A line for a person who watches."""
-        if self._every and not self._json:
+        """A line for a person who watches; empty: none."""
+        if text and self._every and not self._json:
             self._print(text)
 
     def step(self, record: StepRecord) -> None:

@@ -44,12 +44,7 @@ STOPPED = 3  # between ranks and launcher: exit 1, and the reason is said alread
 
 
 def train(
-    settings: TrainConfig,
-    run: Run,
-    reporter: Reporter | None,
-    tracer: Tracer,
-    recorder: Recorder,
-    saved: Saved | None = None,
+    settings: TrainConfig, run: Run, reporter: Reporter | None, tracer: Tracer, recorder: Recorder, saved: Saved | None
 ) -> None:
     """Batch, plan, tasks, gradients, step; the next batch is planned and read meanwhile. `saved`: where to go on."""
     model = together(run, lambda: load_model(settings, saved.folder if saved else settings.model))
@@ -104,31 +99,34 @@ def train(
                 complain(f"dhp: step {step + 1} is skipped: {trouble}")
             rate = optimizer.learning_rate(settings, step)
             reporter.step(clock.record(now, valid_tokens, dropped, norm.item(), rate, trouble))
-            if news:
-                reporter.say(news)
+            reporter.say(news)
         if (settings.save_steps and (step + 1) % settings.save_steps == 0) or step + 1 == settings.steps:
             with run.at(f"step {step + 1}, saving"), tracer.span("save", "save"):
-                said = save(step + 1, model, adamw, settings, run, costs)
-            if reporter:
-                reporter.say(said)
-    together(run, tracer.write)
-    together(run, recorder.write)
+                save(step + 1, model, adamw, settings, run, costs, reporter)
 
 
 def save(
-    step: int, model: Any, adamw: torch.optim.Optimizer, settings: TrainConfig, run: Run, costs: Recalibration
-) -> str:
-    """A checkpoint; returns a line about it. One that cannot be written is no reason to end the run, but after the last
+    step: int,
+    model: Any,
+    adamw: torch.optim.Optimizer,
+    settings: TrainConfig,
+    run: Run,
+    costs: Recalibration,
+    reporter: Reporter | None,
+) -> None:
+    """A checkpoint, and a line about it. One that cannot be written is no reason to end the run, but after the last
     step it is."""
     try:
-        return f"saved {checkpoint.save_checkpoint(step, model, adamw, settings, run, costs.state())}"
+        said = f"saved {checkpoint.save_checkpoint(step, model, adamw, settings, run, costs.state())}"
     except checkpoint.NotSavedError as error:
         if step == settings.steps:
             raise RunStopped(f"step {step}: {error}") from None
         following = min(settings.steps, step + settings.save_steps)
         if run.rank == 0:
             complain(f"dhp: step {step}: {error}; the run goes on and saves again after step {following}")
-        return f"not saved: {error}"
+        said = f"not saved: {error}"
+    if reporter:
+        reporter.say(said)
 
 
 def headline(settings: TrainConfig, model: Any, data: Dataset, run: Run, first_step: int) -> str:
@@ -167,7 +165,10 @@ def work(settings: TrainConfig, options: argparse.Namespace) -> int:
                     settings.steps, options.metrics, log_every=settings.log_every, output_format=options.output_format
                 )
             recorder = Recorder(options.result, run, settings, clock=options.result_clock, step=options.result_step)
-            train(settings, run, reporter, Tracer(options.trace, run), recorder, saved)
+            tracer = Tracer(options.trace, run)
+            train(settings, run, reporter, tracer, recorder, saved)
+            together(run, tracer.write)
+            together(run, recorder.write)
         run.close()
         return 0
     except InputError as error:
