@@ -63,8 +63,8 @@ Plan parse_plan(std::string_view text, const std::string& source);
 std::string to_json(const Plan& plan);
 
 /// 128-bit hash over schedule, ranks, tasks (id, ranks, sequences, micro_batch, exchange) and the batch's ids, tokens,
-/// patches and frame_patches, in that order. Equal inputs give equal digits on every machine; it is no defence against
-/// forgery.
+/// patches and frame_patches, in that order; of any plan, also one that cannot be walked. Equal inputs give equal
+/// digits on every machine; it is no defence against forgery.
 ///
 /// The stream of 64-bit words (two's complement): 1 (version of the stream); schedule (lockstep 0, free 1, rounds 2);
 /// ranks; number of tasks; per task: id, number of ranks, each rank, number of sequences, each sequence id,
@@ -97,8 +97,8 @@ struct Timeline {
   double idle_share() const { return idle_share(static_cast<int>(busy_s.size())); }
   double idle_share(int ranks_in_service) const;
 };
-/// `task_s` has one duration a task, in plan order. Throws InputError if the sizes differ or a rank of a task is
-/// outside the plan.
+/// `task_s` has one duration a task, in plan order. Throws InputError if the sizes differ or the plan cannot be walked
+/// (require_shape).
 Timeline replay(const Plan& plan, std::span<const double> task_s);
 
 /// Predicted seconds of every task, in plan order. Throws InputError if the plan names sequences the batch lacks.

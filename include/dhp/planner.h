@@ -66,7 +66,7 @@ struct Infeasible {
 /// Everything in which a plan breaks the options, one sentence a violation. Like check_plan it shares no code with the
 /// planners. Looks at ranks out of service, degrees, tokens a rank, shards (where options.schedule is one that keeps
 /// min_shard_tokens), peers, nodes, placement, exchanges where the options name any, and idle ranks in lockstep plans.
-/// The plan must be valid (check_plan); what is not is passed over.
+/// The plan must be valid (check_plan); what is not is passed over, but for what require_shape() refuses.
 std::vector<std::string> check_options(const Plan& plan, const Batch& batch, const Cluster& cluster,
                                        const CostModel& cost, const PlanOptions& options);
 

@@ -164,7 +164,7 @@ class OptionsChecker {
 
 std::vector<std::string> check_options(const Plan& plan, const Batch& batch, const Cluster& cluster,
                                        const CostModel& cost, const PlanOptions& options) {
-  require_ranks(cluster);
+  require_shape(plan, cluster);
   validate(options);
   return OptionsChecker(plan, batch, cluster, cost, options).run();
 }

@@ -38,6 +38,7 @@ std::vector<double> noise_factors(std::size_t tasks, double noise, std::uint64_t
 std::vector<double> noisy_makespans(const Plan& plan, std::span<const double> task_s, double noise, int trials,
                                     std::uint64_t seed) {
   check_noise(noise);
+  require_shape(plan);
   if (trials < 0) throw std::invalid_argument("noisy_makespans: fewer than 0 trials");
   std::vector<double> makespans;
   std::vector<double> noisy_s(task_s.size());

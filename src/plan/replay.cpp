@@ -30,6 +30,7 @@ std::string place_of(std::size_t task, const char* field) { return "tasks[" + st
 }  // namespace
 
 Timeline replay(const Plan& plan, std::span<const double> task_s) {
+  require_shape(plan);
   if (task_s.size() != plan.tasks.size()) {
     throw InputError("task_s", "",
                      "found " + std::to_string(task_s.size()) + " durations, expected one for each of the " +
@@ -38,7 +39,7 @@ Timeline replay(const Plan& plan, std::span<const double> task_s) {
   Timeline timeline;
   timeline.start_s.reserve(task_s.size());
   timeline.end_s.reserve(task_s.size());
-  timeline.busy_s.assign(static_cast<std::size_t>(std::clamp(plan.ranks, 0, kMaxRanks)), 0.0);
+  timeline.busy_s.assign(static_cast<std::size_t>(plan.ranks), 0.0);
   std::vector<double> ready_s(timeline.busy_s.size(), 0.0);
   double barrier_s = 0.0;
   for (std::size_t i = 0; i < plan.tasks.size(); ++i) {
@@ -47,10 +48,7 @@ Timeline replay(const Plan& plan, std::span<const double> task_s) {
       barrier_s = timeline.makespan_s;
     }
     double start = barrier_s;
-    for (const Rank rank : task.ranks) {
-      if (rank < 0 || rank >= std::min(plan.ranks, kMaxRanks)) refuse_rank(i, rank, plan.ranks);
-      start = std::max(start, ready_s[static_cast<std::size_t>(rank)]);
-    }
+    for (const Rank rank : task.ranks) start = std::max(start, ready_s[static_cast<std::size_t>(rank)]);
     const double end = start + task_s[i];
     for (const Rank rank : task.ranks) {
       ready_s[static_cast<std::size_t>(rank)] = end;
@@ -102,6 +100,7 @@ std::vector<double> predict_task_seconds(const Plan& plan, const Batch& batch, c
     check_ranks_of_task(plan, i, cluster.ranks());
     seconds.push_back(task_seconds(cost, cluster, load, shape_of(cluster, task.ranks), task.exchange));
   }
+  require_shape(plan);
   return seconds;
 }
 
@@ -120,6 +119,7 @@ void set_bound(Prediction& prediction, double lower_bound_s) {
 }  // namespace
 
 void annotate(Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost) {
+  require_shape(plan, cluster);
   const Timeline timeline = replay(plan, predict_task_seconds(plan, batch, cluster, cost));
   for (std::size_t i = 0; i < plan.tasks.size(); ++i) {
     plan.tasks[i].start_s = timeline.start_s[i];
@@ -137,6 +137,7 @@ void certify(Plan& plan, const Batch& batch, const Cluster& cluster, const CostM
   validate(batch, "batch");
   validate(cluster, "cluster");
   validate(cost, "cost");
+  require_shape(plan, cluster);
   if (!plan.predicted || uses_all_to_all(plan)) return;
   set_bound(*plan.predicted, tighter_lower_bound_s(batch, cluster, cost));
 }

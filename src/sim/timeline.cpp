@@ -46,6 +46,11 @@ void require_step(const Plan& plan, const SimulatedStep& step) {
   const auto refuse = [](const std::string& found, const std::string& expected) {
     throw InputError("step", "", "found " + found + ", expected " + expected + "; is it a step of another plan?");
   };
+  if (step.tasks.empty() && step.ranks.empty() && step.seconds > 0.0 && plan.ranks > 0) {
+    throw InputError("step", "",
+                     "has neither tasks nor ranks: it is a late step of which simulate() has kept the sums "
+                     "alone; ask it to record as many steps (recorded_steps)");
+  }
   if (step.tasks.size() != plan.tasks.size() || step.ranks.size() != index(plan.ranks)) {
     refuse(std::to_string(step.tasks.size()) + " tasks and " + std::to_string(step.ranks.size()) + " ranks",
            std::to_string(plan.tasks.size()) + " and " + std::to_string(plan.ranks));

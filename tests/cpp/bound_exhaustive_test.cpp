@@ -88,7 +88,7 @@ double best_of_all_s(const Instance& one, Plan& plan, std::uint32_t left) {
   for (std::uint32_t set = left; set != 0; set = (set - 1) & left) {
     for (std::uint32_t group = 1; group < 1U << one.cluster.ranks(); ++group) {
       for (const Exchange exchange : {Exchange::ring, Exchange::direct, Exchange::hierarchical}) {
-        Task task{.exchange = exchange};
+        Task task{.id = static_cast<int>(plan.tasks.size()), .exchange = exchange};
         Load load;
         for (std::size_t i = 0; i < one.batch.sequences.size(); ++i) {
           if ((set >> i & 1U) == 0) continue;

@@ -105,9 +105,13 @@ TEST(Contracts, PlansThatCannotBeWalkedAreRefused) {
     walks("rank_trace", no_cluster, [&] { rank_trace(simulation, *plan, cluster, 0); });
     walks("to_json", false, [&] { to_json(*plan); });
     walks("check_plan", false, [&] { check_plan(*plan, batch, cluster, cost); });
-    walks("check_options", false, [&] { check_options(*plan, batch, cluster, cost, options); });
-    walks("annotate", false, [&] { annotate(*plan, batch, cluster, cost); });
-    walks("certify", false, [&] { certify(*plan, batch, cluster, cost); });
+    walks("check_options", no_cluster, [&] { check_options(*plan, batch, cluster, cost, options); });
+    walks("annotate", no_cluster, [&] { annotate(*plan, batch, cluster, cost); });
+    walks("certify", no_cluster, [&] { certify(*plan, batch, cluster, cost); });
+    const std::vector<double> task_s(plan->tasks.size(), 1.0);
+    walks("predict_task_seconds", no_plan, [&] { predict_task_seconds(*plan, batch, cluster, cost); });
+    walks("replay", no_plan, [&] { replay(*plan, task_s); });
+    walks("noisy_makespans", no_plan, [&] { noisy_makespans(*plan, task_s, 0.1, 0, 1); });
     walks("plan_hash", false, [&] { plan_hash(*plan, batch); });
   }
   EXPECT_GT(refused, 200);
@@ -201,6 +205,11 @@ TEST(Contracts, ManyStepsKeepSummariesAlone) {
   EXPECT_TRUE(simulation.steps.back().ranks.empty());
   EXPECT_EQ(simulation.steps.back().tasks.capacity() + simulation.steps.back().ranks.capacity(), 0U);
   EXPECT_GT(simulation.steps.back().idle.total_s(), 0.0);
+  const std::string late =
+      "step: has neither tasks nor ranks: it is a late step of which simulate() has kept the sums alone; ask it to "
+      "record as many steps (recorded_steps)";
+  EXPECT_EQ(test::input_error([&] { rank_spans(plan, cluster, simulation.steps.back()); }), late);
+  EXPECT_EQ(test::input_error([&] { memory_over_time(plan, batch, cost, simulation.steps.back()); }), late);
   double compute_s = 0.0;
   std::size_t rows = 0;
   for (const SimulatedStep& step : simulation.steps) rows += step.tasks.size() + step.ranks.size();
