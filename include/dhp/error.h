@@ -13,7 +13,7 @@ namespace dhp {
 /// error: see `Infeasible` in planner.h.
 ///
 /// Messages quote what was found, which may be any bytes; whatever in them is not UTF-8 is shown as U+FFFD, so that a
-/// terminal and Python's str can show all of them.
+/// terminal and Python's str can show all of them, and line ends and tabs are escaped: a message is one line.
 class InputError : public std::runtime_error {
  public:
   /// `source` is the file (or "--option"), `place` the path inside it (may be empty), `problem` what was found, what

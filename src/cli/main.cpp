@@ -106,7 +106,7 @@ int run(int argc, char** argv) {
 }  // namespace
 
 void dhp::cli::complain(const std::string& kind, const std::string& text) {
-  std::cerr << "dhp: " << kind << ": " << printable(text) << std::endl;
+  std::cerr << "dhp: " << kind << ": " << on_one_line(text) << std::endl;
 }
 
 int main(int argc, char** argv) {

@@ -108,7 +108,7 @@ std::string json_line(const Json& json) {
 std::string peers_text(int most_peers) { return std::to_string(most_peers) + " at most share tasks with one rank"; }
 
 std::string summary_text(const Plan& plan, const Explanation& explanation, const PlanMetrics& metrics, int stages) {
-  std::string text = printable(plan.planner) + ": " + count(plan.tasks.size(), "task");
+  std::string text = on_one_line(plan.planner) + ": " + count(plan.tasks.size(), "task");
   if (plan.schedule != Schedule::free) {
     text += " in " + count(static_cast<std::size_t>(micro_batches(plan)), "micro-batch");
   }
@@ -128,7 +128,7 @@ std::string summary_text(const Plan& plan, const Explanation& explanation, const
   }
   text += "\nidle      " + percent_text(explanation.idle_share);
   text += "\npeers     " + peers_text(metrics.most_peers);
-  text += "\nhash      " + printable(plan.hash) + '\n';
+  text += "\nhash      " + on_one_line(plan.hash) + '\n';
   return text;
 }
 

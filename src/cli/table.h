@@ -19,7 +19,7 @@ class TextTable {
 
   explicit TextTable(std::vector<Column> columns) : columns_(std::move(columns)) {}
   void add(std::vector<std::string> cells) {
-    for (std::string& cell : cells) cell = printable(cell);
+    for (std::string& cell : cells) cell = on_one_line(cell);
     rows_.push_back(std::move(cells));
   }
 

@@ -4,6 +4,6 @@
 
 namespace dhp {
 InputError::InputError(const std::string& source, const std::string& place, const std::string& problem)
-    : std::runtime_error(printable(source + ": " + (place.empty() ? "" : place + ": ") + problem)) {}
+    : std::runtime_error(on_one_line(source + ": " + (place.empty() ? "" : place + ": ") + problem)) {}
 
 }  // namespace dhp

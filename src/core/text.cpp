@@ -70,6 +70,12 @@ std::string escaped(std::string_view text, bool json) {
 
 std::string printable(std::string_view text) { return escaped(text, false); }
 
+std::string on_one_line(std::string_view text) {
+  std::string line;
+  for (const char c : printable(text)) line += c == '\n' ? "\\n" : c == '\t' ? "\\t" : std::string(1, c);
+  return line;
+}
+
 std::string printable_json(std::string_view json) { return escaped(json, true); }
 
 std::string grouped(std::int64_t number) {

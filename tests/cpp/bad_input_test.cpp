@@ -33,6 +33,12 @@ struct BadInput {
 
 using Parse = std::function<void(const std::string& text)>;
 
+/// Names must not forge lines of ours.
+TEST(InputErrors, AreOneLine) {
+  const InputError error("a\nb.json", "x\ty", "found \"1\r\n\x1b[31m\", expected 2");
+  EXPECT_STREQ(error.what(), "a\\nb.json: x\\ty: found \"1\\x0d\\n\\x1b[31m\", expected 2");
+}
+
 void expect_errors(const std::string& good, const std::string& source, const Parse& parse,
                    const std::vector<BadInput>& table) {
   EXPECT_NO_THROW(parse(good));
