@@ -20,7 +20,7 @@ struct CheckCommand {
 int run(CheckCommand& command, const CLI::App& given) {
   Inputs& in = command.inputs;
   in.read();
-  const Plan plan = read_plan(command.plan_file);
+  const Plan plan = read_whole_plan(command.plan_file);
   std::vector<std::string> violations = check_plan(plan, in.batch, in.cluster, in.cost);
   // What a plan that is none asks of its ranks says nothing.
   if (violations.empty()) violations = broken_options(given, command.options, plan, in);
@@ -31,7 +31,7 @@ int run(CheckCommand& command, const CLI::App& given) {
     std::cout << "valid: " << count(plan.tasks.size(), "task") << ", " << count(in.batch.sequences.size(), "sequence")
               << '\n';
   } else {
-    for (const std::string& violation : violations) std::cout << "violation: " << printable(violation) << '\n';
+    for (const std::string& violation : violations) std::cout << "violation: " << on_one_line(violation) << '\n';
   }
   return violations.empty() ? kOk : kNo;
 }

@@ -23,7 +23,7 @@ void add_simulate_command(CLI::App& app, int& exit_code);
 void add_tokens_command(CLI::App& app, int& exit_code);
 void add_dataset_command(CLI::App& app, int& exit_code);
 
-/// Prints "dhp: KIND: TEXT" to standard error, whatever characters the text holds.
+/// Prints "dhp: KIND: TEXT" to standard error on one line, whatever characters the text holds.
 void complain(const std::string& kind, const std::string& text);
 
 /// Adds --output-format. `json` is set when parsing.
@@ -46,10 +46,15 @@ std::vector<std::string> externals_beside();
 [[noreturn]] void run_external(const std::filesystem::path& program, const std::vector<std::string>& arguments);
 
 /// Writes beside the file, then renames: readers see the old text or the new one, never a part. What is no regular file
-/// (a pipe, /dev/stdout) is written to; a link of another user is not followed. Throws InputError.
+/// (a pipe, /dev/stdout) is written to. A link that somebody else has laid in a folder for all is not followed. Throws
+/// InputError.
 void write_atomically(const std::string& file, const std::string& text);
 
-/// An interrupt ends the program with one line and exit code 130, and leaves no part of a file.
+/// Throws InputError where the file to be written is one of those that the command reads, whatever the two are called.
+void refuse_overwriting(const std::string& file, const std::vector<std::string>& inputs);
+
+/// An interrupt ends the program with one line and exit code 130, and leaves no part of a file; unless interrupts were
+/// ignored already: then they stay so.
 void end_cleanly_on_interrupt();
 
 }  // namespace dhp::cli

@@ -136,6 +136,7 @@ std::string to_json_text(const CostReport& report, const CostOptions& options) {
 
 int run(const CostCommand& command) {
   const NamedText config = read_model_config(command.model);
+  refuse_overwriting(command.out_file, {config.source, command.options.device});
   const bool preset = !config.source.ends_with(".json");
   const CostReport report = analytic_report(config.text, config.source, command.options, preset ? config.source : "");
   if (!command.out_file.empty()) write_atomically(command.out_file, line(dhp::to_json(report.cost)));

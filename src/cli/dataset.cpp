@@ -102,7 +102,7 @@ std::int64_t sum(const Batch& batch, std::int64_t Sequence::*member) {
 
 std::string to_text(const DatasetCommand& command, const Answer& answer) {
   const int width = standard_output().width;
-  std::string text = printable(command.name) + ": " + count(answer.batch.sequences.size(), "sample") + ", " +
+  std::string text = on_one_line(command.name) + ": " + count(answer.batch.sequences.size(), "sample") + ", " +
                      grouped(sum(answer.batch, &Sequence::tokens)) + " tokens, " +
                      grouped(sum(answer.batch, &Sequence::patches)) + " patches";
   if (answer.rules) {
@@ -131,6 +131,7 @@ std::string to_json(const DatasetCommand& command, const Answer& answer) {
 }
 
 int run(const DatasetCommand& command) {
+  if (is_file(command.name)) refuse_overwriting(command.out_file, {command.name});
   const Answer answer = answer_of(command);
   if (!command.out_file.empty()) write_atomically(command.out_file, dhp::to_json(answer.batch));
   std::cout << (command.json ? to_json(command, answer) : to_text(command, answer));

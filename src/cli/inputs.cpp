@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "cli/cli.h"
+#include "core/data_file.h"
 #include "dhp/plan_options.h"
 
 namespace dhp::cli {
@@ -14,14 +15,17 @@ void Inputs::add_options(CLI::App& command) {
   command.add_option("--cost", cost_file, "dhp.cost/1 JSON")->required();
 }
 
-void Inputs::read() {
+void Inputs::read(const std::string& out_file) {
+  refuse_overwriting(out_file, {batch_file, cluster_file, cost_file});
   batch = read_batch(batch_file);
   cluster = read_cluster(cluster_file);
   cost = read_cost_model(cost_file);
 }
 
+Plan read_whole_plan(const std::string& file) { return parse_plan(read_data_file(file), file); }
+
 Plan read_tasks(const std::string& file) {
-  Plan plan = read_plan(file);
+  Plan plan = read_whole_plan(file);
   plan.predicted.reset();
   for (Task& task : plan.tasks) {
     task.start_s.reset();

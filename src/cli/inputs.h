@@ -26,10 +26,12 @@ struct Inputs {
   CostModel cost;
 
   void add_options(CLI::App& command);
-  /// Throws InputError.
-  void read();
+  /// Throws InputError, also where `out_file`, which the command writes, is one of the three.
+  void read(const std::string& out_file = "");
 };
 
+/// A plan with all that its file says.
+Plan read_whole_plan(const std::string& file);
 /// A plan without its predictions, which are made anew: it may be of another network or cost file than those at hand.
 Plan read_tasks(const std::string& file);
 

@@ -34,7 +34,7 @@ std::string to_json(const Infeasible& answer) {
 int run(PlanCommand& command) {
   Inputs& in = command.inputs;
   refuse_unused(command.options);
-  in.read();
+  in.read(command.out_file);
   note_frames(in.batch, in.batch_file, in.cost);
   note_shared_links(in.cluster, in.cluster_file, command.options);
   command.options.tighter_bound = true;

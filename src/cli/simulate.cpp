@@ -37,6 +37,7 @@ const std::string& only_one(const std::vector<std::string>& files, const std::st
 
 Subject read(const SimulateCommand& command) {
   if (command.plan_file.empty()) throw InputError("--plan", "", "missing; --sweep plans by itself");
+  for (const std::string& file : {command.trace, command.result_file}) refuse_overwriting(file, command.files_read());
   return {.batch = read_batch(only_one(command.batch_files, "--batch")),
           .cluster = read_cluster(only_one(command.cluster_files, "--cluster")),
           .cost = read_cost_model(only_one(command.cost_files, "--cost")),
@@ -158,7 +159,8 @@ std::string to_json(const SimulateCommand& command, const Subject& subject, cons
 }
 
 /// A folder with a file a rank, or one file with all of them.
-void write_trace(const std::string& place, const Subject& subject, const Simulation& simulation) {
+void write_trace(const SimulateCommand& command, const Subject& subject, const Simulation& simulation) {
+  const std::string& place = command.trace;
   const auto& [batch, cluster, cost, plan] = subject;
   const std::filesystem::path path = place;
   std::error_code error;
@@ -168,7 +170,9 @@ void write_trace(const std::string& place, const Subject& subject, const Simulat
   std::filesystem::create_directories(path, error);
   if (error) throw InputError(place, "", "cannot be made: " + error.message());
   for (const Rank rank : cluster.live_ranks()) {
-    write_atomically((path / rank_trace_name(rank)).string(), rank_trace(simulation, plan, cluster, rank));
+    const std::string file = (path / rank_trace_name(rank)).string();
+    refuse_overwriting(file, command.files_read());
+    write_atomically(file, rank_trace(simulation, plan, cluster, rank));
   }
 }
 
@@ -195,7 +199,7 @@ int run(SimulateCommand& command) {
   if (command.options.planning_s > 0.0) {
     for (ResultStep& step : result.steps) step.planning_s = command.options.planning_s;
   }
-  if (!command.trace.empty()) write_trace(command.trace, subject, simulation);
+  if (!command.trace.empty()) write_trace(command, subject, simulation);
   if (!command.result_file.empty()) write_atomically(command.result_file, dhp::to_json(result));
   std::cout << (command.json ? to_json(command, subject, simulation, result)
                              : to_text(command, subject, simulation, result));
@@ -203,6 +207,13 @@ int run(SimulateCommand& command) {
 }
 
 }  // namespace
+
+std::vector<std::string> SimulateCommand::files_read() const {
+  std::vector<std::string> files = {plan_file};
+  for (const auto* some : {&batch_files, &cluster_files, &cost_files})
+    files.insert(files.end(), some->begin(), some->end());
+  return files;
+}
 
 SimulationSummary summarise(const Simulation& simulation, const Cluster& cluster) {
   SimulationSummary summary;

@@ -23,6 +23,8 @@ struct SimulateCommand {
   bool sweep = false;
   std::string schedules;
   PlanOptions plan_options;
+
+  std::vector<std::string> files_read() const;
 };
 
 /// Step times and idle time of a simulation in figures.

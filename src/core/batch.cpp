@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "core/csv_reader.h"
+#include "core/data_file.h"
 #include "core/index_file.h"
 #include "core/json_reader.h"
 #include "dhp/error.h"
@@ -75,7 +76,7 @@ Sequence parse_row(const CsvReader& csv, const CsvColumns& columns) {
 }  // namespace
 
 Batch read_batch(const std::string& file) {
-  const std::string text = read_text_file(file, kAnySize);
+  const std::string text = read_data_file(file);
   if (is_index(text)) return parse_batch_index(text, file);
   return file.ends_with(".csv") ? parse_batch_csv(text, file) : parse_batch_json(text, file);
 }

@@ -260,7 +260,7 @@ std::vector<MediaSample> draw_samples(const std::string& name, std::int64_t coun
   if (name == "uniform") return draw_each(count, seed, draw_uniform);
   throw InputError("--name", "", "found \"" + name + "\", expected " + listed(datasets(), [](const DatasetInfo& info) {
                                    return info.name;
-                                 }) + ", or a file that ends in .csv");
+                                 }) + ", or a file, CSV or what dhp index has written");
 }
 
 std::vector<MediaSample> draw_from(const std::vector<MediaSample>& samples, std::int64_t count, std::uint64_t seed) {

@@ -1,6 +1,7 @@
 // What `dhp index` writes, as far as planning needs it.
 
 #include "core/index_file.h"
+#include "core/data_file.h"
 
 #include <algorithm>
 #include <functional>
@@ -43,8 +44,10 @@ std::int64_t frame_patches_of(const JsonObject& sample, std::int64_t patches) {
 void read_samples(std::string_view text, const std::string& source,
                   const std::function<void(const Sequence& sample, std::size_t line)>& add) {
   constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+  const JsonDocument header(take_line(text), source + ": line 1", {"format", "samples"});
+  header.root().expect_format("dhp.index/1");
   std::size_t number = 1;
-  JsonDocument(take_line(text), source + ": line 1", {"format"}).root().expect_format("dhp.index/1");
+  std::int64_t found = 0;
   while (!text.empty()) {
     ++number;
     const std::string_view line = take_line(text);
@@ -57,7 +60,13 @@ void read_samples(std::string_view text, const std::string& source,
                     .patches = entry.whole_or("patches", 0, 0, kMaxTokens)};
     sample.frame_patches = frame_patches_of(entry, sample.patches);
     add(sample, number);
+    ++found;
   }
+  const std::int64_t written = header.root().has_value("samples") ? header.root().whole("samples", 0, kMost) : found;
+  if (found == written) return;
+  throw InputError(source, "",
+                   (found < written ? "is cut off: " : "has too many lines: ") + std::to_string(found) + " of " +
+                       std::to_string(written) + " samples; build it again with dhp index");
 }
 
 }  // namespace
@@ -87,7 +96,7 @@ std::vector<MediaSample> parse_sample_index(std::string_view text, const std::st
 }
 
 std::vector<MediaSample> read_sample_file(const std::string& file, std::int64_t prompt_tokens) {
-  const std::string text = read_text_file(file, kAnySize);
+  const std::string text = read_data_file(file);
   return is_index(text) ? parse_sample_index(text, file) : parse_sample_csv(text, file, prompt_tokens);
 }
 

@@ -1,6 +1,7 @@
 #include <optional>
 
 #include "core/csv_reader.h"
+#include "core/data_file.h"
 #include "core/json_reader.h"
 #include "core/media_limits.h"
 #include "dhp/dataset.h"
@@ -69,7 +70,7 @@ std::vector<MediaSample> parse_sample_csv(std::string_view text, const std::stri
 }
 
 std::vector<MediaSample> read_sample_csv(const std::string& file, std::int64_t prompt_tokens) {
-  return parse_sample_csv(read_text_file(file, kAnySize), file, prompt_tokens);
+  return parse_sample_csv(read_data_file(file), file, prompt_tokens);
 }
 
 }  // namespace dhp

@@ -3,7 +3,9 @@
 #include "core/index_file.h"
 
 #include <fstream>
+#include <functional>
 
+#include "core/data_file.h"
 #include "core/json_reader.h"
 #include "dhp/batch.h"
 #include "dhp/dataset.h"
@@ -65,6 +67,35 @@ TEST(IndexFile, ComplaintsNameTheLine) {
   const std::string syntax = message("\"id\": 7,", "\"id\": 7 ");
   EXPECT_TRUE(syntax.starts_with("x.idx: line 5: line 1, column ")) << syntax;
   EXPECT_NE(syntax.find("not valid JSON"), std::string::npos) << syntax;
+}
+
+TEST(IndexFile, SaysWhatIsCutOff) {
+  const auto with = [](const std::string& samples) {
+    std::string text = kIndex;
+    return text.insert(1, "\"samples\": " + samples + ", ");
+  };
+  EXPECT_EQ(parse_batch_index(with("3"), "x.idx").sequences.size(), 3U);
+  const std::string cut = with("4");
+  for (const auto& parse : {std::function<void()>([&] { parse_batch_index(cut, "x.idx"); }),
+                            std::function<void()>([&] { parse_sample_index(cut, "x.idx"); })}) {
+    EXPECT_EQ(input_error(parse), "x.idx: is cut off: 3 of 4 samples; build it again with dhp index");
+  }
+  EXPECT_EQ(input_error([&] { parse_batch_index(with("2"), "x.idx"); }),
+            "x.idx: has too many lines: 3 of 2 samples; build it again with dhp index");
+  EXPECT_TRUE(
+      input_error([&] { parse_batch_index(with("-1"), "x.idx"); }).starts_with("x.idx: line 1: samples: found"));
+}
+
+TEST(DataFile, HasALimitAndAnEnd) {
+  const test::TemporaryFolder folder;
+  const std::string file = folder.path() + "/batch.json";
+  std::ofstream(file) << std::string(1 << 20, ' ') << "{}";
+  EXPECT_EQ(read_data_file(file).size(), (1U << 20) + 2);
+  EXPECT_EQ(input_error([&] { read_data_file(file, 1 << 20); }),
+            file + ": has more than 1 MiB, too much for a file of this kind; is it the right one?");
+  for (const std::string device : {"/dev/zero", "/dev/null"}) {
+    EXPECT_EQ(input_error([&] { read_batch(device); }), device + ": is a device, expected a file or a pipe");
+  }
 }
 
 /// Entries are read one by one: the document keeps none of them, and complaints stay what they were.
