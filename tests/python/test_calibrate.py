@@ -302,6 +302,10 @@ def test_files_are_checked_before_anything_is_measured(
     several = SimpleNamespace(rank=0, world_size=2, from_rank_0=lambda value: value)
     arguments = ("-o", good, "--cluster-output", str(tmp_path))
     assert refused(several, model, *arguments) == f"--cluster-output: {tmp_path} {why}"
+    arguments = ("-o", good, "--cluster-output", good)
+    assert (
+        refused(several, model, *arguments) == f"--cluster-output: {good} is the file of -o itself; give another path"
+    )
     assert "--cluster-output: found 1 rank" in refused(run, model, "-o", good, "--cluster-output", good)
     assert not Path(good).exists(), "nothing is written yet"
 
