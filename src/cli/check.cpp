@@ -20,7 +20,7 @@ struct CheckCommand {
 int run(CheckCommand& command, const CLI::App& given) {
   Inputs& in = command.inputs;
   in.read();
-  const Plan plan = read_whole_plan(command.plan_file);
+  const Plan plan = read_plan(command.plan_file);
   std::vector<std::string> violations = check_plan(plan, in.batch, in.cluster, in.cost);
   // What a plan that is none asks of its ranks says nothing.
   if (violations.empty()) violations = broken_options(given, command.options, plan, in);

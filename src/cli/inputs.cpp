@@ -4,7 +4,6 @@
 #include <iostream>
 
 #include "cli/cli.h"
-#include "core/data_file.h"
 #include "dhp/plan_options.h"
 
 namespace dhp::cli {
@@ -22,10 +21,8 @@ void Inputs::read(const std::string& out_file) {
   cost = read_cost_model(cost_file);
 }
 
-Plan read_whole_plan(const std::string& file) { return parse_plan(read_data_file(file), file); }
-
 Plan read_tasks(const std::string& file) {
-  Plan plan = read_whole_plan(file);
+  Plan plan = read_plan(file);
   plan.predicted.reset();
   for (Task& task : plan.tasks) {
     task.start_s.reset();

@@ -30,8 +30,6 @@ struct Inputs {
   void read(const std::string& out_file = "");
 };
 
-/// A plan with all that its file says.
-Plan read_whole_plan(const std::string& file);
 /// A plan without its predictions, which are made anew: it may be of another network or cost file than those at hand.
 Plan read_tasks(const std::string& file);
 

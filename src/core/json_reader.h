@@ -13,13 +13,11 @@
 
 namespace dhp {
 
-/// Most bytes of files that hold settings: clusters, costs, processors. Batches and plans have no limit, as they are
-/// not kept whole.
+/// Most bytes of files that hold settings: clusters, costs, processors. Those of batches and plans: core/data_file.h.
 inline constexpr std::size_t kMostSettingBytes = std::size_t{64} << 20;
 
 /// The whole of a text file. Throws InputError naming the file if it is missing, a folder, unreadable or larger.
 std::string read_text_file(const std::string& file, std::size_t most_bytes = kMostSettingBytes);
-inline constexpr std::size_t kAnySize = std::numeric_limits<std::size_t>::max();
 
 /// One JSON object and where it stands, so that every complaint names file, path, found value and expectation:
 ///
