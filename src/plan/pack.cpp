@@ -28,8 +28,9 @@ Entry tightest(Packing& packing, const Item& item, const Limits& limits) {
   constexpr double kRounding = 1e-9;
   const double least = item.memory_bytes * (1.0 - kRounding) - kRounding * limits.budget_bytes();
   Entry best;
-  for (auto& [min_degree, slacks] : packing.slacks) {
-    if (item.max_degree < min_degree || slacks.empty() || slacks.rbegin()->first < least) continue;
+  for (Packing::Slacks& group : packing.slacks) {
+    std::set<Slack>& slacks = group.bytes;
+    if (item.max_degree < group.min_degree || slacks.empty() || slacks.rbegin()->first < least) continue;
     auto slack = slacks.lower_bound({least, std::numeric_limits<std::int32_t>::min()});
     const auto better = [&] { return slack != slacks.end() && (best.slacks == nullptr || *slack < *best.slack); };
     while (better() && !holds(packing.bins[static_cast<std::size_t>(slack->second)], item, limits)) ++slack;

@@ -91,10 +91,9 @@ TEST(Datasets, SamplesDependOnSeedAndPlaceAlone) {
     for (const MediaSample& sample : few) EXPECT_EQ(sample.tokens > 0, !info.has_media) << info.name;
   }
   EXPECT_TRUE(draw_samples("msrvtt", 0, 7).empty());
-  EXPECT_EQ(
-      test::input_error([] { draw_samples("msvd", 1, 7); }),
-      "--name: found \"msvd\", expected msrvtt, internvid, openvid, lognormal, burst, uniform, or a file that ends "
-      "in .csv");
+  EXPECT_EQ(test::input_error([] { draw_samples("msvd", 1, 7); }),
+            "--name: found \"msvd\", expected msrvtt, internvid, openvid, lognormal, burst, uniform, or a file, CSV or "
+            "what dhp index has written");
   EXPECT_EQ(test::input_error([] { draw_samples("msrvtt", -1, 7); }).rfind("--count: found -1", 0), 0U);
 }
 

@@ -84,8 +84,9 @@ TEST(Layering, RoomsIncludeDownwardsOnly) {
 }
 
 TEST(Layering, TheCheckerSharesNoCodeWithPlanners) {
-  const std::set<std::string> allowed = {"dhp/plan.h",    "dhp/bound.h", "dhp/cost_model.h",
-                                         "dhp/cluster.h", "dhp/batch.h", "core/json_reader.h"};
+  // plan/shape.h: what every function that takes a cluster asks of it, before anything is planned or checked.
+  const std::set<std::string> allowed = {"dhp/plan.h",  "dhp/bound.h",        "dhp/cost_model.h", "dhp/cluster.h",
+                                         "dhp/batch.h", "core/json_reader.h", "plan/shape.h"};
   for (const std::string& include : includes_of(kRoot / "src/plan/check.cpp")) {
     const bool of_project = include.find('/') != std::string::npos;
     EXPECT_TRUE(!of_project || allowed.contains(include)) << include;
