@@ -82,7 +82,10 @@ TEST(Contracts, PlansThatCannotBeWalkedAreRefused) {
     Simulation simulation = simulate(*plan, made.batch, made.cluster, made.cost, {.recorded_steps = 1});
     Random random(seed);
     for (std::int64_t times = random.whole(1, 3); times > 0; --times) spoil(*plan, made.cluster, random);
-    const auto& [batch, cluster, cost, options] = made;
+    const Batch& batch = made.batch;  // no structured binding: lambdas of clang 14 cannot name its parts
+    const Cluster& cluster = made.cluster;
+    const CostModel& cost = made.cost;
+    const auto& options = made.options;
     SCOPED_TRACE("seed " + std::to_string(seed));
     const bool no_plan = refuses("shape", [&] { require_shape(*plan); });
     const bool no_cluster = refuses("shape", [&] { require_shape(*plan, cluster); });
