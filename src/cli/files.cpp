@@ -77,7 +77,7 @@ fs::path foreign_link(const std::string& file) {
   std::deque<fs::path> ahead(whole.begin(), whole.end());
   fs::path place;
   for (int links = 0; !ahead.empty() && links <= kMostLinks;) {
-    const fs::path next = place / ahead.front();
+    fs::path next = place / ahead.front();
     ahead.pop_front();
     struct stat link {};
     struct stat folder {};
