@@ -29,6 +29,7 @@ def index() -> int:
     except KeyboardInterrupt:
         from dhp.output import complain
 
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would break into the end of threads
         complain("dhp index: interrupted; nothing was written")
         return INTERRUPTED
 

@@ -21,6 +21,7 @@ import itertools
 import json
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -437,6 +438,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             progress=_progress() if args.output_format == "text" and sys.stderr.isatty() else None,
         )
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would break into the end of threads
         complain("dhp index: interrupted; nothing was written")
         return 130
     except InputError as error:
