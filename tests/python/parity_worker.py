@@ -152,7 +152,7 @@ def run_dhp(folder: Path, name: str) -> int:
     settings, recorder, losses, plans = settings_for(folder, name), Recorder(), Losses(), Plans("handmade" in name)
     optimizer.update, runtime.plan = recorder.update, plans.plan
     run = runtime.init(timeout_s=600)
-    train.train(settings, run, losses, Tracer(None, run), measure.Recorder("", run, settings))
+    train.train(settings, run, losses, Tracer(None, run), measure.Recorder("", run, settings), None)
     if run.rank == 0:
         result = {
             "losses": [r.loss for r in losses.records],

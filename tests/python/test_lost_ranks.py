@@ -51,6 +51,7 @@ def loop(timeout_s: float, lasting: str) -> int:
 
 def misbehave(run: dhp.Run, lasting: str) -> None:
     if lasting == "sleeps":
+        print("asleep", flush=True)
         with run.at("step 3, reading"):
             time.sleep(10**6)
     if lasting == "leaves":
@@ -108,6 +109,7 @@ def test_a_rank_that_hangs_leaves_or_fails_in_python_is_named(lasting: str, word
 def test_ctrl_c_ends_a_rank_that_waits_in_an_operation(tmp_path: Path) -> None:
     ranks = start_ranks(loop, SIZE, tmp_path, 600.0, "sleeps")
     all_said(ranks, "^step 2")
+    all_said(ranks[1:2], "^asleep")
     ranks[2].send(signal.SIGINT)
     wait_until(lambda: ranks[0].process.exitcode is not None, SECONDS)
     ranks[1].process.kill()  # it sleeps, and would end when it comes to wait
