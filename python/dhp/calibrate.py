@@ -24,9 +24,10 @@ from dhp.calibrate_data import fitting, planned_designs
 from dhp.calibrate_fit import COEFFICIENTS, GOOD_MEAN, GOOD_P95, Calibration, Unfit, fit, measure
 from dhp.calibrate_links import measure_links, ranks_per_node
 from dhp.calibrate_tasks import Design, Range, make_designs
-from dhp.data.index import load_or_build_index
+from dhp.data.index import default_path, load_or_build_index
 from dhp.launch import BAD_INPUT, join, run_local
 from dhp.local import local_cluster, local_cost, no_room
+from dhp.made_once import made_once
 from dhp.model_folder import load_weights
 from dhp.models import attach, family_of, freeze, import_families
 from dhp.output import check_apart, check_writable, complain, say, write_atomically
@@ -186,7 +187,7 @@ def _designs(options: argparse.Namespace, model: Any, run: Run, base: CostModel)
     merge = model.config.vision_config.spatial_merge_size
     counts = {"fit": options.samples, "left out": options.left_out, "text": TEXT_TASKS}
     if options.data:
-        return _designs_of_data(options, most, base, counts, merge)
+        return _designs_of_data(options, run, most, base, counts, merge)
     degrees = tuple(d for d in (1, 2, 4, 8, 16, 32, 64) if d <= most)
     between = tuple(d for d in (3, 6, 12, 24, 48) if d <= most)
     what = Range(
@@ -213,11 +214,15 @@ def _unit(text: str, merge: int) -> tuple[int, int]:
 
 
 def _designs_of_data(
-    options: argparse.Namespace, most: int, base: CostModel, counts: dict[str, int], merge: int
+    options: argparse.Namespace, run: Run, most: int, base: CostModel, counts: dict[str, int], merge: int
 ) -> tuple[Range, list[Design]]:
     """Tasks of plans for `most` ranks. Raises InputError where there are none to fit to, or none to leave out."""
-    index = load_or_build_index(options.data, options.model, None, on_error="skip")
-    if index.problems:
+    index = made_once(
+        run,
+        default_path(options.data),
+        lambda progress: load_or_build_index(options.data, options.model, on_error="skip", progress=progress),
+    )
+    if index.problems and run.rank == 0:
         complain(f"dhp: {index.left_out()}")
     samples = index.samples
     cluster = local_cluster(most, device=options.memory_of, capacity_tokens=options.capacity_tokens)

@@ -23,7 +23,7 @@ def calibrate() -> NoReturn:
 def index() -> int:
     """Ctrl-C is an exception here: it ends the processes that read, and says that nothing was written."""
     try:
-        from dhp.data.index import main
+        from dhp.data.index_command import main
 
         return main()
     except KeyboardInterrupt:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -52,6 +52,7 @@ class Dataset:
     on_error      "fail" raises InputError for samples whose media cannot be read, "skip" leaves them out
     on_malformed  the same for lines that cannot be understood; empty: as on_error
     media_roots   folders; media elsewhere, links resolved, are not read. Empty: any local file is
+    progress      called again and again with the number of lines that are done, while the index is made or read
 
     `index.left_out()` names what is left out, with the reason.
     """
@@ -66,6 +67,7 @@ class Dataset:
         on_malformed: str = "",
         media_roots: Iterable[str] = (),
         max_line_bytes: int = MAX_LINE_BYTES,
+        progress: Callable[[int], None] | None = None,
     ) -> None:
         roots = tuple(media_roots)
         self.index: Index = load_or_build_index(
@@ -76,6 +78,7 @@ class Dataset:
             on_malformed=on_malformed,
             media_roots=roots,
             max_line_bytes=max_line_bytes,
+            progress=progress,
         )
         self._encoder = Encoder(model, roots)
         self._pixels = PixelReader(self._encoder.processor)

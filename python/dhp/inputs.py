@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from dhp._core import (
     Batch,
     Cluster,
@@ -13,21 +15,24 @@ from dhp._core import (
     read_cost_model,
 )
 from dhp.config import TrainConfig
+from dhp.data.index import default_path
 from dhp.dataset import Dataset
 from dhp.local import local_cluster, local_cost, no_room
+from dhp.made_once import made_once
 from dhp.output import complain
 from dhp.runtime import Run
 
 
 def open_dataset(settings: TrainConfig, cluster: Cluster, cost: CostModel, run: Run | None) -> Dataset:
-    """The data and its index; rank 0 makes the index if it is missing, the others wait. Samples that no plan of this
-    cluster and these options holds are named now, with what they need, not in the middle of the run. Without a run
-    (the launcher, before there is one) nothing is said of what is left out. Raises InputError."""
+    """The data and its index, which one rank a disk makes where it is missing. Samples that no plan of this cluster and
+    these options holds are named now, with what they need, not in the middle of the run. Without a run (the launcher,
+    before there is one) nothing is said of what is left out. Raises InputError."""
     check_room(settings, cluster, cost)
 
     if run:
         with run.at("start, making or reading the index"):
-            data = run.after_rank_0(lambda: read_dataset(settings))
+            file = settings.index or default_path(settings.data)
+            data = made_once(run, file, lambda progress: read_dataset(settings, progress))
     else:
         data = read_dataset(settings)
     if run and run.rank == 0:
@@ -59,7 +64,7 @@ def open_dataset(settings: TrainConfig, cluster: Cluster, cost: CostModel, run: 
     return data
 
 
-def read_dataset(settings: TrainConfig) -> Dataset:
+def read_dataset(settings: TrainConfig, progress: Callable[[int], None] | None = None) -> Dataset:
     """The data, its index made where it is missing. Raises InputError."""
     return Dataset(
         settings.data,
@@ -69,6 +74,7 @@ def read_dataset(settings: TrainConfig) -> Dataset:
         on_malformed=settings.on_malformed,
         media_roots=settings.media_roots,
         max_line_bytes=settings.max_line_bytes,
+        progress=progress,
     )
 
 

@@ -30,7 +30,7 @@ def check_writable(option: str, file: str, *, append: bool = False) -> None:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if _is_replaceable(path) and not (append and path.exists()):
-            handle, partial = _partial(path)
+            handle, partial = new_beside(path)
             os.close(handle)
             partial.unlink()
         elif not _may_write(path):
@@ -130,7 +130,7 @@ def say(text: str) -> int:
 
 
 def _replace(path: Path, pieces: Iterable[str]) -> None:
-    handle, partial = _partial(path)
+    handle, partial = new_beside(path)
     try:
         with open(handle, "w", encoding="utf-8") as stream:
             stream.writelines(pieces)
@@ -154,7 +154,7 @@ def _may_write(path: Path) -> bool:
     return os.access(path, os.W_OK) and not read_only
 
 
-def _partial(path: Path) -> tuple[int, Path]:
+def new_beside(path: Path) -> tuple[int, Path]:
     """An empty file, open for writing, beside `path`, so that it can be renamed; a link's is beside what it points to.
     It is new, under a name that nobody foresees: it cannot be somebody's link, nor taken for one of its kind."""
     path = Path(os.path.realpath(path))

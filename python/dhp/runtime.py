@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -23,10 +23,8 @@ from dhp.output import complain
 
 EXCHANGES = ("ring", "direct", "hierarchical")  # how the run-time moves shards
 SLICE_S = 0.2  # how soon a wait ends after the failure of another rank
-PULSE_S = 15.0  # a process that gives no sign for so long is dead or frozen: it gives one each second
 CARRIER_SHARE, ROOM_S = 1.1, 5.0  # what Gloo's own time-out is more than the run's
 END_S = 3.0  # that a failed process may take to end by itself
-T = TypeVar("T")
 
 
 class InfeasibleBatch(Exception):
@@ -200,33 +198,6 @@ class Run:
         except Exception as error:
             raise self.failure(error) from error
         torch.ops.dhp.leave_collective(self.traffic)
-
-    def after_rank_0(self, make: Callable[[], T]) -> T:
-        """What `make` returns, which rank 0 calls first. The others wait for it as long as rank 0 lives, whatever the
-        time-out: it may make a large file. Raises RankFailed where rank 0 failed, or died."""
-        key = "dhp/made/" + hashlib.sha256(self.place.encode()).hexdigest()
-        if self.rank == 0:
-            value = make()
-            self.store.set(key, "1")
-            return value
-        pulse, since = -1, time.monotonic()
-        while not self._is_there(key):
-            cause = without_advice(torch.ops.dhp.known_failure(self.traffic))
-            now = torch.ops.dhp.pulse(self.traffic, 0)
-            if now > pulse:
-                pulse, since = now, time.monotonic()
-            elif time.monotonic() - since > PULSE_S:
-                cause = self._ask(f"waited for rank 0, which gave no sign of life for {PULSE_S:g} s", expired=True)
-            if cause:
-                raise RankFailed(f"{cause}\n  {self.name} at {self.place}: waited for rank 0")
-            time.sleep(SLICE_S)
-        return make()
-
-    def _is_there(self, key: str) -> bool:
-        """Whether a rank has set the key; also false where the store does not tell: its host is found out otherwise."""
-        with contextlib.suppress(RuntimeError, TimeoutError):
-            return rendezvous.within(rendezvous.ANSWER_S, lambda: self.store.check([key]))
-        return False
 
     def close(self) -> None:
         """Ends the run: waits for all ranks, then releases the groups."""

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from dhp.data.errors import DataError
-from dhp.data.index import build_index, load_index, summary
+from dhp.data.index import build_index, load_index
+from dhp.data.index_command import summary
 from dhp.data.samples import parse_sample
 from dhp.data.text import IGNORED, Encoder
 from dhp.demo.checkpoint import make_tiny_checkpoint

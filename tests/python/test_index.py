@@ -23,9 +23,8 @@ from dhp.data.index import (
     default_path,
     load_index,
     load_or_build_index,
-    main,
-    summary,
 )
+from dhp.data.index_command import main, summary
 from dhp.data.media import PixelReader
 from dhp.data.text import Encoder
 from dhp.demo.checkpoint import make_tiny_checkpoint

@@ -146,35 +146,6 @@ def test_training_names_the_rank_that_was_lost_in_it(mixed_data: Path, tmp_path:
     check_named(ranks, 2, "was lost, last at step")
 
 
-def index_slowly(timeout_s: float, seconds: float, dies: bool) -> int:
-    run = launch.join(timeout_s)
-    assert not isinstance(run, int)
-
-    def make() -> int:
-        if run.rank == 0:
-            time.sleep(seconds)
-            if dies:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return run.rank
-
-    try:
-        assert run.after_rank_0(make) == run.rank
-        run.close()
-    except runtime.RankFailed as error:
-        run.say_once(f"dhp: error: {error}")
-        return 1
-    return 0
-
-
-def test_what_rank_0_makes_may_take_longer_than_a_wait(tmp_path: Path) -> None:
-    ranks = start_ranks(index_slowly, SIZE, tmp_path, 3.0, 8.0, False)
-    assert end_all(ranks, SECONDS) == [0, 0, 0], [rank.said() for rank in ranks]
-
-
-def test_rank_0_that_dies_while_the_others_wait_for_what_it_makes_is_named(tmp_path: Path) -> None:
-    check_named(start_ranks(index_slowly, SIZE, tmp_path, 60.0, 2.0, True), 0, "was lost")
-
-
 FULL = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
 
 

@@ -1,43 +1,34 @@
-"""`dhp index`: what planning needs to know of every sample, before anything is read.
-
-    dhp index DATA.jsonl --model FOLDER [-o DATA.index.jsonl]
+"""The index: what planning needs to know of every sample, before anything is read. `dhp index` makes it.
 
 Format `dhp.index/1`, JSON lines: a header (format, data file with size and hash, processor fingerprint, what was left
 out and why, keys that were ignored), then a line per sample: id (its line in the data file, from 1), tokens, patches,
 label tokens, messages, media, and tools where it has some.
 Paths below the data file's folder are stored relative to it. Counts are exact: `tokens` is what Encoder.encode()
 gives, `patches` what read_units() gives. The training loop builds the index itself where it is missing.
-
-Exit codes: 0 written; 1 samples do not fit (and --on-error fail); 2 bad input: arguments, data, media, checkpoint.
 """
 
 from __future__ import annotations
 
-import argparse
 import collections
 import functools
 import hashlib
 import itertools
 import json
-import math
 import os
-import signal
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from dhp._core import InputError
 from dhp.data.errors import DataError, MediumError, StaleIndexError
 from dhp.data.files import check_root, resolved_roots
 from dhp.data.lines import MAX_LINE_BYTES
 from dhp.data.media import Medium
 from dhp.data.processor import RULES_VERSION, Processor, load_processor
 from dhp.data.samples import Message
-from dhp.data.scan import MAX_WORKERS, SHOWN, Limits, Problem, Sample, describe, scan
+from dhp.data.scan import SHOWN, Limits, Problem, Sample, describe, scan
 from dhp.data.text import Encoder
-from dhp.output import check_apart, check_writable, complain, one_line, printable, say, write_atomically
+from dhp.output import check_apart, check_writable, one_line, printable, write_atomically
 
 __all__ = [
     "Index",
@@ -49,8 +40,6 @@ __all__ = [
     "default_path",
     "load_index",
     "load_or_build_index",
-    "main",
-    "summary",
 ]
 
 FORMAT = "dhp.index/1"
@@ -118,6 +107,7 @@ def build_index(
     on_malformed  the same for lines that cannot be understood; empty: as on_error
     verify        also decodes every picture and every frame that training would read
     media_roots   folders; media elsewhere, links resolved, are not read. Empty: any local file is
+    progress      called again and again with the number of lines that are done
     """
     path = Path(output) if output else default_path(data)
     if not os.path.exists(data):
@@ -140,7 +130,7 @@ def build_index(
     if not index.samples:
         why = describe(index.problems, data) if index.problems else "it is empty"
         raise DataError(f"{data}: no sample can be used; {why}")
-    _write(index, encoder.processor)
+    _write(index, encoder.processor, progress)
     return index
 
 
@@ -167,39 +157,58 @@ def _refuse(index: Index, media: str, malformed: str, too_long: str) -> None:
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 
-def _write(index: Index, processor: Processor) -> None:
+def _write(index: Index, processor: Processor, progress: Callable[[int], None] | None) -> None:
     folder = index.data.resolve().parent
+    advance = functools.partial(progress or _ignore, len(index.samples) + len(index.problems))
     header = {
         "format": FORMAT,
         "rules": RULES_VERSION,
-        "data": {"path": _portable(str(index.data.resolve()), index.path.resolve().parent), **_identity(index.data)},
+        "data": {
+            "path": _portable(str(index.data.resolve()), index.path.resolve().parent),
+            **_identity(index.data, advance),
+        },
         "processor": processor.fingerprint,
         "samples": len(index.samples),
-        "problems": [_compact(p.__dict__) for p in index.problems],
+        "problems": [compact(p.__dict__) for p in index.problems],
         "ignored": index.ignored,
         "media_roots": list(index.media_roots),
         "max_line_bytes": index.max_line_bytes,
     }
-    rows = itertools.chain([header], (_sample_json(sample, folder) for sample in index.samples))
+
+    def row(sample: Sample) -> dict[str, Any]:
+        advance()
+        return _sample_json(sample, folder)
+
+    rows = itertools.chain([header], map(row, index.samples))
     write_atomically(_OUTPUT, str(index.path), (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def _ignore(lines: int) -> None:
+    """Nobody asks for the progress."""
 
 
 def load_index(
     path: str | os.PathLike[str],
     data: str | os.PathLike[str] | None = None,
     model: str | os.PathLike[str] | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Index:
     """Reads an index. Raises StaleIndexError where the data file, or the checkpoint's tokenizer or processor (`model`,
-    where given), is not what the index was built from; DataError where the file is not an index."""
+    where given), is not what the index was built from; DataError where the file is not an index. `progress`: see
+    build_index."""
+    tell = progress or _ignore
     try:
         with open(path, encoding="utf-8") as file:
             header = json.loads(next(file, "null"))
             if not isinstance(header, dict) or header.get("format") != FORMAT:
                 raise DataError(f"{path}: is not an index (format {FORMAT}); build it with dhp index")
             source = Path(data) if data else Path(path).resolve().parent / header["data"]["path"]
-            _check_fresh(path, header, source, model)
+            _check_fresh(path, header, source, model, lambda: tell(0))
             folder = source.resolve().parent
-            samples = tuple(_sample_from(json.loads(text), folder) for text in file)
+            samples = []
+            for text in file:
+                samples.append(_sample_from(json.loads(text), folder))
+                tell(len(samples))
         problems = tuple(Problem(**row) for row in header["problems"])
         ignored = dict(header["ignored"])
         roots, longest = tuple(header.get("media_roots", ())), header.get("max_line_bytes", MAX_LINE_BYTES)
@@ -211,7 +220,7 @@ def load_index(
         raise DataError(f"{path}: is damaged ({type(error).__name__}: {error}); {_AGAIN}") from error
     if len(samples) != header["samples"]:
         raise DataError(f"{path}: is cut off: {len(samples)} of {header['samples']} samples; {_AGAIN}")
-    return Index(Path(path), source, samples, problems, ignored, roots, longest)
+    return Index(Path(path), source, tuple(samples), problems, ignored, roots, longest)
 
 
 def load_or_build_index(
@@ -223,6 +232,7 @@ def load_or_build_index(
     on_malformed: str = "",
     media_roots: Iterable[str] = (),
     max_line_bytes: int = MAX_LINE_BYTES,
+    progress: Callable[[int], None] | None = None,
 ) -> Index:
     """The index at its usual place, or at `index`; built there where it is missing. `on_error` and the rest: see
     build_index; they hold for an index that is there too, but for samples that its own limits left out."""
@@ -230,9 +240,9 @@ def load_or_build_index(
     malformed = on_malformed or on_error
     if not os.path.exists(path):  # Path.exists() raises for a name that is too long
         options: dict[str, Any] = {"media_roots": media_roots, "max_line_bytes": max_line_bytes}
-        return build_index(data, model, path, on_error=on_error, on_malformed=malformed, **options)
+        return build_index(data, model, path, on_error=on_error, on_malformed=malformed, progress=progress, **options)
     roots = resolved_roots(media_roots)
-    loaded = load_index(path, data, model)
+    loaded = load_index(path, data, model, progress)
     _check_reach(loaded, roots, max_line_bytes)
     found = _below_roots(loaded, roots)
     _refuse(found, on_error, malformed, too_long="skip")
@@ -272,11 +282,15 @@ def _below_roots(index: Index, roots: tuple[str, ...]) -> Index:
 
 
 def _check_fresh(
-    path: str | os.PathLike[str], header: dict[str, Any], data: Path, model: str | os.PathLike[str] | None
+    path: str | os.PathLike[str],
+    header: dict[str, Any],
+    data: Path,
+    model: str | os.PathLike[str] | None,
+    advance: Callable[[], None],
 ) -> None:
     if header.get("rules") != RULES_VERSION:
         raise StaleIndexError(f"{path}: is stale: it was written by another version of dhp; {_AGAIN}")
-    now = _identity(data)
+    now = _identity(data, advance)
     for key, what in (("bytes", "size"), ("sha256", "content")):
         if header["data"][key] != now[key]:
             raise StaleIndexError(
@@ -288,12 +302,13 @@ def _check_fresh(
         )
 
 
-def _identity(data: Path) -> dict[str, Any]:
+def _identity(data: Path, advance: Callable[[], None]) -> dict[str, Any]:
     digest = hashlib.sha256()
     try:
         with open(data, "rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
+                advance()
         return {"bytes": data.stat().st_size, "sha256": digest.hexdigest()}
     except OSError as error:
         raise DataError(f"{data}: cannot be read: {error.strerror or error}") from error
@@ -302,7 +317,7 @@ def _identity(data: Path) -> dict[str, Any]:
 def _sample_json(sample: Sample, folder: Path) -> dict[str, Any]:
     media = []
     for medium in sample.media:
-        row = _compact(medium.__dict__)
+        row = compact(medium.__dict__)
         paths = [medium.source] if isinstance(medium.source, str) else list(medium.source)
         portable = [_portable(path, folder) for path in paths]
         media.append({**row, "source": portable[0] if isinstance(medium.source, str) else portable})
@@ -336,142 +351,10 @@ def _check_whole(values: Iterable[Any]) -> None:
             raise TypeError(f"found {json.dumps(value)[:40]} for a whole number")
 
 
-def _compact(values: dict[str, Any]) -> dict[str, Any]:
+def compact(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None and value != ()}
 
 
 def _portable(path: str, folder: Path) -> str:
     absolute = Path(path)
     return str(absolute.relative_to(folder)) if absolute.is_relative_to(folder) else str(absolute)
-
-
-# ---- command line ---------------------------------------------------------------------------------------------------
-
-
-def summary(index: Index) -> str:
-    """What a person wants to see: counts, and how uneven the lengths are."""
-    lengths = sorted(sample.tokens for sample in index.samples)
-    middle = lengths[len(lengths) // 2]
-    media = [medium for sample in index.samples for medium in sample.media]
-    clips = sum(medium.kind == "video" for medium in media)
-    lines = [
-        f"{len(lengths):,} samples, {len(media) - clips:,} pictures, {clips:,} clips",
-        f"{sum(lengths):,} tokens, {sum(s.label_tokens for s in index.samples):,} with a loss, "
-        f"{sum(s.patches for s in index.samples):,} patches",
-        f"tokens a sample: {lengths[0]:,} … {middle:,} … {lengths[-1]:,} (least, median, most; "
-        f"{lengths[-1] / lengths[0]:.0f}x)",
-        *_histogram(lengths),
-    ]
-    if index.ignored:
-        lines.append(index.ignored_keys())
-    return "\n".join(lines)
-
-
-def _histogram(lengths: Sequence[int], width: int = 40) -> Iterable[str]:
-    """Bars over powers of two."""
-    counts: dict[int, int] = {}
-    for length in lengths:
-        counts[length.bit_length()] = counts.get(length.bit_length(), 0) + 1
-    for bits in range(min(counts), max(counts) + 1):
-        count = counts.get(bits, 0)
-        bar = "#" * math.ceil(width * count / max(counts.values()))
-        yield f"  {1 << (bits - 1):>9,} … {(1 << bits) - 1:>9,} {count:>7,} {bar}"
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="dhp index", description="Count the tokens and patches of every sample, by the checkpoint's own rules."
-    )
-    parser.add_argument("data", metavar="DATA.jsonl", help="ms-swift, ShareGPT or OpenAI style JSON lines")
-    parser.add_argument("--model", required=True, metavar="FOLDER", help="Hugging Face checkpoint folder")
-    parser.add_argument("-o", "--output", metavar="FILE", help="the index; default: DATA.index.jsonl")
-    parser.add_argument("--max-tokens", type=_positive, metavar="N", help="a longer sample is too long")
-    parser.add_argument("--max-degree", type=_positive, metavar="D", help="a sample that needs more ranks is too long")
-    parser.add_argument("--capacity-tokens-per-rank", type=_positive, metavar="N", help="tokens one rank can hold")
-    parser.add_argument("--on-error", choices=("skip", "fail"), default="fail", help="bad or too long samples (fail)")
-    parser.add_argument("--on-malformed", choices=("skip", "fail"), help="lines that make no sense (as --on-error)")
-    parser.add_argument(
-        "--media-root", action="append", default=[], metavar="DIR", help="read media below it only; repeatable"
-    )
-    parser.add_argument(
-        "--max-line-bytes", type=_positive, default=MAX_LINE_BYTES, metavar="N", help=f"({MAX_LINE_BYTES:,})"
-    )
-    parser.add_argument("--verify", action="store_true", help="decode every medium, not just its header")
-    parser.add_argument(
-        "--workers",
-        type=_positive,
-        default=0,
-        metavar="N",
-        help=f"threads, up to {MAX_WORKERS} (one a core, at most 8)",
-    )
-    parser.add_argument("--output-format", choices=("text", "json"), default="text")
-    return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text) if text.isdecimal() and len(text) < 19 else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"found {text!r}, must be a whole number from 1")
-    return value
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = _parser()
-    args = parser.parse_args(argv)
-    if args.max_degree and not args.capacity_tokens_per_rank:
-        parser.error("--max-degree needs --capacity-tokens-per-rank")
-    if args.workers > MAX_WORKERS:
-        parser.error(f"argument --workers: found {args.workers}, must be at most {MAX_WORKERS}")
-    limits = Limits(args.max_tokens, args.max_degree, args.capacity_tokens_per_rank)
-    try:
-        index = build_index(
-            args.data,
-            args.model,
-            args.output,
-            limits=limits,
-            on_error=args.on_error,
-            on_malformed=args.on_malformed or "",
-            media_roots=args.media_root,
-            max_line_bytes=args.max_line_bytes,
-            workers=args.workers,
-            verify=args.verify,
-            progress=_progress() if args.output_format == "text" and sys.stderr.isatty() else None,
-        )
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would break into the end of threads
-        complain("dhp index: interrupted; nothing was written")
-        return 130
-    except InputError as error:
-        too_long = isinstance(error, TooLongError)
-        hint = "; raise the limits, or leave these samples out with --on-error skip" if too_long else ""
-        if args.output_format == "json":
-            say(json.dumps({"error": str(error)}))
-        complain(f"dhp index: {'too long' if too_long else 'error'}: {error}{hint}")
-        return 1 if too_long else 2
-    if args.output_format == "json":
-        lengths = [sample.tokens for sample in index.samples]
-        result = {
-            "index": str(index.path),
-            "samples": len(lengths),
-            "tokens": {"total": sum(lengths), "least": min(lengths), "most": max(lengths)},
-            "patches": sum(sample.patches for sample in index.samples),
-            "label_tokens": sum(sample.label_tokens for sample in index.samples),
-            "skipped": [_compact(problem.__dict__) for problem in index.problems],
-            "ignored": index.ignored,
-        }
-        return say(json.dumps(result))
-    if index.problems:
-        complain(f"skipped {len(index.problems)}:\n{describe(index.problems, args.data)}")
-    return say(f"{summary(index)}\nwrote {printable(str(index.path))}")
-
-
-def _progress() -> Callable[[int], None]:
-    def show(count: int) -> None:
-        if count % 100 == 0:
-            print(f"\r{count:,} samples", end="\r", file=sys.stderr, flush=True)
-
-    return show
-
-
-if __name__ == "__main__":
-    sys.exit(main())

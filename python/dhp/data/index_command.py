@@ -1,0 +1,145 @@
+"""`dhp index`: counts the tokens and patches of every sample of a data file.
+
+    dhp index DATA.jsonl --model FOLDER [-o DATA.index.jsonl]
+
+Exit codes: 0 written; 1 samples do not fit (and --on-error fail); 2 bad input: arguments, data, media, checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable, Iterable, Sequence
+
+from dhp._core import InputError
+from dhp.data.index import Index, TooLongError, build_index, compact
+from dhp.data.lines import MAX_LINE_BYTES
+from dhp.data.scan import MAX_WORKERS, Limits, describe
+from dhp.output import complain, printable, say
+
+
+def summary(index: Index) -> str:
+    """What a person wants to see: counts, and how uneven the lengths are."""
+    lengths = sorted(sample.tokens for sample in index.samples)
+    middle = lengths[len(lengths) // 2]
+    media = [medium for sample in index.samples for medium in sample.media]
+    clips = sum(medium.kind == "video" for medium in media)
+    lines = [
+        f"{len(lengths):,} samples, {len(media) - clips:,} pictures, {clips:,} clips",
+        f"{sum(lengths):,} tokens, {sum(s.label_tokens for s in index.samples):,} with a loss, "
+        f"{sum(s.patches for s in index.samples):,} patches",
+        f"tokens a sample: {lengths[0]:,} … {middle:,} … {lengths[-1]:,} (least, median, most; "
+        f"{lengths[-1] / lengths[0]:.0f}x)",
+        *_histogram(lengths),
+    ]
+    if index.ignored:
+        lines.append(index.ignored_keys())
+    return "\n".join(lines)
+
+
+def _histogram(lengths: Sequence[int], width: int = 40) -> Iterable[str]:
+    """Bars over powers of two."""
+    counts: dict[int, int] = {}
+    for length in lengths:
+        counts[length.bit_length()] = counts.get(length.bit_length(), 0) + 1
+    for bits in range(min(counts), max(counts) + 1):
+        count = counts.get(bits, 0)
+        bar = "#" * math.ceil(width * count / max(counts.values()))
+        yield f"  {1 << (bits - 1):>9,} … {(1 << bits) - 1:>9,} {count:>7,} {bar}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dhp index", description="Count the tokens and patches of every sample, by the checkpoint's own rules."
+    )
+    parser.add_argument("data", metavar="DATA.jsonl", help="ms-swift, ShareGPT or OpenAI style JSON lines")
+    parser.add_argument("--model", required=True, metavar="FOLDER", help="Hugging Face checkpoint folder")
+    parser.add_argument("-o", "--output", metavar="FILE", help="the index; default: DATA.index.jsonl")
+    parser.add_argument("--max-tokens", type=_positive, metavar="N", help="a longer sample is too long")
+    parser.add_argument("--max-degree", type=_positive, metavar="D", help="a sample that needs more ranks is too long")
+    parser.add_argument("--capacity-tokens-per-rank", type=_positive, metavar="N", help="tokens one rank can hold")
+    parser.add_argument("--on-error", choices=("skip", "fail"), default="fail", help="bad or too long samples (fail)")
+    parser.add_argument("--on-malformed", choices=("skip", "fail"), help="lines that make no sense (as --on-error)")
+    parser.add_argument(
+        "--media-root", action="append", default=[], metavar="DIR", help="read media below it only; repeatable"
+    )
+    parser.add_argument(
+        "--max-line-bytes", type=_positive, default=MAX_LINE_BYTES, metavar="N", help=f"({MAX_LINE_BYTES:,})"
+    )
+    parser.add_argument("--verify", action="store_true", help="decode every medium, not just its header")
+    parser.add_argument(
+        "--workers",
+        type=_positive,
+        default=0,
+        metavar="N",
+        help=f"threads, up to {MAX_WORKERS} (one a core, at most 8)",
+    )
+    parser.add_argument("--output-format", choices=("text", "json"), default="text")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text) if text.isdecimal() and len(text) < 19 else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}, must be a whole number from 1")
+    return value
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.max_degree and not args.capacity_tokens_per_rank:
+        parser.error("--max-degree needs --capacity-tokens-per-rank")
+    if args.workers > MAX_WORKERS:
+        parser.error(f"argument --workers: found {args.workers}, must be at most {MAX_WORKERS}")
+    limits = Limits(args.max_tokens, args.max_degree, args.capacity_tokens_per_rank)
+    try:
+        index = build_index(
+            args.data,
+            args.model,
+            args.output,
+            limits=limits,
+            on_error=args.on_error,
+            on_malformed=args.on_malformed or "",
+            media_roots=args.media_root,
+            max_line_bytes=args.max_line_bytes,
+            workers=args.workers,
+            verify=args.verify,
+            progress=_progress() if args.output_format == "text" and sys.stderr.isatty() else None,
+        )
+    except InputError as error:
+        too_long = isinstance(error, TooLongError)
+        hint = "; raise the limits, or leave these samples out with --on-error skip" if too_long else ""
+        if args.output_format == "json":
+            say(json.dumps({"error": str(error)}))
+        complain(f"dhp index: {'too long' if too_long else 'error'}: {error}{hint}")
+        return 1 if too_long else 2
+    if args.output_format == "json":
+        lengths = [sample.tokens for sample in index.samples]
+        result = {
+            "index": str(index.path),
+            "samples": len(lengths),
+            "tokens": {"total": sum(lengths), "least": min(lengths), "most": max(lengths)},
+            "patches": sum(sample.patches for sample in index.samples),
+            "label_tokens": sum(sample.label_tokens for sample in index.samples),
+            "skipped": [compact(problem.__dict__) for problem in index.problems],
+            "ignored": index.ignored,
+        }
+        return say(json.dumps(result))
+    if index.problems:
+        complain(f"skipped {len(index.problems)}:\n{describe(index.problems, args.data)}")
+    return say(f"{summary(index)}\nwrote {printable(str(index.path))}")
+
+
+def _progress() -> Callable[[int], None]:
+    shown = 0
+
+    def show(count: int) -> None:
+        nonlocal shown
+        if count >= shown + 100:
+            shown = count
+            print(f"\r{count:,} samples", end="\r", file=sys.stderr, flush=True)
+
+    return show
