@@ -97,3 +97,44 @@ def test_media_roots_of_a_run(folder: Path) -> None:
     done = run_program("dhp.train", folder / "run.toml", *skip, 'on_bad_media="fail"', f'output_dir="{folder / "b"}"')
     assert done.returncode == 2
     assert "lies outside media_roots" in done.stderr
+
+
+def only_pictures(folder: Path, *, kept: int) -> Path:
+    """Eight samples with a picture each, indexed; then all but the first `kept` pictures are gone."""
+    row = {"messages": [{"role": "user", "content": "<image>?"}, {"role": "assistant", "content": "A."}]}
+    with open(folder / "pictures.jsonl", "w") as file:
+        for number in range(8):
+            shutil.copy(folder / "picture0.png", folder / f"own{number}.png")
+            file.write(json.dumps({**row, "images": [f"own{number}.png"]}) + "\n")
+    Dataset(folder / "pictures.jsonl", folder / "model")
+    for number in range(kept, 8):
+        (folder / f"own{number}.png").unlink()
+    return folder / "pictures.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("kept", "share", "size", "reason"),
+    [
+        (0, "1.0", 4, "step 1: all 4 samples of the batch were dropped: nothing to train on"),
+        (
+            7,
+            "0.0",
+            8,
+            "step 1: 1 of the last 8 samples were dropped, more than max_dropped_share = 0 of them; "
+            "make their media readable, or raise it",
+        ),
+    ],
+)
+def test_a_run_ends_where_too_many_samples_are_lost(
+    folder: Path, kept: int, share: str, size: int, reason: str
+) -> None:
+    """Media that were there when the index was built. Both ranks come to it; it is said once, in a line."""
+    data = only_pictures(folder, kept=kept)
+    settings = (f'data="{data}"', f"global_batch_size={size}", f"max_dropped_share={share}", "steps=3")
+    done = run_program("dhp.train", folder / "run.toml", "--set", *settings)
+    assert done.returncode == 1, done.stderr
+    *named, last = done.stderr.splitlines()
+    assert last == f"dhp: error: {reason}"
+    assert len(named) == size - kept * (size == 8)
+    assert all(line.startswith("dhp: sample ") and "no such file" in line for line in named), named
+    assert not list((folder / "out").glob("step-*")), "nothing is learned from nothing"
