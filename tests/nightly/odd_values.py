@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import strategies as st
+from said import FORGERIES
 
 # What stands where something else should: every type, and the edges of each.
 ODD: tuple[Any, ...] = (
@@ -18,6 +19,8 @@ ODD: tuple[Any, ...] = (
     *["<image>", "<video>", "<audio>", "<bbox>", "<ref-object>", "<|im_end|>", "<|image_pad|>"],
     *([], {}, [None], [[]], [{}], {"": ""}, {"a": None}, [1, 2], ["a", "b"], [["a"], ["b"]]),
     *({"url": None}, {"url": "plain.png"}),
+    *FORGERIES,
+    *({forgery: 1} for forgery in FORGERIES),
 )
 SCRATCHES = (b"\0", b"\xff\xfe", b"\xed\xa0\x80", b"\xef\xbb\xbf", b'"', b"\\", b"{", b"[", b"#", b"=", b",")
 
