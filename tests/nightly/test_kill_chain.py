@@ -63,12 +63,6 @@ class Link:
 
 
 @pytest.fixture(scope="module")
-def quick() -> Iterator[QuickStart]:
-    with QuickStart() as quick:
-        yield quick
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, quick: QuickStart) -> Path:
     """Model and data, and the run that nobody kills: whole.jsonl, whole/."""
     folder = make_world(tmp_path_factory.mktemp("chain"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +53,6 @@ CUTS: list[Any] = [
     silent_one_way,
     pytest.param(silent_other_way, marks=nightly),
 ]
-
-
-@pytest.fixture(scope="module")
-def quick() -> Iterator[QuickStart]:
-    with QuickStart() as quick:
-        yield quick
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +115,26 @@ def cut_while_training(quick: QuickStart, programs: list[Program], cut: Callable
     assert ended, f"not all have ended: {[(program.code, program.said()[-2000:]) for program in programs]}"
 
 
+def run_and_cut(
+    quick: QuickStart,
+    folder: Path,
+    name: str,
+    cut: Callable[[TwoHosts], None],
+    *,
+    begin: Callable[[QuickStart, TwoHosts, Path, str], list[Program]],
+    relay: Relay | None = None,
+) -> list[Program]:
+    """A run without an end on two hosts, until it is cut and has ended."""
+    settings(folder, name, steps=100_000)
+    with TwoHosts(relay) as hosts:
+        programs = begin(quick, hosts, folder, name)
+        try:
+            cut_while_training(quick, programs, lambda: cut(hosts))
+        finally:
+            quick.end_all()
+    return programs
+
+
 def complaints(program: Program) -> list[str]:
     return [line for line in program.said().splitlines() if line.startswith("dhp: ")]
 
@@ -136,20 +150,18 @@ def check_named(programs: list[Program], mine: list[int], lost: str) -> None:
     assert not blamed, f"a rank that lives is named as the cause: {blamed}"
 
 
+def check_both_sides(ranks: list[Program]) -> None:
+    """Ranks 0 and 1 name rank 2 or its host, rank 2 one of them or theirs."""
+    assert all(rank.code == 1 and "Traceback" not in rank.said() for rank in ranks), [rank.said() for rank in ranks]
+    check_named(ranks[:2], [0, 1], r"\brank 2\b|10\.77\.0\.2")
+    check_named(ranks[2:], [2], r"\brank [01]\b|10\.77\.0\.1")
+
+
 @pytest.mark.parametrize("cut", CUTS)
 def test_cut_network_ends_both_sides_and_names_the_other(
     cut: Callable[[TwoHosts], None], quick: QuickStart, folder: Path
 ) -> None:
-    name = settings(folder, f"cut-{cut.__name__}", steps=100_000).removesuffix(".toml")
-    with TwoHosts() as hosts:
-        ranks = start(quick, hosts, folder, name)
-        try:
-            cut_while_training(quick, ranks, lambda: cut(hosts))
-        finally:
-            quick.end_all()
-    assert all(rank.code == 1 and "Traceback" not in rank.said() for rank in ranks), [rank.said() for rank in ranks]
-    check_named(ranks[:2], [0, 1], r"\brank 2\b|10\.77\.0\.2")
-    check_named(ranks[2:], [2], r"\brank [01]\b|10\.77\.0\.1")
+    check_both_sides(run_and_cut(quick, folder, f"cut-{cut.__name__}", cut, begin=start))
 
 
 @nightly
@@ -157,13 +169,7 @@ def test_cut_network_ends_both_sides_and_names_the_other(
 def test_cut_network_under_torchrun_ends_both_sides(
     cut: Callable[[TwoHosts], None], quick: QuickStart, folder: Path
 ) -> None:
-    name = settings(folder, f"torchrun-{cut.__name__}", steps=100_000).removesuffix(".toml")
-    with TwoHosts() as hosts:
-        agents = start_by_torchrun(quick, hosts, folder, name)
-        try:
-            cut_while_training(quick, agents, lambda: cut(hosts))
-        finally:
-            quick.end_all()
+    agents = run_and_cut(quick, folder, f"torchrun-{cut.__name__}", cut, begin=start_by_torchrun)
     check_named(agents[:1], [0, 1], r"\brank 2\b|10\.77\.0\.2")
     check_named(agents[1:], [2], r"\brank [01]\b|10\.77\.0\.1|store")
 
@@ -171,15 +177,8 @@ def test_cut_network_under_torchrun_ends_both_sides(
 @nightly
 def test_relay_that_stops_is_a_cut_network(quick: QuickStart, folder: Path) -> None:
     relay = Relay(delay_s=0.001)
-    name = settings(folder, "stopped", steps=100_000).removesuffix(".toml")
-    with TwoHosts(relay) as hosts:
-        ranks = start(quick, hosts, folder, name)
-        try:
-            cut_while_training(quick, ranks, lambda: setattr(relay, "loss", 1.0))
-        finally:
-            quick.end_all()
-    check_named(ranks[:2], [0, 1], r"\brank 2\b|10\.77\.0\.2")
-    check_named(ranks[2:], [2], r"\brank [01]\b|10\.77\.0\.1")
+    ranks = run_and_cut(quick, folder, "stopped", lambda _: setattr(relay, "loss", 1.0), begin=start, relay=relay)
+    check_both_sides(ranks)
 
 
 @pytest.mark.parametrize(
