@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,3 +89,13 @@ def with_display_matrix(path: Path, out: Path, a: int, b: int, c: int, d: int) -
         data[start + 4 * i : start + 4 * i + 4] = value.to_bytes(4, "big", signed=True)
     out.write_bytes(data)
     return out
+
+
+def noise(width: int, height: int, seed: int = 0, channels: int = 3) -> np.ndarray:
+    """Levels of a picture."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+def config(folder: Path, name: str) -> dict[str, Any]:
+    """Of a processor: a file of the checkpoint's folder."""
+    return dict(json.loads((folder / f"{name}.json").read_text()))
