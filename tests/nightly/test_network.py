@@ -18,7 +18,8 @@ from world import make_world, rank_environment, write_settings
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
 TIMEOUT_S = 5.0
-GRACE_S = 25.0  # beyond TIMEOUT_S: to notice, to follow who waits for whom, to tell
+TORCHRUN_TIMEOUT_S = 20.0  # its workers import all for themselves, and one a host looks at the model meanwhile
+GRACE_S = 25.0  # beyond these: to notice, to follow who waits for whom, to tell
 STEPS = 12
 SIDES = (0, 0, 1)  # of ranks 0, 1, 2; rank 0 hosts the store
 PORT = 29555  # in namespaces of our own
@@ -104,13 +105,13 @@ def start_by_torchrun(quick: QuickStart, hosts: TwoHosts, folder: Path, name: st
     return agents
 
 
-def cut_while_training(quick: QuickStart, programs: list[Program], cut: Callable[[], None]) -> None:
+def cut_while_training(quick: QuickStart, programs: list[Program], cut: Callable[[], None], timeout_s: float) -> None:
     """Cuts once the run has made a few steps; all ranks must have ended soon after."""
     while not re.search(r"^step +3/", programs[0].said(), re.M):
         assert not quick.ended(*programs, seconds=0.05), [program.said() for program in programs]
     workers = [pid for program in programs for pid in program.children()]
     cut()
-    limit = TIMEOUT_S + GRACE_S  # torchrun's agents take their own time to give each other up
+    limit = timeout_s + GRACE_S  # torchrun's agents take their own time to give each other up
     ended = all_gone(workers, limit) if workers else quick.ended(*programs, seconds=limit)
     assert ended, f"not all have ended: {[(program.code, program.said()[-2000:]) for program in programs]}"
 
@@ -123,13 +124,14 @@ def run_and_cut(
     *,
     begin: Callable[[QuickStart, TwoHosts, Path, str], list[Program]],
     relay: Relay | None = None,
+    timeout_s: float = TIMEOUT_S,
 ) -> list[Program]:
     """A run without an end on two hosts, until it is cut and has ended."""
-    settings(folder, name, steps=100_000)
+    settings(folder, name, steps=100_000, timeout_s=timeout_s)
     with TwoHosts(relay) as hosts:
         programs = begin(quick, hosts, folder, name)
         try:
-            cut_while_training(quick, programs, lambda: cut(hosts))
+            cut_while_training(quick, programs, lambda: cut(hosts), timeout_s)
         finally:
             quick.end_all()
     return programs
@@ -169,7 +171,8 @@ def test_cut_network_ends_both_sides_and_names_the_other(
 def test_cut_network_under_torchrun_ends_both_sides(
     cut: Callable[[TwoHosts], None], quick: QuickStart, folder: Path
 ) -> None:
-    agents = run_and_cut(quick, folder, f"torchrun-{cut.__name__}", cut, begin=start_by_torchrun)
+    name, timeout_s = f"torchrun-{cut.__name__}", TORCHRUN_TIMEOUT_S
+    agents = run_and_cut(quick, folder, name, cut, begin=start_by_torchrun, timeout_s=timeout_s)
     check_named(agents[:1], [0, 1], r"\brank 2\b|10\.77\.0\.2")
     check_named(agents[1:], [2], r"\brank [01]\b|10\.77\.0\.1|store")
 
