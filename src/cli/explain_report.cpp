@@ -82,7 +82,10 @@ std::string tasks_text(const Report& report, bool all) {
   std::string text = "why each task has its ranks\n";
   if (!all && shown.size() > kMostTasks) {
     const auto weight = [&](const TaskReason* r) { return r->seconds * report.plan.tasks[index(r->task)].degree(); };
-    std::stable_sort(shown.begin(), shown.end(), [&](auto* a, auto* b) { return weight(a) > weight(b); });
+    const auto heavier = [&](const TaskReason* a, const TaskReason* b) {
+      return weight(a) != weight(b) ? weight(a) > weight(b) : a < b;  // they stand in one vector
+    };
+    std::partial_sort(shown.begin(), shown.begin() + kMostTasks, shown.end(), heavier);
     shown.resize(kMostTasks);
     text = "why tasks have their ranks: the " + std::to_string(kMostTasks) + " that take most rank-seconds of " +
            std::to_string(report.tasks.size()) + " (--all shows all)\n";

@@ -9,6 +9,7 @@
 #include "dhp/error.h"
 #include "dhp/explain.h"
 #include "dhp/plan_options.h"
+#include "plan/planners.h"
 #include "plan/sequence_index.h"
 
 namespace dhp {
@@ -52,7 +53,7 @@ class Estimator {
     keep(plan, batch);
     again_ = plan_again(batch, cluster);
     if (const Plan* planned = std::get_if<Plan>(&again_); planned != nullptr) {
-      if (planned->hash != plan_hash(plan, batch)) keep(*planned, batch);
+      if (plan_hash(*planned, batch) != plan_hash(plan, batch)) keep(*planned, batch);
     }
   }
 
@@ -79,7 +80,7 @@ class Estimator {
       change.no_answer = std::get<Infeasible>(result).reason;
       return change;
     }
-    change.makespan_s = planned->predicted.value_or(Prediction{}).makespan_s;
+    change.makespan_s = replay(*planned, predict_task_seconds(*planned, batch, cluster, cost_)).makespan_s;
     for (const Kept& kept : kept_) {
       change.makespan_s = kept_s(kept, batch, cluster, change.makespan_s).value_or(change.makespan_s);
     }
@@ -88,7 +89,7 @@ class Estimator {
 
   PlanResult plan_again(const Batch& batch, const Cluster& cluster) const {
     try {
-      return plan_batch(batch, cluster, cost_, options_);
+      return plan_without_times(batch, cluster, cost_, options_);
     } catch (const InputError& error) {  // static:4 on ranks that 4 does not divide
       return Infeasible{.reason = error.what(), .sequence = {}};
     }

@@ -38,7 +38,7 @@ class FreePlanner {
     Plan plan;
     plan.schedule = Schedule::free;
     plan.tasks.reserve(batch_.sequences.size());
-    for (CellSearch& search : searches_) search.append_to(plan.tasks, batch_);
+    for (CellSearch& search : searches_) search.append_to(plan.tasks);
     for (std::size_t i = 0; i < plan.tasks.size(); ++i) plan.tasks[i].id = static_cast<int>(i);
     return plan;
   }

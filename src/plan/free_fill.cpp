@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <numeric>
+#include <utility>
 
 #include "plan/idle_bins.h"
 
@@ -111,13 +112,25 @@ void AloneFiller::fill_hole(std::span<const std::int32_t> alone, const Hole& hol
   }
 }
 
-AloneFiller::Room* AloneFiller::fullest_that_holds(std::vector<Room>& packs, const FreeItem& item) const {
-  Room* best = nullptr;
-  for (Room& pack : packs) {
-    if (best != nullptr && pack.tokens <= best->tokens) continue;
-    if (model_.holds(pack.tokens + item.tokens, pack.patches + item.patches)) best = &pack;
+/// Adds the item to the fullest pack that holds it, or to a new one. Returns the pack's number.
+std::size_t AloneFiller::put(Rooms& rooms, const FreeItem& item) const {
+  // Packs too full even if they had no patches come first.
+  auto pack = std::partition_point(rooms.begin(), rooms.end(), [&](const Room& room) {
+    return !model_.holds(room.tokens + item.tokens, item.patches);
+  });
+  while (pack != rooms.end() && !model_.holds(pack->tokens + item.tokens, pack->patches + item.patches)) ++pack;
+  Room grown{item.tokens, item.patches, rooms.size()};
+  if (pack == rooms.end()) {
+    pack = rooms.insert(pack, grown);
+  } else {
+    grown = {pack->tokens + item.tokens, pack->patches + item.patches, pack->number};
   }
-  return best;
+  const auto fuller = [&](const Room& other) {
+    return other.tokens != grown.tokens ? other.tokens > grown.tokens : other.number < grown.number;
+  };
+  for (; pack != rooms.begin() && !fuller(*(pack - 1)); --pack) *pack = *(pack - 1);
+  *pack = grown;
+  return grown.number;
 }
 
 /// Adds the item to the rank's packs. Returns when the rank ends then.
@@ -125,14 +138,8 @@ double AloneFiller::add_to_tail(int rank, std::int32_t index) {
   const FreeItem& item = items_[at(index)];
   Tail& tail = tails_[at(rank)];
   double seconds = item.alone_s;
-  Room* pack = fullest_that_holds(tail.packs, item);
-  if (pack == nullptr) {
-    tail.packs.emplace_back();
-    pack = &tail.packs.back();
-    seconds += model_.pack_s();
-  }
-  pack->tokens += item.tokens;
-  pack->patches += item.patches;
+  const std::size_t packs = tail.packs.size();
+  if (put(tail.packs, item) == packs) seconds += model_.pack_s();
   tail.items.push_back(index);
   tail.sum_s += item.alone_s;
   return end_s_[at(rank)] + seconds / speed(rank);
@@ -283,16 +290,7 @@ double AloneFiller::end_after(int rank, std::int32_t without, std::int32_t with)
   ticks_ += 8 * std::ssize(tail.items);
   double sum = tail.sum_s;
   rooms_.clear();
-  const auto pack = [&](std::int32_t index) {
-    const FreeItem& item = items_[at(index)];
-    Room* room = fullest_that_holds(rooms_, item);
-    if (room == nullptr) {
-      rooms_.emplace_back();
-      room = &rooms_.back();
-    }
-    room->tokens += item.tokens;
-    room->patches += item.patches;
-  };
+  const auto pack = [&](std::int32_t index) { put(rooms_, items_[at(index)]); };
   if (without >= 0) sum -= items_[at(without)].alone_s;
   bool pending = with >= 0;
   if (pending) sum += items_[at(with)].alone_s;
@@ -348,26 +346,27 @@ void AloneFiller::move_rank(int rank) {
 
 FreePacks AloneFiller::packs() const {
   FreePacks all = in_holes_;
-  std::vector<Room> rooms;
-  std::vector<std::size_t> room_of;
+  Rooms rooms;
+  std::vector<std::size_t> pack_of;  // by place in the tail: in `all`
   for (int rank = 0; rank < ranks_.count(); ++rank) {
     const Tail& tail = tails_[at(rank)];
     rooms.clear();
-    room_of.clear();
+    pack_of.clear();
+    const std::size_t first_pack = all.packs.size();
     for (const std::int32_t index : tail.items) {
-      const FreeItem& item = items_[at(index)];
-      Room* room = fullest_that_holds(rooms, item);
-      if (room == nullptr) room = &rooms.emplace_back();
-      room->tokens += item.tokens;
-      room->patches += item.patches;
-      room_of.push_back(static_cast<std::size_t>(room - rooms.data()));
+      pack_of.push_back(first_pack + put(rooms, items_[at(index)]));
+      if (pack_of.back() == all.packs.size()) all.packs.push_back({rank, tail.ready_s, 0, 0});
+      ++all.packs[pack_of.back()].count;
     }
-    for (std::size_t room = 0; room < rooms.size(); ++room) {
-      all.packs.push_back({rank, tail.ready_s, all.items.size(), 0});
-      for (std::size_t i = 0; i < room_of.size(); ++i) {
-        if (room_of[i] == room) all.items.push_back(tail.items[i]);
-      }
-      all.packs.back().count = all.items.size() - all.packs.back().first;
+    std::size_t first = all.items.size();
+    for (std::size_t pack = first_pack; pack < all.packs.size(); ++pack) {
+      all.packs[pack].first = first;
+      first += std::exchange(all.packs[pack].count, 0);
+    }
+    all.items.resize(first);
+    for (std::size_t i = 0; i < pack_of.size(); ++i) {
+      FreePack& pack = all.packs[pack_of[i]];
+      all.items[pack.first + pack.count++] = tail.items[i];
     }
   }
   return all;

@@ -46,12 +46,15 @@ class AloneFiller {
   struct Room {
     double tokens = 0.0;
     double patches = 0.0;
+    std::size_t number = 0;  ///< of the pack, in the order in which a rank's packs were opened
   };
+  /// Packs of a rank, the fullest first, of equals the older.
+  using Rooms = std::vector<Room>;
   struct Tail {
     double ready_s = 0.0;
     double sum_s = 0.0;  ///< alone_s of its items
     std::vector<std::int32_t> items;
-    std::vector<Room> packs;  ///< while filling
+    Rooms packs;  ///< while filling
   };
   /// One item from the last rank to another, perhaps one back.
   struct Move {
@@ -72,7 +75,7 @@ class AloneFiller {
   int choose_rank(const FreeItem& item);
   void raise_end(int rank, double end_s);
   double speed(int rank) const { return ranks_.speed[at(rank)]; }
-  Room* fullest_that_holds(std::vector<Room>& packs, const FreeItem& item) const;
+  std::size_t put(Rooms& rooms, const FreeItem& item) const;
   void sort_ranks_by_end();
   bool improve(int last);
   void find_moves(int last, int rank);
@@ -92,7 +95,7 @@ class AloneFiller {
   std::vector<int> heap_;      // ranks, the earliest end first
   std::vector<int> by_end_;    // ranks by rising end
   std::vector<Move> moves_;
-  std::vector<Room> rooms_;
+  Rooms rooms_;
   double mean_end_s_ = 0.0;
   int last_rank_ = 0;
   std::int64_t ticks_ = 0;

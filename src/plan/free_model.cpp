@@ -40,7 +40,7 @@ FreeModel::FreeModel(const Limits& limits) : limits_(&limits) {
   tokens_per_rank_ = limits.tokens_per_rank();
 }
 
-FreeItem FreeModel::item(const Sequence& sequence, std::int32_t place) const {
+FreeItem FreeModel::item(const Sequence& sequence) const {
   FreeItem item;
   item.tokens = static_cast<double>(sequence.tokens);
   item.patches = static_cast<double>(sequence.patches);
@@ -56,7 +56,7 @@ FreeItem FreeModel::item(const Sequence& sequence, std::int32_t place) const {
   }
   item.min_degree = limits_->min_degree(sequence);
   item.max_degree = limits_->max_degree(sequence, item.min_degree);
-  item.place = place;
+  item.id = sequence.id;
   return item;
 }
 
@@ -98,7 +98,7 @@ std::vector<FreeItem> sorted_items(const Batch& batch, const FreeModel& model) {
   keys.reserve(batch.sequences.size());
   for (const Sequence& sequence : batch.sequences) {
     const auto place = static_cast<std::int32_t>(items.size());
-    items.push_back(model.item(sequence, place));
+    items.push_back(model.item(sequence));
     keys.push_back({items.back().alone_s, sequence.id, place});
   }
   std::sort(keys.begin(), keys.end(),

@@ -21,9 +21,9 @@ struct FreeItem {
   double pair_s[2] = {0.0, 0.0};  ///< causal attention on one rank: forward, backward
   double alone_s = 0.0;           ///< on one rank, without what a task costs whatever is in it
   int sequences = 1;
-  int min_degree = 1;      ///< smallest allowed degree that holds it
-  int max_degree = 1;      ///< largest by the shortest shard
-  std::int32_t place = 0;  ///< in the batch
+  int min_degree = 1;   ///< smallest allowed degree that holds it
+  int max_degree = 1;   ///< largest by the shortest shard
+  std::int64_t id = 0;  ///< of the sequence
 
   /// Adds what runs with it. Its memory is not looked at.
   void add(const FreeItem& other);
@@ -42,7 +42,7 @@ class FreeModel {
   explicit FreeModel(const Limits& limits);
 
   const Limits& limits() const { return *limits_; }
-  FreeItem item(const Sequence& sequence, std::int32_t place) const;
+  FreeItem item(const Sequence& sequence) const;
   Transfer transfer(const GroupShape& shape) const;
 
   /// What a task on one nominal rank takes besides the alone_s of its items.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <numeric>
+#include <tuple>
 
 namespace dhp {
 namespace {
@@ -31,6 +32,9 @@ void GroupPlacer::start(double target_s, double shortest_s) {
   last_end_s_ = 0.0;
   std::fill(ready_s_.begin(), ready_s_.end(), 0.0);
   std::iota(sorted_.begin(), sorted_.end(), 0);
+  all_.clear();
+  if (!cell_.uniform() || cell_.blocks().size() > 1) return;
+  for (int rank = 0; rank < cell_.ranks(); ++rank) all_.emplace_back(0.0, rank);
 }
 
 double GroupPlacer::waste(double hole_s) const {
@@ -143,26 +147,58 @@ void GroupPlacer::try_even(const FreeItem& item, int degree, const PoolRange& bl
   }
 }
 
+/// Ranks of a block by ready time, ties by number.
+std::span<const std::pair<double, int>> GroupPlacer::ranks_of_block(const PoolRange& block, double least_speed) {
+  if (all_.empty()) {
+    order_.clear();
+    for (int p = block.begin; p < block.end; ++p) {
+      for (const int rank : ready_ranks(cell_.pools()[at(p)], least_speed)) {
+        order_.emplace_back(ready_s_[at(rank)], rank);
+      }
+    }
+    std::sort(order_.begin(), order_.end());
+    return order_;
+  }
+  // Few have changed since the last time.
+  moved_.clear();
+  kept_.clear();
+  for (const auto& [ready_s, rank] : all_) {
+    const double now_s = ready_s_[at(rank)];
+    (now_s == ready_s ? kept_ : moved_).emplace_back(now_s, rank);
+  }
+  std::sort(moved_.begin(), moved_.end());
+  std::merge(kept_.begin(), kept_.end(), moved_.begin(), moved_.end(), all_.begin());
+  return all_;
+}
+
+const Transfer& GroupPlacer::transfer_of(std::span<const int> ranks) {
+  const GroupShape shape = cell_.shape(ranks);
+  const auto numbers = [](const GroupShape& s) {
+    return std::tuple(s.degree, s.nodes, s.most_on_node, s.fewest_on_node);
+  };
+  if (numbers(shape) != numbers(last_shape_)) {
+    last_shape_ = shape;
+    last_transfer_ = model_.transfer(shape);
+  }
+  return last_transfer_;
+}
+
 /// Windows of a block's ranks that become ready one after the other, on whatever nodes. Always finds a place where the
 /// block has as many ranks.
 void GroupPlacer::try_anywhere(const FreeItem& item, int degree, const PoolRange& block, double least_speed) {
-  order_.clear();
-  for (int p = block.begin; p < block.end; ++p) {
-    for (const int rank : ready_ranks(cell_.pools()[at(p)], least_speed)) order_.emplace_back(ready_s_[at(rank)], rank);
-  }
-  std::sort(order_.begin(), order_.end());
-  const int ranks = static_cast<int>(order_.size());
-  ticks_ += 4 * std::ssize(order_);
+  const std::span<const std::pair<double, int>> order = ranks_of_block(block, least_speed);
+  const int ranks = static_cast<int>(order.size());
+  ticks_ += 4 * std::ssize(order);
   for (int first = 0; first + degree <= ranks; ++first) {
-    const double start = order_[at(first + degree - 1)].first;
-    if (first + degree < ranks && order_[at(first + degree)].first == start) continue;  // the next wastes less
+    const double start = order[at(first + degree - 1)].first;
+    if (first + degree < ranks && order[at(first + degree)].first == start) continue;  // the next wastes less
     double cost = 0.0;
     ticks_ += degree;
-    for (int i = 0; i < degree && cost < spot_.cost; ++i) cost += waste(start - order_[at(first + i)].first);
+    for (int i = 0; i < degree && cost < spot_.cost; ++i) cost += waste(start - order[at(first + i)].first);
     if (cost >= spot_.cost) continue;
     window_.clear();
-    for (int i = 0; i < degree; ++i) window_.push_back(order_[at(first + i)].second);
-    consider(item, window_, model_.transfer(cell_.shape(window_)));
+    for (int i = 0; i < degree; ++i) window_.push_back(order[at(first + i)].second);
+    consider(item, window_, transfer_of(window_));
   }
 }
 
@@ -172,7 +208,7 @@ void GroupPlacer::try_consecutive(const FreeItem& item, int degree, const PoolRa
   window_.resize(at(degree));
   for (int first = begin; first + degree <= begin + block.ranks; ++first) {
     std::iota(window_.begin(), window_.end(), first);
-    consider(item, window_, model_.transfer(cell_.shape(window_)));
+    consider(item, window_, transfer_of(window_));
   }
 }
 

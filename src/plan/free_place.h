@@ -59,6 +59,8 @@ class GroupPlacer {
   void try_pools(const FreeItem& item, int degree);
   void try_even(const FreeItem& item, int degree, const PoolRange& block, double least_speed);
   void try_anywhere(const FreeItem& item, int degree, const PoolRange& block, double least_speed);
+  std::span<const std::pair<double, int>> ranks_of_block(const PoolRange& block, double least_speed);
+  const Transfer& transfer_of(std::span<const int> ranks);
   void try_consecutive(const FreeItem& item, int degree, const PoolRange& block);
   std::span<const int> ready_ranks(const Pool& pool, double least_speed);
   void occupy(std::int32_t item, int degree);
@@ -86,6 +88,11 @@ class GroupPlacer {
   std::vector<int> filtered_;
   std::vector<int> window_;
   std::vector<std::pair<double, int>> order_;
+  std::vector<std::pair<double, int>> all_;    // ranks by ready time as last asked for, where any may join
+  std::vector<std::pair<double, int>> moved_;  // of all_: those whose ready time has grown
+  std::vector<std::pair<double, int>> kept_;   // the others
+  GroupShape last_shape_;                      // most groups have the shape of the one before
+  Transfer last_transfer_;
 };
 
 }  // namespace dhp

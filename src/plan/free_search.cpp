@@ -238,7 +238,7 @@ void CellSearch::search(std::int64_t ticks) {
   }
 }
 
-void CellSearch::append_to(std::vector<Task>& tasks, const Batch& batch) {
+void CellSearch::append_to(std::vector<Task>& tasks) {
   if (!best_is_built_) build(best_, kInfinity, enough_s_);
   const FreePacks alone = filler_.packs();
   const std::vector<FreeGroup>& groups = placer_.groups();
@@ -249,7 +249,7 @@ void CellSearch::append_to(std::vector<Task>& tasks, const Batch& batch) {
   for (const FreePack& pack : alone.packs) by_start.emplace_back(pack.start_s, by_start.size());
   std::sort(by_start.begin(), by_start.end());
   const auto rank_of = [&](int rank) { return cell_.model().limits().live()[at(cell_.first_place() + rank)]; };
-  const auto id_of = [&](std::int32_t index) { return batch.sequences[at(items_[at(index)].place)].id; };
+  const auto id_of = [&](std::int32_t index) { return items_[at(index)].id; };
   for (const auto& [start_s, number] : by_start) {
     Task& task = tasks.emplace_back();
     if (number < groups.size()) {

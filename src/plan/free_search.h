@@ -39,8 +39,8 @@ class CellSearch {
   const FreeCell& cell() const { return cell_; }
   const std::vector<FreeItem>& items() const { return items_; }
 
-  /// The tasks of the best candidate, by start, without ids. Sequence ids come from the batch.
-  void append_to(std::vector<Task>& tasks, const Batch& batch);
+  /// The tasks of the best candidate, by start, without ids.
+  void append_to(std::vector<Task>& tasks);
 
  private:
   static constexpr std::uint64_t kReliefs = 4;

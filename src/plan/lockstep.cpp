@@ -56,8 +56,7 @@ std::size_t at(std::int64_t value) { return static_cast<std::size_t>(value); }
 class LockstepPlanner {
  public:
   LockstepPlanner(const Batch& batch, const Limits& limits, const PlanOptions& options)
-      : batch_(batch),
-        options_(options),
+      : options_(options),
         model_(limits),
         cell_(model_, 0, limits.ranks()),
         items_(sorted_items(batch, model_)),
@@ -348,14 +347,13 @@ class LockstepPlanner {
         for (const int rank : group.ranks) task.ranks.push_back(model_.limits().live()[at(rank)]);
         std::sort(task.ranks.begin(), task.ranks.end());
         for (const std::int32_t item : group.items) {
-          task.sequences.push_back(batch_.sequences[at(items_[at(item)].place)].id);
+          task.sequences.push_back(items_[at(item)].id);
         }
       }
     }
     return plan;
   }
 
-  const Batch& batch_;
   const PlanOptions& options_;
   FreeModel model_;
   FreeCell cell_;

@@ -4,7 +4,7 @@
 #include <iterator>
 #include <limits>
 #include <numeric>
-#include <set>
+#include <queue>
 
 namespace dhp {
 namespace {
@@ -33,6 +33,8 @@ MicroBatchFiller::MicroBatchFiller(const FreeCell& cell, std::span<const FreeIte
       consecutive_(cell.model().limits().consecutive()),
       free_(cell.pools().size()),
       whole_(cell.pools().size()) {
+  sizes_.reserve(items.size());
+  for (const FreeItem& item : items) sizes_.push_back({item.alone_s, cell.model().need(item)});
   for (const PoolRange& block : cell.blocks()) {
     const int size = cell.pools()[at(block.begin)].size();
     const bool same = std::all_of(cell.pools().begin() + block.begin, cell.pools().begin() + block.end,
@@ -190,10 +192,9 @@ void MicroBatchFiller::settle(LockGroup& group) const {
 int MicroBatchFiller::first_within(LeftItems& left, double room_s, double room) const {
   ticks_ += kTicksOfTime;
   // Longer items mostly need more memory too, so this is where those that fit begin, or a few places off.
-  const auto first = std::partition_point(items_.begin(), items_.end(), [&](const FreeItem& item) {
-    return item.alone_s > room_s || cell_.model().need(item) > room;
-  });
-  return left.next(static_cast<int>(first - items_.begin()));
+  const auto first = std::partition_point(sizes_.begin(), sizes_.end(),
+                                          [&](const Size& item) { return item.alone_s > room_s || item.need > room; });
+  return left.next(static_cast<int>(first - sizes_.begin()));
 }
 
 /// Lets the longest shorter item that time and memory of the group allow ride in it.
@@ -230,12 +231,19 @@ bool MicroBatchFiller::add_rider(LeftItems& left, double target_s, LockGroup& gr
 bool MicroBatchFiller::grow(LockGroup& group, int pool, int count, bool even_if_slower) {
   const int degree = group.degree() + count;
   if (degree > std::min(group.load.max_degree, cell_.widest()) || !cell_.model().limits().allows(degree)) return false;
-  LockGroup grown = group;
   const std::vector<int>& free = free_[at(pool)];
-  grown.ranks.insert(grown.ranks.end(), free.end() - count, free.end());
-  settle(grown);
-  if (grown.seconds >= group.seconds && !even_if_slower) return false;
-  group = std::move(grown);
+  const Transfer transfer = group.transfer;
+  const double speed = group.speed;
+  const double seconds = group.seconds;
+  group.ranks.insert(group.ranks.end(), free.end() - count, free.end());
+  settle(group);
+  if (group.seconds >= seconds && !even_if_slower) {
+    group.ranks.resize(group.ranks.size() - at(count));
+    group.transfer = transfer;
+    group.speed = speed;
+    group.seconds = seconds;
+    return false;
+  }
   if (is_whole(pool)) whole_.take(pool);
   free_[at(pool)].resize(free.size() - at(count));
   return true;
@@ -277,8 +285,9 @@ void MicroBatchFiller::use_free_ranks(MicroBatch& micro_batch) {
     std::int64_t number = 0;  // among equals
     LockGroup* group = nullptr;
 
+    /// Whether it is the other's turn first.
     bool operator<(const Turn& other) const {
-      return seconds != other.seconds ? seconds > other.seconds : number < other.number;
+      return seconds != other.seconds ? seconds < other.seconds : number > other.number;
     }
   };
   std::vector<LockGroup*> by_time;
@@ -287,14 +296,14 @@ void MicroBatchFiller::use_free_ranks(MicroBatch& micro_batch) {
                    [](const LockGroup* a, const LockGroup* b) { return a->seconds > b->seconds; });
   for (const bool even_if_slower : {false, true}) {
     if (even_if_slower && !no_idle_ranks_) return;
-    std::set<Turn> turns;
-    for (LockGroup* group : by_time) turns.insert({group->seconds, std::ssize(turns), group});
-    by_time.clear();
     std::int64_t first = 0;
-    std::int64_t last = std::ssize(turns);
+    std::int64_t last = 0;
+    std::priority_queue<Turn> turns;
+    for (LockGroup* group : by_time) turns.push({group->seconds, ++last, group});
+    by_time.clear();
     while (!turns.empty()) {
-      Turn turn = *turns.begin();
-      turns.erase(turns.begin());
+      Turn turn = turns.top();
+      turns.pop();
       if (!grow_somewhere(*turn.group, even_if_slower)) {
         by_time.push_back(turn.group);
         continue;
@@ -303,7 +312,7 @@ void MicroBatchFiller::use_free_ranks(MicroBatch& micro_batch) {
       if (turn.group->seconds < turn.seconds) turn.number = --first;
       if (turn.group->seconds > turn.seconds) turn.number = ++last;
       turn.seconds = turn.group->seconds;
-      turns.insert(turn);
+      turns.push(turn);
     }
   }
 }

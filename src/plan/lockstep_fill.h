@@ -93,6 +93,12 @@ class MicroBatchFiller {
 
   const FreeCell& cell_;
   std::span<const FreeItem> items_;
+  /// What is searched for items that fit, close together: the items are many, and looked at all over.
+  struct Size {
+    double alone_s = 0.0;
+    double need = 0.0;
+  };
+  std::vector<Size> sizes_;  // one an item
   bool no_idle_ranks_;
   bool consecutive_;
   mutable std::int64_t ticks_ = 0;

@@ -273,7 +273,8 @@ std::optional<Infeasible> first_infeasible(const Batch& batch, const Cluster& cl
   return std::move(answers.front());
 }
 
-PlanResult plan_batch(const Batch& batch, const Cluster& cluster, const CostModel& cost, const PlanOptions& options) {
+PlanResult plan_without_times(const Batch& batch, const Cluster& cluster, const CostModel& cost,
+                              const PlanOptions& options) {
   const auto [planner, argument, limits] = request_of(batch, cluster, cost, options);
   if (auto infeasible = limits.find_infeasible(batch)) return std::move(*infeasible);
 
@@ -283,6 +284,13 @@ PlanResult plan_batch(const Batch& batch, const Cluster& cluster, const CostMode
     plan->ranks = cluster.ranks();
     plan->schedule = planner.schedule;
     if (plan->planner.empty()) plan->planner = options.schedule;
+  }
+  return result;
+}
+
+PlanResult plan_batch(const Batch& batch, const Cluster& cluster, const CostModel& cost, const PlanOptions& options) {
+  PlanResult result = plan_without_times(batch, cluster, cost, options);
+  if (Plan* plan = std::get_if<Plan>(&result)) {
     annotate(*plan, batch, cluster, cost);
     if (options.tighter_bound) certify(*plan, batch, cluster, cost);
   }

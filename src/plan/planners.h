@@ -14,6 +14,10 @@ namespace dhp {
 // some degree that the limits allow (Limits::find_infeasible). Plans come without annotation and number of ranks:
 // plan_batch() adds them. `argument` is the number after the colon of the planner's name.
 
+/// What plan_batch() gives but for times, bound and hash: for those who ask only how long it takes.
+PlanResult plan_without_times(const Batch& batch, const Cluster& cluster, const CostModel& cost,
+                              const PlanOptions& options);
+
 /// Barrier-free schedule of the whole batch; free.cpp.
 PlanResult plan_free(const Batch& batch, const Limits& limits, const PlanOptions& options, std::optional<int> argument);
 

@@ -2,19 +2,25 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "dhp/batch.h"
 
 namespace dhp {
 
-/// Finds sequences by id. Ids are mostly 0, 1, 2 … in any order, where a table is far quicker than a hash map.
+/// Finds sequences by id. Ids are mostly 0, 1, 2 … : in order, where they are places, or in any order, where a table is
+/// far quicker than a hash map.
 class SequenceIndex {
  public:
   explicit SequenceIndex(const Batch& batch) {
     if (batch.sequences.empty()) return;
     const auto [least, most] = std::minmax_element(batch.sequences.begin(), batch.sequences.end(), by_id);
     first_ = least->id;
+    if (are_places(batch)) {
+      in_order_ = batch.sequences;
+      return;
+    }
     const std::uint64_t span = offset(most->id);
     constexpr std::uint64_t kSparse = 4;  // table entries a sequence
     if (span < kSparse * batch.sequences.size()) {
@@ -29,6 +35,7 @@ class SequenceIndex {
 
   /// Null if the batch lacks it.
   const Sequence* find(std::int64_t id) const {
+    if (!in_order_.empty()) return id >= first_ && offset(id) < in_order_.size() ? &in_order_[offset(id)] : nullptr;
     if (sorted_.empty()) return id >= first_ && offset(id) < table_.size() ? table_[offset(id)] : nullptr;
     const auto found =
         std::lower_bound(sorted_.begin(), sorted_.end(), id,
@@ -37,6 +44,12 @@ class SequenceIndex {
   }
 
  private:
+  bool are_places(const Batch& batch) const {
+    for (std::size_t i = 0; i < batch.sequences.size(); ++i) {
+      if (offset(batch.sequences[i].id) != i) return false;
+    }
+    return true;
+  }
   static bool by_id(const Sequence& a, const Sequence& b) { return a.id < b.id; }
   /// Ids may span more than an int64_t holds.
   std::uint64_t offset(std::int64_t id) const {
@@ -44,7 +57,8 @@ class SequenceIndex {
   }
 
   std::int64_t first_ = 0;
-  std::vector<const Sequence*> table_;   // by id - first_
+  std::span<const Sequence> in_order_;   // by id - first_, where these are places in the batch
+  std::vector<const Sequence*> table_;   // by id - first_, where they are in another order
   std::vector<const Sequence*> sorted_;  // instead, where ids are sparse
 };
 
