@@ -1,11 +1,15 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
+#include <numbers>
 #include <string>
 #include <vector>
 
+#include "dhp/analytic_cost.h"
 #include "dhp/planner.h"
+#include "dhp/presets.h"
 
 // The inputs that benchmarks share: data/cases, and larger batches drawn from them.
 namespace dhp::bench {
@@ -27,15 +31,27 @@ inline Case shared_case(const std::string& cluster, const std::string& tokens, c
           read_cluster(case_file("cluster_" + cluster)), read_cost_model(case_file("cost_qwen3-vl-8b_" + tokens))};
 }
 
+/// Pseudo-random numbers from 0 to below 1: Knuth's MMIX generator.
+class Uniform {
+ public:
+  explicit Uniform(std::uint64_t seed) : state_(seed) {}
+  double next() {
+    state_ = state_ * 6364136223846793005U + 1442695040888963407U;
+    return static_cast<double>(state_ >> 11U) * 0x1p-53;
+  }
+
+ private:
+  std::uint64_t state_;
+};
+
 /// `count` sequences from the distribution of a batch: quantiles between its lengths, at pseudo-random places.
 inline Batch drawn_from(const Batch& batch, int count, std::uint64_t seed) {
   std::vector<Sequence> sorted = batch.sequences;
   std::sort(sorted.begin(), sorted.end(), [](const Sequence& a, const Sequence& b) { return a.tokens < b.tokens; });
   Batch drawn;
-  std::uint64_t state = seed;
+  Uniform uniform(seed);
   for (int i = 0; i < count; ++i) {
-    state = state * 6364136223846793005U + 1442695040888963407U;  // Knuth's MMIX generator
-    const double place = static_cast<double>(state >> 11U) * 0x1p-53 * static_cast<double>(sorted.size() - 1);
+    const double place = uniform.next() * static_cast<double>(sorted.size() - 1);
     const auto low = static_cast<std::size_t>(place);
     const auto between = [&](std::int64_t a, std::int64_t b) {
       return a + static_cast<std::int64_t>(static_cast<double>(b - a) * (place - static_cast<double>(low)));
@@ -44,6 +60,31 @@ inline Batch drawn_from(const Batch& batch, int count, std::uint64_t seed) {
                                between(sorted[low].patches, sorted[low + 1].patches)});
   }
   return drawn;
+}
+
+/// `count` sequences of text, log-normal: median 4,915 tokens, one in a hundred above 80,000, at most 400,000.
+inline Batch long_tailed(int count, std::uint64_t seed) {
+  constexpr double kMu = 8.5;
+  constexpr double kSigma = 1.2;
+  Batch drawn;
+  Uniform uniform(seed);
+  for (int i = 0; i < count; ++i) {
+    const double radius = std::sqrt(-2.0 * std::log(1.0 - uniform.next()));  // Box and Muller
+    const double normal = radius * std::cos(2.0 * std::numbers::pi * uniform.next());
+    drawn.sequences.push_back(
+        {i, static_cast<std::int64_t>(std::clamp(std::exp(kMu + kSigma * normal), 64.0, 4e5)), 0});
+  }
+  return drawn;
+}
+
+/// Nodes of eight H100 with the analytic costs of Qwen3-VL-8B, whose optimizer's state 64 ranks share.
+inline Case h100_case(int ranks) {
+  const NamedText config = read_model_config("qwen3-vl-8b");
+  Case one{"h100"};
+  one.cluster = read_cluster("h100-8x8");
+  one.cluster.nodes = ranks / one.cluster.ranks_per_node;
+  one.cost = analytic_report(config.text, config.source, {.device = "h100", .ranks = 64}, config.source).cost;
+  return one;
 }
 
 /// 910B-like nodes of eight and eight sequences a rank, 8,192 tokens of text a rank.

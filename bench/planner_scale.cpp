@@ -1,10 +1,14 @@
 // How planning time grows: processor seconds of plan_batch() for 8 to 65,536 ranks, in steps of four times as many, and
-// 0.5 to 16 sequences a rank of long-tailed lengths, at both levels of effort. Behind each time stands how many times
-// longer it is than for a quarter of the ranks: four is what the work grows by, and more than six, where it takes over
-// a tenth of a second, is marked. A shape that takes longer than the limit ends its column.
+// 0.5 to 16 sequences a rank, at both levels of effort. Behind each time stands how many times longer it is than for a
+// quarter of the ranks: four is what the work grows by, and more than six, where it takes over a tenth of a second, is
+// marked. A shape that takes longer than the limit ends its column.
+//
+// Lengths are log-normal on 910B-like nodes (data/cases), and with a longer tail on nodes of H100, where most sequences
+// want several ranks.
 //
 //     build/release/bench/planner_scale                     free, at most 20 s a plan
 //     build/release/bench/planner_scale lockstep 5 16384    another planner, limit in seconds, most ranks
+//     build/release/bench/planner_scale free 20 65536 fast  one level of effort, or default
 
 #include <cstdio>
 #include <ctime>
@@ -23,6 +27,14 @@ constexpr double kShapes[] = {0.5, 1, 2, 4, 8, 16};  // sequences a rank
 constexpr double kMostGrowth = 6.0;
 constexpr double kTelling = 0.1;  // seconds: what is quicker is not marked
 
+/// Of the shared case, or with the longer tail.
+bench::Case make_case(bool long_tail, int ranks, int count) {
+  bench::Case one = long_tail ? bench::h100_case(ranks) : bench::shared_case("910b_8x8", "8192", "lognormal");
+  one.cluster.nodes = ranks / one.cluster.ranks_per_node;
+  one.batch = long_tail ? bench::long_tailed(count, 1) : bench::drawn_from(one.batch, count, 1);
+  return one;
+}
+
 double seconds_of(const bench::Case& one, const PlanOptions& options) {
   const std::clock_t begin = std::clock();  // of the processor: other programs do not count
   const PlanResult result = plan_batch(one.batch, one.cluster, one.cost, options);
@@ -33,9 +45,10 @@ double seconds_of(const bench::Case& one, const PlanOptions& options) {
   return seconds;
 }
 
-void print_curves(const PlanOptions& options, double limit_s, int most_ranks) {
-  std::printf("%s, effort %s: processor seconds, and times those of a quarter of the ranks\n%8s",
-              options.schedule.c_str(), options.effort == kEffortFast ? "fast" : "default", "ranks");
+void print_curves(const PlanOptions& options, bool long_tail, double limit_s, int most_ranks) {
+  std::printf("%s, effort %s, %s: processor seconds, and times those of a quarter of the ranks\n%8s",
+              options.schedule.c_str(), options.effort == kEffortFast ? "fast" : "default",
+              long_tail ? "long tail on H100" : "log-normal on 910B", "ranks");
   for (const double shape : kShapes) std::printf("%14g/rank", shape);
   std::printf("\n");
   double before[std::size(kShapes)] = {};
@@ -47,9 +60,7 @@ void print_curves(const PlanOptions& options, double limit_s, int most_ranks) {
         std::printf("%19s", "-");
         continue;
       }
-      bench::Case one = bench::shared_case("910b_8x8", "8192", "lognormal");
-      one.cluster.nodes = ranks / one.cluster.ranks_per_node;
-      one.batch = bench::drawn_from(one.batch, static_cast<int>(kShapes[i] * ranks), 1);
+      const bench::Case one = make_case(long_tail, ranks, static_cast<int>(kShapes[i] * ranks));
       const double seconds = seconds_of(one, options);
       const double growth = before[i] > 0.0 && ranks >= 4 * kRanks[0] ? seconds / before[i] : 0.0;
       std::printf("%10.4f %6.1fx%s", seconds, growth, growth > kMostGrowth && seconds > kTelling ? "!" : " ");
@@ -67,8 +78,14 @@ int main(int argc, char** argv) {
     const std::string schedule = argc > 1 ? argv[1] : "free";
     const double limit_s = argc > 2 ? std::stod(argv[2]) : 20.0;
     const int most_ranks = argc > 3 ? std::stoi(argv[3]) : 65536;
-    print_curves({.schedule = schedule, .effort = kEffortFast}, limit_s, most_ranks);
-    if (uses_option(schedule, "effort")) print_curves({.schedule = schedule}, limit_s, most_ranks);
+    const std::string level = argc > 4 ? argv[4] : "";
+    for (const std::int64_t effort : {kEffortFast, kEffortDefault}) {
+      if (effort == kEffortDefault && !uses_option(schedule, "effort")) continue;
+      if (!level.empty() && level != (effort == kEffortFast ? "fast" : "default")) continue;
+      for (const bool long_tail : {false, true}) {
+        print_curves({.schedule = schedule, .effort = effort}, long_tail, limit_s, most_ranks);
+      }
+    }
     return 0;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "planner_scale: %s\n", error.what());

@@ -38,6 +38,10 @@ constexpr int kMostShares = 5;
 constexpr double kAir[] = {1.005, 1.02, 1.05};
 constexpr double kDistinct = 0.985;  // closer targets give the same
 
+// Where all targets of a micro-batch would take a second or more, every fifth is tried, then those beside the best.
+constexpr std::int64_t kManyTicks = 100'000'000;
+constexpr std::size_t kStride = 5;
+
 // Ceilings for a pipeline fall by a factor, until that was in vain some times; then those beside the best are tried.
 constexpr double kLower = 0.88;
 constexpr int kMostInVain = 8;
@@ -148,17 +152,29 @@ class LockstepPlanner {
     MicroBatch best;
     LeftItems best_left = left;
     double best_score = -kInfinity;
+    std::size_t best_number = 0;
     const std::vector<double> tried = targets(left);
-    for (const double target : tried) {
+    const auto try_target = [&](std::size_t number) {
       LeftItems rest = left;
-      MicroBatch candidate = filler_.fill(rest, target);
+      MicroBatch candidate = filler_.fill(rest, tried[number]);
       const double use = candidate.work_s / (cell_.total_speed() * candidate.seconds);
       double score = use * (1.0 + favour * std::min(1.0, candidate.seconds / tried.front()));
       if (options_.no_idle_ranks) score -= candidate.idle_ranks;
-      if (score <= best_score) continue;
+      if (score <= best_score) return;
       best_score = score;
+      best_number = number;
       best = std::move(candidate);
       best_left = std::move(rest);
+    };
+    const std::int64_t before = filler_.ticks();
+    try_target(0);
+    const bool many = (filler_.ticks() - before) * std::ssize(tried) > kManyTicks && !options_.no_idle_ranks;
+    const std::size_t stride = many ? kStride : 1;
+    for (std::size_t number = stride; number < tried.size(); number += stride) try_target(number);
+    const std::size_t middle = best_number;
+    for (std::size_t number = middle - std::min(middle, stride - 1);
+         stride > 1 && number < std::min(tried.size(), middle + stride); ++number) {
+      if (number != middle) try_target(number);
     }
     left = std::move(best_left);
     return best;
