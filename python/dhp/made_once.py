@@ -58,7 +58,7 @@ class _Stage:
     """What the ranks tell each other meanwhile. Keys of the store:
 
     sign/RANK   a number that grows, how often the rank has made progress, lines so far, and "waits" or "works"
-    name/RANK   "rank 5 (host b, pid 123)"
+    late/RANK   what to say where it makes no progress
     disk/HASH   the rank that came first of those with the same disk
     probe       a file that the first of all has laid on its disk: whoever sees it shares the disk over a network
     came, done  how many ranks
@@ -71,7 +71,7 @@ class _Stage:
         self._advances, self._lines, self._does = 0, 0, "works"
         self._probe: Path | None = None
         self._ended = threading.Event()
-        self._looked = time.monotonic()
+        self._looked = self._answered = time.monotonic()  # this rank has looked, the store has answered
         self._is_made = True  # as far as is known
         self._seen: dict[object, tuple[object, float]] = {}  # what was seen of something last, and since when
 
@@ -80,7 +80,8 @@ class _Stage:
     @contextlib.contextmanager
     def signs(self) -> Iterator[None]:
         """Around all: says how far this rank is, from a thread of its own."""
-        self._call(lambda: self.store.set(f"name/{self.run.rank}", self.run.name))
+        late = f"{self.run.name} keeps the others waiting, at {self.file}"  # whose path may differ
+        self._call(lambda: self.store.set(f"late/{self.run.rank}", late))
         self._call(lambda: self._say(0))
         self.count("came")
         thread = threading.Thread(target=self._say_on, daemon=True)
@@ -95,6 +96,8 @@ class _Stage:
 
     def _say(self, number: int) -> None:
         self.store.set(f"sign/{self.run.rank}", f"{number} {self._advances} {self._lines} {self._does}")
+        self.store.add("came", 0)  # which answers, as setting does not
+        self._answered = time.monotonic()
 
     def _say_on(self) -> None:
         with contextlib.suppress(RuntimeError):  # the store is gone, which the others find out
@@ -109,6 +112,7 @@ class _Stage:
         if time.monotonic() - self._looked > SIGN_S:
             self._looked = time.monotonic()
             self._raise_known()
+            self._check_store()
 
     def count(self, what: str, more: int = 1) -> int:
         """How many ranks have come, or are done; -1 where the store does not tell."""
@@ -157,30 +161,28 @@ class _Stage:
         """Raises InputError and RankFailed, see made_once."""
         size = self.run.world_size
         look_s = max(SIGN_S, size / 500)  # a look asks for a word of each rank
-        pause, looked, answered = LOOK_S / 20, time.monotonic(), time.monotonic()
+        pause = LOOK_S / 20
         self._does = "waits"
         with self.run.at(f"{self.run.place}, waiting"):
             while not is_over():
                 self._raise_known()
+                self._check_store()
                 now = time.monotonic()
-                if now - looked > look_s:
-                    looked = now
-                    if self._look(now):
-                        answered = now
-                    elif now - answered > SILENT_S:
-                        self._ask(f"the store gave no answer for {SILENT_S:g} s")
+                if now - self._looked > look_s:
+                    self._looked = now
+                    self._look(now)
                 time.sleep(pause)
                 pause = min(max(LOOK_S, size / 4000), 2 * pause)
         self._does = "works"
 
-    def _look(self, now: float) -> bool:
-        """Raises RankFailed where a rank is silent, or has made no progress. Returns whether the store answers."""
+    def _look(self, now: float) -> None:
+        """Raises RankFailed where a rank is silent, or has made no progress."""
         ranks, patience_s = range(self.run.world_size), self.run.timeout_s
         came = self.count("came", 0)
         if came < len(ranks):
             if came >= 0 and self._unchanged("came", came, now) > patience_s:
                 self._ask(f"{len(ranks) - came} of {len(ranks)} ranks have not come to it for {patience_s:g} s")
-            return came >= 0
+            return
         signs: list[bytes] = self._call(lambda: self.store.multi_get([f"sign/{rank}" for rank in ranks]), [])
         words = [sign.decode().split(" ") for sign in signs]
         for rank, (number, advances, lines, does) in enumerate(words):
@@ -189,8 +191,12 @@ class _Stage:
                 self._ask(f"rank {rank} gave no sign of life for {silent_s:.0f} s")
             if self._unchanged(("advances", rank), now if does == "waits" else advances, now) > patience_s:
                 self._give_up(rank, int(lines))
-        self._is_made = any(word[-1] == "works" for word in words)
-        return bool(signs)
+        self._is_made = not words or any(word[-1] == "works" for word in words)
+
+    def _check_store(self) -> None:
+        """Raises RankFailed where it is silent."""
+        if time.monotonic() - self._answered > SILENT_S and self.count("came", 0) < 0:
+            self._ask(f"the store gave no answer for {SILENT_S:g} s")
 
     def _unchanged(self, what: object, value: object, now: float) -> float:
         """For how many seconds it has been seen with the same value."""
@@ -203,10 +209,10 @@ class _Stage:
         return self._unchanged(("pulse", rank), torch.ops.dhp.pulse(self.run.traffic, rank), now) < SILENT_S
 
     def _give_up(self, rank: int, lines: int) -> None:
-        name = self._call(lambda: self.store.get(f"name/{rank}").decode(), f"rank {rank}")
+        late = self._call(lambda: self.store.get(f"late/{rank}").decode(), f"rank {rank} keeps the others waiting")
         cause = (
-            f"{name} keeps the others waiting, at {self.file}: no progress for {self.run.timeout_s:g} s (timeout_s), "
-            f"{lines:,} lines so far (seen by {self.run.name})"
+            f"{late}: no progress for {self.run.timeout_s:g} s (timeout_s), {lines:,} lines so far "
+            f"(seen by {self.run.name})"
         )
         torch.ops.dhp.report_failure(self.run.traffic, cause)
         self._raise_known()

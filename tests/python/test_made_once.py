@@ -51,7 +51,7 @@ def make_or_read(run: dhp.Run, file: Path, host: str, how: str, progress: Callab
     if file.exists():
         return file.read_text()
     print("makes it", flush=True)
-    for line in range(LINES):
+    for line in range(100 * LINES if how == "long" else LINES):
         time.sleep(0.3 if host == "b" or how == "shared" else 0.05)
         progress(line + 1)
         if line == 9 and host == "b":
@@ -142,6 +142,20 @@ def test_a_maker_that_hangs_or_dies_is_named_and_nobody_waits_on(
     for text in said:
         assert re.match(rf"rank {lost} \(host {re.escape(os.uname().nodename)}, pid {pid}\) ({words})", text), text
     assert not any("Traceback" in rank.said() for rank in ranks)
+
+
+def test_the_host_of_the_store_that_freezes_meanwhile_is_named(folder: Path) -> None:
+    """Also by the maker, which stops: nobody would wait for what it makes."""
+    ranks = start_ranks(at_its_host, 4, folder / "log", str(folder), 600.0, "long")
+    try:
+        assert wait_until(lambda: any("makes it" in rank.said() for rank in ranks[2:]), SECONDS)
+        ranks[0].send(signal.SIGSTOP)
+        others = ranks[1:]
+        assert wait_until(lambda: [rank.process.exitcode for rank in others] == [1] * 3, SECONDS)
+    finally:
+        end_all(ranks)
+    words = rf"rank 0 \(host .*, pid {ranks[0].process.pid}\), which hosts the store of the run, does not answer"
+    assert all(re.match(words, text) for text in causes(others)), causes(others)
 
 
 def test_what_a_maker_refuses_all_refuse_in_its_words(folder: Path) -> None:
