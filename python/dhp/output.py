@@ -111,9 +111,13 @@ def one_line(text: str) -> str:
 
 
 def complain(text: str) -> None:
-    """Prints to standard error, whatever characters it holds; where that is closed, nobody reads."""
+    """Prints to standard error, whatever characters it holds; where that is closed, nobody reads. In one piece, also
+    where Python does not buffer: lines of several ranks must not run into each other."""
+    if sys.stderr is None:
+        return
     with contextlib.suppress(OSError, ValueError):
-        print(printable(text), file=sys.stderr, flush=True)
+        sys.stderr.write(printable(text) + "\n")
+        sys.stderr.flush()
 
 
 def say(text: str) -> int:

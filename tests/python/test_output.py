@@ -2,7 +2,10 @@
 
 import os
 import re
+import socket
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -156,3 +159,21 @@ def test_odd_names_are_refused(tmp_path: Path) -> None:
 def test_names_do_not_steer_the_terminal(text: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
     complain(text)
     assert capsys.readouterr().err == shown + "\n"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_complaint_is_written_in_one_piece(unbuffered: str) -> None:
+    """A pipe of messages: it keeps the pieces apart. Ranks share one standard error."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    code = "from dhp.output import complain; complain('dhp: sample 3: x'); complain('two\\nlines')"
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with ours:
+        with theirs:
+            subprocess.run([sys.executable, "-c", code], stderr=theirs, env=environment, check=True)
+        assert [ours.recv(999) for _ in range(3)] == [b"dhp: sample 3: x\n", b"two\nlines\n", b""]
+
+
+def test_a_closed_standard_error_is_no_fault() -> None:
+    code = "from dhp.output import complain; complain('nobody reads'); print('goes on')"
+    done = subprocess.run(["sh", "-c", f'exec "{sys.executable}" -c "{code}" 2>&-'], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "goes on\n")
