@@ -5,7 +5,6 @@
 #include <optional>
 
 #include "core/csv_reader.h"
-#include "core/data_file.h"
 #include "core/index_file.h"
 #include "core/json_reader.h"
 #include "dhp/error.h"
@@ -76,7 +75,7 @@ Sequence parse_row(const CsvReader& csv, const CsvColumns& columns) {
 }  // namespace
 
 Batch read_batch(const std::string& file) {
-  const std::string text = read_data_file(file);
+  const std::string text = read_text_file(file, kMostDataBytes);
   if (is_index(text)) return parse_batch_index(text, file);
   return file.ends_with(".csv") ? parse_batch_csv(text, file) : parse_batch_json(text, file);
 }

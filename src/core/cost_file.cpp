@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "core/data_file.h"
 #include "core/json_reader.h"
 #include "core/number_limits.h"
 #include "dhp/cost_model.h"
@@ -63,7 +62,7 @@ CostModel read_cost_model(const std::string& file) {
         file, "",
         "is a model, expected a cost file; dhp cost --model " + file + " --device DEVICE -o cost.json writes one");
   }
-  return parse_cost_model(read_data_file(file, kMostSettingBytes), file);
+  return parse_cost_model(read_text_file(file), file);
 }
 
 CostModel parse_cost_model(std::string_view text, const std::string& source) {

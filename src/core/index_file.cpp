@@ -1,7 +1,6 @@
 // What `dhp index` writes, as far as planning needs it.
 
 #include "core/index_file.h"
-#include "core/data_file.h"
 
 #include <algorithm>
 #include <functional>
@@ -96,7 +95,7 @@ std::vector<MediaSample> parse_sample_index(std::string_view text, const std::st
 }
 
 std::vector<MediaSample> read_sample_file(const std::string& file, std::int64_t prompt_tokens) {
-  const std::string text = read_data_file(file);
+  const std::string text = read_text_file(file, kMostDataBytes);
   return is_index(text) ? parse_sample_index(text, file) : parse_sample_csv(text, file, prompt_tokens);
 }
 

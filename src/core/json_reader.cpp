@@ -59,7 +59,11 @@ std::string place_in(std::string_view text, std::size_t byte) {
 
 std::string read_text_file(const std::string& file, std::size_t most_bytes) {
   std::error_code ignored;
-  if (std::filesystem::is_directory(file, ignored)) throw InputError(file, "", "is a folder, expected a file");
+  const std::filesystem::file_status status = std::filesystem::status(file, ignored);
+  if (std::filesystem::is_directory(status)) throw InputError(file, "", "is a folder, expected a file");
+  if (std::filesystem::is_character_file(status) || std::filesystem::is_block_file(status)) {
+    throw InputError(file, "", "is a device, expected a file or a pipe");
+  }
   errno = 0;
   std::ifstream stream(file, std::ios::binary);
   if (!stream) {
@@ -68,8 +72,7 @@ std::string read_text_file(const std::string& file, std::size_t most_bytes) {
   }
   // In one piece where the size is known: a text that grows takes twice its size and more.
   constexpr std::size_t kChunk = std::size_t{1} << 16;
-  const std::uintmax_t known =
-      std::filesystem::is_regular_file(file, ignored) ? std::filesystem::file_size(file, ignored) : 0;
+  const std::uintmax_t known = std::filesystem::is_regular_file(status) ? std::filesystem::file_size(file, ignored) : 0;
   std::string text;
   std::size_t size = 0;
   do {
@@ -277,8 +280,10 @@ std::vector<std::int64_t> JsonObject::wholes(const char* key, std::int64_t min, 
 }
 
 std::vector<int> JsonObject::integers(const char* key, int min, int max) const {
+  const std::vector<std::int64_t> values = wholes(key, min, max);
   std::vector<int> result;
-  for (const std::int64_t value : wholes(key, min, max)) result.push_back(static_cast<int>(value));
+  result.reserve(values.size());
+  for (const std::int64_t value : values) result.push_back(static_cast<int>(value));
   return result;
 }
 

@@ -13,10 +13,13 @@
 
 namespace dhp {
 
-/// Most bytes of files that hold settings: clusters, costs, processors. Those of batches and plans: core/data_file.h.
+/// Most bytes of files that hold settings: clusters, costs, processors.
 inline constexpr std::size_t kMostSettingBytes = std::size_t{64} << 20;
+/// Most bytes of a batch, of samples and of a plan: what has more is the wrong file, or a pipe without an end.
+inline constexpr std::size_t kMostDataBytes = std::size_t{16} << 30;
 
-/// The whole of a text file. Throws InputError naming the file if it is missing, a folder, unreadable or larger.
+/// The whole of a text file or a pipe. Throws InputError naming the file if it is missing, a folder, a device (some
+/// have no end), unreadable or larger.
 std::string read_text_file(const std::string& file, std::size_t most_bytes = kMostSettingBytes);
 
 /// One JSON object and where it stands, so that every complaint names file, path, found value and expectation:

@@ -1,6 +1,5 @@
 #include <algorithm>
 
-#include "core/data_file.h"
 #include "core/json_reader.h"
 #include "dhp/error.h"
 #include "dhp/plan.h"
@@ -35,7 +34,7 @@ std::string format_task(const Task& task) {
 
 }  // namespace
 
-Plan read_plan(const std::string& file) { return parse_plan(read_data_file(file), file); }
+Plan read_plan(const std::string& file) { return parse_plan(read_text_file(file, kMostDataBytes), file); }
 
 Plan parse_plan(std::string_view text, const std::string& source) {
   constexpr std::size_t kShortest = 38;  // {"id":0,"ranks":[0],"sequences":[0]},

@@ -4,7 +4,6 @@
 #include <cctype>
 #include <filesystem>
 
-#include "core/data_file.h"
 #include "core/json_reader.h"
 #include "core/listing.h"
 #include "dhp/error.h"
@@ -43,7 +42,7 @@ NamedText read_file_or_preset(const std::string& name, const std::vector<Preset>
   }
   // What looks like a path is one: the system's own reason says more than a list of names.
   if (exists || name.find('/') != std::string::npos || name.ends_with(".json")) {
-    return {.source = name, .text = read_data_file(name, kMostSettingBytes)};
+    return {.source = name, .text = read_text_file(name)};
   }
   throw InputError(name, "", "is neither a file nor a preset; presets: " + listed(presets, [](const Preset& one) {
                                return one.name;

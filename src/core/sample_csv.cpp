@@ -1,7 +1,6 @@
 #include <optional>
 
 #include "core/csv_reader.h"
-#include "core/data_file.h"
 #include "core/json_reader.h"
 #include "core/media_limits.h"
 #include "dhp/dataset.h"
@@ -70,7 +69,7 @@ std::vector<MediaSample> parse_sample_csv(std::string_view text, const std::stri
 }
 
 std::vector<MediaSample> read_sample_csv(const std::string& file, std::int64_t prompt_tokens) {
-  return parse_sample_csv(read_data_file(file), file, prompt_tokens);
+  return parse_sample_csv(read_text_file(file, kMostDataBytes), file, prompt_tokens);
 }
 
 }  // namespace dhp

@@ -104,16 +104,8 @@ class Estimator {
   void keep(Plan plan, const Batch& batch) {
     const SequenceIndex by_id(batch);
     Kept& kept = kept_.emplace_back();
+    for (std::size_t i = 0; i < plan.tasks.size(); ++i) kept.loads.push_back(by_id.load_of(plan, i));
     for (Task& task : plan.tasks) {
-      Load& load = kept.loads.emplace_back();
-      for (const std::int64_t id : task.sequences) {
-        const Sequence* found = by_id.find(id);
-        if (found == nullptr) {
-          throw InputError("plan", "tasks[" + std::to_string(task.id) + "].sequences",
-                           "found sequence " + std::to_string(id) + ", which the batch lacks");
-        }
-        load.add(*found);
-      }
       task.start_s.reset();
       task.end_s.reset();
     }

@@ -47,9 +47,9 @@ PlanMetrics measure_plan(const Plan& plan, const Batch& batch, const Cluster& cl
     metrics.slowest_micro_batch_s = std::max(metrics.slowest_micro_batch_s, seconds);
   }
   metrics.memory_bytes.assign(index(plan.ranks), 0.0);
-  for (const Task& task : plan.tasks) {
-    Load load;
-    for (const std::int64_t id : task.sequences) load.add(*by_id.find(id));
+  for (std::size_t i = 0; i < plan.tasks.size(); ++i) {
+    const Task& task = plan.tasks[i];
+    const Load load = by_id.load_of(plan, i);
     const GroupShape shape = shape_of(cluster, task.ranks);
     metrics.exposed_transfer_s += task.degree() * exposed_transfer_s(cost, cluster, load, shape, task.exchange);
     const double bytes = task_memory_bytes(cost, load, task.degree());

@@ -63,21 +63,6 @@ Timeline replay(const Plan& plan, std::span<const double> task_s) {
 
 namespace {
 
-Load load_of_task(const Plan& plan, std::size_t index, const SequenceIndex& sequences) {
-  Load load;
-  for (const std::int64_t id : plan.tasks[index].sequences) {
-    const Sequence* sequence = sequences.find(id);
-    if (sequence == nullptr) {
-      throw InputError("plan", place_of(index, "sequences"),
-                       "found sequence " + std::to_string(id) +
-                           ", which the batch lacks; is it the plan of another "
-                           "batch?");
-    }
-    load.add(*sequence);
-  }
-  return load;
-}
-
 void check_ranks_of_task(const Plan& plan, std::size_t index, int ranks) {
   const Task& task = plan.tasks[index];
   if (task.ranks.empty()) throw InputError("plan", place_of(index, "ranks"), "found no rank, expected at least one");
@@ -96,7 +81,7 @@ std::vector<double> predict_task_seconds(const Plan& plan, const Batch& batch, c
   seconds.reserve(plan.tasks.size());
   for (std::size_t i = 0; i < plan.tasks.size(); ++i) {
     const Task& task = plan.tasks[i];
-    const Load load = load_of_task(plan, i, sequences);
+    const Load load = sequences.load_of(plan, i);
     check_ranks_of_task(plan, i, cluster.ranks());
     seconds.push_back(task_seconds(cost, cluster, load, shape_of(cluster, task.ranks), task.exchange));
   }

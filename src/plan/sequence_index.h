@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "dhp/batch.h"
+#include "dhp/error.h"
+#include "dhp/plan.h"
 
 namespace dhp {
 
@@ -41,6 +44,21 @@ class SequenceIndex {
         std::lower_bound(sorted_.begin(), sorted_.end(), id,
                          [](const Sequence* sequence, std::int64_t value) { return sequence->id < value; });
     return found != sorted_.end() && (*found)->id == id ? *found : nullptr;
+  }
+
+  /// What a task's sequences are together. Throws InputError where the batch lacks one.
+  Load load_of(const Plan& plan, std::size_t task) const {
+    Load load;
+    for (const std::int64_t id : plan.tasks[task].sequences) {
+      const Sequence* sequence = find(id);
+      if (sequence == nullptr) {
+        throw InputError(
+            "plan", "tasks[" + std::to_string(task) + "].sequences",
+            "found sequence " + std::to_string(id) + ", which the batch lacks; is it the plan of another batch?");
+      }
+      load.add(*sequence);
+    }
+    return load;
   }
 
  private:

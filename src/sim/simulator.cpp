@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <stdexcept>
-#include <unordered_map>
 
 #include "dhp/error.h"
 #include "dhp/metrics.h"
+#include "plan/sequence_index.h"
 #include "sim/executor.h"
 
 namespace dhp {
@@ -20,21 +20,11 @@ void check(const SimulateOptions& options) {
 }
 
 std::vector<Program> programs_of(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost) {
-  std::unordered_map<std::int64_t, const Sequence*> by_id;  // looked up only, never walked
-  for (const Sequence& sequence : batch.sequences) by_id.emplace(sequence.id, &sequence);
+  const SequenceIndex by_id(batch);
   std::vector<Program> programs;
   programs.reserve(plan.tasks.size());
-  for (const Task& task : plan.tasks) {
-    Load load;
-    for (const std::int64_t id : task.sequences) {
-      const auto found = by_id.find(id);
-      if (found == by_id.end()) {
-        throw InputError("plan", "tasks[" + std::to_string(task.id) + "].sequences",
-                         "found sequence " + std::to_string(id) + ", which the batch lacks");
-      }
-      load.add(*found->second);
-    }
-    programs.push_back(task_program(cost, cluster, load, task));
+  for (std::size_t i = 0; i < plan.tasks.size(); ++i) {
+    programs.push_back(task_program(cost, cluster, by_id.load_of(plan, i), plan.tasks[i]));
   }
   return programs;
 }

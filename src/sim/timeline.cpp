@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <numeric>
-#include <unordered_map>
 
 #include "dhp/error.h"
 #include "dhp/simulator.h"
+#include "plan/sequence_index.h"
 #include "sim/step_shape.h"
 
 namespace dhp {
@@ -99,20 +99,10 @@ std::vector<ResultSpan> rank_spans(const Plan& plan, const Cluster& cluster, con
 std::vector<MemoryPoint> memory_over_time(const Plan& plan, const Batch& batch, const CostModel& cost,
                                           const SimulatedStep& step) {
   require_step(plan, step);
-  std::unordered_map<std::int64_t, const Sequence*> by_id;  // looked up only, never walked
-  for (const Sequence& sequence : batch.sequences) by_id.emplace(sequence.id, &sequence);
+  const SequenceIndex by_id(batch);
   std::vector<std::vector<MemoryPoint>> of_rank(index(plan.ranks));
   for (const Task& task : plan.tasks) {
-    Load load;
-    for (const std::int64_t id : task.sequences) {
-      const auto found = by_id.find(id);
-      if (found == by_id.end()) {
-        throw InputError("plan", "tasks[" + std::to_string(task.id) + "].sequences",
-                         "found sequence " + std::to_string(id) + ", which the batch lacks");
-      }
-      load.add(*found->second);
-    }
-    const double bytes = task_memory_bytes(cost, load, task.degree());
+    const double bytes = task_memory_bytes(cost, by_id.load_of(plan, index(task.id)), task.degree());
     const SimulatedTask& at = step.tasks[index(task.id)];
     for (const Rank rank : task.ranks) {
       of_rank[index(rank)].push_back({rank, at.start_s, 0.0});
@@ -133,19 +123,17 @@ double tokens_of(const Batch& batch) {
   });
 }
 
-void add_tasks(Result& result, const Plan& plan, const Batch& batch, const std::vector<double>& predicted_s,
+void add_tasks(Result& result, const Plan& plan, const SequenceIndex& by_id, const std::vector<double>& predicted_s,
                const SimulatedStep& step, int number) {
   constexpr std::size_t kMostTasks = 100'000;  // enough to see errors of estimates by
   if (result.tasks.size() >= kMostTasks || step.tasks.empty()) return;
-  std::unordered_map<std::int64_t, std::int64_t> tokens;  // looked up only, never walked
-  for (const Sequence& sequence : batch.sequences) tokens.emplace(sequence.id, sequence.tokens);
   for (const Task& task : plan.tasks) {
     ResultTask& added = result.tasks.emplace_back();
     added.step = number;
     added.id = task.id;
     added.degree = task.degree();
     added.sequences = static_cast<int>(task.sequences.size());
-    for (const std::int64_t id : task.sequences) added.tokens += static_cast<double>(tokens.at(id));
+    added.tokens = by_id.load_of(plan, index(task.id)).tokens;
     added.predicted_s = predicted_s[index(task.id)];
     added.seconds = step.tasks[index(task.id)].end_s - step.tasks[index(task.id)].start_s;
   }
@@ -168,6 +156,7 @@ Result to_result(const Simulation& simulation, const Plan& plan, const Batch& ba
   const std::vector<double> predicted_s = predict_task_seconds(plan, batch, cluster, cost);
   const double makespan_s = replay(plan, predicted_s).makespan_s;
   const double tokens = tokens_of(batch);
+  const SequenceIndex by_id(batch);
   for (std::size_t i = 0; i < simulation.steps.size(); ++i) {
     const SimulatedStep& step = simulation.steps[i];
     const int number = static_cast<int>(i) + 1;
@@ -179,7 +168,7 @@ Result to_result(const Simulation& simulation, const Plan& plan, const Batch& ba
     if (plan.predicted && plan.predicted->lower_bound_s > 0.0) added.lower_bound_s = plan.predicted->lower_bound_s;
     added.tokens = tokens;
     added.idle = step.idle;
-    add_tasks(result, plan, batch, predicted_s, step, number);
+    add_tasks(result, plan, by_id, predicted_s, step, number);
   }
   if (simulation.steps.empty()) return result;
   const SimulatedStep& first = simulation.steps.front();

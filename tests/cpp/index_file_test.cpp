@@ -5,10 +5,14 @@
 #include <fstream>
 #include <functional>
 
-#include "core/data_file.h"
 #include "core/json_reader.h"
 #include "dhp/batch.h"
+#include "dhp/cluster.h"
+#include "dhp/cost_model.h"
 #include "dhp/dataset.h"
+#include "dhp/device.h"
+#include "dhp/plan.h"
+#include "dhp/presets.h"
 #include "support.h"
 #include "temporary_folder.h"
 
@@ -86,15 +90,17 @@ TEST(IndexFile, SaysWhatIsCutOff) {
       input_error([&] { parse_batch_index(with("-1"), "x.idx"); }).starts_with("x.idx: line 1: samples: found"));
 }
 
-TEST(DataFile, HasALimitAndAnEnd) {
-  const test::TemporaryFolder folder;
-  const std::string file = folder.path() + "/batch.json";
-  std::ofstream(file) << std::string(1 << 20, ' ') << "{}";
-  EXPECT_EQ(read_data_file(file).size(), (1U << 20) + 2);
-  EXPECT_EQ(input_error([&] { read_data_file(file, 1 << 20); }),
-            file + ": has more than 1 MiB, too much for a file of this kind; is it the right one?");
+/// Some devices have no end.
+TEST(TextFile, IsNoDevice) {
+  using Read = std::function<void(const std::string&)>;
+  const Read readers[] = {
+      [](const std::string& file) { read_batch(file); },   [](const std::string& file) { read_plan(file); },
+      [](const std::string& file) { read_cluster(file); }, [](const std::string& file) { read_cost_model(file); },
+      [](const std::string& file) { read_device(file); },  [](const std::string& file) { read_model_config(file); }};
   for (const std::string device : {"/dev/zero", "/dev/null"}) {
-    EXPECT_EQ(input_error([&] { read_batch(device); }), device + ": is a device, expected a file or a pipe");
+    for (const Read& read : readers) {
+      EXPECT_EQ(input_error([&] { read(device); }), device + ": is a device, expected a file or a pipe");
+    }
   }
 }
 
