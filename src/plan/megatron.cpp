@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
+#include <queue>
 #include <set>
 #include <span>
 #include <utility>
@@ -192,23 +194,56 @@ int used_ranks(const Round& round) {
   return used;
 }
 
+namespace {
+
+/// Sums of the ranks of the first groups, while degrees grow: a Fenwick tree.
+class RanksBefore {
+ public:
+  explicit RanksBefore(std::size_t groups) : sums_(groups + 1, 0) {}
+
+  void add(std::size_t group, int ranks) {
+    for (std::size_t i = group + 1; i < sums_.size(); i += i & (~i + 1)) sums_[i] += ranks;
+  }
+  /// Of all groups up to this one.
+  int end_of(std::size_t group) const {
+    int sum = 0;
+    for (std::size_t i = group + 1; i > 0; i -= i & (~i + 1)) sum += sums_[i];
+    return sum;
+  }
+
+ private:
+  std::vector<int> sums_;
+};
+
+}  // namespace
+
 std::variant<Filled, Stop> fill_by_doubling(const Domain& domain, Round& round) {
+  using Turn = std::pair<int, std::size_t>;  // degree and group: the narrowest on top, of equals the first
   const int ranks = domain.ranks();
   int used = used_ranks(round);
+  if (used >= ranks) return Filled::all_ranks;
+  std::priority_queue<Turn, std::vector<Turn>, std::greater<>> narrowest;
+  RanksBefore before(round.size());
+  for (std::size_t i = 0; i < round.size(); ++i) {
+    narrowest.emplace(round[i].degree, i);
+    before.add(i, round[i].degree);
+  }
   while (used < ranks) {
-    const auto narrower = [](const Group& a, const Group& b) { return a.degree < b.degree; };
-    const auto group = std::min_element(round.begin(), round.end(), narrower);
-    const int doubled = std::min(2 * group->degree, ranks);
+    const std::size_t number = narrowest.top().second;
+    Group& group = round[number];
+    narrowest.pop();
+    const int doubled = std::min(2 * group.degree, ranks);
     if (!domain.limits().allows(doubled)) return Filled::stopped_by_options;
-    const int more = doubled - group->degree;
-    const int end = used_ranks({round.begin(), group + 1});
-    if (end + more > ranks) return Filled::no_group_expands;
+    const int more = doubled - group.degree;
+    if (before.end_of(number) + more > ranks) return Filled::no_group_expands;
     if (used + more > ranks) {
-      return Stop{"its fill rule raises: doubling a group of " + std::to_string(group->degree) + " ranks needs " +
+      return Stop{"its fill rule raises: doubling a group of " + std::to_string(group.degree) + " ranks needs " +
                   std::to_string(more) + " empty ranks of " + std::to_string(ranks) + ", " +
                   std::to_string(ranks - used) + " are empty"};
     }
-    group->degree = doubled;
+    group.degree = doubled;
+    narrowest.emplace(doubled, number);
+    before.add(number, more);
     used += more;
   }
   return Filled::all_ranks;
