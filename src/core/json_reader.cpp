@@ -300,7 +300,9 @@ std::vector<double> JsonObject::numbers(const char* key) const {
 }
 
 void JsonObject::expect_format(std::string_view format) const {
-  const std::string expected = "\"" + std::string(format) + "\"";
+  std::string expected = "\"";
+  expected += format;
+  expected += '"';
   const Json& value = field("format", expected);
   if (!value.is_string() || value.get_ref<const std::string&>() != format) {
     fail("format", "found " + describe(value) + ", expected " + expected + "; is this the right kind of file?");
