@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "core/json_reader.h"
+#include "core/plan_memory.h"
 #include "dhp/error.h"
 #include "dhp/plan.h"
 
@@ -37,16 +38,24 @@ std::string format_task(const Task& task) {
 Plan read_plan(const std::string& file) { return parse_plan(read_text_file(file, kMostDataBytes), file); }
 
 Plan parse_plan(std::string_view text, const std::string& source) {
-  constexpr std::size_t kShortest = 38;  // {"id":0,"ranks":[0],"sequences":[0]},
+  constexpr std::size_t kShortest = 37;  // {"id":0,"ranks":[0],"sequences":[0]},
   Plan plan;
+  PlanMemory memory(text.size());
   const auto entries = static_cast<std::size_t>(std::count(text.begin(), text.end(), '{'));
   const auto begin = [&] {
     plan.tasks.clear();
+    memory = PlanMemory(text.size());
     plan.tasks.reserve(std::min(entries, text.size() / kShortest + 1));
   };
-  const JsonDocument document(
-      text, source, {"format", "schedule", "ranks", "planner", "hash", "most_peers", "predicted"},
-      {"tasks", begin, [&](const JsonObject& entry) { plan.tasks.push_back(parse_task(entry)); }});
+  const auto read = [&](const JsonObject& entry) {
+    plan.tasks.push_back(parse_task(entry));
+    if (memory.add(plan.tasks.back())) return;
+    throw InputError(source, "tasks[" + std::to_string(plan.tasks.size() - 1) + "]",
+                     "takes more memory than a file of this size may: too much in too few bytes");
+  };
+  const JsonDocument document(text, source,
+                              {"format", "schedule", "ranks", "planner", "hash", "most_peers", "predicted"},
+                              {"tasks", begin, read});
   const JsonObject root = document.root();
   root.expect_format("dhp.plan/1");
   plan.schedule = parse_schedule(root.text("schedule"), source, "schedule");
