@@ -84,7 +84,7 @@ struct Simulation {
 
 /// The plan must be valid (check_plan). Throws InputError where it cannot be walked (require_shape) or a time does not
 /// fit a double, and std::invalid_argument for options out of range. Steps that are not recorded keep their tasks and
-/// ranks while those are fewer than a million rows in all, so memory stays bounded however many steps there are.
+/// ranks while those are fewer than a million rows in all; of later ones the sums alone are kept, a SimulatedStep each.
 Simulation simulate(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
                     const SimulateOptions& options = {});
 
