@@ -2,6 +2,7 @@
 #include <limits>
 #include <numeric>
 #include <queue>
+#include <set>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -27,13 +28,13 @@ Packs pack_best_fit(const Batch& batch, const Limits& limits, int degree, double
 
   std::vector<Load> loads;
   std::vector<std::vector<std::int32_t>> members;
-  std::vector<std::pair<double, std::size_t>> by_slack;  // slack and pack, ascending
+  std::set<std::pair<double, std::size_t>> by_slack;  // slack and pack
   for (const auto& [negative_bytes, id, place] : by_memory) {
     const Sequence& sequence = batch.sequences[static_cast<std::size_t>(place)];
     Load joined;
     // Slack is a rounded difference: begin a little below, pack_holds() decides.
     const double least = -negative_bytes * (1.0 - 1e-9);
-    auto entry = std::lower_bound(by_slack.begin(), by_slack.end(), std::pair(least, std::size_t{0}));
+    auto entry = by_slack.lower_bound({least, 0});
     for (; entry != by_slack.end(); ++entry) {
       joined = loads[entry->second];
       joined.add(sequence);
@@ -42,16 +43,16 @@ Packs pack_best_fit(const Batch& batch, const Limits& limits, int degree, double
     if (entry == by_slack.end()) {
       joined = {};
       joined.add(sequence);
-      entry = by_slack.insert(entry, {0.0, loads.size()});
+      entry = by_slack.emplace(0.0, loads.size()).first;
       loads.emplace_back();
       members.emplace_back();
     }
     const std::size_t pack = entry->second;
-    by_slack.erase(entry);
+    auto moved = by_slack.extract(entry);
     loads[pack] = joined;
     members[pack].push_back(place);
-    const std::pair slack(share * limits.budget_bytes() * degree - bytes_of(joined), pack);
-    by_slack.insert(std::lower_bound(by_slack.begin(), by_slack.end(), slack), slack);
+    moved.value().first = share * limits.budget_bytes() * degree - bytes_of(joined);
+    by_slack.insert(std::move(moved));
   }
 
   Packs result;
