@@ -2,10 +2,15 @@
 // length alone, samples run one at a time, and a barrier ends each round.
 
 #include <algorithm>
+#include <functional>
+#include <iterator>
 #include <limits>
+#include <map>
 #include <optional>
+#include <queue>
 #include <set>
 #include <utility>
+#include <vector>
 
 #include "plan/megatron.h"
 #include "plan/planners.h"
@@ -80,9 +85,7 @@ class HybridRound {
     buckets_.push_back(std::move(current));
   }
 
-  bool any_group_of(int degree) const {
-    return std::any_of(round_.begin(), round_.end(), [&](const Group& group) { return group.degree == degree; });
-  }
+  bool any_group_of(int degree) const { return lightest_.contains(degree); }
 
   /// The first bucket whose next sample can be placed.
   std::vector<Bucket>::iterator placeable() {
@@ -95,16 +98,16 @@ class HybridRound {
   }
 
   /// Free ranks have no load, so a fresh group goes before every group there is; else the least loaded of the degree.
-  Group& group_for(int degree) {
+  std::size_t group_for(int degree) {
     if (degree <= domain_.ranks() - used_) {
       used_ += degree;
-      return round_.emplace_back(Group{.degree = degree});
+      round_.push_back({.degree = degree});
+      return round_.size() - 1;
     }
-    Group* best = nullptr;
-    for (Group& group : round_) {
-      if (group.degree == degree && (best == nullptr || group.load < best->load)) best = &group;
-    }
-    return *best;
+    Lightest& same = lightest_.at(degree);
+    const std::size_t group = same.top().second;
+    same.pop();
+    return group;
   }
 
   void place() {
@@ -114,52 +117,60 @@ class HybridRound {
       const Sample sample = bucket->samples[bucket->next++];
       const int degree = domain_.degree_of(sample.tokens);
       if (!first_degree) first_degree = degree;
-      Group& group = group_for(degree);
+      const std::size_t number = group_for(degree);
+      Group& group = round_[number];
       group.samples.push_back(sample);
       group.load += work(sample);
+      lightest_[degree].emplace(group.load, number);
+      most_ = std::max(most_, group.load);
       while (!buckets_.empty() && buckets_.front().empty()) buckets_.erase(buckets_.begin());
       may_end = may_end || degree < *first_degree;
-      if (may_end && !buckets_.empty() && balanced(most(), least())) return;
+      if (may_end && !buckets_.empty() && balanced(most_, least())) return;
     }
   }
 
-  double most() const {
-    double load = 0.0;
-    for (const Group& group : round_) load = std::max(load, group.load);
-    return load;
-  }
   /// An empty rank counts: while there is one, no round is balanced.
   double least() const {
     if (used_ < domain_.ranks()) return 0.0;
     double load = std::numeric_limits<double>::infinity();
-    for (const Group& group : round_) load = std::min(load, group.load);
+    for (const auto& [degree, groups] : lightest_) load = std::min(load, groups.top().first);
     return load;
   }
   static bool balanced(double most, double least) { return most - least <= kBalanced * most; }
 
   /// Takes the last sample off the most loaded group while that brings the loads closer together.
   void trim() {
-    while (!round_.empty()) {
-      const double slack = most() - least();
-      if (balanced(most(), least()) || least() == 0.0) return;
-      const auto lighter = [](const Group& a, const Group& b) { return a.load < b.load; };
-      Group& group = *std::max_element(round_.begin(), round_.end(), lighter);
+    if (used_ < domain_.ranks()) return;                // an empty rank has no load
+    std::set<std::pair<double, std::ptrdiff_t>> loads;  // and minus the group: of equals the first is the last here
+    for (std::ptrdiff_t i = 0; i < std::ssize(round_); ++i) loads.emplace(round_[static_cast<std::size_t>(i)].load, -i);
+    while (!loads.empty()) {
+      const double most = loads.rbegin()->first;
+      const double least = loads.begin()->first;
+      if (balanced(most, least) || least == 0.0) return;
+      Group& group = round_[static_cast<std::size_t>(-loads.rbegin()->second)];
       if (group.samples.size() <= 1) return;
       const Sample sample = group.samples.back();
-      const double load = std::exchange(group.load, group.load - work(sample));
-      if (most() - least() >= slack) {
-        group.load = load;
-        return;
-      }
+      const double load = group.load - work(sample);
+      auto changed = loads.extract(std::prev(loads.end()));
+      changed.value().first = load;
+      loads.insert(std::move(changed));
+      if (loads.rbegin()->first - loads.begin()->first >= most - least) return;
+      group.load = load;
       group.samples.pop_back();
       left_.push_back(sample);
     }
   }
 
+  /// Groups of one degree: the least loaded on top, of equals the first.
+  using Lightest =
+      std::priority_queue<std::pair<double, std::size_t>, std::vector<std::pair<double, std::size_t>>, std::greater<>>;
+
   const Domain& domain_;
   std::vector<Bucket> buckets_;
   Round round_;
-  int used_ = 0;  ///< ranks of the round's groups, before the fill
+  std::map<int, Lightest> lightest_;  ///< by degree, while samples are placed
+  double most_ = 0.0;                 ///< largest load, while samples are placed
+  int used_ = 0;                      ///< ranks of the round's groups, before the fill
   std::vector<Sample> left_;
 };
 
