@@ -10,6 +10,7 @@
 
 #include "dhp/bound.h"
 #include "dhp/cost_model.h"
+#include "dhp/peers.h"
 #include "dhp/plan.h"
 
 namespace {
@@ -115,6 +116,7 @@ void add_all() {
 
 int main(int argc, char** argv) {
   try {
+    dhp::add_peers();
     benchmark::Initialize(&argc, argv);
     if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
     add_all();

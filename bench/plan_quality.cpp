@@ -20,6 +20,7 @@
 #include "cases.h"
 #include "dhp/bound.h"
 #include "dhp/metrics.h"
+#include "dhp/peers.h"
 
 namespace {
 
@@ -286,6 +287,7 @@ void all() {
 
 int main(int argc, char** argv) {
   try {
+    dhp::add_peers();
     const std::string what = argc == 2 ? argv[1] : "";
     if (what == "cases") {
       cases();

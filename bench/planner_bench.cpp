@@ -11,6 +11,7 @@
 #include <string>
 
 #include "cases.h"
+#include "dhp/peers.h"
 
 namespace {
 
@@ -63,6 +64,7 @@ void add_all() {
 
 int main(int argc, char** argv) {
   try {
+    dhp::add_peers();
     benchmark::Initialize(&argc, argv);
     if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
     add_all();

@@ -16,6 +16,7 @@
 #include <string>
 
 #include "cases.h"
+#include "dhp/peers.h"
 #include "dhp/plan_options.h"
 
 namespace {
@@ -75,6 +76,7 @@ void print_curves(const PlanOptions& options, bool long_tail, double limit_s, in
 
 int main(int argc, char** argv) {
   try {
+    dhp::add_peers();
     const std::string schedule = argc > 1 ? argv[1] : "free";
     const double limit_s = argc > 2 ? std::stod(argv[2]) : 20.0;
     const int most_ranks = argc > 3 ? std::stoi(argv[3]) : 65536;

@@ -94,11 +94,11 @@ std::vector<Infeasible> infeasible_sequences(const Batch& batch, const Cluster& 
 std::optional<Infeasible> first_infeasible(const Batch& batch, const Cluster& cluster, const CostModel& cost,
                                            const PlanOptions& options);
 
-/// Name and one line of help of every planner, in the order of the help text.
+/// Name and one line of help of every planner, in the order of the help text. add_peers() (peers.h) adds more.
 struct PlannerInfo {
   std::string name;
   std::string help;
 };
-const std::vector<PlannerInfo>& planners();
+std::vector<PlannerInfo> planners();
 
 }  // namespace dhp

@@ -38,6 +38,9 @@ struct Rules {
   Processor processor = Processor::qwen3_vl;
   std::int64_t video_total_pixels = 0;  ///< qwen_vl_utils: frame pairs x height x width of a clip
 
+  /// Pixels along each side of what becomes one token.
+  std::int64_t token_side() const { return std::int64_t{patch_size} * merge_size; }
+
   bool operator==(const Rules&) const = default;
 };
 

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from dhp import rendezvous
 from dhp.rendezvous import ANSWER_S, FAILURE_KEY, NotJoined, Place, Unreachable, within
 
-LOST_KEY = "dhp/lost"  # where a launcher writes which rank died, and how; src/torch/run_store.cpp reads it too
+LOST_KEY = "dhp/lost"  # where a launcher writes which rank died, and how; src/torch/transport/run_store.cpp reads it too
 SIGN_S = 0.5  # how often a rank gives a sign of life
 SILENT_S = 15.0  # one that gives none for so long is dead or frozen
 SILENT_NOW_S = 3.0  # and where a connection has broken

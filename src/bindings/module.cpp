@@ -1,4 +1,5 @@
 #include "bindings/bindings.h"
+#include "dhp/peers.h"
 
 NB_MODULE(_core, module) {
   using namespace dhp::bindings;
@@ -7,6 +8,7 @@ NB_MODULE(_core, module) {
       "Names and meaning are those of the C++ headers in include/dhp. Units stand in the names: _s seconds, _bytes\n"
       "bytes, _tokens tokens. Lists and structs that an attribute returns are copies: assign the whole attribute to\n"
       "change one.";
+  dhp::add_peers();
   bind_batch(module);
   bind_cluster(module);
   bind_analytic_cost(module);

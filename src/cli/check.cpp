@@ -4,7 +4,7 @@
 
 #include "cli/cli.h"
 #include "cli/inputs.h"
-#include "cli/report.h"
+#include "cli/show/report.h"
 #include "dhp/plan.h"
 
 namespace dhp::cli {

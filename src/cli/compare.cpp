@@ -11,9 +11,9 @@
 
 #include "cli/cli.h"
 #include "cli/inputs.h"
-#include "cli/report.h"
 #include "cli/schedules.h"
-#include "cli/table.h"
+#include "cli/show/report.h"
+#include "cli/show/table.h"
 #include "dhp/bound.h"
 #include "dhp/error.h"
 #include "dhp/metrics.h"

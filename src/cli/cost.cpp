@@ -4,10 +4,10 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "base/listing.h"
 #include "cli/cli.h"
-#include "cli/report.h"
-#include "cli/table.h"
-#include "core/listing.h"
+#include "cli/show/report.h"
+#include "cli/show/table.h"
 #include "dhp/analytic_cost.h"
 #include "dhp/cluster.h"
 #include "dhp/presets.h"

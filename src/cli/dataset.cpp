@@ -10,10 +10,10 @@
 #include <optional>
 
 #include "cli/cli.h"
-#include "cli/histogram.h"
 #include "cli/media_options.h"
-#include "cli/report.h"
-#include "cli/terminal.h"
+#include "cli/show/histogram.h"
+#include "cli/show/report.h"
+#include "cli/show/terminal.h"
 #include "dhp/error.h"
 
 namespace dhp::cli {

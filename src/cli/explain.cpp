@@ -2,8 +2,8 @@
 #include <memory>
 
 #include "cli/cli.h"
-#include "cli/explain_report.h"
 #include "cli/inputs.h"
+#include "cli/show/explain_report.h"
 
 namespace dhp::cli {
 namespace {

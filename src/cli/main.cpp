@@ -5,9 +5,10 @@
 #include <iostream>
 #include <new>
 
+#include "base/text.h"
 #include "cli/cli.h"
-#include "core/text.h"
 #include "dhp/error.h"
+#include "dhp/peers.h"
 
 namespace {
 
@@ -60,6 +61,7 @@ int fail(const std::string& message) {
 }
 
 int run(int argc, char** argv) {
+  dhp::add_peers();
   int exit_code = kOk;
   CLI::App app("Dynamic hybrid parallelism: which ranks share which sequences of a batch", "dhp");
   app.set_version_flag("--version", kVersion);

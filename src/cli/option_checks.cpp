@@ -1,8 +1,8 @@
 #include <charconv>
 #include <limits>
 
+#include "base/json_reader.h"
 #include "cli/cli.h"
-#include "core/json_reader.h"
 
 namespace dhp::cli {
 namespace {

@@ -6,7 +6,7 @@
 
 #include "cli/cli.h"
 #include "cli/inputs.h"
-#include "cli/report.h"
+#include "cli/show/report.h"
 #include "dhp/metrics.h"
 #include "dhp/plan_options.h"
 

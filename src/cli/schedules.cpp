@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <sstream>
 
-#include "core/listing.h"
+#include "base/listing.h"
 #include "dhp/error.h"
 #include "dhp/planner.h"
 
@@ -11,7 +11,7 @@ namespace dhp::cli {
 namespace {
 
 bool is_known(const std::string& schedule) {
-  const std::vector<PlannerInfo>& infos = planners();
+  const std::vector<PlannerInfo> infos = planners();
   return std::any_of(infos.begin(), infos.end(), [name = schedule.substr(0, schedule.find(':'))](const auto& info) {
     return info.name.substr(0, info.name.find(':')) == name;
   });

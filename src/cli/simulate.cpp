@@ -11,8 +11,8 @@
 
 #include "cli/cli.h"
 #include "cli/inputs.h"
-#include "cli/report.h"
 #include "cli/schedules.h"
+#include "cli/show/report.h"
 #include "dhp/error.h"
 #include "dhp/metrics.h"
 #include "dhp/trace.h"

@@ -9,11 +9,11 @@
 
 #include "cli/cli.h"
 #include "cli/inputs.h"
-#include "cli/progress.h"
-#include "cli/report.h"
 #include "cli/schedules.h"
+#include "cli/show/progress.h"
+#include "cli/show/report.h"
+#include "cli/show/table.h"
 #include "cli/simulate.h"
-#include "cli/table.h"
 #include "dhp/error.h"
 
 namespace dhp::cli {

@@ -10,8 +10,8 @@
 
 #include "cli/cli.h"
 #include "cli/media_options.h"
-#include "cli/report.h"
-#include "cli/table.h"
+#include "cli/show/report.h"
+#include "cli/show/table.h"
 #include "dhp/error.h"
 
 namespace dhp::cli {

@@ -6,10 +6,10 @@
 #include <limits>
 #include <utility>
 
-#include "core/text.h"
+#include "base/text.h"
 #include "cost/transfer.h"
 
-namespace dhp {
+namespace dhp::plan {
 namespace {
 
 constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
@@ -188,4 +188,4 @@ Infeasible Limits::why_not(const Sequence& sequence, int widest) const {
   return answer;
 }
 
-}  // namespace dhp
+}  // namespace dhp::plan

@@ -5,9 +5,10 @@
 #include <span>
 #include <vector>
 
+#include "base/index.h"
 #include "dhp/planner.h"
 
-namespace dhp {
+namespace dhp::plan {
 
 /// What options, cluster and cost model allow, worked out once for all planners.
 ///
@@ -69,7 +70,6 @@ class Limits {
   Infeasible why_not(const Sequence& sequence, int widest) const;
 
  private:
-  static std::size_t index(int degree) { return static_cast<std::size_t>(degree); }
   void make_blocks(const PlanOptions& options);
   void make_degrees(const PlanOptions& options);
 
@@ -86,4 +86,4 @@ class Limits {
   double tokens_per_rank_ = 0.0;
 };
 
-}  // namespace dhp
+}  // namespace dhp::plan

@@ -2,15 +2,12 @@
 
 #include <algorithm>
 
+#include "base/index.h"
 #include "cost/transfer.h"
-#include "plan/sequence_index.h"
+#include "formats/sequence_index.h"
 
 namespace dhp {
-namespace {
-
-std::size_t index(int value) { return static_cast<std::size_t>(value); }
-
-}  // namespace
+namespace {}  // namespace
 
 std::vector<int> count_peers(const Plan& plan) {
   require_shape(plan);

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <stdexcept>
 
-#include "core/random.h"
+#include "base/random.h"
 #include "dhp/metrics.h"
 
 namespace dhp {

@@ -13,6 +13,9 @@
 #include "plan/planners.h"
 
 namespace dhp {
+
+using namespace plan;
+
 namespace {
 
 using Kind = OptionInfo::Kind;

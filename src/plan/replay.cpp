@@ -5,8 +5,8 @@
 #include "dhp/bound.h"
 #include "dhp/error.h"
 #include "dhp/plan.h"
-#include "plan/sequence_index.h"
-#include "plan/shape.h"
+#include "formats/sequence_index.h"
+#include "formats/shape.h"
 
 namespace dhp {
 

@@ -5,15 +5,13 @@
 #include <limits>
 #include <queue>
 
+#include "base/index.h"
+#include "base/number_limits.h"
 #include "dhp/error.h"
 #include "sim/shared_links.h"
 
-namespace dhp {
+namespace dhp::sim {
 namespace {
-
-constexpr double kNever = std::numeric_limits<double>::infinity();
-
-std::size_t index(int value) { return static_cast<std::size_t>(value); }
 
 /// Decides which tasks may start: those that come next on all of their ranks, behind no barrier.
 class Starter {
@@ -108,9 +106,9 @@ class Executor {
   SimulatedStep run() {
     for (const int task : starter_.first()) start_task(task);
     if (plan_.tasks.empty()) start_reduce();
-    double arrival_s = kNever;  // of the next stream on shared links
-    while (!events_.empty() || arrival_s < kNever) {
-      now_s_ = std::min(arrival_s, events_.empty() ? kNever : events_.top().time_s);
+    double arrival_s = kInfinity;  // of the next stream on shared links
+    while (!events_.empty() || arrival_s < kInfinity) {
+      now_s_ = std::min(arrival_s, events_.empty() ? kInfinity : events_.top().time_s);
       if (arrival_s == now_s_) {
         for (const int task : links_.arrive(now_s_)) end_of_transfer(task);
       }
@@ -297,4 +295,4 @@ SimulatedStep execute(const Plan& plan, const Cluster& cluster, const std::vecto
   return Executor(plan, cluster, programs, reduce, record).run();
 }
 
-}  // namespace dhp
+}  // namespace dhp::sim

@@ -5,7 +5,7 @@
 #include "dhp/simulator.h"
 #include "sim/program.h"
 
-namespace dhp {
+namespace dhp::sim {
 
 /// Runs one step: every task as soon as its ranks are ready and the schedule lets it, then the gradient reduction.
 /// Fills the step's tasks, bytes, segments (if `record`), tasks_end_s and reduce_end_s.
@@ -14,4 +14,4 @@ namespace dhp {
 SimulatedStep execute(const Plan& plan, const Cluster& cluster, const std::vector<Program>& programs,
                       const Program& reduce, bool record);
 
-}  // namespace dhp
+}  // namespace dhp::sim

@@ -7,7 +7,7 @@
 
 #include "cost/transfer.h"
 
-namespace dhp {
+namespace dhp::sim {
 namespace {
 
 /// How many members of a group each node has that has any, by node.
@@ -77,7 +77,7 @@ std::vector<NodeStream> streams_of(const Cluster& cluster, const Task& task, con
   return ring_streams(cluster, task, shard_bytes);
 }
 
-/// Messages that a member has under way at once, as src/torch/exchange_schedule.cpp posts them.
+/// Messages that a member has under way at once, as src/exchange/exchange_schedule.cpp posts them.
 int messages_ahead(Exchange exchange, const GroupShape& shape) {
   if (exchange == Exchange::ring) return 1;
   return exchange == Exchange::hierarchical && shape.nodes > 1 ? std::max(2, shape.most_on_node) : 2;
@@ -230,4 +230,4 @@ void slow_down(Program& program, double factor) {
   }
 }
 
-}  // namespace dhp
+}  // namespace dhp::sim

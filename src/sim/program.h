@@ -5,7 +5,7 @@
 #include "dhp/plan.h"
 #include "dhp/simulator.h"
 
-namespace dhp {
+namespace dhp::sim {
 
 // What a task does, one part after the other, as simulate() runs it.
 
@@ -52,4 +52,4 @@ Program reduce_program(const CostModel& cost, const Cluster& cluster);
 /// Every part takes `factor` times as long.
 void slow_down(Program& program, double factor);
 
-}  // namespace dhp
+}  // namespace dhp::sim

@@ -1,14 +1,11 @@
 #include "sim/shared_links.h"
+#include "base/number_limits.h"
 
 #include <algorithm>
 #include <limits>
 
-namespace dhp {
-namespace {
-
-constexpr double kNever = std::numeric_limits<double>::infinity();
-
-}  // namespace
+namespace dhp::sim {
+namespace {}  // namespace
 
 SharedLinks::SharedLinks(const Cluster& cluster)
     : node_bytes_per_s_(cluster.node_bandwidth_bytes_per_s),
@@ -30,7 +27,7 @@ int SharedLinks::start(const NodeStream& stream, int owner, double now_s) {
   int number = static_cast<int>(streams_.size());
   if (unused_.empty()) {
     streams_.emplace_back();
-    arrival_s_.push_back(kNever);
+    arrival_s_.push_back(kInfinity);
   } else {
     number = unused_.back();
     unused_.pop_back();
@@ -57,7 +54,7 @@ std::vector<int> SharedLinks::arrive(double now_s) {
   std::vector<int> owners;
   for (std::size_t number = 0; number < arrival_s_.size(); ++number) {
     if (arrival_s_[number] > now_s) continue;
-    arrival_s_[number] = kNever;
+    arrival_s_[number] = kInfinity;
     owners.push_back(streams_[number].owner);
     for (const int link : streams_[number].on()) {
       std::vector<int>& streams = links_[index(link)].streams;
@@ -117,7 +114,7 @@ double SharedLinks::level_of(const Link& link) { return link.free_bytes_per_s / 
 /// Of the links that still have streams without a pace; -1 if none has.
 int SharedLinks::fullest() const {
   int fullest = -1;
-  double least = kNever;
+  double least = kInfinity;
   for (const int number : reached_links_) {
     const Link& link = links_[index(number)];
     if (link.open_streams == 0) continue;
@@ -158,7 +155,7 @@ void SharedLinks::share() {
   while (!open_.empty()) {
     const int full = fullest();
     // Rounding must not let it fall.
-    double next = kNever;
+    double next = kInfinity;
     if (full >= 0) next = level_of(links_[index(full)]);
     level = std::max(level, next);
     const std::size_t before = open_.size();
@@ -191,9 +188,9 @@ double SharedLinks::settle(double now_s) {
       arrival_s_[index(number)] = now_s + stream.left_bytes / stream.bytes_per_s;
     }
   }
-  double next_s = kNever;
+  double next_s = kInfinity;
   for (const double arrival_s : arrival_s_) next_s = std::min(next_s, arrival_s);
   return next_s;
 }
 
-}  // namespace dhp
+}  // namespace dhp::sim

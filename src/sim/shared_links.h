@@ -5,10 +5,11 @@
 #include <span>
 #include <vector>
 
+#include "base/index.h"
 #include "dhp/cluster.h"
 #include "sim/program.h"
 
-namespace dhp {
+namespace dhp::sim {
 
 /// The links that tasks share: what each node sends to other nodes, what it receives, and the switch between all nodes.
 /// Streams share them max-min fairly, weighted by the ranks that feed each of them: no stream can be quicker without
@@ -61,7 +62,6 @@ class SharedLinks {
     std::span<const int> on() const { return {links.data(), static_cast<std::size_t>(link_count)}; }
   };
 
-  static std::size_t index(int value) { return static_cast<std::size_t>(value); }
   void touch(int link);
   double wanted_of(const Link& link) const;
   void reach();
@@ -85,4 +85,4 @@ class SharedLinks {
   std::vector<int> open_;  // streams without a pace
 };
 
-}  // namespace dhp
+}  // namespace dhp::sim

@@ -3,15 +3,17 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "base/index.h"
 #include "dhp/error.h"
 #include "dhp/metrics.h"
-#include "plan/sequence_index.h"
+#include "formats/sequence_index.h"
 #include "sim/executor.h"
 
 namespace dhp {
-namespace {
 
-std::size_t index(int value) { return static_cast<std::size_t>(value); }
+using namespace sim;
+
+namespace {
 
 void check(const SimulateOptions& options) {
   if (options.steps < 1) throw std::invalid_argument("simulate: fewer than 1 step");

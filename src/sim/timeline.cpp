@@ -3,15 +3,17 @@
 #include <algorithm>
 #include <numeric>
 
+#include "base/index.h"
 #include "dhp/error.h"
 #include "dhp/simulator.h"
-#include "plan/sequence_index.h"
+#include "formats/sequence_index.h"
 #include "sim/step_shape.h"
 
 namespace dhp {
-namespace {
 
-std::size_t index(int value) { return static_cast<std::size_t>(value); }
+using namespace sim;
+
+namespace {
 
 using Kind = ResultSpan::Kind;
 
@@ -41,7 +43,7 @@ std::vector<std::vector<ResultSpan>> spans_inside(const SimulatedStep& step) {
 
 }  // namespace
 
-void require_step(const Plan& plan, const SimulatedStep& step) {
+void sim::require_step(const Plan& plan, const SimulatedStep& step) {
   require_shape(plan);
   const auto refuse = [](const std::string& found, const std::string& expected) {
     throw InputError("step", "", "found " + found + ", expected " + expected + "; is it a step of another plan?");
@@ -64,7 +66,7 @@ void require_step(const Plan& plan, const SimulatedStep& step) {
   }
 }
 
-void require_step(const Plan& plan, const Cluster& cluster, const SimulatedStep& step) {
+void sim::require_step(const Plan& plan, const Cluster& cluster, const SimulatedStep& step) {
   require_shape(plan, cluster);
   require_step(plan, step);
 }

@@ -5,16 +5,16 @@
 
 #include <cmath>
 
-#include "torch/failure_record.h"
-#include "torch/kernel.h"
-#include "torch/mirror_transport.h"
-#include "torch/ring_attention.h"
-#include "torch/row_exchange.h"
-#include "torch/run_store.h"
-#include "torch/thread_transport.h"
-#include "torch/transport.h"
+#include "torch/attention/kernel.h"
+#include "torch/attention/ring_attention.h"
+#include "torch/rows/row_exchange.h"
+#include "torch/transport/failure_record.h"
+#include "torch/transport/mirror_transport.h"
+#include "torch/transport/run_store.h"
+#include "torch/transport/thread_transport.h"
+#include "torch/transport/transport.h"
 
-namespace dhp {
+namespace dhp::rt {
 namespace {
 
 using torch::autograd::AutogradContext;
@@ -222,4 +222,4 @@ TORCH_LIBRARY_IMPL(dhp, Autograd, library) {
   library.impl("exchange_rows", exchange_rows_autograd);
 }
 
-}  // namespace dhp
+}  // namespace dhp::rt

@@ -4,6 +4,7 @@
 #include <exception>
 #include <string>
 
+#include "dhp/peers.h"
 #include "random_case.h"
 
 namespace dhp {
@@ -53,6 +54,7 @@ void print_random_cases() {
 
 int main() {
   try {
+    dhp::add_peers();
     dhp::print_shared_cases();
     dhp::print_random_cases();
   } catch (const std::exception& error) {

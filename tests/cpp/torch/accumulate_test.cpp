@@ -1,4 +1,4 @@
-#include "torch/accumulate.h"
+#include "torch/attention/accumulate.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/full.h>
@@ -10,7 +10,7 @@
 
 #include <limits>
 
-namespace dhp {
+namespace dhp::rt::accumulate_test {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
@@ -87,4 +87,4 @@ TEST_P(Merges, WeightsFarApartDoNotOverflow) {
 }
 
 }  // namespace
-}  // namespace dhp
+}  // namespace dhp::rt::accumulate_test

@@ -1,4 +1,4 @@
-#include "torch/failure_watch.h"
+#include "torch/transport/failure_watch.h"
 
 #include <gtest/gtest.h>
 
@@ -6,7 +6,7 @@
 #include <torch/csrc/distributed/c10d/HashStore.hpp>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 
-namespace dhp {
+namespace dhp::rt::failure_watch_test {
 namespace {
 
 using std::chrono::milliseconds;
@@ -271,4 +271,4 @@ TEST(FailureRecord, TheHostOfTheStoreStaysUntilTheOthersHaveEnded) {
 }
 
 }  // namespace
-}  // namespace dhp
+}  // namespace dhp::rt::failure_watch_test

@@ -9,9 +9,9 @@
 #include <thread>
 #include <vector>
 
-#include "torch/thread_transport.h"
+#include "torch/transport/thread_transport.h"
 
-namespace dhp::test {
+namespace dhp::rt::test {
 
 /// Runs `body(rank)` for every rank in a thread of its own, over thread groups "NAME/rank"; gives the message of the
 /// exception that ended each rank, or "".
@@ -35,4 +35,4 @@ inline std::vector<std::string> run_ranks(const std::string& name, int size, con
   return errors;
 }
 
-}  // namespace dhp::test
+}  // namespace dhp::rt::test

@@ -1,4 +1,4 @@
-#include "torch/ring_attention.h"
+#include "torch/attention/ring_attention.h"
 
 #include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
@@ -18,9 +18,9 @@
 #include <random>
 
 #include "ranks.h"
-#include "torch/kernel.h"
+#include "torch/attention/kernel.h"
 
-namespace dhp {
+namespace dhp::rt::ring_attention_test {
 namespace {
 
 using test::run_ranks;
@@ -357,4 +357,4 @@ TEST(Operators, AreRegistered) {
 }
 
 }  // namespace
-}  // namespace dhp
+}  // namespace dhp::rt::ring_attention_test

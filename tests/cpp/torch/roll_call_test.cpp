@@ -1,8 +1,8 @@
-#include "torch/roll_call.h"
+#include "torch/transport/roll_call.h"
 
 #include <gtest/gtest.h>
 
-namespace dhp {
+namespace dhp::rt::roll_call_test {
 namespace {
 
 using Kind = Presence::Kind;
@@ -114,4 +114,4 @@ TEST(RollCall, AnAskerThatHasNotSaidWhatItWaitsForNamesThoseElsewhere) {
 }
 
 }  // namespace
-}  // namespace dhp
+}  // namespace dhp::rt::roll_call_test

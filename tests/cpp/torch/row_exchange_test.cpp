@@ -1,4 +1,4 @@
-#include "torch/row_exchange.h"
+#include "torch/rows/row_exchange.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
@@ -10,7 +10,7 @@
 
 #include "ranks.h"
 
-namespace dhp {
+namespace dhp::rt::row_exchange_test {
 namespace {
 
 using Counts = std::vector<std::vector<std::int64_t>>;  // [source][destination]
@@ -85,4 +85,4 @@ TEST(RowExchange, CountsThatDoNotMatchAreAnErrorOfBoth) {
 }
 
 }  // namespace
-}  // namespace dhp
+}  // namespace dhp::rt::row_exchange_test

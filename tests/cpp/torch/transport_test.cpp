@@ -1,4 +1,4 @@
-#include "torch/transport.h"
+#include "torch/transport/transport.h"
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
@@ -8,7 +8,7 @@
 
 #include "ranks.h"
 
-namespace dhp {
+namespace dhp::rt::transport_test {
 namespace {
 
 using test::run_ranks;
@@ -100,4 +100,4 @@ TEST(Transport, AnUnknownGroupIsNamed) {
 }
 
 }  // namespace
-}  // namespace dhp
+}  // namespace dhp::rt::transport_test

@@ -1,9 +1,0 @@
-#include "dhp/error.h"
-
-#include "core/text.h"
-
-namespace dhp {
-InputError::InputError(const std::string& source, const std::string& place, const std::string& problem)
-    : std::runtime_error(on_one_line(source + ": " + (place.empty() ? "" : place + ": ") + problem)) {}
-
-}  // namespace dhp

@@ -1,0 +1,109 @@
+#include <algorithm>
+#include <filesystem>
+
+#include "base/json_reader.h"
+#include "base/number_limits.h"
+#include "dhp/cost_model.h"
+#include "dhp/error.h"
+#include "dhp/presets.h"
+
+namespace dhp {
+namespace {
+
+PassCost parse_pass(const JsonObject& entry) {
+  return {.token_s = entry.non_negative("token_s"),
+          .pair_s = entry.non_negative("pair_s"),
+          .step_s = entry.non_negative("step_s"),
+          .sequence_step_s = entry.non_negative_or("sequence_step_s", 0.0),
+          .ring_bytes_per_token = entry.non_negative("ring_bytes_per_token"),
+          .all_to_all_bytes_per_token = entry.non_negative_or("all_to_all_bytes_per_token", 0.0)};
+}
+
+std::string format_pass(const PassCost& pass) {
+  return "{\"token_s\": " + format_number(pass.token_s) + ", \"pair_s\": " + format_number(pass.pair_s) +
+         ", \"step_s\": " + format_number(pass.step_s) +
+         ", \"sequence_step_s\": " + format_number(pass.sequence_step_s) +
+         ", \"ring_bytes_per_token\": " + format_number(pass.ring_bytes_per_token) +
+         ", \"all_to_all_bytes_per_token\": " + format_number(pass.all_to_all_bytes_per_token) + "}";
+}
+
+void check(double value, double most, const std::string& name, const std::string& source) {
+  check_number(value, 0.0, most, name, source);
+}
+
+void check_pass(const PassCost& pass, const std::string& name, const std::string& source) {
+  check(pass.token_s, kMostSeconds, name + ".token_s", source);
+  check(pass.pair_s, kMostSeconds, name + ".pair_s", source);
+  check(pass.step_s, kMostSeconds, name + ".step_s", source);
+  check(pass.sequence_step_s, kMostSeconds, name + ".sequence_step_s", source);
+  check(pass.ring_bytes_per_token, kMostBytes, name + ".ring_bytes_per_token", source);
+  check(pass.all_to_all_bytes_per_token, kMostBytes, name + ".all_to_all_bytes_per_token", source);
+}
+
+}  // namespace
+
+void validate(const CostModel& cost, const std::string& source) {
+  check(cost.task_s, kMostSeconds, "task_s", source);
+  check(cost.patch_s, kMostSeconds, "patch_s", source);
+  check(cost.patch_pair_s, kMostSeconds, "patch_pair_s", source);
+  check_pass(cost.forward, "forward", source);
+  check_pass(cost.backward, "backward", source);
+  check(cost.token_bytes, kMostBytes, "token_bytes", source);
+  check(cost.patch_bytes, kMostBytes, "patch_bytes", source);
+  check(cost.state_bytes, kMostBytes, "state_bytes", source);
+  check(cost.gradient_bytes, kMostBytes, "gradient_bytes", source);
+  check(cost.optimizer_s, kMostSeconds, "optimizer_s", source);
+}
+
+CostModel read_cost_model(const std::string& file) {
+  const auto is_named = [&](const Preset& model) { return model.name == file; };
+  if (std::any_of(model_presets().begin(), model_presets().end(), is_named) && !std::filesystem::exists(file)) {
+    throw InputError(
+        file, "",
+        "is a model, expected a cost file; dhp cost --model " + file + " --device DEVICE -o cost.json writes one");
+  }
+  return parse_cost_model(read_text_file(file), file);
+}
+
+CostModel parse_cost_model(std::string_view text, const std::string& source) {
+  const JsonDocument document(text, source);
+  const JsonObject root = document.root();
+  root.expect_format("dhp.cost/1");
+  CostModel cost;
+  cost.name = root.text("name");
+  cost.layers = root.integer("layers", 1);
+  cost.task_s = root.non_negative("task_s");
+  cost.patch_s = root.non_negative("patch_s");
+  cost.patch_pair_s = root.non_negative_or("patch_pair_s", 0.0);
+  cost.forward = parse_pass(root.object("forward"));
+  cost.backward = parse_pass(root.object("backward"));
+  cost.query_heads = root.integer_or("query_heads", 0, 1);
+  cost.kv_heads = root.integer_or("kv_heads", 0, 1);
+  cost.token_bytes = root.non_negative("token_bytes");
+  cost.patch_bytes = root.non_negative_or("patch_bytes", 0.0);
+  cost.state_bytes = root.non_negative("state_bytes");
+  cost.gradient_bytes = root.non_negative_or("gradient_bytes", 0.0);
+  cost.optimizer_s = root.non_negative_or("optimizer_s", 0.0);
+  validate(cost, source);
+  return cost;
+}
+
+std::string to_json(const CostModel& cost) {
+  std::string text = "{\"format\": \"dhp.cost/1\", \"name\": " + format_text(cost.name) +
+                     ", \"layers\": " + std::to_string(cost.layers) + ", \"task_s\": " + format_number(cost.task_s) +
+                     ", \"patch_s\": " + format_number(cost.patch_s);
+  if (cost.patch_pair_s > 0.0) text += ", \"patch_pair_s\": " + format_number(cost.patch_pair_s);
+  text += ",\n \"forward\": " + format_pass(cost.forward) + ",\n \"backward\": " + format_pass(cost.backward) + ",\n ";
+  // Head counts are left out where they are not known.
+  if (cost.query_heads > 0) text += "\"query_heads\": " + std::to_string(cost.query_heads) + ", ";
+  if (cost.kv_heads > 0) text += "\"kv_heads\": " + std::to_string(cost.kv_heads) + ", ";
+  text += "\"token_bytes\": " + format_number(cost.token_bytes) +
+          ", \"patch_bytes\": " + format_number(cost.patch_bytes) +
+          ", \"state_bytes\": " + format_number(cost.state_bytes);
+  // What no planner needs is left out where it is not known, too.
+  if (cost.gradient_bytes > 0.0) text += ", \"gradient_bytes\": " + format_number(cost.gradient_bytes);
+  if (cost.optimizer_s > 0.0) text += ", \"optimizer_s\": " + format_number(cost.optimizer_s);
+  return text + "}\n";
+}
+
+}  // namespace dhp

@@ -1,0 +1,310 @@
+// The independent checker. It shares no code with the planners, and derives the timeline anew: as the longest path
+// through the order that the schedule prescribes, where replay() walks clocks of ranks.
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/json_reader.h"
+#include "dhp/bound.h"
+#include "dhp/plan.h"
+#include "formats/shape.h"
+
+namespace dhp {
+namespace {
+
+constexpr double kTimeTolerance = 1e-9;  // relative
+
+bool close(double a, double b) { return std::abs(a - b) <= kTimeTolerance * std::max(std::abs(a), std::abs(b)); }
+
+/// Plans that were made in memory may hold numbers that JSON cannot.
+std::string shown(double value) { return std::isfinite(value) ? format_number(value) : std::to_string(value); }
+
+std::string gibibytes(double bytes) {
+  constexpr double kGibibyte = 1024.0 * 1024.0 * 1024.0;
+  return shown(std::round(bytes / kGibibyte * 1000.0) / 1000.0) + " GiB";
+}
+
+class Checker {
+ public:
+  Checker(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost)
+      : plan_(plan), batch_(batch), cluster_(cluster), cost_(cost) {}
+
+  std::vector<std::string> run() {
+    check_ranks_of_plan();
+    find_places();
+    for (std::size_t i = 0; i < plan_.tasks.size(); ++i) check_task(i);
+    check_coverage();
+    if (plan_.schedule == Schedule::lockstep) check_micro_batches();
+    check_hash();
+    check_peers();
+    if (timed_) check_times();
+    return std::move(violations_);
+  }
+
+ private:
+  void violation(const std::string& sentence) { violations_.push_back(sentence); }
+
+  void find_places() {
+    const std::vector<Sequence>& sequences = batch_.sequences;
+    task_of_.assign(sequences.size(), kNoTask);
+    for (std::size_t place = 0; place < sequences.size(); ++place) places_.emplace_back(sequences[place].id, place);
+    if (!std::is_sorted(places_.begin(), places_.end())) std::sort(places_.begin(), places_.end());
+    last_task_of_.assign(static_cast<std::size_t>(std::clamp(plan_.ranks, 0, kMaxRanks)), kNoTask);
+  }
+
+  /// Of a sequence in the batch; nothing if the batch lacks it.
+  std::optional<std::size_t> place_of(std::int64_t id) const {
+    const auto found = std::lower_bound(places_.begin(), places_.end(), std::pair(id, std::size_t{0}));
+    return found != places_.end() && found->first == id ? std::optional(found->second) : std::nullopt;
+  }
+
+  static std::string name(std::size_t task) { return "tasks[" + std::to_string(task) + "]"; }
+
+  void check_ranks_of_plan() {
+    if (plan_.ranks == cluster_.ranks()) return;
+    violation("the plan is for " + std::to_string(plan_.ranks) + " ranks, the cluster has " +
+              std::to_string(cluster_.ranks()));
+    timed_ = false;
+  }
+
+  void check_task(std::size_t i) {
+    const Task& task = plan_.tasks[i];
+    if (task.id != static_cast<int>(i)) {
+      violation(name(i) + " has id " + std::to_string(task.id) + ", expected " + std::to_string(i));
+    }
+    if (task.micro_batch < 0) {
+      violation(name(i) + " has micro_batch " + std::to_string(task.micro_batch) + ", expected at least 0");
+    }
+    if (i > 0 && task.micro_batch < plan_.tasks[i - 1].micro_batch) {
+      violation(name(i) + " has micro_batch " + std::to_string(task.micro_batch) + " after micro_batch " +
+                std::to_string(plan_.tasks[i - 1].micro_batch) + "; it must never decrease");
+    }
+    const bool group_ok = check_group(i);
+    const std::optional<Load> load = check_sequences(i);
+    const bool exchange_ok = check_exchange(i);
+    if (!load || !group_ok || !exchange_ok) timed_ = false;
+    if (load && !task.ranks.empty()) check_memory(i, *load);
+    if (timed_)
+      durations_.push_back(task_seconds(cost_, cluster_, *load, shape_of(cluster_, task.ranks), task.exchange));
+  }
+
+  bool check_group(std::size_t i) {
+    const Task& task = plan_.tasks[i];
+    bool ok = true;
+    if (task.ranks.empty()) {
+      violation(name(i) + " has no ranks");
+      ok = false;
+    }
+    std::set<Rank> outside;
+    for (const Rank rank : task.ranks) {
+      const bool exists = rank >= 0 && static_cast<std::size_t>(rank) < last_task_of_.size();
+      if (rank < 0 || rank >= plan_.ranks) {
+        violation(name(i) + " has rank " + std::to_string(rank) + ", outside 0 to " + std::to_string(plan_.ranks - 1));
+        ok = false;
+      } else if (rank < cluster_.ranks() && !(cluster_.speed_of(rank) > 0.0)) {
+        violation(name(i) + " has rank " + std::to_string(rank) + ", which is out of service");
+        ok = false;
+      }
+      const bool twice =
+          exists ? std::exchange(last_task_of_[static_cast<std::size_t>(rank)], i) == i : !outside.insert(rank).second;
+      if (twice) {
+        violation(name(i) + " has rank " + std::to_string(rank) + " twice");
+        ok = false;
+      }
+    }
+    return ok;
+  }
+
+  /// The load of the task, unless it names sequences that do not exist.
+  std::optional<Load> check_sequences(std::size_t i) {
+    const Task& task = plan_.tasks[i];
+    if (task.sequences.empty()) violation(name(i) + " has no sequences");
+    Load load;
+    bool known = !task.sequences.empty();
+    for (const std::int64_t id : task.sequences) {
+      const std::optional<std::size_t> place = place_of(id);
+      if (!place) {
+        violation(name(i) + " has sequence " + std::to_string(id) + ", which the batch lacks");
+        known = false;
+        continue;
+      }
+      load.add(batch_.sequences[*place]);
+      std::size_t& first = task_of_[*place];
+      if (first == kNoTask) {
+        first = i;
+      } else {
+        violation("sequence " + std::to_string(id) + " stands in " + name(first) + " and again in " + name(i));
+      }
+    }
+    return known ? std::optional(load) : std::nullopt;
+  }
+
+  bool check_exchange(std::size_t i) {
+    const Task& task = plan_.tasks[i];
+    if (task.exchange != Exchange::all_to_all) return true;
+    if (cost_.query_heads < 1 || cost_.forward.all_to_all_bytes_per_token <= 0.0 ||
+        cost_.backward.all_to_all_bytes_per_token <= 0.0) {
+      violation(name(i) + " uses all_to_all, but the cost model lacks query_heads or all_to_all_bytes_per_token");
+      return false;
+    }
+    if (task.degree() > 0 && cost_.query_heads % task.degree() != 0) {
+      violation(name(i) + " uses all_to_all on " + std::to_string(task.degree()) + " ranks, which do not divide " +
+                std::to_string(cost_.query_heads) + " query heads");
+    }
+    return true;
+  }
+
+  void check_memory(std::size_t i, const Load& load) {
+    const double needed = task_memory_bytes(cost_, load, plan_.tasks[i].degree());
+    const double offered = activation_budget_bytes(cost_, cluster_);
+    if (needed <= offered) return;
+    const bool tokens = counts_tokens(cost_);
+    const auto text = [&](double amount) { return tokens ? shown(amount) + " tokens" : gibibytes(amount); };
+    violation(name(i) + " needs " + text(needed) + " a rank for activations, " + text(offered) + " are there");
+  }
+
+  void check_coverage() {
+    for (std::size_t place = 0; place < task_of_.size(); ++place) {
+      if (task_of_[place] != kNoTask) continue;
+      violation("sequence " + std::to_string(batch_.sequences[place].id) + " is in no task");
+      timed_ = false;
+    }
+  }
+
+  void check_micro_batches() {
+    std::map<std::pair<int, Rank>, std::size_t> used;  // (micro-batch, rank) -> task
+    for (std::size_t i = 0; i < plan_.tasks.size(); ++i) {
+      const Task& task = plan_.tasks[i];
+      for (const Rank rank : std::set<Rank>(task.ranks.begin(), task.ranks.end())) {
+        const auto [first, is_new] = used.emplace(std::pair{task.micro_batch, rank}, i);
+        if (is_new) continue;
+        violation("lockstep: rank " + std::to_string(rank) + " is in " + name(first->second) + " and " + name(i) +
+                  " of micro_batch " + std::to_string(task.micro_batch));
+      }
+    }
+  }
+
+  void check_hash() {
+    if (plan_.hash.empty()) return;
+    const std::string actual = plan_hash(plan_, batch_);
+    if (plan_.hash == actual) return;
+    violation("hash is " + plan_.hash + ", but plan and batch give " + actual +
+              "; the plan was changed, or is for another batch");
+  }
+
+  void check_peers() {
+    if (!plan_.most_peers) return;
+    std::map<Rank, std::set<Rank>> met;  // every rank meets itself, too
+    for (const Task& task : plan_.tasks) {
+      for (const Rank rank : task.ranks) met[rank].insert(task.ranks.begin(), task.ranks.end());
+    }
+    std::ptrdiff_t most = 0;
+    for (const auto& [rank, ranks] : met) most = std::max(most, std::ssize(ranks) - 1);
+    if (*plan_.most_peers == most) return;
+    violation("most_peers is " + std::to_string(*plan_.most_peers) + ", expected " + std::to_string(most));
+  }
+
+  /// Start and end of every task: the longest path over the tasks that must come before it.
+  struct Times {
+    std::vector<double> starts;
+    std::vector<double> ends;
+  };
+  Times longest_paths() const {
+    Times times;
+    std::vector<double>& ends = times.ends;
+    ends.assign(plan_.tasks.size(), 0.0);
+    std::map<Rank, std::size_t> last_task;
+    double latest = 0.0;   // end of the tasks so far
+    double barrier = 0.0;  // when the last task of an earlier micro-batch ends
+    for (std::size_t i = 0; i < plan_.tasks.size(); ++i) {
+      if (i > 0 && plan_.tasks[i].micro_batch != plan_.tasks[i - 1].micro_batch) barrier = latest;
+      double start = 0.0;
+      for (const Rank rank : plan_.tasks[i].ranks) {
+        if (const auto found = last_task.find(rank); found != last_task.end()) {
+          start = std::max(start, ends[found->second]);
+        }
+        last_task[rank] = i;
+      }
+      if (plan_.schedule != Schedule::free) start = std::max(start, barrier);
+      times.starts.push_back(start);
+      ends[i] = start + durations_[i];
+      latest = std::max(latest, ends[i]);
+    }
+    return times;
+  }
+
+  void check_times() {
+    const auto by_micro_batch = [](const Task& a, const Task& b) { return a.micro_batch < b.micro_batch; };
+    if (!std::is_sorted(plan_.tasks.begin(), plan_.tasks.end(), by_micro_batch)) return;  // named already
+    const Times times = longest_paths();
+    double makespan = 0.0;
+    for (std::size_t i = 0; i < times.ends.size(); ++i) {
+      check_time(name(i) + ".start_s", plan_.tasks[i].start_s, times.starts[i]);
+      check_time(name(i) + ".end_s", plan_.tasks[i].end_s, times.ends[i]);
+      makespan = std::max(makespan, times.ends[i]);
+    }
+    if (plan_.predicted) check_prediction(makespan);
+  }
+
+  void check_time(const std::string& what, const std::optional<double>& found, double expected) {
+    if (!found || close(*found, expected)) return;
+    violation(what + " is " + shown(*found) + ", expected " + shown(expected));
+  }
+
+  void check_prediction(double makespan) {
+    const Prediction& predicted = *plan_.predicted;
+    check_time("predicted.makespan_s", predicted.makespan_s, makespan);
+    const double bound = predicted.lower_bound_s;
+    check_bound(bound);
+    if (bound > makespan && !close(bound, makespan)) {
+      violation("predicted.lower_bound_s is " + shown(bound) + ", above the makespan " + shown(makespan) +
+                ", so it is no bound");
+    }
+    const double ratio = bound > 0.0 ? predicted.makespan_s / bound : 1.0;
+    if (!close(predicted.gap + 1.0, ratio)) {
+      violation("predicted.gap is " + shown(predicted.gap) +
+                ", expected makespan / lower bound - 1 = " + shown(ratio - 1.0));
+    }
+  }
+
+  void check_bound(double bound) {
+    const bool all_to_all = uses_all_to_all(plan_);  // for which none is known
+    const double simple = all_to_all ? 0.0 : simple_lower_bound_s(batch_, cluster_, cost_);
+    if (close(bound, simple)) return;
+    std::string expected = shown(simple);
+    if (!all_to_all) {
+      const double tighter = tighter_lower_bound_s(batch_, cluster_, cost_);
+      if (close(bound, tighter)) return;
+      expected += " (the simple bound) or " + shown(tighter) + " (the tighter one)";
+    }
+    violation("predicted.lower_bound_s is " + shown(bound) + ", expected " + expected);
+  }
+
+  const Plan& plan_;
+  const Batch& batch_;
+  const Cluster& cluster_;
+  const CostModel& cost_;
+  static constexpr std::size_t kNoTask = static_cast<std::size_t>(-1);
+  std::vector<std::pair<std::int64_t, std::size_t>> places_;  // ids and places in the batch, by id
+  std::vector<std::size_t> task_of_;                          // by place: the first task that has it
+  std::vector<std::size_t> last_task_of_;  // by rank of the plan: the last task looked at that has it
+  bool timed_ = true;                      // no violation so far that leaves the times without a meaning
+  std::vector<double> durations_;
+  std::vector<std::string> violations_;
+};
+
+}  // namespace
+
+std::vector<std::string> check_plan(const Plan& plan, const Batch& batch, const Cluster& cluster,
+                                    const CostModel& cost) {
+  require_ranks(cluster);
+  validate(batch, "batch");
+  return Checker(plan, batch, cluster, cost).run();
+}
+
+}  // namespace dhp

@@ -1,0 +1,48 @@
+#include "plan/peers/peers.h"
+
+#include "dhp/peers.h"
+
+namespace dhp {
+
+void add_peers() {
+  using enum plan::Argument;
+  using enum Exchange;
+  static const bool kAdded = [] {
+    plan::add_planners({
+        {"paper",
+         none,
+         "",
+         Schedule::lockstep,
+         {ring},
+         {"min_shard_tokens", "no_idle_ranks"},
+         plan::plan_paper,
+         nullptr,
+         "the paper's: sequences packed into bins by memory, every bin its own degree, in lockstep",
+         ""},
+        {"megatron-hybrid",
+         number,
+         "M",
+         Schedule::rounds,
+         {ring},
+         {},
+         plan::plan_megatron_hybrid,
+         plan::check_for_megatron,
+         "Megatron-Core's BalancedCPScheduler: powers of two by length, samples one at a time, barriers",
+         "the same with at most M tokens of a sample on a rank, instead of the best of five M"},
+        {"megatron-dynamic",
+         number,
+         "M",
+         Schedule::lockstep,
+         {ring},
+         {"no_idle_ranks"},
+         plan::plan_megatron_dynamic,
+         plan::check_for_megatron,
+         "Megatron-Core's DefaultDynamicCPScheduler: powers of two, packed, micro-batch by micro-batch",
+         "the same with at most M tokens on a rank, instead of the best of five M"},
+    });
+    return true;
+  }();
+  static_cast<void>(kAdded);
+}
+
+}  // namespace dhp

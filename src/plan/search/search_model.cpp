@@ -1,0 +1,180 @@
+#include "plan/search/search_model.h"
+
+#include <algorithm>
+#include <functional>
+
+#include "cost/transfer.h"
+
+namespace dhp::plan {
+
+void SearchItem::add(const SearchItem& other) {
+  tokens += other.tokens;
+  patches += other.patches;
+  linear_s += other.linear_s;
+  vision_s += other.vision_s;
+  frame_s = std::max(frame_s, other.frame_s);
+  for (int pass = 0; pass < 2; ++pass) pair_s[pass] += other.pair_s[pass];
+  alone_s += other.alone_s;
+  sequences += other.sequences;
+  min_degree = std::max(min_degree, other.min_degree);
+  max_degree = std::min(max_degree, other.max_degree);
+}
+
+SearchModel::SearchModel(const Limits& limits) : limits_(&limits) {
+  const CostModel& cost = limits.cost();
+  task_s_ = cost.task_s;
+  patch_s_ = cost.patch_s;
+  patch_pair_s_ = cost.patch_pair_s;
+  token_s_ = cost.forward.token_s + cost.backward.token_s;
+  const PassCost* passes[2] = {&cost.forward, &cost.backward};
+  for (int pass = 0; pass < 2; ++pass) {
+    pair_s_[pass] = passes[pass]->pair_s / 2;
+    step_s_[pass] = passes[pass]->step_s;
+    sequence_step_s_[pass] = passes[pass]->sequence_step_s;
+    bytes_per_token_[pass] = passes[pass]->ring_bytes_per_token;
+  }
+  pack_s_ = task_s_ + step_s_[0] + step_s_[1];
+  token_bytes_ = cost.token_bytes;
+  patch_bytes_ = cost.patch_bytes;
+  budget_bytes_ = limits.budget_bytes();
+  tokens_per_rank_ = limits.tokens_per_rank();
+}
+
+SearchItem SearchModel::item(const Sequence& sequence) const {
+  SearchItem item;
+  item.tokens = static_cast<double>(sequence.tokens);
+  item.patches = static_cast<double>(sequence.patches);
+  const auto frame = static_cast<double>(sequence.frame_patches);
+  const double patch_s = patch_s_ + patch_pair_s_ * frame;
+  item.vision_s = patch_s * item.patches;
+  item.frame_s = patch_s * frame;
+  item.linear_s = token_s_ * item.tokens + item.vision_s;
+  item.alone_s = item.linear_s;
+  for (int pass = 0; pass < 2; ++pass) {
+    item.pair_s[pass] = pair_s_[pass] * item.tokens * item.tokens;
+    item.alone_s += item.pair_s[pass] + sequence_step_s_[pass];
+  }
+  item.min_degree = limits_->min_degree(sequence);
+  item.max_degree = limits_->max_degree(sequence, item.min_degree);
+  item.id = sequence.id;
+  return item;
+}
+
+Transfer SearchModel::transfer(const GroupShape& shape) const {
+  Transfer result;
+  if (shape.degree == 1) return result;
+  result.exchange = limits_->exchange_for(shape);
+  result.latency_s = transfer_latency_s(limits_->cost(), limits_->cluster(), shape);
+  const double byte_s = transfer_seconds_per_byte(limits_->cluster(), shape, result.exchange);
+  for (int pass = 0; pass < 2; ++pass) result.token_s[pass] = byte_s * bytes_per_token_[pass] / shape.degree;
+  return result;
+}
+
+double SearchModel::seconds(const SearchItem& item, int degree, const Transfer& transfer, double speed) const {
+  const double d = degree;
+  double compute = task_s_ + item.linear_s / d;
+  if (item.frame_s * d > item.vision_s) compute += item.frame_s - item.vision_s / d;
+  double exposed = 0.0;
+  for (int pass = 0; pass < 2; ++pass) {
+    const double attention = item.pair_s[pass] / d;
+    const double fixed = step_s_[pass] + item.sequences * sequence_step_s_[pass];
+    compute += attention + d * fixed;
+    if (degree == 1) continue;
+    const double hidden = (d - 1) * (attention / d + fixed) / speed;
+    exposed += std::max(0.0, transfer.latency_s + transfer.token_s[pass] * item.tokens - hidden);
+  }
+  return compute / speed + exposed;
+}
+
+std::vector<SearchItem> sorted_items(const Batch& batch, const SearchModel& model) {
+  struct Key {
+    double alone_s;
+    std::int64_t id;
+    std::int32_t place;
+  };
+  std::vector<SearchItem> items;
+  std::vector<Key> keys;
+  items.reserve(batch.sequences.size());
+  keys.reserve(batch.sequences.size());
+  for (const Sequence& sequence : batch.sequences) {
+    const auto place = static_cast<std::int32_t>(items.size());
+    items.push_back(model.item(sequence));
+    keys.push_back({items.back().alone_s, sequence.id, place});
+  }
+  std::sort(keys.begin(), keys.end(),
+            [](const Key& a, const Key& b) { return a.alone_s != b.alone_s ? a.alone_s > b.alone_s : a.id < b.id; });
+  std::vector<SearchItem> sorted;
+  sorted.reserve(items.size());
+  for (const Key& key : keys) sorted.push_back(items[static_cast<std::size_t>(key.place)]);
+  return sorted;
+}
+
+FreeCell::FreeCell(const SearchModel& model, int first_place, int ranks)
+    : model_(&model), first_place_(first_place), ranks_(ranks) {
+  find_pools();
+  find_speeds();
+  int largest_block = 0;
+  for (const PoolRange& block : blocks_) largest_block = std::max(largest_block, block.ranks);
+  widest_ = std::min(model.limits().widest(), largest_block);
+  best_.resize(static_cast<std::size_t>(widest_) + 1);
+  for (int degree = 2; degree <= widest_; ++degree) {
+    const int nodes = fewest_nodes(degree);
+    best_[static_cast<std::size_t>(degree)] =
+        model.transfer({degree, nodes, (degree + nodes - 1) / nodes, degree / nodes, 1.0});
+  }
+}
+
+void FreeCell::find_pools() {
+  const Limits& limits = model_->limits();
+  const auto& begins = limits.block_begins();
+  const auto node_of = [&](int place) {
+    return limits.cluster().node_of(limits.live()[static_cast<std::size_t>(place)]);
+  };
+  for (int rank = 0; rank < ranks_; ++rank) {
+    const int place = first_place_ + rank;
+    const bool new_block = rank == 0 || std::binary_search(begins.begin(), begins.end(), place);
+    if (new_block) blocks_.push_back({static_cast<int>(pools_.size()), static_cast<int>(pools_.size()), 0});
+    if (new_block || node_of(place) != node_of(place - 1)) {
+      pools_.push_back({rank, rank});
+      block_of_.push_back(static_cast<int>(blocks_.size()) - 1);
+      ++blocks_.back().end;
+    }
+    ++pools_.back().end;
+    ++blocks_.back().ranks;
+    pool_of_.push_back(static_cast<int>(pools_.size()) - 1);
+  }
+  for (const Pool& pool : pools_) largest_pool_ = std::max(largest_pool_, pool.size());
+}
+
+GroupShape FreeCell::shape(std::span<const int> ranks) const {
+  GroupShape shape{static_cast<int>(ranks.size()), 0, 0, static_cast<int>(ranks.size()), 1.0};
+  members_.resize(pools_.size(), 0);
+  for (const int rank : ranks) shape.nodes += members_[static_cast<std::size_t>(pool_of(rank))]++ == 0 ? 1 : 0;
+  for (const int rank : ranks) {
+    int& members = members_[static_cast<std::size_t>(pool_of(rank))];
+    if (members == 0) continue;  // its pool is counted
+    shape.most_on_node = std::max(shape.most_on_node, members);
+    shape.fewest_on_node = std::min(shape.fewest_on_node, members);
+    members = 0;
+  }
+  return shape;
+}
+
+void FreeCell::find_speeds() {
+  constexpr std::size_t kMostSteps = 6;
+  const Limits& limits = model_->limits();
+  for (int rank = 0; rank < ranks_; ++rank) {
+    const int place = first_place_ + rank;
+    lanes_.speed.push_back(limits.cluster().speed_of(limits.live()[static_cast<std::size_t>(place)]));
+    lanes_.total_speed += lanes_.speed.back();
+  }
+  std::vector<double> sorted = lanes_.speed;
+  std::sort(sorted.begin(), sorted.end(), std::greater<>());
+  top_speed_ = sorted.front();
+  lanes_.uniform = sorted.back() == top_speed_;
+  sorted.erase(std::unique(sorted.begin(), sorted.end()), sorted.end());
+  const std::size_t steps = std::min(kMostSteps, sorted.size());
+  for (std::size_t step = 1; step <= steps; ++step) speed_steps_.push_back(sorted[sorted.size() * step / steps - 1]);
+}
+
+}  // namespace dhp::plan

@@ -1,0 +1,74 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace dhp::rt {
+
+/// One sequence's part of a block: its q rows attend to its kv rows. Never empty. Sequences never see each other.
+struct Segment {
+  std::int64_t q_begin = 0;
+  std::int64_t q_rows = 0;
+  std::int64_t kv_begin = 0;
+  std::int64_t kv_rows = 0;
+};
+
+/// One block of attention: all q rows of each segment against all of its kv rows, or, if causal, the square lower
+/// triangle (then q_rows == kv_rows). Nothing in between, so that conventions for ragged causal masks never matter.
+struct BlockInputs {
+  at::Tensor q;  // [T, Hq, D], last stride 1
+  at::Tensor k;  // [S, Hkv, D], last stride 1; Hq is a multiple of Hkv
+  at::Tensor v;  // [S, Hkv, D], last stride 1
+  std::span<const Segment> segments;
+  bool causal = false;
+  double scale = 1;
+};
+
+/// Of one segment.
+struct BlockOutput {
+  at::Tensor out;  // [q_rows, Hq, D], dtype of q
+  at::Tensor lse;  // [q_rows, Hq], natural logarithm of the sum of exponentials; fp32, or fp64 for fp64
+};
+
+/// Of one segment. The sum over all blocks gives the gradient, because `out` and `lse` are those of the whole rows.
+struct BlockGradient {
+  at::Tensor dq;  // [q_rows, Hq, D], dtype of q
+  at::Tensor dk;  // [kv_rows, Hkv, D]
+  at::Tensor dv;  // [kv_rows, Hkv, D]
+};
+
+class AttentionKernel {
+ public:
+  AttentionKernel() = default;
+  AttentionKernel(const AttentionKernel&) = delete;
+  AttentionKernel& operator=(const AttentionKernel&) = delete;
+  virtual ~AttentionKernel() = default;
+
+  virtual const char* name() const = 0;  // as use_kernel takes it
+
+  /// One result for each segment, in their order.
+  virtual std::vector<BlockOutput> forward(const BlockInputs& block) const = 0;
+
+  /// dout, out [T, Hq, D], contiguous; lse [T, Hq], contiguous: results over all blocks of each row.
+  virtual std::vector<BlockGradient> backward(const BlockInputs& block, const at::Tensor& dout, const at::Tensor& out,
+                                              const at::Tensor& lse) const = 0;
+};
+
+const AttentionKernel& reference_kernel();  // plain tensor algebra, any device, keeps whole score matrices
+const AttentionKernel& cpu_flash_kernel();  // torch's flash attention for CPUs
+
+/// FlashAttention on CUDA, for GPUs of compute capability 8.0 and later. Compiled and held against its contract, but
+/// not yet run on a GPU.
+const AttentionKernel& cuda_flash_kernel();
+bool cuda_flash_applies(const at::Tensor& q);  // 16 bits, on CUDA, of a head size that it has
+
+/// The kernel for queries like `q`: flash attention where there is one, else the reference. `use_kernel` ("auto",
+/// "reference", "cpu_flash", "cuda_flash") overrides the choice in the whole process; tests do that.
+const AttentionKernel& select_kernel(const at::Tensor& q);
+void use_kernel(const std::string& name);
+
+}  // namespace dhp::rt

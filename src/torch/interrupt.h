@@ -1,9 +1,0 @@
-#pragma once
-
-namespace dhp {
-
-/// Whether Ctrl-C has come since `exit_on_interrupt` (failure_record.h).
-bool is_interrupted();
-[[noreturn]] void exit_interrupted();
-
-}  // namespace dhp

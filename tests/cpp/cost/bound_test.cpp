@@ -1,0 +1,161 @@
+// The parts of the tighter bound, and the bound on batches too large to try all plans.
+#include "dhp/bound.h"
+
+#include <limits>
+
+#include "cost/bound/least_transfer.h"
+#include "cost/bound/tighter_bound.h"
+#include "cost/transfer.h"
+#include "plan_support.h"
+
+namespace dhp::bound_test {
+namespace {
+
+/// The least over every group of ranks in service, one by one.
+std::vector<LeastTransfer> least_of_all_groups(const Cluster& cluster, const CostModel& cost) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  const std::vector<Rank> live = cluster.live_ranks();
+  std::vector<LeastTransfer> least(live.size() + 1, {kInfinity, kInfinity});
+  for (std::uint32_t mask = 1; mask < 1U << live.size(); ++mask) {
+    std::vector<Rank> ranks;
+    for (std::size_t i = 0; i < live.size(); ++i) {
+      if ((mask >> i & 1U) != 0) ranks.push_back(live[i]);
+    }
+    const GroupShape shape = shape_of(cluster, ranks);
+    LeastTransfer& entry = least[ranks.size()];
+    entry.fixed_s = std::min(entry.fixed_s, transfer_latency_s(cost, cluster, shape));
+    for (const Exchange exchange : {Exchange::ring, Exchange::direct, Exchange::hierarchical}) {
+      entry.per_byte_s = std::min(entry.per_byte_s, transfer_seconds_per_byte(cluster, shape, exchange));
+    }
+  }
+  return least;
+}
+
+TEST(LeastTransfer, EqualsTryingEveryGroup) {
+  const CostModel cost = test::make_cost();
+  for (std::uint64_t seed = 1; seed <= 400; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    test::Random random(seed);
+    Cluster cluster{.nodes = static_cast<int>(random.whole(1, 5))};
+    cluster.ranks_per_node = static_cast<int>(random.whole(1, 12 / cluster.nodes));
+    cluster.intra_node = {1 + 9 * random.unit(), random.unit(), static_cast<int>(random.whole(1, 5))};
+    cluster.inter_node = {1 + (seed % 2 == 0 ? 99 : 9) * random.unit(), random.unit(), 1};
+    for (int rank = 0; seed % 3 != 0 && rank < cluster.ranks(); ++rank) {
+      cluster.rank_speed.push_back(random.whole(0, 3) == 0 ? 0.0 : 1.0);
+    }
+    if (cluster.live_ranks().empty()) continue;
+    const std::vector<LeastTransfer> expected = least_of_all_groups(cluster, cost);
+    const std::vector<LeastTransfer> actual = least_transfers(cluster, cost);
+    ASSERT_EQ(actual.size(), expected.size());
+    for (std::size_t degree = 2; degree < expected.size(); ++degree) {
+      SCOPED_TRACE("degree " + std::to_string(degree));
+      EXPECT_EQ(actual[degree].fixed_s, expected[degree].fixed_s);
+      EXPECT_EQ(actual[degree].per_byte_s, expected[degree].per_byte_s);
+    }
+  }
+}
+
+TEST(LeastTransfer, WideGroupsAreNoQuicker) {
+  // Too many groups to try: a random sample, even splits over nodes among it.
+  const CostModel cost = test::make_cost();
+  Cluster cluster = test::make_cluster(300, 8, 100);
+  for (const double bandwidth : {500.0, 2e3, 1e6}) {
+    cluster.inter_node.bandwidth_bytes_per_s = bandwidth;
+    const std::vector<LeastTransfer> least = least_transfers(cluster, cost);
+    for (std::uint64_t seed = 1; seed <= 300; ++seed) {
+      SCOPED_TRACE("seed " + std::to_string(seed));
+      test::Random random(seed);
+      const int nodes = static_cast<int>(random.whole(1, 300));
+      const int fewest = static_cast<int>(random.whole(1, 8));
+      const int most = static_cast<int>(random.whole(fewest, 8));
+      std::vector<Rank> ranks;
+      for (int node = 0; node < nodes; ++node) {
+        for (int k = 0; k < (node == 0 ? most : fewest); ++k) ranks.push_back(node * 8 + k);
+      }
+      if (ranks.size() < 2) continue;
+      const GroupShape shape = shape_of(cluster, ranks);
+      EXPECT_LE(least[ranks.size()].fixed_s, transfer_latency_s(cost, cluster, shape) * (1 + 1e-12));
+      for (const Exchange exchange : {Exchange::ring, Exchange::direct, Exchange::hierarchical}) {
+        EXPECT_LE(least[ranks.size()].per_byte_s, transfer_seconds_per_byte(cluster, shape, exchange) * (1 + 1e-12));
+      }
+    }
+  }
+}
+
+TEST(TighterBound, EmptyBatchesAndDeadClusters) {
+  Cluster cluster = test::make_cluster(1, 2, 100);
+  EXPECT_EQ(tighter_lower_bound_s({}, cluster, test::make_cost()), 0.0);
+  cluster.rank_speed = {0.0, 0.0};
+  EXPECT_EQ(tighter_lower_bound_s(test::make_batch({5}), cluster, test::make_cost()),
+            std::numeric_limits<double>::infinity());
+}
+
+TEST(TighterBound, OneSequenceTakesItsBestGroup) {
+  // Exactly: nothing else is there.
+  const Cluster cluster = test::make_cluster(2, 3, 1000);
+  const CostModel cost = test::make_cost();
+  for (const std::int64_t tokens : {10, 700, 2500, 5900}) {
+    const Batch batch = test::make_batch({tokens});
+    double best = std::numeric_limits<double>::infinity();
+    for (int degree = min_degree(cost, cluster, batch.sequences[0]); degree <= 6; ++degree) {
+      for (int first = 0; first + degree <= 6; ++first) {
+        for (const Exchange exchange : {Exchange::ring, Exchange::direct, Exchange::hierarchical}) {
+          best = std::min(best, task_seconds(cost, cluster, load_of(batch.sequences),
+                                             consecutive_shape(cluster, first, degree), exchange));
+        }
+      }
+    }
+    const LowerBound bound = tighter_lower_bound(batch, cluster, cost);
+    test::expect_relative(bound.seconds, best, 1e-9);
+    EXPECT_EQ(bound.sequence, 0U);
+  }
+}
+
+TEST(TighterBound, RanksRunSharesOfWholeSequences) {
+  // No transfers, no cost of splitting: seconds are tokens. Three sequences on two ranks: one rank has a share of 1.5
+  // or more, of tasks that take no less than their shares; area says the same.
+  Cluster two = test::make_cluster(1, 2, 1000);
+  two.intra_node.latency_s = 0.0;
+  const CostModel plain{.name = "plain", .layers = 1, .forward = {.token_s = 1.0}, .token_bytes = 1.0};
+  test::expect_relative(tighter_lower_bound_s(test::make_batch({100, 100, 100}), two, plain), 150.0, 1e-5);
+  // With 30 s a task and rank: two tasks of 100 alone take 260, one of three on two ranks 150 + 30.
+  CostModel tasks = plain;
+  tasks.task_s = 30.0;
+  test::expect_relative(tighter_lower_bound_s(test::make_batch({100, 100, 100}), two, tasks), 180.0, 1e-5);
+  // Memory for two sequences a group: two tasks, of 100 and of 2 * 50; or of three halves in one, which do not fit.
+  Cluster small = two;
+  small.memory_bytes = 100.0;
+  test::expect_relative(tighter_lower_bound_s(test::make_batch({100, 100, 100}), small, tasks), 210.0, 1e-5);
+  // Longer sequences change nothing of what the shortest says, and the bound stays below the plan.
+  const Batch uneven = test::make_batch({100, 120, 130});
+  const double bound_s = tighter_lower_bound_s(uneven, small, tasks);
+  EXPECT_GE(bound_s, 210.0 * (1 - 1e-5));
+  EXPECT_LE(bound_s, test::plan_of(plan_batch(uneven, two, tasks, {})).predicted->makespan_s);
+}
+
+TEST(TighterBound, BelowEveryPlanOfTheSharedCases) {
+  for (const char* data : {"openvid", "internvid", "lognormal", "burst", "uniform", "msrvtt"}) {
+    SCOPED_TRACE(data);
+    const Batch batch = read_batch(test::case_file(std::string("batch_") + data + "_512.json"));
+    const CostModel cost = read_cost_model(test::case_file("cost_qwen3-vl-8b_4096.json"));
+    Cluster cluster = read_cluster(test::case_file("cluster_910b_8x8_slow_network.json"));
+    for (const char* schedule : {"paper", "static"}) {
+      const Plan plan = test::plan_of(plan_batch(batch, cluster, cost, {.schedule = schedule, .tighter_bound = true}));
+      EXPECT_GE(plan.predicted->gap, 0.0);
+      EXPECT_GT(plan.predicted->lower_bound_s, simple_lower_bound_s(batch, cluster, cost));
+      test::expect_valid(plan, batch, cluster, cost);
+    }
+    const double weaker = tighter_lower_bound(batch, cluster, cost, 0).seconds;
+    EXPECT_GE(weaker, simple_lower_bound_s(batch, cluster, cost));
+    EXPECT_LE(weaker, tighter_lower_bound_s(batch, cluster, cost) * (1 + 1e-6));
+    // Slower ranks can only take longer.
+    const double nominal = tighter_lower_bound_s(batch, cluster, cost);
+    cluster.rank_speed.assign(64, 1.0);
+    EXPECT_EQ(tighter_lower_bound_s(batch, cluster, cost), nominal);
+    cluster.rank_speed[7] = 0.5;
+    EXPECT_GE(tighter_lower_bound_s(batch, cluster, cost), nominal * 0.999);
+  }
+}
+
+}  // namespace
+}  // namespace dhp::bound_test
