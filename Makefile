@@ -20,7 +20,7 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 sources := $(shell find include src cmake data/models data/devices data/clusters data/datasets) CMakeLists.txt pyproject.toml
 python := $(VENV)/bin/python
 
-.PHONY: demo test test-core test-sanitizers fuzz same-bytes compilers nightly lint format setup build bench clean
+.PHONY: demo test test-core test-sanitizers test-threads fuzz same-bytes compilers nightly lint format setup build bench clean
 
 demo: build
 	@$(python) -m dhp.demo $(DEMO)
@@ -33,7 +33,7 @@ test: build
 	@scripts/setup.sh $(VENV) "$(TORCH)" browser
 	cmake --build build/release
 	ctest --test-dir build/release --output-on-failure -j $(JOBS)
-	$(python) -m pytest -q tests/python $(wildcard tests/nightly)
+	$(python) -m pytest -q -n $(JOBS) --dist loadfile tests/python $(wildcard tests/nightly)
 
 # The core alone: no torch, no Python packages.
 test-core:
@@ -48,6 +48,12 @@ test-sanitizers: build
 	  cmake --preset $$preset -DDHP_TORCH=ON -DPython_EXECUTABLE=$(abspath $(python)) && \
 	  cmake --build --preset $$preset && ctest --preset $$preset || exit 1; \
 	done
+
+# What threads share in the run-time, under ThreadSanitizer.
+test-threads: build
+	cmake --preset tsan -DDHP_TORCH=ON -DPython_EXECUTABLE=$(abspath $(python)) >/dev/null
+	cmake --build --preset tsan --target torch_tests
+	OMP_NUM_THREADS=1 build/tsan/tests/cpp/torch/torch_tests --gtest_brief=1
 
 # Every reader of files against texts that grow out of tests/fuzz/corpus, FUZZ_SECONDS each, with sanitizers.
 fuzz:
@@ -94,7 +100,7 @@ build: setup build/release/installed
 # The editable install sees Python edits at once; compiled parts are installed again when a source is newer.
 build/release/installed: $(sources) $(VENV)/ready
 	$(python) -m pip install -q --no-build-isolation --no-deps -e .
-	@$(python) -c "import dhp._ops as ops; ops.load()"
+	@$(python) -c "import dhp.run.ops as ops; ops.load()"
 	@touch $@
 
 $(VENV)/ready: ;

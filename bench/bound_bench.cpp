@@ -15,7 +15,7 @@
 
 namespace {
 
-const std::string kCases = DHP_DATA_DIR "/cases/";
+const std::string kCases = DHP_DATA_DIR "/../bench/cases/";
 
 /// The log-normal batch over and over, on as many nodes of eight ranks as asked for, four short sequences a task.
 struct Large {

@@ -32,10 +32,10 @@ from typing import Any
 import torch
 
 from dhp._core import CostModel
+from dhp.cost.local import local_cost
 from dhp.demo.checkpoint import make_tiny_checkpoint
 from dhp.demo.prepare import prepare
-from dhp.launch import run_local
-from dhp.local import local_cost
+from dhp.run.launch import run_local
 
 DEMO, LARGER = Path("build/demo"), Path("build/calibration/model")
 MOST_TOKENS, LEAST_TOKENS = 32768, 2048  # of the longest task, on a GPU
@@ -105,7 +105,7 @@ def calibrate(options: argparse.Namespace, tasks: str, seed: int) -> dict[str, A
         flags += ["--precision", "bf16", "--memory-of", options.memory_of]
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "cost.json"
-        command = [sys.executable, "-m", "dhp.calibrate", *flags, "-o", str(file)]
+        command = [sys.executable, "-m", "dhp.cost.calibrate", *flags, "-o", str(file)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             sys.exit(f"{' '.join(command)}\n{done.stderr}")

@@ -11,13 +11,13 @@
 #include "dhp/planner.h"
 #include "dhp/presets.h"
 
-// The inputs that benchmarks share: data/cases, and larger batches drawn from them.
+// The inputs that benchmarks share: bench/cases, and larger batches drawn from them.
 namespace dhp::bench {
 
 inline const std::vector<std::string> kData = {"openvid", "internvid", "lognormal", "burst", "uniform", "msrvtt"};
 inline const std::vector<std::string> kTokens = {"4096", "8192", "16384"};
 
-inline std::string case_file(const std::string& name) { return DHP_DATA_DIR "/cases/" + name + ".json"; }
+inline std::string case_file(const std::string& name) { return DHP_DATA_DIR "/../bench/cases/" + name + ".json"; }
 
 struct Case {
   std::string name;

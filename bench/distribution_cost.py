@@ -22,7 +22,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from dhp import _ops
+from dhp.run import ops
 
 
 def shard(tensor: torch.Tensor, degree: int, position: int) -> torch.Tensor:
@@ -44,7 +44,7 @@ def forward_backward(
 
 def rank_main(rank: int, port: int, pipe: Any, options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
-    _ops.load()
+    ops.load()
     degree, tokens = options.degree, options.tokens
     store = dist.TCPStore("127.0.0.1", port, degree, is_master=False)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=degree)

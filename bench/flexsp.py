@@ -37,7 +37,7 @@ import numpy as np
 from dhp import _core as core
 from dhp._core import Sequence
 
-CASES = Path(__file__).parent.parent / "data" / "cases"
+CASES = Path(__file__).parent.parent / "bench" / "cases"
 DATA = ["openvid", "internvid", "lognormal", "burst", "uniform", "msrvtt"]
 EXCHANGES = ["all_to_all", "ring"]
 BUCKETS = 16

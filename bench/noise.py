@@ -34,7 +34,7 @@ from dhp import _core as core
 sys.path.insert(0, str(Path(__file__).parent / "paper"))
 from dhp_command import Dhp
 
-CASES = Path(__file__).parents[1] / "data" / "cases"
+CASES = Path(__file__).parents[1] / "bench" / "cases"
 DATA = ["openvid", "internvid", "lognormal", "burst", "uniform", "msrvtt"]
 SWEEP = [("a100", 1, 64), ("a100", 1, 512), ("a100", 2, 128), ("a100", 2, 512), ("a100", 3, 200), ("a100", 8, 512),
          ("ascend-910b", 8, 512)]  # fmt: skip

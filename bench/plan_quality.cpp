@@ -211,10 +211,10 @@ void shapes() {
   }
 }
 
-/// Names of the files in data/cases that begin so.
+/// Names of the files in bench/cases that begin so.
 std::vector<std::string> files_of(const std::string& kind) {
   std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(DHP_DATA_DIR "/cases")) {
+  for (const auto& entry : std::filesystem::directory_iterator(DHP_DATA_DIR "/../bench/cases")) {
     const std::string name = entry.path().stem().string();
     if (name.starts_with(kind)) names.push_back(name);
   }

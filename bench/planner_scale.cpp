@@ -3,8 +3,8 @@
 // quarter of the ranks: four is what the work grows by, and more than six, where it takes over a tenth of a second, is
 // marked. A shape that takes longer than the limit ends its column.
 //
-// Lengths are log-normal on 910B-like nodes (data/cases), and with a longer tail on nodes of H100, where most sequences
-// want several ranks.
+// Lengths are log-normal on 910B-like nodes (bench/cases), and with a longer tail on nodes of H100, where most
+// sequences want several ranks.
 //
 //     build/release/bench/planner_scale                     free, at most 20 s a plan
 //     build/release/bench/planner_scale lockstep 5 16384    another planner, limit in seconds, most ranks

@@ -31,7 +31,6 @@ import numpy as np
 import torch
 from real_ranks_media import prepare_long
 
-from dhp import runtime
 from dhp._core import (
     Batch,
     Cluster,
@@ -44,12 +43,13 @@ from dhp._core import (
     terms_of,
     to_json,
 )
-from dhp.dataset import Dataset, Share
+from dhp.cost.local import local_cluster
+from dhp.data.dataset import Dataset, Share
 from dhp.demo.prepare import prepare
-from dhp.launch import run_local
-from dhp.local import local_cluster
 from dhp.models import Adapter, attach
-from dhp.runtime import Run
+from dhp.run import runtime
+from dhp.run.launch import run_local
+from dhp.run.runtime import Run
 
 DEMO, LONG = Path("build/demo"), Path("build/long")
 CAPACITY = {"demo": 512, "long": 1024}
@@ -198,7 +198,7 @@ def calibrate(options: argparse.Namespace) -> int:
     Path(options.cost).parent.mkdir(parents=True, exist_ok=True)
     flags = ["--model", options.model, "--data", options.data, "-o", options.cost]
     flags += ["--ranks", str(options.ranks), "--capacity-tokens", str(options.capacity_tokens)]
-    return subprocess.run([sys.executable, "-m", "dhp.calibrate", *flags], check=False).returncode
+    return subprocess.run([sys.executable, "-m", "dhp.cost.calibrate", *flags], check=False).returncode
 
 
 def main() -> int:

@@ -2,7 +2,7 @@
 
     python bench/simulate_scale.py [--dhp build/release/dhp]
 
-Lengths are drawn from the shared OpenVid-like and InternVid-like batches (data/cases), 8,192 sequences on 128 nodes of
+Lengths are drawn from the shared OpenVid-like and InternVid-like batches (bench/cases), 8,192 sequences on 128 nodes of
 eight: free and the peers, with links of their own, with one 25 GB/s NIC a node, and with that behind a switch of a
 fourth of all NICs. Prints the table of `dhp simulate --sweep` and the wall time of each sweep.
 """
@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-CASES = Path(__file__).parents[1] / "data" / "cases"
+CASES = Path(__file__).parents[1] / "bench" / "cases"
 NODES = 128
 SEQUENCES = 8192
 

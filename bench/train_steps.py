@@ -21,10 +21,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from dhp import runtime, train
+from dhp import train
 from dhp._core import Batch, Cluster, CostModel, Plan, simulate
-from dhp.launch import run_local
 from dhp.models import import_families
+from dhp.run import runtime
+from dhp.run.launch import run_local
 
 WARM_UP = 6
 

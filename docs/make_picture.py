@@ -6,7 +6,7 @@ make demo && build/venv/bin/python docs/make_picture.py
 from pathlib import Path
 
 import dhp
-from dhp.config import read_config
+from dhp.settings.config import read_config
 
 STEP, SEED = 1, 0  # the demo's second batch
 COLOURS = {1: "#9aa5b1", 2: "#4c9f70", 3: "#d98e04", 4: "#c8553d"}  # by degree

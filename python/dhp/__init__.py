@@ -37,25 +37,25 @@ from dhp._core import (
 )
 
 if TYPE_CHECKING:
-    from dhp.dataset import Dataset
-    from dhp.gradients import reduce_gradients
-    from dhp.local import local_cluster, local_cost
+    from dhp.cost.local import local_cluster, local_cost
+    from dhp.data.dataset import Dataset
     from dhp.models import attach
-    from dhp.runtime import InfeasibleBatch, RankFailed, Run, init, plan, tasks
+    from dhp.run.runtime import InfeasibleBatch, RankFailed, Run, init, plan, tasks
+    from dhp.step.gradients import reduce_gradients
 
 # Planning needs no torch: what does is imported when it is first used.
 _LATER = {
-    "Dataset": "dhp.dataset",
-    "InfeasibleBatch": "dhp.runtime",
-    "RankFailed": "dhp.runtime",
-    "Run": "dhp.runtime",
+    "Dataset": "dhp.data.dataset",
+    "InfeasibleBatch": "dhp.run.runtime",
+    "RankFailed": "dhp.run.runtime",
+    "Run": "dhp.run.runtime",
     "attach": "dhp.models",
-    "init": "dhp.runtime",
-    "local_cluster": "dhp.local",
-    "local_cost": "dhp.local",
-    "plan": "dhp.runtime",
-    "reduce_gradients": "dhp.gradients",
-    "tasks": "dhp.runtime",
+    "init": "dhp.run.runtime",
+    "local_cluster": "dhp.cost.local",
+    "local_cost": "dhp.cost.local",
+    "plan": "dhp.run.runtime",
+    "reduce_gradients": "dhp.step.gradients",
+    "tasks": "dhp.run.runtime",
 }
 
 

@@ -7,7 +7,7 @@ import os
 import traceback
 from typing import Any
 
-from dhp import commands
+from dhp.run import commands
 
 if __name__ == "__main__":
     commands.end_on_interrupt()  # what follows takes seconds to import
@@ -17,28 +17,30 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
 
-from dhp import checkpoint, optimizer, runtime
 from dhp._core import InputError, Task
-from dhp.batches import Drops, agree_on_dropped, prepare_ahead
-from dhp.checkpoint import Saved
-from dhp.config import TrainConfig
-from dhp.dataset import Dataset, Share
-from dhp.gradients import reduce_gradients
-from dhp.inputs import open_dataset, planning_inputs
-from dhp.launch import BAD_INPUT, join, run_local
-from dhp.measure import Recorder
+from dhp.base.output import complain
+from dhp.cost.recalibrate import Recalibration
+from dhp.data.dataset import Dataset, Share
+from dhp.loop.batches import Drops, agree_on_dropped, prepare_ahead
+from dhp.loop.inputs import open_dataset, planning_inputs
+from dhp.loop.start import begin, check_before_ranks, check_options, launched_here, says, together
+from dhp.loop.step_clock import StepClock
+from dhp.loop.train_options import parser, settings_of
 from dhp.models import Adapter, attach, import_families
-from dhp.nonfinite import Skips, trouble_of
-from dhp.output import complain
-from dhp.recalibrate import Recalibration
-from dhp.run_folder import claim, newest_checkpoint
-from dhp.runtime import RankFailed, Run, RunStopped
-from dhp.start import begin, check_before_ranks, check_options, launched_here, says, together
-from dhp.step_clock import StepClock
-from dhp.steps import Reporter
-from dhp.trace import Tracer
-from dhp.train_options import parser, settings_of
-from dhp.weights import agree_on_weights, load_model
+from dhp.models.weights import agree_on_weights, load_model
+from dhp.run import runtime
+from dhp.run.launch import BAD_INPUT, join, run_local
+from dhp.run.runtime import RankFailed, Run, RunStopped
+from dhp.save import checkpoint
+from dhp.save.checkpoint import Saved
+from dhp.save.run_folder import claim, newest_checkpoint
+from dhp.settings.config import TrainConfig
+from dhp.step import optimizer
+from dhp.step.gradients import reduce_gradients
+from dhp.step.nonfinite import Skips, trouble_of
+from dhp.watch.record import Recorder
+from dhp.watch.steps import Reporter
+from dhp.watch.trace import Tracer
 
 STOPPED = 3  # between ranks and launcher: exit 1, and the reason is said already
 

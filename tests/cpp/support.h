@@ -15,7 +15,7 @@
 namespace dhp::test {
 
 /// A file of the shared cases: batches, clusters, cost models and expected values.
-inline std::string case_file(const std::string& name) { return std::string(DHP_DATA_DIR) + "/cases/" + name; }
+inline std::string case_file(const std::string& name) { return std::string(DHP_DATA_DIR) + "/../bench/cases/" + name; }
 
 /// A file of tests/golden.
 inline std::string golden_file(const std::string& name) {

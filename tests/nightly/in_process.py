@@ -17,10 +17,11 @@ import torch
 import torch.distributed as dist
 from said import check_shown
 
-from dhp import _ops, runtime, train
-from dhp.config import TrainConfig
+from dhp import train
+from dhp.run import ops, runtime
+from dhp.settings.config import TrainConfig
 
-_ops.load()
+ops.load()
 
 
 @dataclass

@@ -24,8 +24,8 @@ from said import FORGERIES, check_shown
 from dhp._core import Task
 from dhp.data import index as indexing
 from dhp.data import index_command
+from dhp.data.dataset import Dataset
 from dhp.data.scan import SHOWN
-from dhp.dataset import Dataset
 from dhp.demo.checkpoint import make_tiny_checkpoint
 
 TINY = {"layers": 1, "hidden": 16, "heads": 1, "kv_heads": 1, "head_dim": 16, "vision_layers": 1, "vision_hidden": 16}

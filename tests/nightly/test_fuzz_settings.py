@@ -18,9 +18,9 @@ from in_process import at_most, check_ended, dhp_train
 from odd_values import odd_values, scratched
 
 from dhp._core import plan_options
-from dhp.config import TrainConfig
 from dhp.data.index import build_index
 from dhp.demo.checkpoint import make_tiny_checkpoint
+from dhp.settings.config import TrainConfig
 
 TINY = {"layers": 1, "hidden": 16, "heads": 1, "kv_heads": 1, "head_dim": 16, "vision_layers": 1, "vision_hidden": 16}
 # Paths are relative to the working folder; whatever they become, they stay below the test's own folder.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dhp import commands
+from dhp.run import commands
 from ranks import context
 
 

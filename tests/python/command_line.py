@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-CASES = ROOT / "data" / "cases"
+CASES = ROOT / "bench" / "cases"
 DHP = os.environ.get("DHP_BINARY") or str(Path(sys.executable).parent / "dhp")
 
 

@@ -27,7 +27,7 @@ from dhp._core import (
     task_memory_bytes,
 )
 
-CASES = Path(__file__).parents[2] / "data" / "cases"
+CASES = Path(__file__).parents[2] / "bench" / "cases"
 WAITING = 0.03  # share of a wide task that its ranks wait for shards, made up
 
 

@@ -16,13 +16,16 @@ import torch
 import transformers
 from transformers import AutoModelForImageTextToText
 
-from dhp import measure, optimizer, runtime, train, weights
+from dhp import train
 from dhp._core import Batch, Cluster, CostModel, Plan, annotate, check_plan, parse_plan
-from dhp.config import TrainConfig
-from dhp.dataset import Dataset
-from dhp.launch import run_local
-from dhp.models import freeze, import_families
-from dhp.trace import Tracer
+from dhp.data.dataset import Dataset
+from dhp.models import freeze, import_families, weights
+from dhp.run import runtime
+from dhp.run.launch import run_local
+from dhp.settings.config import TrainConfig
+from dhp.step import optimizer
+from dhp.watch import record
+from dhp.watch.trace import Tracer
 
 STEPS = 10
 VARIANTS: dict[str, dict] = {
@@ -152,7 +155,7 @@ def run_dhp(folder: Path, name: str) -> int:
     settings, recorder, losses, plans = settings_for(folder, name), Recorder(), Losses(), Plans("handmade" in name)
     optimizer.update, runtime.plan = recorder.update, plans.plan
     run = runtime.init(timeout_s=600)
-    train.train(settings, run, losses, Tracer(None, run), measure.Recorder("", run, settings), None)
+    train.train(settings, run, losses, Tracer(None, run), record.Recorder("", run, settings), None)
     if run.rank == 0:
         result = {
             "losses": [r.loss for r in losses.records],

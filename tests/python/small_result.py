@@ -4,7 +4,7 @@ import copy
 import json
 from typing import Any
 
-from dhp.result import Result, parse_result
+from dhp.watch.result import Result, parse_result
 
 # Two ranks, two steps.
 SMALL: dict[str, Any] = {

@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 
 from bench_script import load_bench
-from dhp.local import local_cost
+from dhp.cost.local import local_cost
 
 
 @pytest.fixture

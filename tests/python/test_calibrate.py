@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-from dhp import calibrate
 from dhp._core import InputError, TermSeconds, estimate_s, read_cluster, read_cost_model, to_json
-from dhp.calibrate_fit import MODULE_TERMS, PARTS, Calibration, Measured, Unfit, fit
-from dhp.calibrate_tasks import (
+from dhp.cost import calibrate
+from dhp.cost.calibrate_fit import MODULE_TERMS, PARTS, Calibration, Measured, Unfit, fit
+from dhp.cost.calibrate_tasks import (
     MODULES,
     PASSES,
     Design,
@@ -30,11 +30,11 @@ from dhp.calibrate_tasks import (
     make_shape,
     make_task,
 )
-from dhp.config import TrainConfig
-from dhp.inputs import planning_inputs
-from dhp.layout import deal_units, vision_units
-from dhp.local import local_cluster, local_cost
-from dhp.runtime import Run
+from dhp.cost.local import local_cluster, local_cost
+from dhp.loop.inputs import planning_inputs
+from dhp.run.runtime import Run
+from dhp.settings.config import TrainConfig
+from dhp.task.layout import deal_units, vision_units
 from programs import run_program
 from ranks import run_threads
 
@@ -97,7 +97,7 @@ def test_frames_of_one_token_are_as_many_as_text_can_part() -> None:
 
 @pytest.fixture(scope="module")
 def run() -> Iterator[Run]:
-    from dhp import runtime
+    from dhp.run import runtime
 
     torch.set_num_threads(1)
     run = runtime.init()
@@ -372,7 +372,7 @@ def test_frames_are_of_whole_tokens(merge: int, example: str) -> None:
 
 
 def dhp_calibrate(model: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return run_program("dhp.calibrate", "--model", model, *arguments)
+    return run_program("dhp.cost.calibrate", "--model", model, *arguments)
 
 
 FEW = ("--samples", "18", "--left-out", "4", "--repeats", "1", "--max-tokens", "256")
@@ -421,7 +421,7 @@ def test_real_ranks_measure_links(mixed_data: Path, tmp_path: Path) -> None:
 
 def test_too_few_samples_are_refused_with_the_reason(mixed_data: Path, tmp_path: Path) -> None:
     words = ["--model", str(mixed_data / "model"), "--samples", "3", "--left-out", "1", "--repeats", "1"]
-    command = [sys.executable, "-m", "dhp.calibrate", *words, "-o", str(tmp_path / "c.json")]
+    command = [sys.executable, "-m", "dhp.cost.calibrate", *words, "-o", str(tmp_path / "c.json")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 1
     assert "no fit: vision, forward: 3 samples for 2 coefficients (task_s, patch_s): measure at least 4" in done.stderr

@@ -16,14 +16,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dhp import checkpoint, run_folder
 from dhp._core import InputError
-from dhp.checkpoint import NotSavedError, load_optimizer, read_checkpoint, save_checkpoint
-from dhp.config import TrainConfig
 from dhp.demo.checkpoint import make_tiny_checkpoint
-from dhp.model_folder import load_weights
-from dhp.optimizer import gradient_norm, make_optimizer, update
-from dhp.run_folder import checkpoints, claim, drop_old, newest_checkpoint
+from dhp.models.model_folder import load_weights
+from dhp.save import checkpoint, run_folder
+from dhp.save.checkpoint import NotSavedError, load_optimizer, read_checkpoint, save_checkpoint
+from dhp.save.run_folder import checkpoints, claim, drop_old, newest_checkpoint
+from dhp.settings.config import TrainConfig
+from dhp.step.optimizer import gradient_norm, make_optimizer, update
 from thread_run import ThreadRun, on_threads
 
 

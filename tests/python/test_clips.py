@@ -17,8 +17,8 @@ from dhp._core import InputError
 from dhp.data import clips
 from dhp.data.clips import probe_clip, read_frames
 from dhp.data.errors import DataError, MediumError, RequestError
+from dhp.data.grid import place_medium
 from dhp.data.media import PixelReader
-from dhp.data.place import place_medium
 from dhp.data.processor import Processor, load_processor
 from dhp.data.samples import MediumRef
 from dhp.demo.checkpoint import make_tiny_checkpoint

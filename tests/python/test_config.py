@@ -20,13 +20,13 @@ from dhp._core import (
     read_cost_model,
     to_json,
 )
-from dhp.config import TrainConfig, read_config
-from dhp.optimizer import learning_rate
-from dhp.runtime import plan
-from dhp.train_options import parser, settings_of
+from dhp.loop.train_options import parser, settings_of
+from dhp.run.runtime import plan
+from dhp.settings.config import TrainConfig, read_config
+from dhp.step.optimizer import learning_rate
 
 ROOT = Path(__file__).parents[2]
-CASES = ROOT / "data" / "cases"
+CASES = ROOT / "bench" / "cases"
 DHP = os.environ.get("DHP_BINARY") or str(Path(sys.executable).parent / "dhp")
 
 

@@ -12,7 +12,7 @@ import pytest
 from dhp import _core as core
 
 ROOT = Path(__file__).parents[2]
-CASES = ROOT / "data" / "cases"
+CASES = ROOT / "bench" / "cases"
 
 LINK = core.Link(bandwidth_bytes_per_s=1e10, latency_s=1e-5)
 CLUSTER = core.Cluster(nodes=2, ranks_per_node=3, memory_bytes=4e9, intra_node=LINK, inter_node=LINK)

@@ -11,10 +11,10 @@ import pytest
 import torch
 import torch._meta_registrations  # shapes of results, on the device "meta"
 
-from dhp import _ops
+from dhp.run import ops
 from ranks import run_threads, values
 
-_ops.load()
+ops.load()
 
 HALF = (torch.bfloat16, torch.float16)
 WORST = {torch.bfloat16: 6e-2, torch.float16: 8e-3}

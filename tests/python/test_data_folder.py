@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dhp import train
-from dhp.data import index
+from dhp.data import index_command
 from dhp.data.errors import DataError
 from dhp.data.folder import check_folder
 from dhp.data.text import Encoder
@@ -162,7 +162,7 @@ def test_commands_refuse_it_at_their_start(folder: Path, tmp_path: Path, capsys:
     data = tmp_path / "train.jsonl"
     data.write_text('{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n')
     (folder / "tokenizer.json").unlink()
-    assert index.main([str(data), "--model", str(folder)]) == 2
+    assert index_command.main([str(data), "--model", str(folder)]) == 2
     assert "dhp index: error: " in (said := capsys.readouterr().err)
     assert "no tokenizer.json" in said
     config = tmp_path / "train.toml"

@@ -39,7 +39,7 @@ def console_commands(file: str) -> list[tuple[str, list[str]]]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository's root that has the cases, and the cluster file that docs/simulator.md tells of."""
     root = tmp_path_factory.mktemp("root")
-    cases = shutil.copytree(ROOT / "data" / "cases", root / "data" / "cases")
+    cases = shutil.copytree(ROOT / "bench" / "cases", root / "bench" / "cases")
     cluster = json.loads((cases / "cluster_910b_8x8.json").read_text())
     (cases / "nic.json").write_text(json.dumps(cluster | {"node_bandwidth_bytes_per_s": 2.5e10}))
     return root

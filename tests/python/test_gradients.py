@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dhp.launch import run_local
+from dhp.run.launch import run_local
 
 
 def values(rank: int) -> list[torch.Tensor | None]:
@@ -20,7 +20,8 @@ def values(rank: int) -> list[torch.Tensor | None]:
 
 
 def work(folder: Path) -> int:
-    from dhp import gradients, runtime
+    from dhp.run import runtime
+    from dhp.step import gradients
 
     torch.set_num_threads(1)  # forked: the threads of the parent are not here
     gradients.BUCKET_BYTES = 16  # several buckets

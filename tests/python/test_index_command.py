@@ -173,7 +173,7 @@ sys.meta_path.insert(0, Finder())
 @pytest.mark.parametrize("when", [WHILE_READING, WHILE_IMPORTING], ids=["reading", "importing"])
 def test_interrupt(folder: Path, when: str) -> None:
     """Ctrl-C ends the command with 130, one line, and no index."""
-    code = f"import os, signal, sys, time\n{when}\nfrom dhp.commands import index\nsys.exit(index())"
+    code = f"import os, signal, sys, time\n{when}\nfrom dhp.run.commands import index\nsys.exit(index())"
     command = [sys.executable, "-c", code, str(folder / "data.jsonl"), "--model", str(folder / "model")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.stderr == "dhp index: interrupted; nothing was written\n"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dhp import calibrate
-from dhp.launch import _end_with, run_local
+from dhp.cost import calibrate
+from dhp.run.launch import _end_with, run_local
 
 ADVICE = "Ring the bell."
 

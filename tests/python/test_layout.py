@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from dhp.layout import TaskLayout, deal_units, fullest, vision_units
+from dhp.task.layout import TaskLayout, deal_units, fullest, vision_units
 
 MERGE = 2
 

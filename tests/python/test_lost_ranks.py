@@ -17,7 +17,7 @@ import torch
 
 import dhp
 from by_hand import Rank, all_said, causes, end_all, start_ranks, train, wait_until
-from dhp import joining, launch, runtime
+from dhp.run import joining, launch, runtime
 from programs import run_program
 from ranks import context
 
@@ -275,7 +275,7 @@ def test_a_signal_ends_a_launcher_beside_a_hung_rank(number: signal.Signals, tmp
 
 @pytest.mark.parametrize("delay", [0.1, 0.5])
 def test_ctrl_c_while_a_command_is_being_imported_gives_no_traceback(delay: float, tmp_path: Path) -> None:
-    code = "from dhp import commands; commands.end_on_interrupt(); print(flush=True); commands.train()"
+    code = "from dhp.run import commands; commands.end_on_interrupt(); print(flush=True); commands.train()"
     command = [sys.executable, "-c", code, str(tmp_path / "none.toml")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

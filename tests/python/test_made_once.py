@@ -17,8 +17,8 @@ import pytest
 
 import dhp
 from by_hand import Rank, causes, end_all, start_ranks, train, wait_until
-from dhp import launch, made_once, runtime
 from dhp._core import InputError
+from dhp.run import launch, made_once, runtime
 
 SECONDS = 120.0  # far above what anything takes, far below any wait without an end
 LINES = 30

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from dhp._core import Batch, Cluster, InputError, Link, Plan, Sequence, Task, plan_batch, read_cost_model, replay
-from dhp.config import TrainConfig
-from dhp.measure import Recorder, Stopwatch, check_result_options, chosen_clock, own_spans, replay_spans
-from dhp.result import read_result
+from dhp.settings.config import TrainConfig
+from dhp.watch.record import Recorder, Stopwatch, check_result_options, chosen_clock, own_spans, replay_spans
+from dhp.watch.result import read_result
 from made_results import CASES
 from thread_run import ThreadRun
 

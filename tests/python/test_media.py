@@ -14,8 +14,8 @@ from PIL import Image
 from dhp._core import InputError
 from dhp.data.clips import probe_clip
 from dhp.data.errors import DataError, MediumError
+from dhp.data.grid import place_medium
 from dhp.data.media import Medium, PixelReader, probe_image, read_image
-from dhp.data.place import place_medium
 from dhp.data.processor import Processor, load_processor
 from dhp.data.samples import MediumRef
 from dhp.demo.checkpoint import make_tiny_checkpoint

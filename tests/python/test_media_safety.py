@@ -14,11 +14,11 @@ from PIL import Image
 
 from dhp.data import clips, files, media
 from dhp.data.clips import probe_clip, read_frames
+from dhp.data.dataset import Dataset
 from dhp.data.errors import DataError, MediumError
 from dhp.data.index import build_index, load_or_build_index
 from dhp.data.index_command import main
 from dhp.data.media import probe_image, read_image
-from dhp.dataset import Dataset
 from dhp.demo.checkpoint import make_tiny_checkpoint
 from made_media import write_clip
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from dhp._core import InputError
 from dhp.demo.checkpoint import make_tiny_checkpoint
-from dhp.model_folder import check_model_folder, load_weights
+from dhp.models.model_folder import check_model_folder, load_weights
 
 HEAD = "lm_head.weight"
 EMBEDDING = "model.language_model.embed_tokens.weight"

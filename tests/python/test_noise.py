@@ -12,7 +12,7 @@ from bench_script import load_bench
 from dhp import _core as core
 
 ROOT = Path(__file__).parents[2]
-CASES = ROOT / "data" / "cases"
+CASES = ROOT / "bench" / "cases"
 TRIALS = 20
 
 

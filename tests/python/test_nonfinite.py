@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from dhp._core import Plan, Task
-from dhp.batches import Drops
-from dhp.nonfinite import MOST_IN_A_ROW, Skips, trouble_of
-from dhp.runtime import RunStopped
-from dhp.step_clock import StepClock
-from dhp.steps import Reporter, StepRecord
+from dhp.loop.batches import Drops
+from dhp.loop.step_clock import StepClock
+from dhp.run.runtime import RunStopped
+from dhp.step.nonfinite import MOST_IN_A_ROW, Skips, trouble_of
+from dhp.watch.steps import Reporter, StepRecord
 from thread_run import on_threads
 
 PLAN = Plan(ranks=3, tasks=[Task(0, [0, 1], [10, 11]), Task(1, [2], [12]), Task(2, [1, 2], [13])])

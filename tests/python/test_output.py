@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dhp._core import InputError
-from dhp.output import check_writable, complain, open_append, write_atomically
+from dhp.base.output import check_writable, complain, open_append, write_atomically
 
 
 def test_a_check_makes_folders_and_leaves_files_alone(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_names_do_not_steer_the_terminal(text: str, shown: str, capsys: pytest.C
 def test_a_complaint_is_written_in_one_piece(unbuffered: str) -> None:
     """A pipe of messages: it keeps the pieces apart. Ranks share one standard error."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    code = "from dhp.output import complain; complain('dhp: sample 3: x'); complain('two\\nlines')"
+    code = "from dhp.base.output import complain; complain('dhp: sample 3: x'); complain('two\\nlines')"
     environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     with ours:
         with theirs:
@@ -174,6 +174,6 @@ def test_a_complaint_is_written_in_one_piece(unbuffered: str) -> None:
 
 
 def test_a_closed_standard_error_is_no_fault() -> None:
-    code = "from dhp.output import complain; complain('nobody reads'); print('goes on')"
+    code = "from dhp.base.output import complain; complain('nobody reads'); print('goes on')"
     done = subprocess.run(["sh", "-c", f'exec "{sys.executable}" -c "{code}" 2>&-'], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "goes on\n")

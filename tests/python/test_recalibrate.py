@@ -21,9 +21,9 @@ from dhp._core import (
     terms_of,
     to_json,
 )
-from dhp.config import read_config
-from dhp.local import local_cluster
-from dhp.recalibrate import Recalibration, with_terms
+from dhp.cost.local import local_cluster
+from dhp.cost.recalibrate import Recalibration, with_terms
+from dhp.settings.config import read_config
 from programs import run_program
 
 

@@ -11,7 +11,7 @@ import pytest
 from dhp._core import InputError
 from dhp.report import charts, cli, timeline
 from dhp.report.summary import labels, left_out_of_labels, summarize
-from dhp.result import Result
+from dhp.watch.result import Result
 from small_result import SMALL, changed, parsed
 
 
@@ -262,7 +262,7 @@ def test_a_malformed_result_is_one_line(tmp_path: Path, content: str, message: s
 
 
 def test_a_result_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dhp.result.MOST_BYTES", 3_000_000)
+    monkeypatch.setattr("dhp.watch.result.MOST_BYTES", 3_000_000)
     with pytest.raises(InputError, match=r"^/dev/zero: more than 3 MB; expected a dhp\.result/1 file"):
         cli.report(["/dev/zero"])
 

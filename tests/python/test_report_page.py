@@ -12,7 +12,7 @@ from dhp.report import cli
 from dhp.report.page import figures
 from dhp.report.page import page as make_page
 from dhp.report.summary import summarize
-from dhp.result import read_result
+from dhp.watch.result import read_result
 from made_results import case, made_result, write_results
 from small_result import SMALL, parsed
 

@@ -12,7 +12,7 @@ from dhp._core import InputError
 from dhp.report import timeline
 from dhp.report.page import figures
 from dhp.report.summary import summarize
-from dhp.result import parse_result, read_result
+from dhp.watch.result import parse_result, read_result
 from small_result import SMALL, changed, parsed
 
 

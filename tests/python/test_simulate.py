@@ -14,7 +14,7 @@ import pytest
 
 from command_line import DHP, GOOD_BATCH, GOOD_COST, changed, dhp
 from dhp.report.summary import summarize
-from dhp.result import read_result
+from dhp.watch.result import read_result
 
 CLUSTER = {
     "format": "dhp.cluster/1",

@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 
-from dhp import run_folder, start, train
+from dhp import train
 from dhp._core import InputError
-from dhp.checkpoint import Saved
-from dhp.config import TrainConfig
-from dhp.output import check_apart
-from dhp.start import begin, together
+from dhp.base.output import check_apart
+from dhp.loop.start import begin, together
+from dhp.save import run_folder
+from dhp.save.checkpoint import Saved
+from dhp.settings import start
+from dhp.settings.config import TrainConfig
 from thread_run import ThreadRun, on_threads
 
 

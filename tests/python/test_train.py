@@ -21,12 +21,12 @@ from safetensors.torch import load_file
 
 from command_line import CASES
 from dhp._core import InputError, read_cost_model
-from dhp.config import TrainConfig
-from dhp.inputs import open_dataset
-from dhp.launch import run_local
-from dhp.local import local_cluster
-from dhp.result import read_result
+from dhp.cost.local import local_cluster
+from dhp.loop.inputs import open_dataset
+from dhp.run.launch import run_local
+from dhp.settings.config import TrainConfig
 from dhp.train import STOPPED
+from dhp.watch.result import read_result
 from programs import run_program
 
 FIELDS = {"step", "loss", "tokens", "degrees", "plan_s", "idle_share", "gap"}
@@ -462,7 +462,7 @@ def test_runs_under_torchrun(folder: Path) -> None:
 
 
 def test_a_trace_folder_holds_a_file_a_rank_and_a_result_by_the_clock_on_the_wall(folder: Path) -> None:
-    """The keys that Holistic Trace Analysis looks for; see dhp.trace."""
+    """The keys that Holistic Trace Analysis looks for; see dhp.watch.trace."""
     words = ["--trace", str(folder / "traces"), "--result", str(folder / "r.json"), "--result-clock", "wall"]
     arguments = [*words, "--ranks", "2", "--steps", "2", "--set", "capacity_tokens=110"]
     done = dhp_train(folder, *arguments)

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from dhp.runtime import RankFailed
-from dhp.weights import agree_on_weights
+from dhp.models.weights import agree_on_weights
+from dhp.run.runtime import RankFailed
 from thread_run import on_threads
 
 

@@ -1,4 +1,4 @@
-"""Ranks that are threads of one process: the collectives of dhp.runtime.Run without processes."""
+"""Ranks that are threads of one process: the collectives of dhp.run.runtime.Run without processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 class ThreadRun:
-    """The collectives of dhp.runtime.Run for ranks that are threads of one process."""
+    """The collectives of dhp.run.runtime.Run for ranks that are threads of one process."""
 
     def __init__(self, rank: int, size: int, shared: dict[str, Any]) -> None:
         self.rank, self.world_size, self._shared = rank, size, shared

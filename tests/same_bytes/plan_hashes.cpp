@@ -21,7 +21,7 @@ void print(const std::string& name, const PlanResult& result) {
 }
 
 void print_shared_cases() {
-  const std::string folder = std::string(DHP_DATA_DIR) + "/cases/";
+  const std::string folder = std::string(DHP_DATA_DIR) + "/../bench/cases/";
   for (const char* cluster : {"910b_8x8", "910b_8x8_slow_network"}) {
     for (const char* cost : {"4096", "16384"}) {
       for (const char* batch : {"openvid", "internvid", "lognormal", "burst", "uniform", "msrvtt"}) {

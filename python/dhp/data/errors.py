@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from dhp._core import InputError
-from dhp.output import one_line
+from dhp.base.output import one_line
 
 
 class DataError(InputError):

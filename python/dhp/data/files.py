@@ -6,8 +6,8 @@ import os
 import stat
 from collections.abc import Iterable
 
+from dhp.base.output import one_line
 from dhp.data.errors import DataError, MediumError
-from dhp.output import one_line
 
 # Of one picture or frame, decoded: half a gigabyte as RGB. Pillow's own limit is the same (twice MAX_IMAGE_PIXELS).
 MAX_PIXELS = 178_956_970

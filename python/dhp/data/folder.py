@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from dhp._core import qwen_vl
+from dhp.base.json_file import pointer_problem
 from dhp.data import processor
 from dhp.data.errors import DataError
-from dhp.json_file import pointer_problem
 
 # Token of the tokenizer, key of config.json, its default in transformers' Qwen3VLConfig.
 _SPECIAL_TOKENS = (

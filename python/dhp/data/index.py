@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from dhp.base.output import check_apart, check_writable, one_line, printable, write_atomically
 from dhp.data.errors import DataError, MediumError, StaleIndexError
 from dhp.data.files import check_root, resolved_roots
 from dhp.data.lines import MAX_LINE_BYTES
@@ -28,7 +29,6 @@ from dhp.data.processor import RULES_VERSION, Processor, load_processor
 from dhp.data.samples import Message
 from dhp.data.scan import SHOWN, Limits, Problem, Sample, describe, scan
 from dhp.data.text import Encoder
-from dhp.output import check_apart, check_writable, one_line, printable, write_atomically
 
 __all__ = [
     "Index",

@@ -14,10 +14,10 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 
 from dhp._core import InputError
+from dhp.base.output import complain, printable, say
 from dhp.data.index import Index, TooLongError, build_index, compact
 from dhp.data.lines import MAX_LINE_BYTES
 from dhp.data.scan import MAX_WORKERS, Limits, describe
-from dhp.output import complain, printable, say
 
 
 def summary(index: Index) -> str:

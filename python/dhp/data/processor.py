@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from dhp._core import qwen_vl
+from dhp.base.json_file import first_line, pointer_problem
 from dhp.data.errors import DataError
-from dhp.json_file import first_line, pointer_problem
 
 SUPPORTED_FAMILIES = ("qwen3_vl",)
 RULES_VERSION = 2  # raise it when the same files would give other tokens or frames: old indexes are stale then

@@ -20,14 +20,14 @@ from typing import Any, TypeVar
 
 from dhp._core import InputError
 from dhp._core import Sequence as BatchSequence
+from dhp.base.output import one_line
 from dhp.data.errors import DataError
+from dhp.data.grid import place_medium
 from dhp.data.lines import MAX_LINE_BYTES, read_lines
 from dhp.data.media import Medium, read_units
-from dhp.data.place import place_medium
 from dhp.data.processor import Processor
 from dhp.data.samples import Message, RawSample, parse_sample
 from dhp.data.text import Encoder
-from dhp.output import one_line
 
 SHOWN = 20  # problems listed in a message; the rest is counted
 MAX_WORKERS = 256

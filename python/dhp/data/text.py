@@ -24,12 +24,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from dhp.base.json_file import first_line
 from dhp.data.errors import DataError
 from dhp.data.files import resolved_roots
 from dhp.data.folder import check_folder
 from dhp.data.processor import Processor, load_processor
 from dhp.data.samples import Message
-from dhp.json_file import first_line
 
 IGNORED = -100  # label of a token without loss, as everywhere in PyTorch
 TEXT, IMAGE, VIDEO = 0, 1, 2  # media types; Hugging Face calls them mm_token_type_ids

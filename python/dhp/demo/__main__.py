@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from dhp._core import InputError
+from dhp.base.output import complain
 from dhp.demo.prepare import PACKAGES, prepare
-from dhp.output import complain
 
 
 def main(argv: Sequence[str] | None = None) -> int:

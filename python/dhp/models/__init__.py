@@ -8,31 +8,15 @@ from __future__ import annotations
 
 import importlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import torch
 
 from dhp._core import Cluster, Freeze, InputError, Task
-from dhp.data.text import Encoded
-from dhp.json_file import read_object
-from dhp.layout import TaskLayout
-from dhp.runtime import Run, current_run
-
-
-@dataclass
-class TaskInput:
-    """What one member of a group needs to run a task.
-
-    layout   this member's share
-    encoded  the sequences of the task, in packing order: ids, labels (unshifted, -100 = no loss) and kind of each token
-    pixels   float32 [patches, channels * temporal * patch * patch]: the units dealt to this member, in order
-    """
-
-    layout: TaskLayout
-    encoded: list[Encoded]
-    pixels: torch.Tensor
+from dhp.base.json_file import read_object
+from dhp.run.runtime import Run, current_run
+from dhp.task.input import TaskInput
 
 
 class Adapter(Protocol):

@@ -12,9 +12,9 @@ from transformers import AttentionInterface
 
 from dhp._core import Cluster, Task
 from dhp.data.text import IGNORED
-from dhp.layout import TaskLayout
-from dhp.models import TaskInput
-from dhp.runtime import Run
+from dhp.run.runtime import Run
+from dhp.task.input import TaskInput
+from dhp.task.layout import TaskLayout
 
 
 @dataclass(frozen=True)

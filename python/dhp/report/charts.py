@@ -28,7 +28,7 @@ from dhp.report.summary import (
     step_pairs,
     why_not_comparable,
 )
-from dhp.result import Columns, Result
+from dhp.watch.result import Columns, Result
 
 Figure = dict[str, Any]
 

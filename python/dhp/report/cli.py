@@ -8,10 +8,10 @@ import os
 import sys
 
 from dhp._core import InputError
-from dhp.output import complain, printable, say, write_atomically
+from dhp.base.output import complain, printable, say, write_atomically
 from dhp.report.page import page
 from dhp.report.summary import Summary, headline, ordered, summarize
-from dhp.result import Result, read_result
+from dhp.watch.result import Result, read_result
 
 
 def report(files: list[str], output: str = "", baseline: str = "") -> tuple[list[Summary], dict[str, str]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from dhp.report import charts, timeline
 from dhp.report.summary import CAUSE_NAMES, Errors, Summary, headline, left_out_of_labels, percent, seconds_text
-from dhp.result import Result
+from dhp.watch.result import Result
 
 CLOCKS = {
     "simulated": "simulated",

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dhp.result import CAUSES, KINDS, SPANS, Result, Step
+from dhp.watch.result import CAUSES, KINDS, SPANS, Result, Step
 
 CLEAR_SHARE = 0.03  # of all rank time: what is worth a sentence
 CLEAR_ERROR = 0.10  # of the time: estimates that are worth a sentence

@@ -8,7 +8,7 @@ import numpy as np
 
 from dhp.report.charts import GREEN, ORANGE, PURPLE, SKY, VERMILION
 from dhp.report.summary import Summary
-from dhp.result import SPANS, Columns, Result
+from dhp.watch.result import SPANS, Columns, Result
 
 TICKS = 1_000_000  # of a step: finer than any screen, at any zoom that shows a task
 MOST_SPANS = 400_000  # of all results together: some 10 MB

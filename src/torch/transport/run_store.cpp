@@ -17,7 +17,7 @@ const char* const kAlarmKey = "dhp/alarm";      // there is a failure, or a roll
 const char* const kFailureKey = "dhp/failure";  // the first one
 const char* const kCallKey = "dhp/roll_call";   // the rank that calls the roll
 const char* const kGoneKey = "dhp/gone";        // how many ranks have ended
-const char* const kLostKey = "dhp/lost";        // LOST_KEY of python/dhp/joining.py
+const char* const kLostKey = "dhp/lost";        // LOST_KEY of python/dhp/run/joining.py
 
 constexpr auto kPass = std::chrono::milliseconds(100);
 // A peer that gives up closes its connections and says why at once: let it come first.

@@ -1,0 +1,1 @@
+"""Files and text that every room reads and writes."""

@@ -1,0 +1,256 @@
+"""Runs tasks on the clock, and fits a cost model to what they took."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from dhp._core import (
+    CostModel,
+    EstimateError,
+    Exchange,
+    NoFit,
+    PassCost,
+    Term,
+    TermSeconds,
+    TimeFit,
+    TimeSample,
+    error_of,
+    estimate_s,
+    fit_times,
+    terms_of,
+)
+from dhp.cost.calibrate_tasks import MODULES, PASSES, Design, ModuleClock, busiest_position, make_input, make_task
+from dhp.models import Adapter
+from dhp.run.runtime import Run
+
+PARTS = [(module, direction) for module in MODULES for direction in PASSES]
+# What the seconds of a module depend on. Only attention knows of steps: they are the layers'.
+MODULE_TERMS = {
+    "vision": [Term.task, Term.patch],
+    "projector": [Term.task, Term.patch, Term.token],
+    "layers": [Term.task, Term.token, Term.pair, Term.step, Term.sequence_step],
+    "head": [Term.task, Term.token],
+}
+# Beyond these errors on what was left out, a fit is marked as not good.
+GOOD_MEAN, GOOD_P95 = 0.10, 0.25
+MIRROR = "calibrate"
+COEFFICIENTS = ("task_s", "patch_s", "token_s", "pair_s", "step_s", "sequence_step_s", "patch_pair_s")
+
+
+@dataclass(frozen=True)
+class Unfit:
+    """The measurements do not determine the coefficients."""
+
+    reason: str  # a sentence: which, and what to measure
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A design and its median seconds by part, of the slowest member of its group."""
+
+    design: Design
+    seconds: dict[tuple[str, str], float]
+
+    @property
+    def total_s(self) -> float:
+        return sum(self.seconds.values())
+
+    def sample(self, parts: list[tuple[str, str]]) -> TimeSample:
+        return TimeSample(self.design.sequences, self.design.degree, sum(self.seconds[part] for part in parts))
+
+
+@dataclass(frozen=True)
+class PartFit:
+    """The fit of one pass of one module."""
+
+    module: str
+    direction: str
+    fit: TimeFit
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A cost model, and how good it is."""
+
+    cost: CostModel
+    parts: list[PartFit]
+    fitted: EstimateError  # whole tasks of the fit
+    left_out: EstimateError  # whole tasks left out of it
+    by_degree: dict[int, EstimateError]  # of those left out
+    text: EstimateError  # tasks without vision, which the fit has not seen
+
+    @property
+    def good(self) -> bool:
+        return self.left_out.mean <= GOOD_MEAN and self.left_out.p95 <= GOOD_P95
+
+
+def measure(
+    adapter: Adapter,
+    designs: list[Design],
+    repeats: int,
+    run: Run,
+    *,
+    exchange: Exchange = Exchange.ring,
+    forward: Callable[[Callable[[], torch.Tensor]], torch.Tensor] = lambda loss: loss(),
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> list[Measured]:
+    """Runs every design `repeats` times, in turns, so that what disturbs the machine for a while disturbs all alike;
+    once more before, unmeasured. Collective.
+
+    With several ranks, groups are real, as many at once as there is room for. With one, it runs the share of the
+    busiest rank, and the shards of the others are zeros (`create_mirror_group`).
+    """
+    clock = ModuleClock(adapter)
+    table = np.full((len(designs), repeats, len(PARTS)), np.nan)
+    inputs: dict[int, tuple[Any, Any]] = {}
+    order = np.random.default_rng(0)
+    for repeat in range(-1, repeats):
+        for number in order.permutation(len(designs)).tolist():
+            design = designs[number]
+            group = run.rank // design.degree
+            if run.world_size > 1 and (group + 1) * design.degree > run.world_size:
+                continue
+            if number not in inputs:
+                inputs[number] = _share(adapter, design, run, group, exchange)
+            task_input, task = inputs[number]
+            if run.world_size == 1:
+                _use_mirror(adapter, design)
+            seconds = clock.run(lambda: forward(lambda: adapter.loss(task_input, task, 1000)))  # noqa: B023 (run now)
+            if repeat >= 0:
+                table[number, repeat] = [seconds[part] for part in PARTS]
+        progress(repeat + 2, repeats + 1)
+    clock.close()
+    return _medians(designs, _of_all_ranks(table, run))
+
+
+def _share(adapter: Adapter, design: Design, run: Run, group: int, exchange: Exchange) -> tuple[Any, Any]:
+    position = run.rank % design.degree if run.world_size > 1 else busiest_position(design)
+    task = make_task(design, exchange)
+    if run.world_size > 1:
+        task.ranks = [group * design.degree + i for i in range(design.degree)]
+    return make_input(design, position, adapter.model), task
+
+
+def _use_mirror(adapter: Any, design: Design) -> None:
+    name = f"{MIRROR}/{design.degree}/{busiest_position(design)}"
+    torch.ops.dhp.create_mirror_group(
+        name, design.degree, busiest_position(design), str(next(adapter.model.parameters()).device)
+    )
+    adapter.run = SimpleNamespace(traffic=name)
+
+
+def _of_all_ranks(table: Any, run: Run) -> Any:
+    """[ranks, designs, repeats, parts]"""
+    own = torch.from_numpy(table)
+    if run.world_size == 1:
+        return table[None]
+    tables = [torch.empty_like(own) for _ in range(run.world_size)]
+    dist.all_gather(tables, own)
+    return torch.stack(tables).numpy()
+
+
+def _medians(designs: list[Design], table: Any) -> list[Measured]:
+    """A task lasts as long as its slowest member; of its runs, the median."""
+    measured = []
+    for number, design in enumerate(designs):
+        runs = []
+        for group in range(max(1, len(table) // design.degree)):
+            members = table[group * design.degree : (group + 1) * design.degree, number]
+            slowest = members.sum(axis=-1).argmax(axis=0)  # by repeat
+            runs += [members[member, repeat] for repeat, member in enumerate(slowest.tolist())]
+        medians = np.median(np.stack(runs), axis=0)
+        measured.append(Measured(design, dict(zip(PARTS, medians.tolist(), strict=True))))
+    return measured
+
+
+def fit(measured: list[Measured], base: CostModel, name: str) -> Calibration | Unfit:
+    """Fits every pass of every module by itself; their sum is the cost model. Memory, heads, bytes that travel and the
+    optimizer's time are those of `base`. Unfit where the measurements do not determine a coefficient, or are none."""
+    if missing := {m.design.degree for m in measured if not math.isfinite(m.total_s)}:
+        listed = ", ".join(str(degree) for degree in sorted(missing))
+        return Unfit(f"tasks of degree {listed} were not measured: take as many ranks, or a lower --max-degree")
+    used = [m for m in measured if m.design.use == "fit"]
+    parts: list[PartFit] = []
+    for module, direction in PARTS:
+        with_part = [m for m in used if m.seconds[module, direction] > 0.0]
+        if module == "vision":
+            with_part = [m for m in with_part if any(shape.media for shape in m.design.shapes)]
+        if not with_part:
+            continue  # frozen, or there is none
+        answer = _fit_module(module, [m.sample([(module, direction)]) for m in with_part])
+        if isinstance(answer, NoFit):
+            return Unfit(f"{module}, {direction}: {answer.reason}")
+        parts.append(PartFit(module, direction, answer))
+    if not parts:
+        return Unfit(f"{len(used)} tasks to fit to, and no module took any time on them: measure more, or longer ones")
+    cost = _cost_of(parts, base, name)
+    left_out = [m for m in measured if m.design.use == "left out"]
+    degrees = sorted({m.design.degree for m in left_out})
+    return Calibration(
+        cost,
+        parts,
+        _error(cost, used),
+        _error(cost, left_out),
+        {degree: _error(cost, [m for m in left_out if m.design.degree == degree]) for degree in degrees},
+        _error(cost, [m for m in measured if m.design.use == "text"]),
+    )
+
+
+def _fit_module(module: str, samples: list[TimeSample]) -> TimeFit | NoFit:
+    """Vision with its attention apart where frames of several sizes tell the two apart; else it is in patch_s, which
+    then holds for frames like these."""
+    terms = MODULE_TERMS[module]
+    if module == "vision":
+        answer = fit_times(samples, [*terms, Term.patch_pair])
+        if isinstance(answer, TimeFit):
+            return answer
+    return fit_times(samples, terms)
+
+
+def _cost_of(parts: list[PartFit], base: CostModel, name: str) -> CostModel:
+    sums = {direction: TermSeconds() for direction in PASSES}
+    for part in parts:
+        for key in COEFFICIENTS:
+            setattr(sums[part.direction], key, getattr(sums[part.direction], key) + getattr(part.fit.seconds, key))
+    passes = {}
+    for direction, old in (("forward", base.forward), ("backward", base.backward)):
+        s = sums[direction]
+        passes[direction] = PassCost(
+            s.token_s,
+            s.pair_s,
+            s.step_s,
+            s.sequence_step_s,
+            old.ring_bytes_per_token,
+            old.all_to_all_bytes_per_token,
+        )
+    return CostModel(
+        name,
+        base.layers,
+        sum(s.task_s for s in sums.values()),
+        sum(s.patch_s for s in sums.values()),
+        passes["forward"],
+        passes["backward"],
+        base.query_heads,
+        base.kv_heads,
+        base.token_bytes,
+        base.patch_bytes,
+        base.state_bytes,
+        base.gradient_bytes,
+        base.optimizer_s,
+        patch_pair_s=sum(s.patch_pair_s for s in sums.values()),
+    )
+
+
+def _error(cost: CostModel, measured: list[Measured]) -> EstimateError:
+    terms = terms_of(cost)
+    return error_of(
+        [estimate_s(terms, m.design.sequences, m.design.degree) for m in measured], [m.total_s for m in measured]
+    )

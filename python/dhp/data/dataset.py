@@ -1,0 +1,179 @@
+"""Samples, global batches, and each rank's share of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dhp._core import Batch, InputError, Plan, Task
+from dhp.data.index import Index, Sample, load_or_build_index
+from dhp.data.lines import MAX_LINE_BYTES
+from dhp.data.media import Medium, MediumError, PixelReader
+from dhp.data.text import IGNORED, Encoded, Encoder
+from dhp.task.input import TaskInput
+from dhp.task.layout import TaskLayout
+
+
+@dataclass
+class Share:
+    """What one rank holds of a global batch.
+
+    inputs  by task id, for every task of the rank
+    failed  by sample id: media of this rank's share that could not be read; their pixels are zeros
+    """
+
+    inputs: dict[int, TaskInput] = field(default_factory=dict)
+    failed: dict[int, str] = field(default_factory=dict)
+
+    def drop(self, plan: Plan, samples: Iterable[int]) -> None:
+        """Takes the loss of whole samples out. The plan stands, so that all ranks stay together: a dropped sample is
+        computed, but adds nothing to loss and gradients."""
+        dropped = set(samples)
+        for task in plan.tasks:
+            if task.id in self.inputs and not dropped.isdisjoint(task.sequences):
+                encoded = self.inputs[task.id].encoded
+                for i, sequence in enumerate(task.sequences):
+                    if sequence in dropped:
+                        encoded[i] = replace(encoded[i], labels=np.full_like(encoded[i].labels, IGNORED))
+
+
+class Dataset:
+    """The samples of a JSONL file, as a model's processor sees them.
+
+    data    ms-swift JSONL
+    model   Hugging Face checkpoint folder: tokenizer, processor settings
+    index   file made by `dhp index`; made here when missing. Raises InputError when it does not fit data or model
+    on_error      "fail" raises InputError for samples whose media cannot be read, "skip" leaves them out
+    on_malformed  the same for lines that cannot be understood; empty: as on_error
+    media_roots   folders; media elsewhere, links resolved, are not read. Empty: any local file is
+    progress      called again and again with the number of lines that are done, while the index is made or read
+
+    `index.left_out()` names what is left out, with the reason.
+    """
+
+    def __init__(
+        self,
+        data: str | Path,
+        model: str | Path,
+        index: str | Path = "",
+        *,
+        on_error: str = "fail",
+        on_malformed: str = "",
+        media_roots: Iterable[str] = (),
+        max_line_bytes: int = MAX_LINE_BYTES,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        roots = tuple(media_roots)
+        self.index: Index = load_or_build_index(
+            data,
+            model,
+            index or None,
+            on_error=on_error,
+            on_malformed=on_malformed,
+            media_roots=roots,
+            max_line_bytes=max_line_bytes,
+            progress=progress,
+        )
+        self._encoder = Encoder(model, roots)
+        self._pixels = PixelReader(self._encoder.processor)
+        self._merge = self._pixels.merge_size
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="dhp-read")
+        self._encoding = threading.Lock()  # tokenizers are not for two threads at once
+        self.samples: Sequence[Sample] = self.index.samples
+
+    def leave_out(self, ids: Iterable[int]) -> None:
+        """Takes samples out of the data: no batch will hold them."""
+        unwanted = set(ids)
+        self.samples = [sample for sample in self.samples if sample.id not in unwanted]
+
+    def batch(self, step: int, size: int, seed: int = 0) -> Batch:
+        """Global batch number `step` (from 0): a pure function of step, size and seed, equal on every rank. Each epoch
+        is shuffled anew, and its incomplete last batch left out. Raises InputError if there are fewer samples."""
+        per_epoch = len(self.samples) // size
+        if per_epoch == 0:
+            raise InputError(f"global_batch_size: found {size}, but the data has {len(self.samples)} samples")
+        epoch, position = divmod(step, per_epoch)
+        order = np.random.default_rng((seed, epoch)).permutation(len(self.samples))
+        chosen = (self.samples[i] for i in order[position * size : (position + 1) * size])
+        return Batch([sample.as_sequence() for sample in chosen])
+
+    def label_tokens(self, batch: Batch, dropped: Iterable[int] = ()) -> int:
+        """Tokens with a loss in the global batch, the divisor of every local loss; at least 1."""
+        missing = set(dropped)
+        return max(1, sum(self.sample(s.id).label_tokens for s in batch.sequences if s.id not in missing))
+
+    def sample(self, sample_id: int) -> Sample:
+        return self.index.by_id[sample_id]
+
+    def encode(self, sample: Sample) -> Encoded:
+        """Ids, labels and kinds of the tokens of a whole sample."""
+        with self._encoding:
+            return self._encoder.encode(sample)
+
+    def read_pixels(self, medium: Medium, start: int, stop: int) -> torch.Tensor:
+        """float32 [patches, width]: frames start ... stop-1 (pictures have one) of a medium. Raises MediumError."""
+        return self._pixels.read_units(medium, start, stop)
+
+    def read(self, task: Task, rank: int, failed: dict[int, str] | None = None) -> TaskInput:
+        """This rank's share of a task: text of all its sequences, pixels of its own units alone.
+
+        A medium that cannot be read raises MediumError, or, where `failed` is given, is noted there under its sample's
+        id and read as zeros.
+        """
+        samples = [self.sample(i) for i in task.sequences]
+        encoded = [self.encode(sample) for sample in samples]
+        layout = TaskLayout(
+            degree=len(task.ranks),
+            position=list(task.ranks).index(rank),
+            tokens=tuple(sample.tokens for sample in samples),
+            visual=tuple(np.flatnonzero(e.media_type) for e in encoded),
+            grids=tuple(tuple(medium.grid for medium in sample.media) for sample in samples),
+            merge=self._merge,
+        )
+        return TaskInput(layout, encoded, self._own_pixels(layout, samples, failed))
+
+    def _own_pixels(self, layout: TaskLayout, samples: list[Sample], failed: dict[int, str] | None) -> torch.Tensor:
+        parts = [torch.empty(0, self._pixels.patch_width)]
+        for sequence, medium, start, stop in _runs(layout):
+            sample = samples[sequence]
+            try:
+                parts.append(self.read_pixels(sample.media[medium], start, stop))
+            except MediumError as error:
+                if failed is None:
+                    raise
+                failed[sample.id] = str(error)
+                _, height, width = sample.media[medium].grid
+                parts.append(torch.zeros((stop - start) * height * width, self._pixels.patch_width))
+        return torch.cat(parts)
+
+    def read_share(self, plan: Plan, rank: int) -> Share:
+        """All of this rank's tasks; unreadable media are noted, not raised."""
+        share = Share()
+        for task in plan.tasks:
+            if rank in task.ranks:
+                share.inputs[task.id] = self.read(task, rank, share.failed)
+        return share
+
+    def read_ahead(self, plan: Plan, rank: int) -> Future[Share]:
+        """`read_share` in the background, while another batch trains."""
+        return self._reader.submit(self.read_share, plan, rank)
+
+
+def _runs(layout: TaskLayout) -> Iterable[tuple[int, int, int, int]]:
+    """This member's units as (sequence, medium, first frame, end frame): neighbours are read together."""
+    runs: list[list[int]] = []
+    for unit in layout.shares[layout.position]:
+        if runs and runs[-1][:2] == [unit.sequence, unit.medium] and runs[-1][3] == unit.frame:
+            runs[-1][3] += 1
+        else:
+            runs.append([unit.sequence, unit.medium, unit.frame, unit.frame + 1])
+    return [(run[0], run[1], run[2], run[3]) for run in runs]
+
+
+__all__ = ["Dataset", "Encoded", "Share"]

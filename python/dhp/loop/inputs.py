@@ -1,0 +1,125 @@
+"""What a run plans and trains with: cluster, cost and data, from the files of its settings or counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dhp._core import (
+    Batch,
+    Cluster,
+    CostModel,
+    InputError,
+    infeasible_sequences,
+    plan_batch,
+    read_cluster,
+    read_cost_model,
+)
+from dhp.base.output import complain
+from dhp.cost.local import local_cluster, local_cost, no_room
+from dhp.data.dataset import Dataset
+from dhp.data.index import default_path
+from dhp.run.made_once import made_once
+from dhp.run.runtime import Run
+from dhp.settings.config import TrainConfig
+
+
+def open_dataset(settings: TrainConfig, cluster: Cluster, cost: CostModel, run: Run | None) -> Dataset:
+    """The data and its index, which one rank a disk makes where it is missing. Samples that no plan of this cluster and
+    these options holds are named now, with what they need, not in the middle of the run. Without a run (the launcher,
+    before there is one) nothing is said of what is left out. Raises InputError."""
+    check_room(settings, cluster, cost)
+
+    if run:
+        with run.at("start, making or reading the index"):
+            file = settings.index or default_path(settings.data)
+            data = made_once(run, file, lambda progress: read_dataset(settings, progress))
+    else:
+        data = read_dataset(settings)
+    if run and run.rank == 0:
+        if data.index.problems:
+            complain(f"dhp: {data.index.left_out()}")
+        if data.index.ignored:
+            complain(f"dhp: {settings.data}: {data.index.ignored_keys()}")
+    every = Batch([sample.as_sequence() for sample in data.samples])
+    too_long = {}
+    for answer in infeasible_sequences(every, cluster, cost, schedule=settings.schedule, **settings.plan):
+        if answer.sequence is None:  # whatever the sample
+            raise InputError(f"{settings.data}: no plan of schedule {settings.schedule}: {answer.reason}")
+        too_long[answer.sequence] = f"sample {answer.sequence}: {answer.reason}"
+    if too_long:
+        listed = "; ".join(list(too_long.values())[:5]) + ("; ..." if len(too_long) > 5 else "")
+        problem = f"{settings.data}: {len(too_long)} samples do not fit on {cluster.ranks()} ranks: {listed}"
+        if settings.on_too_long == "fail":
+            raise InputError(f'{problem}; take more ranks or memory, or leave them out with on_too_long = "skip"')
+        if run and run.rank == 0:
+            complain(f"dhp: left out: {problem}")
+        data.leave_out(too_long)
+    if not data.samples:
+        raise InputError(f"{settings.data}: no samples left: all {len(too_long):,} are left out as too long")
+    if len(data.samples) < settings.global_batch_size:
+        left = f"; {len(too_long)} are left out" if too_long else ""
+        raise InputError(
+            f"global_batch_size: found {settings.global_batch_size}, but the data has {len(data.samples)} samples{left}"
+        )
+    return data
+
+
+def read_dataset(settings: TrainConfig, progress: Callable[[int], None] | None = None) -> Dataset:
+    """The data, its index made where it is missing. Raises InputError."""
+    return Dataset(
+        settings.data,
+        settings.model,
+        settings.index,
+        on_error=settings.on_bad_media,
+        on_malformed=settings.on_malformed,
+        media_roots=settings.media_roots,
+        max_line_bytes=settings.max_line_bytes,
+        progress=progress,
+    )
+
+
+def check_room(settings: TrainConfig, cluster: Cluster, cost: CostModel) -> None:
+    """Raises InputError where the model's state leaves no memory for activations: no number of ranks holds a sample."""
+    why = no_room(cost, cluster)
+    if not why:
+        return
+    if settings.capacity_tokens and settings.cost and not settings.cluster:
+        raise InputError(
+            f"capacity_tokens: found {settings.capacity_tokens}, but {settings.cost} counts memory in bytes, "
+            f"{cost.state_bytes:,.0f} of them for the model's state; make it with dhp calibrate --capacity-tokens "
+            f"{settings.capacity_tokens}, or leave capacity_tokens out"
+        )
+    memory = f"cluster: {settings.cluster}" if settings.cluster else f"device: {settings.device}"
+    smaller = (
+        f"a cost file instead of {settings.cost} that counts more ranks or frozen parts"
+        if settings.cost
+        else "more ranks, which share the optimizer's state, freeze_vit or freeze_llm, or count tokens: capacity_tokens"
+    )
+    raise InputError(f"{memory}: {why}; take more memory a rank, or {smaller}")
+
+
+def planning_inputs(settings: TrainConfig, ranks: int) -> tuple[Cluster, CostModel]:
+    """From the files of the config, or counted. Raises InputError, also for options of which no batch has a plan."""
+    cluster = (
+        read_cluster(settings.cluster)
+        if settings.cluster
+        else local_cluster(ranks, device=settings.device, capacity_tokens=settings.capacity_tokens)
+    )
+    cost = (
+        read_cost_model(settings.cost)
+        if settings.cost
+        else local_cost(
+            settings.model,
+            ranks,
+            device=settings.device,
+            recompute=settings.gradient_checkpointing,
+            freeze=settings.frozen,
+            capacity_tokens=settings.capacity_tokens,
+        )
+    )
+    if cluster.ranks() != ranks:
+        raise InputError(
+            f"cluster: {settings.cluster} has {cluster.ranks()} ranks, the run has {ranks}; take a cluster of as many"
+        )
+    plan_batch(Batch([]), cluster, cost, schedule=settings.schedule, **settings.plan)
+    return cluster, cost

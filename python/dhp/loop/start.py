@@ -1,0 +1,113 @@
+"""What is looked at before a run begins: all that it will read and write, so that no refusal comes late."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from dhp._core import InputError
+from dhp.base.output import check_apart, check_writable, complain
+from dhp.data.folder import check_folder as check_processor
+from dhp.data.index import default_path
+from dhp.loop.inputs import open_dataset, planning_inputs
+from dhp.models import family_of
+from dhp.models.model_folder import check_model_folder
+from dhp.run.runtime import Run
+from dhp.save.checkpoint import Saved, read_checkpoint
+from dhp.save.run_folder import claim, newest_checkpoint
+from dhp.settings.config import TrainConfig
+from dhp.watch.record import check_result_options
+from dhp.watch.trace import check_folder
+
+T = TypeVar("T")
+
+
+def launched_here() -> bool:
+    """Whether `dhp train` itself has started this rank, and looked at everything before."""
+    return "DHP_LAUNCHER" in os.environ
+
+
+def says() -> bool:
+    """Whether this process says what all ranks find before they have met: one a machine does."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def check_options(settings: TrainConfig, options: argparse.Namespace) -> None:
+    """What costs nothing to look at: the model's kind, and the files to write. Raises InputError."""
+    family_of(settings.model)
+    check_processor(settings.model)
+    inputs = {
+        "the data": settings.data,
+        "the cluster file": settings.cluster,
+        "the cost file": settings.cost,
+        "the settings file": options.config,
+        # beside the data, wherever that is
+        "the index": "" if settings.index else str(default_path(settings.data)),
+    }
+    outputs = {f"--{name}": getattr(options, name) for name in ("metrics", "trace", "result")}
+    check_apart({"index": settings.index, **outputs}, inputs, settings.model)
+    if options.metrics:
+        check_writable("--metrics", options.metrics, append=True)
+    if options.trace.endswith(".json"):
+        check_writable("--trace", options.trace)
+    elif options.trace:
+        check_folder(options.trace)
+    if options.result:
+        check_result_options(options.result, options.result_step, settings.steps)
+
+
+def check_before_ranks(settings: TrainConfig) -> int:
+    """Everything else, once for all local ranks: the checkpoint to continue from, or the model's folder, then planning
+    and data; makes the index. Returns an exit code. In a process of its own: see train.main."""
+    try:
+        newest = newest_checkpoint(settings.output_dir) if settings.resume else None
+        if newest:
+            read_checkpoint(newest, settings, whole=True)
+        check_model_folder(newest or settings.model)
+        open_dataset(settings, *planning_inputs(settings, settings.ranks), None)
+        return 0
+    except InputError as error:
+        complain(f"dhp: error: {error}")
+        return 2
+
+
+def begin(settings: TrainConfig, run: Run) -> Saved | None:
+    """Takes the run's folder, and returns the checkpoint to continue from: the newest that rank 0 sees, on all ranks.
+    Whatever the launcher has not looked at is looked at here. Raises InputError, on all ranks alike."""
+    if not launched_here() and "RANK" in os.environ:  # else the launcher holds it
+        together(run, lambda: claim(settings) if run.rank == 0 else None)
+    newest = newest_checkpoint(settings.output_dir) if settings.resume and run.rank == 0 else None
+    chosen: Path | None = run.from_rank_0(newest)
+
+    def look() -> Saved | None:
+        looks = says() and not launched_here()
+        if chosen and not os.path.isdir(chosen):
+            raise InputError(
+                f"{chosen}: rank 0 continues from it, but on {socket.gethostname()} there is none: output_dir must be "
+                "a folder that all ranks share"
+            )
+        saved = read_checkpoint(chosen, settings, whole=looks) if chosen else None
+        if looks:
+            check_model_folder(chosen or settings.model)
+        return saved
+
+    return together(run, look)
+
+
+def together(run: Run, work: Callable[[], T]) -> T:
+    """What `work` returns on this rank. Raises InputError on every rank where it raises one on any: the first one's."""
+    result, problem = None, ""
+    try:
+        result = work()
+    except InputError as error:
+        problem = str(error)
+    if first := next(filter(None, run.all(problem)), ""):
+        raise InputError(first)
+    return result  # type: ignore[return-value]
+
+
+__all__ = ["begin", "check_before_ranks", "check_options", "launched_here", "says", "together"]

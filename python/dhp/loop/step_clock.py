@@ -1,0 +1,107 @@
+"""Loss and times of a step, and the record that is made of them."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator
+
+import torch
+
+from dhp._core import Plan, Task, error_of, replay
+from dhp.loop.batches import Prepared
+from dhp.run.runtime import Run
+from dhp.watch.record import Stopwatch
+from dhp.watch.steps import StepRecord
+
+
+class StepClock:
+    """Loss and times of one step: first of this rank, after `combine` of all."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.loss = torch.zeros((), dtype=torch.float64)
+        self.bad_losses = torch.zeros(len(plan.tasks), dtype=torch.float64)  # 1: the task's loss is not finite
+        self.task_cpu_s = torch.zeros(len(plan.tasks), dtype=torch.float64)
+        self.watch = Stopwatch(started=time.time())
+        self._started = time.perf_counter()
+        self._read_wait_s = 0.0
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        started, wall = time.perf_counter(), time.time()
+        yield
+        self._read_wait_s = time.perf_counter() - started
+        self.watch.data = (wall, time.time())
+
+    def has_read(self) -> None:
+        """This rank's share is there; others may still read theirs."""
+        self.watch.read_s = time.time() - self.watch.started
+
+    @contextlib.contextmanager
+    def task(self, task: Task) -> Iterator[None]:
+        """CPU time of the computing thread: what the task costs, however many ranks share a core."""
+        started, wall = time.thread_time(), time.time()
+        yield
+        self.task_cpu_s[task.id] = self.watch.tasks_cpu_s[task.id] = time.thread_time() - started
+        self.watch.tasks[task.id] = (wall, time.time())
+
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Work of the step that is no task: reduce, optimizer."""
+        started, wall = time.thread_time(), time.time()
+        yield
+        self.watch.parts_cpu_s[name] = time.thread_time() - started
+        self.watch.parts[name] = (wall, time.time())
+
+    def add_loss(self, task: Task, loss: float) -> None:
+        self.loss += loss
+        self.bad_losses[task.id] = float(not math.isfinite(loss))
+
+    def combine(self, run: Run, finite: bool, norm: float) -> list[int]:
+        """Losses add up; a task lasts as long as its slowest member. `finite`: whether this rank's own gradients were,
+        and `norm` that of their sum. Returns the ranks whose own were not, all of them where only the sum is not."""
+        run.sum(self.loss)
+        bad = torch.zeros(run.world_size + 1, dtype=torch.float64)
+        bad[run.rank] = float(not finite)
+        bad[-1] = float(not math.isfinite(norm))
+        tasks = len(self.task_cpu_s)
+        most = run.max(torch.cat([self.task_cpu_s, self.bad_losses, bad]))
+        self.task_cpu_s, self.bad_losses = most[:tasks], most[tasks : 2 * tasks]
+        ranks = most[2 * tasks : -1].nonzero().flatten().tolist()
+        return ranks or (list(range(run.world_size)) if most[-1] else [])
+
+    def record(
+        self, now: Prepared, valid_tokens: int, dropped: list[int], norm: float, rate: float, skipped: str
+    ) -> StepRecord:
+        tasks, predicted = now.plan.tasks, now.plan.predicted
+        assert predicted is not None, "planners annotate their plans"
+        emulated = replay(now.plan, self.task_cpu_s.tolist())
+        planned_s = [(task.end_s or 0.0) - (task.start_s or 0.0) for task in tasks]
+        planned = replay(now.plan, planned_s)
+        tokens = sum(sequence.tokens for sequence in now.batch.sequences)
+        seconds = time.perf_counter() - self._started
+        return StepRecord(
+            step=now.step + 1,
+            loss=self.loss.item(),
+            tokens=tokens,
+            label_tokens=valid_tokens,
+            samples=len(now.batch.sequences),
+            degrees=sorted((len(task.ranks) for task in tasks), reverse=True),
+            micro_batches=len({task.micro_batch for task in tasks}),
+            seconds=seconds,
+            tokens_per_s=tokens / seconds,
+            plan_s=now.plan_s,
+            read_wait_s=self._read_wait_s,
+            idle_share=emulated.idle_share(),
+            emulated_step_s=emulated.makespan_s,
+            predicted_step_s=predicted.makespan_s,
+            predicted_idle_share=planned.idle_share(),
+            lower_bound_s=predicted.lower_bound_s,
+            gap=predicted.gap,
+            grad_norm=norm,
+            learning_rate=rate,
+            dropped=dropped,
+            skipped=skipped,
+            task_error=error_of(planned_s, self.task_cpu_s.tolist()).mean,
+        )

@@ -1,0 +1,60 @@
+"""The model that a run trains, and whether all ranks hold the same weights."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dhp.models import freeze
+from dhp.models.model_folder import load_weights
+from dhp.run.runtime import RankFailed, Run
+from dhp.settings.config import TrainConfig
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
+
+
+def load_model(settings: TrainConfig, folder: str | Path) -> Any:
+    """The model to train, with the weights of the folder."""
+    model = load_weights(folder, DTYPES[settings.precision])
+    model.train()
+    freeze(model, settings.frozen)
+    if settings.gradient_checkpointing:
+        model.activation_checkpointing_enable()
+    return model
+
+
+def agree_on_weights(model: torch.nn.Module, run: Run) -> None:
+    """Raises RankFailed on every rank unless all hold the same parameters and buffers, to the last bit: names the ranks
+    that differ from most others, and the first tensor that does. Collective; one small reduction where all is well."""
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    digests = torch.tensor([_digest(tensor) for tensor in tensors.values()], dtype=torch.int64)
+    extremes = run.max(torch.cat([digests, -digests]))
+    if torch.equal(extremes[: len(digests)], -extremes[len(digests) :]):
+        return
+    everyone = torch.zeros(run.world_size, len(digests), dtype=torch.int64)
+    everyone[run.rank] = digests
+    table = run.sum(everyone)
+    first = next(i for i in range(len(digests)) if len(set(table[:, i].tolist())) > 1)
+    counts = Counter(map(tuple, table.tolist()))
+    usual, most = counts.most_common(1)[0]
+    others = [rank for rank, row in enumerate(map(tuple, table.tolist())) if row != usual]
+    who = (
+        f"{'ranks' if len(others) > 1 else 'rank'} {', '.join(map(str, others))}"
+        if most > run.world_size / 2
+        else f"the {run.world_size} ranks"
+    )
+    differ = "differ from the other ranks'" if most > run.world_size / 2 else "differ from each other"
+    raise RankFailed(
+        f"the weights of {who} {differ}, first in {list(tensors)[first]}: the checkpoint, the settings, and the "
+        "versions of torch and dhp must be the same everywhere; where they are, a machine computes wrongly"
+    )
+
+
+def _digest(tensor: torch.Tensor) -> int:
+    """62 bits: their negative, too, is a number of 64."""
+    content: Any = tensor.detach().contiguous().cpu().view(-1).view(torch.uint8).numpy()
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "little") >> 2

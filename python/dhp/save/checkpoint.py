@@ -1,0 +1,251 @@
+"""Checkpoints: a Hugging Face folder (safetensors) with the optimizer's state and the position in the data beside it.
+
+Written under a temporary name and renamed when complete: a folder named step-* is whole, whatever happened. Its
+trainer_state.json, written last, says how long every other file is and what its SHA-256 is. No file is a pickle.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from dhp._core import InputError
+from dhp.base.json_file import read_object
+from dhp.base.output import complain
+from dhp.run.runtime import Run
+from dhp.save.run_folder import checkpoints, drop_old, steps_of, temporary
+from dhp.settings.config import TrainConfig
+
+FORMAT = "dhp.checkpoint/1"
+STATE = "trainer_state.json"
+OPTIMIZER = "optimizer.safetensors"
+# What the batches, the path of the weights, and the optimizer's state depend on: a run that continues with other values
+# is another run.
+FIXED = ("data", "global_batch_size", "seed", "freeze_vit", "freeze_aligner", "freeze_llm")
+
+
+class NotSavedError(Exception):
+    """A checkpoint could not be written, and nothing is left of it; earlier ones are as they were."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint to continue from.
+
+    folder  the Hugging Face folder
+    step    steps done
+    costs   what Recalibration.state() returned
+    """
+
+    folder: Path
+    step: int
+    costs: dict[str, Any]
+
+
+def save_checkpoint(
+    step: int, model: Any, optimizer: torch.optim.Optimizer, config: TrainConfig, run: Run, costs: dict[str, Any]
+) -> Path:
+    """Saves the state after `step` steps as output_dir/step-NNNNNN. Collective: sharded state is gathered on rank 0,
+    which writes; all return when the folder is complete, or raise NotSavedError."""
+    target = Path(config.output_dir) / f"step-{step:06d}"
+    if hasattr(optimizer, "consolidate_state_dict"):
+        optimizer.consolidate_state_dict(to=0)
+    problem = ""
+    if run.rank == 0:
+        state = {"format": FORMAT, "step": step, "config": asdict(config), "costs": costs}
+        try:
+            _write(target, model, optimizer, Path(config.model), state)
+            if _is_synced(target):  # else the earlier ones are what a machine that stops now leaves
+                drop_old(config.output_dir, config.save_total_limit)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(temporary(target), ignore_errors=True)
+            problem = f"{target} could not be saved ({_reason(error)})"
+    problem = run.from_rank_0(problem)
+    if problem:
+        raise NotSavedError(problem)
+    return target
+
+
+def _write(target: Path, model: Any, optimizer: torch.optim.Optimizer, source: Path, state: dict[str, Any]) -> None:
+    partial = temporary(target)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    _copy_processor_files(source, partial)
+    model.save_pretrained(partial)
+    save_file(_optimizer_tensors(model, optimizer), partial / OPTIMIZER)
+    state["files"] = {file.name: _measured(file) for file in sorted(partial.iterdir())}
+    (partial / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+    _sync(partial)
+    os.rename(partial, target)  # never over another checkpoint: that fails
+
+
+def _is_synced(saved: Path) -> bool:
+    """Whether the checkpoint's name is on disk; says where it is not."""
+    try:
+        _sync_folder(saved.parent)
+        return True
+    except OSError as error:
+        complain(
+            f"dhp: {saved} is saved, but {saved.parent} cannot be synced ({_reason(error)}): the checkpoint may "
+            "be gone if the machine stops now; earlier ones are kept"
+        )
+        return False
+
+
+def read_checkpoint(folder: Path, config: TrainConfig, *, whole: bool) -> Saved:
+    """The state that a checkpoint of this run keeps; `whole`: every file of it is compared with its checksum. Raises
+    InputError if it is damaged, naming the file and what to do, or belongs to another run."""
+    older = [other for other in checkpoints(folder.parent) if steps_of(other) < steps_of(folder)]
+    remedy = (
+        f"remove {folder} to continue from {older[-1].name}"
+        if older
+        else "it is the only checkpoint: start afresh in another output_dir"
+    )
+    try:
+        state = read_object(folder / STATE)
+        if state.get("format") != FORMAT:
+            found = json.dumps(state.get("format", "none"))[:60]
+            raise InputError(
+                f"{folder / STATE}: is not the state of {folder.name} in format {FORMAT}: found format {found}, of "
+                "another version of dhp"
+            )
+        if state["step"] != steps_of(folder):
+            raise InputError(f"{folder / STATE}: is not the state of {folder.name} (format {FORMAT})")
+        files, then, costs = dict(state["files"]), dict(state["config"]), dict(state["costs"])
+        for name, measured in files.items() if whole else ():
+            if problem := _damage(folder / name, measured["bytes"], measured["sha256"]):
+                raise InputError(f"{folder / name}: {problem}")
+    except InputError as error:
+        raise InputError(f"{error}; {remedy}") from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{folder / STATE}: is damaged ({type(error).__name__}: {error}); {remedy}") from None
+    for key in FIXED:
+        if then.get(key) != getattr(config, key):
+            raise InputError(
+                f"{folder}: {key}: was {then.get(key)!r}, is now {getattr(config, key)!r}: that would be another run; "
+                "set it back, or start afresh in another output_dir"
+            )
+    return Saved(folder, steps_of(folder), costs)
+
+
+def load_optimizer(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Restores the optimizer's state; any number of ranks may continue. Rates and such are those of the settings."""
+    try:
+        tensors = load_file(folder / OPTIMIZER)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{folder / OPTIMIZER}: cannot be read ({_reason(error)})") from None
+    places = {name: place for place, name in enumerate(_names(model, optimizer))}
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        moment, _, name = key.partition("/")
+        if name not in places:
+            raise InputError(f"{folder / OPTIMIZER}: holds state of {name}, which the model lacks, or does not train")
+        state.setdefault(places[name], {})[moment] = tensor
+    _check_moments(folder / OPTIMIZER, list(places), state, optimizer)
+    groups, first = [], 0
+    for group in optimizer.param_groups:
+        count = len(group["params"])
+        groups.append({**group, "params": list(range(first, first + count))})
+        first += count
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _check_moments(
+    file: Path, names: list[str], state: dict[int, dict[str, torch.Tensor]], optimizer: torch.optim.Optimizer
+) -> None:
+    """Raises InputError unless each parameter has all of AdamW's moments, in its own size, or none: one that has never
+    had a gradient. torch would begin afresh, or fail in the middle of a step."""
+    parameters = list(chain.from_iterable(group["params"] for group in optimizer.param_groups))
+    for place, moments in state.items():
+        shapes = {"step": (), "exp_avg": tuple(parameters[place].shape), "exp_avg_sq": tuple(parameters[place].shape)}
+        for moment, shape in shapes.items():
+            if moment not in moments:
+                raise InputError(f"{file}: has no {moment}/{names[place]}; continue from another checkpoint")
+            if (found := tuple(moments[moment].shape)) != shape:
+                raise InputError(
+                    f"{file}: {moment}/{names[place]}: found size {list(found)}, expected {list(shape)}; continue from "
+                    "another checkpoint"
+                )
+        if unknown := sorted(moments.keys() - shapes.keys()):
+            raise InputError(f"{file}: {unknown[0]}/{names[place]}: is no state of AdamW")
+
+
+def _optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """Moments by name: "exp_avg/model.visual…"."""
+    names = _names(model, optimizer)
+    return {
+        f"{moment}/{names[place]}": tensor.contiguous()
+        for place, values in optimizer.state_dict()["state"].items()
+        for moment, tensor in values.items()
+    }
+
+
+def _names(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
+    """The names of the optimizer's parameters, in its own order."""
+    name_of = {id(parameter): name for name, parameter in model.named_parameters()}
+    return [name_of[id(p)] for p in chain.from_iterable(group["params"] for group in optimizer.param_groups)]
+
+
+def _copy_processor_files(source: Path, target: Path) -> None:
+    """Tokenizer and processor settings, so that the checkpoint loads as a model of its own."""
+    for file in sorted(source.iterdir()):
+        small = file.suffix in (".json", ".jinja", ".txt", ".model") and not file.name.endswith(".index.json")
+        if os.path.isfile(file) and small and file.name not in ("config.json", STATE):
+            shutil.copyfile(file, target / file.name)
+
+
+def _measured(file: Path) -> dict[str, Any]:
+    with open(file, "rb") as content:
+        return {
+            "bytes": os.fstat(content.fileno()).st_size,
+            "sha256": hashlib.file_digest(content, "sha256").hexdigest(),
+        }
+
+
+def _damage(file: Path, size: int, digest: str) -> str:
+    """What is wrong with a file; nothing where it is what was saved."""
+    try:
+        now = file.stat().st_size
+        if now != size:
+            return f"is damaged: {now:,} bytes, {size:,} were saved"
+        return "" if _measured(file)["sha256"] == digest else "is damaged: its SHA-256 is not the one that was saved"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+
+
+def _sync(folder: Path) -> None:
+    for file in folder.iterdir():
+        with open(file, "rb") as handle:
+            os.fsync(handle.fileno())
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that does not sync folders
+            raise
+    finally:
+        os.close(handle)
+
+
+def _reason(error: Exception) -> str:
+    """The system's words, also where a library wraps them."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return os.strerror(int(number[1])) if number else str(error)

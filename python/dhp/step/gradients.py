@@ -1,0 +1,54 @@
+"""Gradients of all tasks and ranks, summed: after it, no trace is left of who ran what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+
+from dhp.run.runtime import Run, current_run
+
+BUCKET_BYTES = 32 << 20
+
+
+def reduce_gradients(parameters: torch.nn.Module | Iterable[torch.nn.Parameter], run: Run | None = None) -> bool:
+    """Sums `.grad` of every parameter over all ranks, in place. Every rank calls it once, after its last task. `run` is
+    the current one unless given.
+
+    A gradient that is missing on some ranks counts as zero there. One that is missing on *all* ranks stays None: a
+    zero gradient would still let AdamW decay the weight.
+
+    Returns whether this rank's own gradients were finite; not looked at with one rank, where the sum tells.
+    """
+    if isinstance(parameters, torch.nn.Module):
+        parameters = parameters.parameters()
+    run = run or current_run()
+    wanted = [p for p in parameters if p.requires_grad]
+    if run.world_size == 1 or not wanted:
+        return True
+    present = run.max(torch.tensor([p.grad is not None for p in wanted], dtype=torch.uint8))
+    used = [p for p, here in zip(wanted, present.tolist(), strict=True) if here]
+    finite = True
+    for bucket in _buckets(used):
+        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in bucket])
+        finite = finite and bool(torch.isfinite(flat.sum()))
+        run.sum(flat)
+        offset = 0
+        for p in bucket:
+            p.grad = flat[offset : offset + p.numel()].view_as(p)
+            offset += p.numel()
+    return finite
+
+
+def _buckets(parameters: list[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:
+    """Consecutive parameters of one dtype, about BUCKET_BYTES together."""
+    bucket: list[torch.nn.Parameter] = []
+    size = 0
+    for p in parameters:
+        if bucket and (size >= BUCKET_BYTES or p.dtype != bucket[0].dtype):
+            yield bucket
+            bucket, size = [], 0
+        bucket.append(p)
+        size += p.numel() * p.element_size()
+    if bucket:
+        yield bucket

@@ -1,0 +1,1 @@
+"""A task on its ranks: who holds what of it."""

@@ -1,0 +1,27 @@
+"""What a rank needs to run its part of a task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from dhp.task.layout import TaskLayout
+
+if TYPE_CHECKING:
+    from dhp.data.text import Encoded
+
+
+@dataclass
+class TaskInput:
+    """What one member of a group needs to run a task.
+
+    layout   this member's share
+    encoded  the sequences of the task, in packing order: ids, labels (unshifted, -100 = no loss) and kind of each token
+    pixels   float32 [patches, channels * temporal * patch * patch]: the units dealt to this member, in order
+    """
+
+    layout: TaskLayout
+    encoded: list[Encoded]
+    pixels: torch.Tensor

@@ -1,0 +1,262 @@
+"""What a training run was like, as a `dhp.result/1` file: `dhp train --result`; docs/report.md has the format.
+
+Two clocks. *wall* is what a clock on the wall shows. *emulated* replays each plan with the CPU seconds that its tasks
+took on their ranks' compute threads: where ranks share cores, wall time shows the machine and not the plan.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dhp._core import (
+    Batch,
+    Cluster,
+    CostModel,
+    InputError,
+    Plan,
+    Timeline,
+    activation_budget_bytes,
+    replay,
+    task_memory_bytes,
+)
+from dhp.base.output import check_writable, write_atomically
+from dhp.run.runtime import Run
+from dhp.settings.config import TrainConfig
+from dhp.watch.result import CAUSES, FORMAT
+
+CLOCKS = ("auto", "emulated", "wall")
+MOST_TASKS = 100_000  # kept: a long run would fill rank 0's memory
+WARM_UP = 1  # steps before the one whose timeline is kept, unless asked otherwise
+
+Span = dict[str, Any]
+Interval = tuple[float, float]
+
+
+@dataclass
+class Stopwatch:
+    """When this rank did what in a step: wall time (time.time) and CPU seconds of its compute thread."""
+
+    started: float  # wall
+    read_s: float = 0.0  # until this rank's share was there
+    data: Interval = (0.0, 0.0)  # until all had theirs
+    tasks: dict[int, Interval] = field(default_factory=dict)
+    tasks_cpu_s: dict[int, float] = field(default_factory=dict)
+    parts: dict[str, Interval] = field(default_factory=dict)  # reduce, optimizer
+    parts_cpu_s: dict[str, float] = field(default_factory=dict)
+
+
+def chosen_clock(clock: str) -> str:
+    """`auto`: emulated where the ranks of this machine outnumber its cores."""
+    if clock != "auto":
+        return clock
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return "emulated" if local > len(os.sched_getaffinity(0)) else "wall"
+
+
+def check_result_options(file: str, step: int, steps: int) -> None:
+    """Raises InputError if the file cannot be written, or its timeline's step is none of the run's. Before training:
+    after it would be late."""
+    if step and not 1 <= step <= steps:
+        raise InputError(f"--result-step: found {step}, expected a step of the run, 1 to {steps}")
+    check_writable("--result", file)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A step by one of the clocks; `spans` of all ranks on rank 0."""
+
+    seconds: float
+    tasks_s: float
+    idle_s: dict[str, float]
+    task_s: list[float]
+    spans: list[Span]
+
+
+class Recorder:
+    """Collects the steps of a run on rank 0 and writes them as one file. `step` and `write` are collective.
+
+    file   "" records nothing
+    clock  auto, emulated or wall
+    step   whose timeline to keep; 0: the second of the run, or the first where there is no other
+    """
+
+    def __init__(self, file: str, run: Run, settings: TrainConfig, *, clock: str = "auto", step: int = 0) -> None:
+        self._file, self._run = file, run
+        self._wanted, self._first = step, 0
+        self._peak = [0.0] * run.world_size
+        self._counts_bytes = not settings.capacity_tokens  # else "memory" counts tokens
+        self._document: dict[str, Any] = {
+            "format": FORMAT,
+            "kind": "measured",
+            "name": f"{settings.schedule}, {Path(settings.data).stem}, {run.world_size} ranks",
+            "schedule": settings.schedule,
+            "ranks": run.world_size,
+            "ranks_per_node": run.world_size,
+            "clock": chosen_clock(clock),
+            "steps": [],
+            "tasks": [],
+        }
+
+    def begin(self, cluster: Cluster, cost: CostModel) -> None:
+        """What the run is planned with."""
+        self._cluster, self._cost = cluster, cost
+        self._document["ranks_per_node"] = cluster.ranks_per_node
+
+    def step(
+        self, number: int, plan: Plan, batch: Batch, planning_s: float, task_cpu_s: list[float], watch: Stopwatch
+    ) -> None:
+        """Adds a step. `task_cpu_s`: of the slowest member of each task, equal on all ranks; `watch`: this rank's."""
+        if not self._file:
+            return
+        assert plan.predicted is not None, "planners annotate their plans"
+        self._first = self._first or number
+        keep = number == self._wanted or (not self._wanted and number - self._first <= WARM_UP)
+        emulated = self._document["clock"] == "emulated"
+        measured = self._emulated(plan, task_cpu_s, watch) if emulated else self._wall(plan, watch, keep)
+        self._document["steps"].append(
+            {
+                "step": number,
+                "seconds": measured.seconds,
+                "tasks_s": measured.tasks_s,
+                "predicted_s": plan.predicted.makespan_s,
+                **({"lower_bound_s": plan.predicted.lower_bound_s} if plan.predicted.lower_bound_s > 0 else {}),
+                "tokens": sum(sequence.tokens for sequence in batch.sequences),
+                "planning_s": planning_s,
+                "idle_s": measured.idle_s,
+            }
+        )
+        self._add_tasks(number, plan, batch, measured.task_s)
+        if keep:
+            self._document["timeline"] = {"step": number, "spans": measured.spans}
+            self._document["lengths"] = [sequence.tokens for sequence in batch.sequences]
+        if self._counts_bytes:
+            self._add_memory(plan, batch)
+
+    def write(self) -> None:
+        """Writes the file, on rank 0. Raises InputError where that is not possible any more."""
+        if not self._file or self._run.rank != 0 or not self._document["steps"]:
+            return
+        if self._counts_bytes:
+            budget = activation_budget_bytes(self._cost, self._cluster)
+            self._document["memory"] = {"budget_bytes": budget, "peak_bytes": self._peak}
+        write_atomically("--result", self._file, json.dumps(self._document))
+
+    def _add_tasks(self, number: int, plan: Plan, batch: Batch, seconds: list[float]) -> None:
+        if len(self._document["tasks"]) + len(plan.tasks) > MOST_TASKS:
+            return
+        tokens = {sequence.id: sequence.tokens for sequence in batch.sequences}
+        self._document["tasks"] += [
+            {
+                "step": number,
+                "id": task.id,
+                "degree": len(task.ranks),
+                "sequences": len(task.sequences),
+                "tokens": sum(tokens[i] for i in task.sequences),
+                "predicted_s": (task.end_s or 0.0) - (task.start_s or 0.0),
+                "seconds": took,
+            }
+            for task, took in zip(plan.tasks, seconds, strict=True)
+        ]
+
+    def _add_memory(self, plan: Plan, batch: Batch) -> None:
+        by_id = {sequence.id: sequence for sequence in batch.sequences}
+        for task in plan.tasks:
+            held = task_memory_bytes(self._cost, [by_id[i] for i in task.sequences], len(task.ranks))
+            for rank in task.ranks:
+                self._peak[rank] = max(self._peak[rank], held)
+
+    def _emulated(self, plan: Plan, task_cpu_s: list[float], watch: Stopwatch) -> Measured:
+        """The replay, between the longest wait for data, which all ranks share, and the slowest rank's update."""
+        slowest = torch.tensor(
+            [watch.read_s, watch.parts_cpu_s["reduce"], watch.parts_cpu_s["optimizer"]],
+            dtype=torch.float64,
+        )
+        data_s, reduce_s, optimizer_s = self._run.max(slowest).tolist()
+        lines = replay(plan, task_cpu_s)
+        spans = replay_spans(plan, lines, data_s)
+        at = data_s + lines.makespan_s
+        for rank in range(plan.ranks):
+            if data_s > 0:
+                spans.append({"rank": rank, "kind": "data", "start_s": 0.0, "end_s": data_s})
+            spans.append({"rank": rank, "kind": "reduce", "start_s": at, "end_s": at + reduce_s})
+            spans.append(
+                {"rank": rank, "kind": "optimizer", "start_s": at + reduce_s, "end_s": at + reduce_s + optimizer_s}
+            )
+        idle = dict.fromkeys(CAUSES, 0.0)
+        del idle["transfer"]  # waiting takes no CPU time: not known
+        for span in spans:
+            if span["kind"] in idle:
+                idle[span["kind"]] += span["end_s"] - span["start_s"]
+        idle["no_task"] = max(0.0, plan.ranks * lines.makespan_s - sum(lines.busy_s) - idle["peer"])
+        return Measured(at + reduce_s + optimizer_s, lines.makespan_s, idle, task_cpu_s, spans)
+
+    def _wall(self, plan: Plan, watch: Stopwatch, keep: bool) -> Measured:
+        """Every rank's own times. A task begins once its last member has come; time from there on that is not CPU time
+        is waiting for shards. Gradients are summed once the last task has ended."""
+        run = self._run
+        began = -run.max(torch.tensor([-watch.started], dtype=torch.float64)).item()
+        times = torch.full((2, len(plan.tasks)), -float("inf"), dtype=torch.float64)
+        for task, (start, end) in watch.tasks.items():
+            times[0, task], times[1, task] = start - began, end - began
+        came, went = run.max(times).tolist()  # the last member of each task
+        data_end, optimizer_end = watch.data[1] - began, watch.parts["optimizer"][1] - began
+        seconds, first = run.max(torch.tensor([optimizer_end, -data_end], dtype=torch.float64)).tolist()
+        finished = max(went, default=data_end)
+        spans = own_spans(run.rank, watch, began, came, finished, {t.id for t in plan.tasks if len(t.ranks) > 1})
+        last = max([end - began for _, end in watch.tasks.values()], default=data_end)
+        idle = torch.zeros(len(CAUSES), dtype=torch.float64)
+        idle[CAUSES.index("no_task")] = max(0.0, finished - last)
+        for span in spans:
+            if span["kind"] in CAUSES:
+                idle[CAUSES.index(span["kind"])] += span["end_s"] - span["start_s"]
+        run.sum(idle)
+        everyone = [span for own in run.gather(spans) for span in own] if keep else []
+        took = [max(0.0, end - start) for start, end in zip(came, went, strict=True)]
+        idle_s = dict(zip(CAUSES, idle.tolist(), strict=True))
+        return Measured(seconds, max(0.0, finished + first), idle_s, took, everyone)
+
+
+def replay_spans(plan: Plan, lines: Timeline, start_s: float) -> list[Span]:
+    """What ranks compute, and wait for members of their next task, in a replay that begins at `start_s`."""
+    spans: list[Span] = []
+    free = [0.0] * plan.ranks
+    for task, start, end in zip(plan.tasks, lines.start_s, lines.end_s, strict=True):
+        for rank in task.ranks:
+            about = {"rank": rank, "task": task.id}
+            if start > free[rank]:
+                spans.append({"kind": "peer", "start_s": start_s + free[rank], "end_s": start_s + start} | about)
+            if end > start:
+                spans.append({"kind": "compute", "start_s": start_s + start, "end_s": start_s + end} | about)
+            free[rank] = end
+    return spans
+
+
+def own_spans(
+    rank: int, watch: Stopwatch, began: float, came: list[float], finished: float, shared: set[int]
+) -> list[Span]:
+    """What one rank did by the clock on the wall, from `began`. `came`: when the last member of each task did;
+    `finished`: when the last task of all had ended; `shared`: tasks of several ranks."""
+    spans: list[Span] = []
+
+    def add(kind: str, start: float, end: float, task: int | None = None) -> None:
+        if end > start:
+            own = {"rank": rank, "kind": kind, "start_s": max(0.0, start), "end_s": end}
+            spans.append(own if task is None else own | {"task": task})
+
+    add("data", watch.data[0] - began, watch.data[1] - began)
+    for task, (start, end) in watch.tasks.items():
+        start, end = start - began, end - began
+        begins = max(start, came[task])
+        waits = max(0.0, end - begins - watch.tasks_cpu_s[task]) if task in shared else 0.0
+        add("peer", start, begins, task)
+        add("compute", begins, end - waits, task)
+        add("transfer", end - waits, end, task)
+    for kind, (start, end) in watch.parts.items():
+        add(kind, max(start - began, finished), end - began)
+    return spans
