@@ -94,7 +94,7 @@ GroupShape shape_of(const Cluster& cluster, std::span<const Rank> ranks);
 /// The shape of `degree` consecutive ranks beginning with rank `first`.
 GroupShape consecutive_shape(const Cluster& cluster, Rank first, int degree);
 
-/// Seconds a task takes, forward and backward: all that computes is divided by the shape's speed, transfers are not.
+/// Seconds a task takes, forward and backward: compute time is divided by the speed of the group, transfer time is not.
 /// Infinite where a rank is out of service. For all_to_all the head counts must be known (else InputError).
 double task_seconds(const CostModel& cost, const Cluster& cluster, const Load& load, const GroupShape& shape,
                     Exchange exchange);

@@ -24,8 +24,8 @@ struct Explanation {
   double lower_bound_s = 0.0;  ///< the tighter one; 0 for a plan that uses all_to_all
   double gap = 0.0;
   double idle_share = 0.0;
-  /// What bounds the batch: "total work of 512 sequences" or "sequence 17 (131072 tokens)"; "transfers of …" or "memory
-  /// of …" these, where the bound would be 5 % lower if that cost nothing.
+  /// What bounds the batch: "total work of 512 sequences" or "sequence 17 (131072 tokens)"; prefixed with
+  /// "transfers of" or "memory of" if removing that cost would lower the bound by 5 %.
   std::string limited_by;
   std::vector<std::pair<int, int>> degrees;  ///< (degree, tasks), ascending
   std::vector<Wait> longest_waits;           ///< three at most, longest first

@@ -61,7 +61,7 @@ struct SimulatedRank {
   IdleTime idle = {};
   double reduce_s = 0.0;     ///< gradient reduction
   double optimizer_s = 0.0;  ///< of this rank
-  double transfer_s = 0.0;   ///< shards of its tasks were on their way: what of it is not idle.transfer_s was hidden
+  double transfer_s = 0.0;   ///< shards of its tasks were on their way; all but idle.transfer_s of it was hidden
 };
 
 struct SimulatedStep {

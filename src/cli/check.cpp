@@ -22,7 +22,7 @@ int run(CheckCommand& command, const CLI::App& given) {
   in.read();
   const Plan plan = read_plan(command.plan_file);
   std::vector<std::string> violations = check_plan(plan, in.batch, in.cluster, in.cost);
-  // What a plan that is none asks of its ranks says nothing.
+  // Options are checked only for a valid plan.
   if (violations.empty()) violations = broken_options(given, command.options, plan, in);
   if (command.json) {
     const nlohmann::ordered_json json = {{"valid", violations.empty()}, {"violations", violations}};

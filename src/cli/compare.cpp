@@ -231,7 +231,8 @@ void add_compare_command(CLI::App& app, int& exit_code) {
       "\"idle\" is the share in which no task runs; dhp simulate counts waits for transfers to it. The bound is one "
       "of\n"
       "plans without all_to_all: ulysses has none.\n"
-      "Constraints with names of schedules behind them concern those alone. With --pipeline-stages, a column has the "
+      "A constraint that lists schedules in parentheses applies to those alone. With --pipeline-stages, a column has "
+      "the "
       "step\nof lockstep plans in such a pipeline.\n"
       "Exit codes: 0 compared, 1 no planner has a plan, 2 bad input.");
   sub.callback([command, &exit_code] { exit_code = run(*command); });

@@ -72,8 +72,9 @@ Answer answer_of(const DatasetCommand& command) {
   }
   const MediumOptions& medium = command.media.medium;
   if (!needs_rules && (medium.fps || medium.frames || medium.max_pixels || medium.max_tiles)) {
-    throw InputError(command.name, "",
-                     "has lengths in tokens: --fps, --frames, --max-pixels and --max-tiles say nothing");
+    throw InputError(
+        command.name, "",
+        "has lengths in tokens: --fps, --frames, --max-pixels and --max-tiles have no effect; remove them");
   }
   answer.batch =
       make_batch(answer.rules.value_or(TokenRules{}), answer.samples, command.media.medium, command.seed, command.name);

@@ -41,8 +41,8 @@ void add_explain_command(CLI::App& app, int& exit_code) {
   add_output_format(sub, command->json);
   sub.footer(
       "Give the constraints that the plan was made with: reasons name them, breaches of them are told, and they hold\n"
-      "for what is planned again, to see what a change would buy. Those with names of schedules behind them concern\n"
-      "plans of those alone.\n"
+      "for what is planned again, to see what a change would buy. One that lists schedules in\n"
+      "parentheses applies to plans of those alone.\n"
       "NO_COLOR turns colours off; without a terminal there are none, and the width is 100.\n"
       "Exit codes: 0 explained, 1 not a valid plan for the batch, 2 bad input.");
   sub.callback([command, &sub, &exit_code] { exit_code = run(*command, sub); });

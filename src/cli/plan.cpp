@@ -77,7 +77,7 @@ void add_plan_command(CLI::App& app, int& exit_code) {
                  "file for the plan (dhp.plan/1 JSON); --output-format json then sums it up");
   add_output_format(sub, command->json);
   sub.footer(
-      "Constraints with names of schedules behind them are used by those alone, and refused for others.\n"
+      "A constraint that lists schedules in parentheses applies to those alone; any other refuses it.\n"
       "Exit codes: 0 planned, 1 infeasible (with the reason), 2 bad input.");
   sub.callback([command, &exit_code] { exit_code = run(*command); });
 }

@@ -280,7 +280,7 @@ void add_simulate_command(CLI::App& app, int& exit_code) {
   sub.footer(
       "Idle time by cause: peer (ready, another rank is not), transfer (waits for shards), data (the next batch is\n"
       "not planned yet), no task (nothing left to run). Ranks out of service do not count.\n"
-      "Constraints with names of schedules behind them concern those alone.\n"
+      "A constraint that lists schedules in parentheses applies to those alone.\n"
       "Exit codes: 0 simulated, 1 not a valid plan for the batch, or no planner has one, 2 bad input.");
   sub.callback([command, &sub, &exit_code] {
     if (command->sweep) {

@@ -161,7 +161,8 @@ PlanResult plan_ulysses(const Batch& batch, const Limits& limits, const PlanOpti
   const Suited suited = suited_to_all_to_all(limits, options);
   MeshChoice choice = choose_meshes(batch, limits, options, argument, suited.suits, suited.unsuited);
   if (choice.meshes.empty()) return std::move(choice.none);
-  // A single rank exchanges nothing; naming its exchange ring keeps the lower bound, which all_to_all has not.
+  // A single rank exchanges nothing; naming its exchange ring keeps the lower bound, which does not exist for
+  // all_to_all.
   const auto exchange_of = [](const GroupShape& shape) {
     return shape.degree == 1 ? Exchange::ring : Exchange::all_to_all;
   };
