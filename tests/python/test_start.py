@@ -11,7 +11,7 @@ from dhp.base.output import check_apart
 from dhp.loop.start import begin, together
 from dhp.save import run_folder
 from dhp.save.checkpoint import Saved
-from dhp.settings import start
+from dhp.loop import start
 from dhp.settings.config import TrainConfig
 from thread_run import ThreadRun, on_threads
 
