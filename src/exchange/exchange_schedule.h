@@ -22,6 +22,17 @@ namespace dhp {
 ///   foreign shards of a node are dealt to its g members in turn, and every g ticks the members pass the ones that
 ///   they have got meanwhile on to each other, as direct. Gradients are summed by the gateway on their way back.
 ///   Members may stand in any order, and nodes may have different numbers of them.
+///
+/// Whose shard a member computes with, by tick; `*` has just come from the other node:
+///
+///     ring of 4           tick 0 1 2 3      hierarchical, nodes 0 1 | 2 3    tick 0 1 2  3
+///                     member 0 0 3 2 1                                   member 0 0 1 2* 3
+///                            1 1 0 3 2                                          1 1 0 3* 2
+///                            2 2 1 0 3                                          2 2 3 0* 1
+///                            3 3 2 1 0                                          3 3 2 1* 0
+///
+/// In the ring each shard moves on by one member a tick. In the other, members 0 and 1 get one shard of node 1 each at
+/// tick 2 (posted at tick 0, while they compute) and pass it on to each other for tick 3: a shard crosses once a node.
 
 enum class Direction { kSend, kReceive };
 

@@ -16,7 +16,7 @@ from typing import TextIO
 from dhp._core import InputError
 
 # C0 and C1 controls, marks of writing direction and of annotations, line separators (Unicode 15, category Cc, parts of
-# Cf and Zl), as steers() of src/core/text.cpp; and lone surrogates, which no stream can encode.
+# Cf and Zl), as steers() of src/base/text.cpp; and lone surrogates, which no stream can encode.
 _UNPRINTABLE = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb\ud800-\udfff]"
 
 

@@ -1,8 +1,17 @@
 // The planner `free`: one barrier-free schedule of the whole batch.
 //
-// Items (sequences) get degrees, groups are placed one by one (free_place), what runs on one rank fills the holes and
-// levels the ends (free_fill), and a counted search looks for better degrees and orders (free_search). Large clusters
-// are cut into cells that are planned alike (free_cells).
+// Items (sequences) get degrees, groups are placed one by one (group_placer), what runs on one rank fills the holes and
+// levels the ends (alone_filler), and a counted search looks for better degrees and orders (search). Large clusters are
+// cut into cells that are planned alike (cells). A group of several ranks runs exactly one sequence: several sequences
+// share a rank, never a group. That is why few sequences on many ranks also try other planners, at the end of this
+// file.
+//
+// Six sequences on four ranks, as `dhp explain` draws it (docs/design.md, "Planners"):
+//
+//   rank 0  |--------------- 0 ---------------|-- 1 --|   0: 24,000 tokens; three ranks are the fewest that hold it
+//   rank 1  |--------------- 0 ---------------|-- 1 --|   2, 3: 6,000 and 4,000, packed beside it on rank 3
+//   rank 2  |--------------- 0 ---------------|-- 1 --|   4, 5: 3,000 and 2,000, behind them
+//   rank 3  |------ 2 3 ------|---- 4 5 ----|..|-- 1 --|   1: 9,000; on four ranks, since on three it would end later
 #include <algorithm>
 
 #include "plan/free/cells.h"

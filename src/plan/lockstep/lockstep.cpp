@@ -1,9 +1,9 @@
 // The planner `lockstep`: micro-batches, packing and degrees chosen together, by time, for the least sum of slowest
 // tasks.
 //
-// Micro-batches are filled one after the other, each at the target time that uses the ranks best (lockstep_fill). As
+// Micro-batches are filled one after the other, each at the target time that uses the ranks best (fill). As
 // soon as all that is left can run on single ranks, it is also tried to deal it to several micro-batches at once, level
-// over all ranks (lockstep_finish). The best plan of several ways to weigh targets wins. Then sets of its
+// over all ranks (finish). The best plan of several ways to weigh targets wins. Then sets of its
 // micro-batches, those with most idle time first, are filled anew, as long as that helps and effort lasts.
 //
 // In a pipeline the slowest micro-batch counts once more for every further stage, so plans are also made under ceilings
