@@ -5,13 +5,13 @@
 #include <cmath>
 #include <iostream>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <numeric>
 #include <optional>
 
 #include "cli/cli.h"
 #include "cli/inputs.h"
 #include "cli/schedules.h"
+#include "cli/show/json.h"
 #include "cli/show/report.h"
 #include "cli/show/table.h"
 #include "dhp/bound.h"
@@ -21,8 +21,6 @@
 
 namespace dhp::cli {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 constexpr int kDefaultTrials = 200;
 constexpr std::uint64_t kDefaultSeed = 7;

@@ -6,20 +6,18 @@
 #include <filesystem>
 #include <iostream>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "cli/cli.h"
 #include "cli/media_options.h"
 #include "cli/show/histogram.h"
+#include "cli/show/json.h"
 #include "cli/show/report.h"
 #include "cli/show/terminal.h"
 #include "dhp/error.h"
 
 namespace dhp::cli {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 constexpr std::int64_t kUsualCount = 512;
 constexpr std::uint64_t kUsualSeed = 7;

@@ -2,10 +2,9 @@
 
 #include <iostream>
 #include <memory>
-#include <nlohmann/json.hpp>
-
 #include "cli/cli.h"
 #include "cli/inputs.h"
+#include "cli/show/json.h"
 #include "cli/show/report.h"
 #include "dhp/metrics.h"
 #include "dhp/plan_options.h"
@@ -21,7 +20,6 @@ struct PlanCommand {
 };
 
 std::string to_json(const Infeasible& answer) {
-  using Json = nlohmann::ordered_json;
   const Json json = {{"infeasible",
                       {{"reason", answer.reason},
                        {"sequence", answer.sequence ? Json(*answer.sequence) : Json(nullptr)},

@@ -6,12 +6,12 @@
 #include <filesystem>
 #include <iostream>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "cli/cli.h"
 #include "cli/inputs.h"
 #include "cli/schedules.h"
+#include "cli/show/json.h"
 #include "cli/show/report.h"
 #include "dhp/error.h"
 #include "dhp/metrics.h"
@@ -19,8 +19,6 @@
 
 namespace dhp::cli {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 /// The three files and the plan, read and found to belong together.
 struct Subject {

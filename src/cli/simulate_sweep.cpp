@@ -4,12 +4,12 @@
 #include <chrono>
 #include <filesystem>
 #include <iostream>
-#include <nlohmann/json.hpp>
 #include <set>
 
 #include "cli/cli.h"
 #include "cli/inputs.h"
 #include "cli/schedules.h"
+#include "cli/show/json.h"
 #include "cli/show/progress.h"
 #include "cli/show/report.h"
 #include "cli/show/table.h"
@@ -18,8 +18,6 @@
 
 namespace dhp::cli {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 template <typename Value>
 struct Named {

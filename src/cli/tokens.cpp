@@ -6,18 +6,15 @@
 #include <cmath>
 #include <iostream>
 #include <memory>
-#include <nlohmann/json.hpp>
-
 #include "cli/cli.h"
 #include "cli/media_options.h"
+#include "cli/show/json.h"
 #include "cli/show/report.h"
 #include "cli/show/table.h"
 #include "dhp/error.h"
 
 namespace dhp::cli {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 constexpr double kUsualFps = 30.0;
 

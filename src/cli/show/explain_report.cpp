@@ -2,17 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
-
 #include "base/index.h"
 #include "cli/show/gantt.h"
+#include "cli/show/json.h"
 #include "cli/show/report.h"
 #include "cli/show/table.h"
 
 namespace dhp::cli {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 constexpr std::size_t kMostTasks = 10;
 

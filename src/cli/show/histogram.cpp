@@ -5,6 +5,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "cli/show/json.h"
 #include "cli/show/report.h"
 #include "cli/show/table.h"
 
@@ -84,7 +85,6 @@ std::string Histogram::text(const std::string& title, const std::string& unit, i
 }
 
 nlohmann::ordered_json Histogram::json() const {
-  using Json = nlohmann::ordered_json;
   if (sorted_.empty()) return {{"count", 0}, {"histogram", Json::array()}};
   Json percentiles = Json::object();
   for (const double share : kShares) percentiles[share_name(share)] = percentile(share);

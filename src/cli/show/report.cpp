@@ -1,15 +1,12 @@
 #include "cli/show/report.h"
+#include "cli/show/json.h"
 
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdio>
-#include <nlohmann/json.hpp>
-
 namespace dhp::cli {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 std::string format(const char* pattern, double value) {
   std::array<char, 64> text{};
