@@ -8,7 +8,7 @@ shift
 cd "$(dirname "$0")/.." || exit
 mkdir -p build/nightly
 parts=("$@")
-[ $# != 0 ] || parts=(properties inputs kills network compilers same-bytes fuzz sanitizers lint roots)
+[ $# != 0 ] || parts=(properties inputs kills network scale compilers same-bytes fuzz sanitizers lint roots)
 seed=${SEED:-$(date +%Y%m%d%H)}
 export DHP_WERROR=ON DHP_TEST_SEED=$seed
 
@@ -24,7 +24,9 @@ run_part() {
     # kill -9 at 200 random moments, resumed every time.
     kills) make build && $pytest -k kill ;;
     # Cut and slow links between network namespaces.
-    network) make build && $pytest -k 'not fuzz and not kill' ;;
+    network) make build && $pytest -k network ;;
+    # 500 steps, 16,384 ranks.
+    scale) make build && $pytest -k scale ;;
     # The core by every compiler that there are packages of.
     compilers) make compilers ;;
     same-bytes) make same-bytes ;;

@@ -8,10 +8,10 @@ import pytest
 from dhp import train
 from dhp._core import InputError
 from dhp.base.output import check_apart
+from dhp.loop import start
 from dhp.loop.start import begin, together
 from dhp.save import run_folder
 from dhp.save.checkpoint import Saved
-from dhp.loop import start
 from dhp.settings.config import TrainConfig
 from thread_run import ThreadRun, on_threads
 
