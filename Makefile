@@ -33,7 +33,7 @@ test: build
 	@scripts/setup.sh $(VENV) "$(TORCH)" browser
 	cmake --build build/release
 	ctest --test-dir build/release --output-on-failure -j $(JOBS)
-	$(python) -m pytest -q -n $(JOBS) --dist loadfile tests/python $(wildcard tests/nightly)
+	$(python) -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder $(wildcard tests/nightly) tests/python
 
 # The core alone: no torch, no Python packages.
 test-core:

@@ -26,7 +26,7 @@ def embedded_folders() -> list[str]:
 def tree(tmp_path: Path) -> Path:
     """Built a minute ago, of sources that are older."""
     shutil.copy(REPOSITORY / "Makefile", tmp_path)
-    for name in ("include/a.h", "src/core/a.cpp", "cmake/a.cmake", "CMakeLists.txt", "pyproject.toml", "README.md"):
+    for name in ("include/a.h", "src/base/a.cpp", "cmake/a.cmake", "CMakeLists.txt", "pyproject.toml", "README.md"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     for folder in embedded_folders():
@@ -56,7 +56,7 @@ def test_nothing_is_built_again_without_a_change(tree: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["include/a.h", "src/core/a.cpp", "cmake/a.cmake", "CMakeLists.txt", "pyproject.toml", *embedded_folders()]
+    "name", ["include/a.h", "src/base/a.cpp", "cmake/a.cmake", "CMakeLists.txt", "pyproject.toml", *embedded_folders()]
 )
 def test_a_changed_source_is_built_again(tree: Path, name: str) -> None:
     path = tree / name
