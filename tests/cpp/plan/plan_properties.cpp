@@ -130,8 +130,10 @@ std::vector<Broken> broken_by_twins(const Case& made, const Plan& plan_of_made) 
   };
   compare("time", {false, 2, 1, 1, 1});
   if (difference_of(made, plan_of_made, {true, 1, 4, 8, 3}).empty()) return broken;
-  const bool each = compare("order", {true, 1, 1, 1, 1}) & compare("memory", {false, 1, 4, 1, 1}) &
-                    compare("traffic", {false, 1, 1, 8, 1}) & compare("ids", {false, 1, 1, 1, 3});
+  bool each = compare("order", {true, 1, 1, 1, 1});
+  each = compare("memory", {false, 1, 4, 1, 1}) && each;
+  each = compare("traffic", {false, 1, 1, 8, 1}) && each;
+  each = compare("ids", {false, 1, 1, 1, 3}) && each;
   if (each) broken.push_back({"order", "matters together with other units and ids"});
   return broken;
 }
