@@ -29,10 +29,11 @@ done
 for compiler in "${absent[@]}"; do
   ! packaged "$compiler" || missing+=("$(package_of "$compiler")")
 done
-if [ ${#missing[@]} != 0 ]; then
-  echo "compilers: installing ${missing[*]}"
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null || true
-fi
+# One by one: a package that cannot be installed must not keep the others out.
+for package in "${missing[@]}"; do
+  echo "compilers: installing $package"
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" >/dev/null || true
+done
 
 for compiler in "${compilers[@]}"; do
   command -v "$compiler" >/dev/null || { echo "compilers: $compiler not tried: no package of it here"; continue; }
