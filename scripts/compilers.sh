@@ -17,8 +17,9 @@ package_of() {
   echo "${1/clang++/clang}"
 }
 
+# Looked for by its whole name: apt takes one with a + in it for a pattern that other packages match too.
 packaged() {
-  apt-cache show "$(package_of "$1")" >/dev/null 2>&1
+  apt-cache pkgnames "$(package_of "$1")" 2>/dev/null | grep -qxF "$(package_of "$1")"
 }
 
 absent=()
