@@ -11,6 +11,7 @@
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 
 #include "torch/transport/failure_watch.h"
+#include "torch/transport/registry.h"
 
 namespace dhp::rt {
 namespace {
@@ -173,13 +174,8 @@ void C10dTicket::wait() {
   throw_failure(transport_->failure(false).value_or("the transfer was aborted"), where);
 }
 
-struct C10dRegistry {
-  std::mutex mutex;
-  std::map<std::string, std::shared_ptr<C10dTransport>> transports;
-};
-
-C10dRegistry& c10d_registry() {
-  static C10dRegistry instance;
+Registry<C10dTransport>& c10d_registry() {
+  static Registry<C10dTransport> instance;
   return instance;
 }
 
@@ -202,19 +198,8 @@ std::shared_ptr<Transport> find_c10d_transport(const std::string& group) {
   return entry;
 }
 
-void release_c10d_transport(const std::string& group) {
-  std::shared_ptr<C10dTransport> released;
-  std::lock_guard lock(c10d_registry().mutex);
-  const auto found = c10d_registry().transports.find(group);
-  if (found == c10d_registry().transports.end()) return;
-  released = std::move(found->second);
-  c10d_registry().transports.erase(found);
-}
+void release_c10d_transport(const std::string& group) { c10d_registry().release(group); }
 
-void release_all_c10d_transports() {
-  std::map<std::string, std::shared_ptr<C10dTransport>> released;
-  std::lock_guard lock(c10d_registry().mutex);
-  released.swap(c10d_registry().transports);
-}
+void release_all_c10d_transports() { c10d_registry().release_all(); }
 
 }  // namespace dhp::rt

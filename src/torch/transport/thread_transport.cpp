@@ -1,4 +1,5 @@
 #include "torch/transport/thread_transport.h"
+#include "torch/transport/registry.h"
 
 #include <c10/util/Exception.h>
 
@@ -190,13 +191,8 @@ void ThreadTicket::wait() {
   legs_.clear();
 }
 
-struct ThreadRegistry {
-  std::mutex mutex;
-  std::map<std::string, std::shared_ptr<Transport>> transports;
-};
-
-ThreadRegistry& thread_registry() {
-  static ThreadRegistry instance;
+Registry<Transport>& thread_registry() {
+  static Registry<Transport> instance;
   return instance;
 }
 
@@ -229,14 +225,8 @@ std::shared_ptr<Transport> find_thread_transport(const std::string& group) {
   return found == thread_registry().transports.end() ? nullptr : found->second;
 }
 
-void release_thread_transport(const std::string& group) {
-  std::lock_guard lock(thread_registry().mutex);
-  thread_registry().transports.erase(group);
-}
+void release_thread_transport(const std::string& group) { thread_registry().release(group); }
 
-void release_all_thread_transports() {
-  std::lock_guard lock(thread_registry().mutex);
-  thread_registry().transports.clear();
-}
+void release_all_thread_transports() { thread_registry().release_all(); }
 
 }  // namespace dhp::rt
