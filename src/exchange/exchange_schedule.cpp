@@ -202,17 +202,17 @@ std::shared_ptr<const ExchangeSchedule> shared_exchange_schedule(Exchange exchan
   // More than the tasks of a rank in a step. A schedule of 512 members takes some 100 KB.
   constexpr std::size_t kMost = 256;
   const std::scoped_lock lock(mutex);
-  const auto found = kept.find(Key(exchange, position, nodes, causal));
-  if (found != kept.end()) return found->second;
+  Key key(exchange, position, nodes, causal);
+  if (const auto found = kept.find(key); found != kept.end()) return found->second;
   auto made = std::make_shared<const ExchangeSchedule>(make_exchange_schedule(exchange, position, nodes, causal));
   if (kept.size() == kMost) kept.clear();
-  return kept.emplace(Key(exchange, position, nodes, causal), std::move(made)).first->second;
+  return kept.emplace(std::move(key), std::move(made)).first->second;
 }
 
 std::vector<std::vector<int>> shard_senders(Exchange exchange, const std::vector<std::int64_t>& nodes) {
+  if (exchange == Exchange::all_to_all || nodes.empty()) return {};
   const std::size_t degree = nodes.size();
   std::vector<std::vector<int>> senders(degree - 1, std::vector<int>(degree));
-  if (exchange == Exchange::all_to_all) return {};
   for (std::size_t receiver = 0; receiver < degree; ++receiver) {
     const int position = static_cast<int>(receiver);
     const Routes routes = make_routes(exchange, position, nodes, true);
