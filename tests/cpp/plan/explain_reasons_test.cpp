@@ -9,29 +9,6 @@
 namespace dhp::explain_reasons_test {
 namespace {
 
-/// A task takes one second per hundred tokens and rank; a token is a byte.
-CostModel seconds_by_length() {
-  CostModel cost;
-  cost.name = "hand";
-  cost.layers = 1;
-  cost.forward.token_s = 0.01;
-  cost.token_bytes = 1.0;
-  return cost;
-}
-
-Task task(int id, std::vector<Rank> ranks, std::vector<std::int64_t> sequences, int micro_batch = 0) {
-  return {.id = id,
-          .ranks = std::move(ranks),
-          .sequences = std::move(sequences),
-          .micro_batch = micro_batch,
-          .start_s = {},
-          .end_s = {}};
-}
-
-Plan plan_of_tasks(int ranks, std::vector<Task> tasks, Schedule schedule = Schedule::free) {
-  return {.schedule = schedule, .ranks = ranks, .tasks = std::move(tasks), .predicted = {}};
-}
-
 Cluster cluster_of(int nodes, int ranks_per_node, double memory_bytes) {
   return {nodes, ranks_per_node, memory_bytes, {1e30, 0.0, 1}, {1e30, 0.0, 1}};
 }
@@ -40,7 +17,7 @@ using Texts = std::vector<std::string>;
 
 Texts degrees(const Plan& plan, const Batch& batch, const Cluster& cluster, const PlanOptions& options = {}) {
   Texts texts;
-  for (const TaskReason& reason : explain_tasks(plan, batch, cluster, seconds_by_length(), options)) {
+  for (const TaskReason& reason : explain_tasks(plan, batch, cluster, test::seconds_by_length(), options)) {
     texts.push_back(reason.degree);
   }
   return texts;
@@ -49,9 +26,10 @@ Texts degrees(const Plan& plan, const Batch& batch, const Cluster& cluster, cons
 TEST(ExplainTasks, MemoryAndCost) {
   const Batch batch = test::make_batch({2900, 1800, 300, 100, 100});
   // Room for 1,000 tokens a rank: the first needs all three; splitting costs nothing here.
-  const Plan plan = plan_of_tasks(
-      4, {task(0, {0, 1, 2}, {0}), task(1, {0, 1, 2}, {1}), task(2, {3, 0, 1}, {2}), task(3, {3}, {3, 4})});
-  const std::vector<TaskReason> reasons = explain_tasks(plan, batch, cluster_of(1, 4, 1000.0), seconds_by_length());
+  const Plan plan = test::make_plan(4, {test::make_task(0, {0, 1, 2}, {0}), test::make_task(1, {0, 1, 2}, {1}),
+                                        test::make_task(2, {3, 0, 1}, {2}), test::make_task(3, {3}, {3, 4})});
+  const std::vector<TaskReason> reasons =
+      explain_tasks(plan, batch, cluster_of(1, 4, 1000.0), test::seconds_by_length());
   ASSERT_EQ(reasons.size(), 4U);
   EXPECT_EQ(reasons[0].degree, "memory: 3 ranks are the fewest that hold it");
   EXPECT_EQ(reasons[0].start, "starts with the step");
@@ -66,31 +44,34 @@ TEST(ExplainTasks, MemoryAndCost) {
 
 TEST(ExplainTasks, TooLongForTheStep) {
   const Batch batch = test::make_batch({900, 100, 600});
-  const Plan plan = plan_of_tasks(3, {task(0, {1}, {1}), task(1, {0, 1, 2}, {0}), task(2, {0, 1, 2}, {2})});
+  const Plan plan = test::make_plan(
+      3, {test::make_task(0, {1}, {1}), test::make_task(1, {0, 1, 2}, {0}), test::make_task(2, {0, 1, 2}, {2})});
   // The step ends at 1 + 3 + 2 = 6 s.
   EXPECT_EQ(
       degrees(plan, batch, cluster_of(1, 3, 1e6)),
       (Texts{"alone on one rank: fits, no transfer", "cost: at degree 2 it would take 4.50 s, no fewer rank-seconds",
              "length: at degree 2 it would take 3.00 s and end 1.00 s after the step"}));
-  const Plan lone = plan_of_tasks(3, {task(0, {0, 1, 2}, {0}), task(1, {1}, {1}), task(2, {0, 2}, {2})});
+  const Plan lone = test::make_plan(
+      3, {test::make_task(0, {0, 1, 2}, {0}), test::make_task(1, {1}, {1}), test::make_task(2, {0, 2}, {2})});
   EXPECT_EQ(degrees(lone, batch, cluster_of(1, 3, 1e6))[2],
             "length: at degree 1 it would take 6.00 s and end 3.00 s after the step");
 }
 
 TEST(ExplainTasks, WiderThanItHadToBe) {
-  CostModel cost = seconds_by_length();
+  CostModel cost = test::seconds_by_length();
   cost.forward.step_s = 0.06;  // a step a rank: splitting costs rank-seconds
   const Batch batch = test::make_batch({300, 900});
-  const Plan plan = plan_of_tasks(4, {task(0, {0, 1, 2}, {0}), task(1, {3}, {1})});
+  const Plan plan = test::make_plan(4, {test::make_task(0, {0, 1, 2}, {0}), test::make_task(1, {3}, {1})});
   EXPECT_EQ(explain_tasks(plan, batch, cluster_of(1, 4, 1e6), cost)[0].degree,
             "time: 1.18 s instead of 1.62 s at degree 2; the step had room for that, too");
 }
 
 TEST(ExplainTasks, Lockstep) {
   const Batch batch = test::make_batch({900, 300, 400});
-  const Plan plan =
-      plan_of_tasks(4, {task(0, {0, 1, 2}, {0}), task(1, {3}, {1}), task(2, {0, 1}, {2}, 1)}, Schedule::lockstep);
-  const std::vector<TaskReason> reasons = explain_tasks(plan, batch, cluster_of(1, 4, 1e6), seconds_by_length());
+  const Plan plan = test::make_plan(
+      4, {test::make_task(0, {0, 1, 2}, {0}), test::make_task(1, {3}, {1}), test::make_task(2, {0, 1}, {2}, 1)},
+      Schedule::lockstep);
+  const std::vector<TaskReason> reasons = explain_tasks(plan, batch, cluster_of(1, 4, 1e6), test::seconds_by_length());
   EXPECT_EQ(reasons[0].degree,
             "length: at degree 2 it would take 4.50 s and hold up micro-batch 0, which takes 3.00 s");
   EXPECT_EQ(reasons[2].start, "starts when task 0 has ended micro-batch 0");
@@ -98,18 +79,19 @@ TEST(ExplainTasks, Lockstep) {
 
 TEST(ExplainTasks, FixedDegreesAndNodes) {
   const Batch batch = test::make_batch({400, 400});
-  const Plan same = plan_of_tasks(4, {task(0, {0, 1}, {0}), task(1, {1, 2}, {1})});
+  const Plan same = test::make_plan(4, {test::make_task(0, {0, 1}, {0}), test::make_task(1, {1, 2}, {1})});
   EXPECT_EQ(degrees(same, batch, cluster_of(2, 2, 1e6)),
             (Texts{"one degree: every task of the plan has 2 ranks",
                    "one degree: every task of the plan has 2 ranks; spans 2 nodes"}));
-  const Plan powers = plan_of_tasks(4, {task(0, {0, 1, 2, 3}, {0}), task(1, {0}, {1})});
+  const Plan powers = test::make_plan(4, {test::make_task(0, {0, 1, 2, 3}, {0}), test::make_task(1, {0}, {1})});
   EXPECT_EQ(degrees(powers, batch, cluster_of(2, 2, 150.0))[0],
             "memory: 3 ranks would hold it, 4 is the next power of two; cross-node: wider than a node");
 }
 
 TEST(ExplainTasks, WhatTheCapOnTokensForces) {
   const Batch batch = test::make_batch({290, 200, 400});
-  const Plan plan = plan_of_tasks(8, {task(0, {0, 1, 2}, {0}), task(1, {3, 4}, {1}), task(2, {0, 1, 2, 3, 4}, {2})});
+  const Plan plan = test::make_plan(8, {test::make_task(0, {0, 1, 2}, {0}), test::make_task(1, {3, 4}, {1}),
+                                        test::make_task(2, {0, 1, 2, 3, 4}, {2})});
   const Texts reasons = degrees(plan, batch, cluster_of(1, 8, 1e6), {.max_tokens_per_rank = 100});
   EXPECT_EQ(reasons[0], "tokens: 3 ranks are the fewest that hold it under --max-tokens-per-rank 100");
   EXPECT_EQ(reasons[1], "tokens: 2 ranks are the fewest that hold it under --max-tokens-per-rank 100");
@@ -126,7 +108,8 @@ TEST(ExplainTasks, WhatTheCapOnTokensForces) {
 
 TEST(ExplainTasks, ComparesWithDegreesThatAreAllowed) {
   const Batch batch = test::make_batch({600, 900, 300});
-  const Plan plan = plan_of_tasks(7, {task(0, {0, 1, 2, 3, 4, 5}, {0}), task(1, {6}, {1}), task(2, {0, 1, 2}, {2})});
+  const Plan plan = test::make_plan(7, {test::make_task(0, {0, 1, 2, 3, 4, 5}, {0}), test::make_task(1, {6}, {1}),
+                                        test::make_task(2, {0, 1, 2}, {2})});
   const Cluster cluster = cluster_of(1, 7, 1e6);
   EXPECT_EQ(degrees(plan, batch, cluster)[0], "cost: at degree 5 it would take 1.20 s, no fewer rank-seconds");
   // Divisors of 6: 1, 2, 3, 6.
@@ -142,7 +125,7 @@ TEST(ExplainTasks, ComparesWithDegreesThatAreAllowed) {
 
 TEST(ExplainTasks, NamesTheOptionThatAllowsNoMore) {
   const Batch batch = test::make_batch({600, 100});
-  Plan plan = plan_of_tasks(4, {task(0, {0, 1}, {0}), task(1, {2}, {1})});
+  Plan plan = test::make_plan(4, {test::make_task(0, {0, 1}, {0}), test::make_task(1, {2}, {1})});
   plan.planner = "free";
   const std::string length = "length: at degree 1 it would take 6.00 s, longer than the step";
   const std::string alone = "alone on one rank: fits, no transfer";
@@ -164,8 +147,9 @@ TEST(ExplainTasks, NamesTheOptionThatAllowsNoMore) {
 
 TEST(ExplainTasks, RanksThatMayNotIdle) {
   const Batch batch = test::make_batch({300, 900, 300});
-  const Plan plan =
-      plan_of_tasks(4, {task(0, {0, 1, 2}, {0}), task(1, {3}, {1}), task(2, {0, 1, 2}, {2}, 1)}, Schedule::lockstep);
+  const Plan plan = test::make_plan(
+      4, {test::make_task(0, {0, 1, 2}, {0}), test::make_task(1, {3}, {1}), test::make_task(2, {0, 1, 2}, {2}, 1)},
+      Schedule::lockstep);
   const std::string cost = "cost: at degree 2 it would take 1.50 s, no fewer rank-seconds";
   EXPECT_EQ(degrees(plan, batch, cluster_of(1, 4, 1e6))[0], cost);
   const Texts reasons = degrees(plan, batch, cluster_of(1, 4, 1e6), {.no_idle_ranks = true});
@@ -173,7 +157,7 @@ TEST(ExplainTasks, RanksThatMayNotIdle) {
   EXPECT_EQ(reasons[2], "length: at degree 2 it would take 1.50 s and hold up micro-batch 1, which takes 1.00 s");
 }
 
-TEST(ExplainTasks, EmptyPlan) { EXPECT_TRUE(degrees(plan_of_tasks(2, {}), {}, cluster_of(1, 2, 1e6)).empty()); }
+TEST(ExplainTasks, EmptyPlan) { EXPECT_TRUE(degrees(test::make_plan(2, {}), {}, cluster_of(1, 2, 1e6)).empty()); }
 
 std::map<std::string, Change> by_name(const WhatIf& what_if) {
   std::map<std::string, Change> changes;
@@ -245,17 +229,18 @@ TEST(ExplainChanges, NoImprovementIsALoss) {
 TEST(ExplainChanges, StartsFromTheBetterPlanUnlessItBreaksTheOptions) {
   const Cluster cluster = cluster_of(1, 3, 1e6);
   const Batch batch = test::make_batch({300, 300});
-  Plan plan = plan_of_tasks(3, {task(0, {0, 1, 2}, {0}), task(1, {0, 1, 2}, {1})});
+  Plan plan = test::make_plan(3, {test::make_task(0, {0, 1, 2}, {0}), test::make_task(1, {0, 1, 2}, {1})});
   plan.planner = "static:1";  // which has room for both on one rank
-  EXPECT_DOUBLE_EQ(explain_changes(plan, batch, cluster, seconds_by_length()).from_s, 2.0);
-  EXPECT_DOUBLE_EQ(explain_changes(plan, batch, cluster, seconds_by_length(), {.max_degree = 1}).from_s, 6.0);
+  EXPECT_DOUBLE_EQ(explain_changes(plan, batch, cluster, test::seconds_by_length()).from_s, 2.0);
+  EXPECT_DOUBLE_EQ(explain_changes(plan, batch, cluster, test::seconds_by_length(), {.max_degree = 1}).from_s, 6.0);
 }
 
 TEST(ExplainChanges, UnknownPlannersAreAnsweredByBounds) {
   const Cluster cluster = cluster_of(1, 3, 1e6);
-  const CostModel cost = seconds_by_length();
+  const CostModel cost = test::seconds_by_length();
   const Batch batch = test::make_batch({300, 300, 300});
-  Plan plan = plan_of_tasks(3, {task(0, {0}, {0}), task(1, {1}, {1}), task(2, {2}, {2})});
+  Plan plan =
+      test::make_plan(3, {test::make_task(0, {0}, {0}), test::make_task(1, {1}, {1}), test::make_task(2, {2}, {2})});
   plan.planner = "by hand";
   const WhatIf what_if = explain_changes(plan, batch, cluster, cost);
   EXPECT_EQ(what_if.method, "lower bounds");
@@ -266,15 +251,15 @@ TEST(ExplainChanges, UnknownPlannersAreAnsweredByBounds) {
 TEST(ExplainChanges, RanksAtFullSpeedAndWithoutTheLongest) {
   Cluster cluster = cluster_of(1, 2, 1e6);
   cluster.rank_speed = {1.0, 0.5};
-  CostModel cost = seconds_by_length();
+  CostModel cost = test::seconds_by_length();
   cost.forward.step_s = 1.0;  // dear enough that spreading the long one does not pay
   const Batch batch = test::make_batch({2000, 10});
-  Plan plan = plan_of_tasks(2, {task(0, {0}, {0}), task(1, {1}, {1})});
+  Plan plan = test::make_plan(2, {test::make_task(0, {0}, {0}), test::make_task(1, {1}, {1})});
   plan.planner = "by hand";
   auto changes = by_name(explain_changes(plan, batch, cluster, cost));
   EXPECT_TRUE(changes.contains("all ranks at nominal speed"));
   EXPECT_LT(changes["without sequence 0"].makespan_s, changes["without sequence 0"].from_s);
-  EXPECT_TRUE(explain_changes(plan_of_tasks(2, {}), {}, cluster, cost).changes.empty());
+  EXPECT_TRUE(explain_changes(test::make_plan(2, {}), {}, cluster, cost).changes.empty());
 }
 
 }  // namespace

@@ -10,24 +10,12 @@
 namespace dhp::metrics_test {
 namespace {
 
-Task task(int id, std::vector<Rank> ranks, std::vector<std::int64_t> sequences, int micro_batch = 0) {
-  return {.id = id,
-          .ranks = std::move(ranks),
-          .sequences = std::move(sequences),
-          .micro_batch = micro_batch,
-          .start_s = {},
-          .end_s = {}};
-}
-
-Plan plan_of_tasks(int ranks, std::vector<Task> tasks, Schedule schedule = Schedule::free) {
-  return {.schedule = schedule, .ranks = ranks, .tasks = std::move(tasks), .predicted = {}};
-}
-
 TEST(PlanMetrics, PeersMemoryAndIdleTime) {
   const Cluster cluster = test::make_cluster(1, 4, 1000.0);
   const CostModel cost = test::make_cost();
   const Batch batch = test::make_batch({600, 300, 900, 100});
-  const Plan plan = plan_of_tasks(4, {task(0, {2, 0}, {0}), task(1, {1}, {1}), task(2, {0, 1}, {2, 3})});
+  const Plan plan = test::make_plan(
+      4, {test::make_task(0, {2, 0}, {0}), test::make_task(1, {1}, {1}), test::make_task(2, {0, 1}, {2, 3})});
   const PlanMetrics metrics = measure_plan(plan, batch, cluster, cost);
   EXPECT_EQ(metrics.peers, (std::vector{2, 1, 1, 0}));
   EXPECT_EQ(metrics.most_peers, 2);
@@ -44,7 +32,8 @@ TEST(PlanMetrics, PipelinesWaitForTheSlowestMicroBatchOfEveryStage) {
   const Cluster cluster = test::make_cluster(1, 2, 1000.0);
   const CostModel cost = test::make_cost();
   const Batch batch = test::make_batch({600, 300, 900});
-  Plan plan = plan_of_tasks(2, {task(0, {0}, {0}), task(1, {1}, {1}), task(2, {1}, {2})});
+  Plan plan =
+      test::make_plan(2, {test::make_task(0, {0}, {0}), test::make_task(1, {1}, {1}), test::make_task(2, {1}, {2})});
   plan.schedule = Schedule::lockstep;
   plan.tasks[2].micro_batch = 1;
   const std::vector<double> seconds = predict_task_seconds(plan, batch, cluster, cost);
@@ -61,7 +50,7 @@ TEST(PlanMetrics, ExposedTransferIsWhatTransfersAddToATask) {
   CostModel cost = test::make_cost();
   cost.forward.ring_bytes_per_token = 1e4;  // far more than attention hides
   const Batch batch = test::make_batch({600, 400});
-  const Plan plan = plan_of_tasks(4, {task(0, {0, 1, 2}, {0}), task(1, {3}, {1})});
+  const Plan plan = test::make_plan(4, {test::make_task(0, {0, 1, 2}, {0}), test::make_task(1, {3}, {1})});
   const double slow_s = predict_task_seconds(plan, batch, cluster, cost)[0];
   const double quick_s = predict_task_seconds(plan, batch, quick, cost)[0];
   const PlanMetrics metrics = measure_plan(plan, batch, cluster, cost);
@@ -85,7 +74,8 @@ TEST(PlanMetrics, NothingOfAllToAllIsHidden) {
 }
 
 TEST(PlanMetrics, EmptyPlan) {
-  const PlanMetrics metrics = measure_plan(plan_of_tasks(4, {}), {}, test::make_cluster(1, 4, 1e6), test::make_cost());
+  const PlanMetrics metrics =
+      measure_plan(test::make_plan(4, {}), {}, test::make_cluster(1, 4, 1e6), test::make_cost());
   EXPECT_EQ(metrics.makespan_s, 0.0);
   EXPECT_EQ(metrics.exposed_transfer_share, 0.0);
   EXPECT_EQ(metrics.most_peers, 0);
@@ -96,7 +86,7 @@ double mean(const std::vector<double>& values) {
 }
 
 TEST(NoisyMakespans, OneTaskErrsAsTheLogNormalDoes) {
-  const Plan plan = plan_of_tasks(1, {task(0, {0}, {0})});
+  const Plan plan = test::make_plan(1, {test::make_task(0, {0}, {0})});
   constexpr double kNoise = 0.2;
   const std::vector<double> makespans = noisy_makespans(plan, std::vector{10.0}, kNoise, 20'000, 7);
   ASSERT_EQ(makespans.size(), 20'000U);
@@ -113,7 +103,8 @@ TEST(NoisyMakespans, OneTaskErrsAsTheLogNormalDoes) {
 }
 
 TEST(NoisyMakespans, WithoutNoiseThePrediction) {
-  const Plan plan = plan_of_tasks(2, {task(0, {0}, {0}), task(1, {1}, {1}), task(2, {0, 1}, {2})});
+  const Plan plan =
+      test::make_plan(2, {test::make_task(0, {0}, {0}), test::make_task(1, {1}, {1}), test::make_task(2, {0, 1}, {2})});
   EXPECT_EQ(noisy_makespans(plan, std::vector{1.0, 3.0, 2.0}, 0.0, 3, 1), (std::vector{5.0, 5.0, 5.0}));
   EXPECT_TRUE(noisy_makespans(plan, std::vector{1.0, 3.0, 2.0}, 0.1, 0, 1).empty());
 }
@@ -122,17 +113,17 @@ TEST(NoisyMakespans, BarriersCostWhatTheSlowestOfEveryMicroBatchAdds) {
   // Two ranks, four rounds of equal tasks: with barriers every round waits for the slower of two, without them only the
   // end does.
   std::vector<Task> tasks;
-  for (int i = 0; i < 8; ++i) tasks.push_back(task(i, {i % 2}, {i}, i / 2));
+  for (int i = 0; i < 8; ++i) tasks.push_back(test::make_task(i, {i % 2}, {i}, i / 2));
   const std::vector<double> seconds(8, 1.0);
-  const double free = mean(noisy_makespans(plan_of_tasks(2, tasks), seconds, 0.1, 4000, 3));
-  const double lockstep = mean(noisy_makespans(plan_of_tasks(2, tasks, Schedule::lockstep), seconds, 0.1, 4000, 3));
+  const double free = mean(noisy_makespans(test::make_plan(2, tasks), seconds, 0.1, 4000, 3));
+  const double lockstep = mean(noisy_makespans(test::make_plan(2, tasks, Schedule::lockstep), seconds, 0.1, 4000, 3));
   const double slower_of_two = 0.1 / std::sqrt(std::acos(-1.0));  // mean of the larger of two normal numbers
   EXPECT_NEAR(lockstep, 4 + 4 * slower_of_two, 0.02);
   EXPECT_NEAR(free, 4 + 2 * slower_of_two, 0.02);  // sums of four have twice the deviation
 }
 
 TEST(NoisyMakespans, TheSameOnEveryMachine) {
-  const Plan plan = plan_of_tasks(1, {task(0, {0}, {0}), task(1, {0}, {1})});
+  const Plan plan = test::make_plan(1, {test::make_task(0, {0}, {0}), test::make_task(1, {0}, {1})});
   const std::vector<double> makespans = noisy_makespans(plan, std::vector{1.0, 2.0}, 0.08, 4, 7);
   const std::vector<double> longer = noisy_makespans(plan, std::vector{1.0, 2.0}, 0.08, 9, 7);
   for (std::size_t i = 0; i < makespans.size(); ++i) EXPECT_EQ(longer[i], makespans[i]);
@@ -143,7 +134,7 @@ TEST(NoisyMakespans, TheSameOnEveryMachine) {
 }
 
 TEST(NoisyMakespans, RefusesWhatMakesNoSense) {
-  const Plan plan = plan_of_tasks(1, {task(0, {0}, {0})});
+  const Plan plan = test::make_plan(1, {test::make_task(0, {0}, {0})});
   EXPECT_THROW(noisy_makespans(plan, std::vector{1.0}, -0.1, 1, 1), std::invalid_argument);
   EXPECT_THROW(noisy_makespans(plan, std::vector{1.0}, 1.1, 1, 1), std::invalid_argument);
   EXPECT_THROW(noisy_makespans(plan, std::vector{1.0}, 0.1, -1, 1), std::invalid_argument);

@@ -7,25 +7,6 @@
 namespace dhp::plan_explain_test {
 namespace {
 
-/// A task takes one second per hundred tokens and rank.
-CostModel seconds_by_length() {
-  CostModel cost;
-  cost.name = "hand";
-  cost.layers = 1;
-  cost.forward.token_s = 0.01;
-  cost.token_bytes = 1.0;
-  return cost;
-}
-
-Task task(int id, std::vector<Rank> ranks, std::vector<std::int64_t> sequences, int micro_batch = 0) {
-  Task result;
-  result.id = id;
-  result.ranks = std::move(ranks);
-  result.sequences = std::move(sequences);
-  result.micro_batch = micro_batch;
-  return result;
-}
-
 const Cluster kCluster = {1, 3, 1e6, {1e30, 0.0, 1}, {1e30, 0.0, 1}};
 
 TEST(PlanExplain, FreeSchedule) {
@@ -34,8 +15,8 @@ TEST(PlanExplain, FreeSchedule) {
   Plan plan;
   plan.schedule = Schedule::free;
   plan.ranks = 3;
-  plan.tasks = {task(0, {0}, {0}), task(1, {1}, {1}), task(2, {0, 1}, {2})};
-  const Explanation explanation = explain_plan(plan, batch, kCluster, seconds_by_length());
+  plan.tasks = {test::make_task(0, {0}, {0}), test::make_task(1, {1}, {1}), test::make_task(2, {0, 1}, {2})};
+  const Explanation explanation = explain_plan(plan, batch, kCluster, test::seconds_by_length());
 
   EXPECT_DOUBLE_EQ(explanation.makespan_s, 6.0);
   EXPECT_DOUBLE_EQ(explanation.lower_bound_s, 3.0);
@@ -63,8 +44,8 @@ TEST(PlanExplain, LockstepWaitsAtTheBarrier) {
   Plan plan;
   plan.schedule = Schedule::lockstep;
   plan.ranks = 3;
-  plan.tasks = {task(0, {0}, {0}), task(1, {1, 2}, {1}), task(2, {2}, {2}, 1)};
-  const Explanation explanation = explain_plan(plan, batch, kCluster, seconds_by_length());
+  plan.tasks = {test::make_task(0, {0}, {0}), test::make_task(1, {1, 2}, {1}), test::make_task(2, {2}, {2}, 1)};
+  const Explanation explanation = explain_plan(plan, batch, kCluster, test::seconds_by_length());
 
   EXPECT_DOUBLE_EQ(explanation.makespan_s, 5.0);
   ASSERT_EQ(explanation.longest_waits.size(), 3U);
@@ -83,14 +64,14 @@ TEST(PlanExplain, OneWaitStandsForAGroup) {
   Plan plan;
   plan.schedule = Schedule::free;
   plan.ranks = 3;
-  plan.tasks = {task(0, {0}, {0}), task(1, {1, 2}, {1})};
-  const Explanation explanation = explain_plan(plan, batch, kCluster, seconds_by_length());
+  plan.tasks = {test::make_task(0, {0}, {0}), test::make_task(1, {1, 2}, {1})};
+  const Explanation explanation = explain_plan(plan, batch, kCluster, test::seconds_by_length());
   ASSERT_EQ(explanation.longest_waits.size(), 1U);
   EXPECT_EQ(explanation.longest_waits[0].rank, 1);
 }
 
 TEST(PlanExplain, NamesTheLimitingSequence) {
-  CostModel cost = seconds_by_length();
+  CostModel cost = test::seconds_by_length();
   cost.forward.step_s = 1.0;  // dear enough that spreading the long one does not pay
   const Batch batch = test::make_batch({10, 1000, 10});
   const Plan plan = test::plan_of(plan_batch(batch, kCluster, cost, {}));
@@ -98,7 +79,7 @@ TEST(PlanExplain, NamesTheLimitingSequence) {
 }
 
 TEST(PlanExplain, NamesTransfersAndMemory) {
-  CostModel cost = seconds_by_length();
+  CostModel cost = test::seconds_by_length();
   const auto limited_by = [&](const Batch& batch, const Cluster& cluster) {
     const Plan plan = test::plan_of(plan_batch(batch, cluster, cost, {.tighter_bound = true}));
     const Explanation explanation = explain_plan(plan, batch, cluster, cost);
@@ -119,13 +100,13 @@ TEST(PlanExplain, NamesTransfersAndMemory) {
 }
 
 TEST(PlanExplain, NoBoundIsKnownForAllToAll) {
-  CostModel cost = seconds_by_length();
+  CostModel cost = test::seconds_by_length();
   cost.query_heads = 2;
   cost.forward.all_to_all_bytes_per_token = 1.0;
   cost.backward.all_to_all_bytes_per_token = 1.0;
   Plan plan;
   plan.ranks = 3;
-  plan.tasks = {task(0, {0, 1}, {0})};
+  plan.tasks = {test::make_task(0, {0, 1}, {0})};
   plan.tasks[0].exchange = Exchange::all_to_all;
   const Explanation explanation = explain_plan(plan, test::make_batch({100}), kCluster, cost);
   EXPECT_EQ(explanation.lower_bound_s, 0.0);
@@ -134,8 +115,8 @@ TEST(PlanExplain, NoBoundIsKnownForAllToAll) {
 }
 
 TEST(PlanExplain, EmptyPlan) {
-  const Plan plan = test::plan_of(plan_batch({}, kCluster, seconds_by_length(), {}));
-  const Explanation explanation = explain_plan(plan, {}, kCluster, seconds_by_length());
+  const Plan plan = test::plan_of(plan_batch({}, kCluster, test::seconds_by_length(), {}));
+  const Explanation explanation = explain_plan(plan, {}, kCluster, test::seconds_by_length());
   EXPECT_EQ(explanation.makespan_s, 0.0);
   EXPECT_EQ(explanation.gap, 0.0);
   EXPECT_EQ(explanation.limited_by, "nothing: the batch is empty");

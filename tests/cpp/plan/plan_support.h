@@ -33,6 +33,29 @@ inline Batch make_batch(const std::vector<std::int64_t>& tokens) {
   return batch;
 }
 
+inline Task make_task(int id, std::vector<Rank> ranks, std::vector<std::int64_t> sequences, int micro_batch = 0) {
+  return {.id = id,
+          .ranks = std::move(ranks),
+          .sequences = std::move(sequences),
+          .micro_batch = micro_batch,
+          .start_s = {},
+          .end_s = {}};
+}
+
+inline Plan make_plan(int ranks, std::vector<Task> tasks, Schedule schedule = Schedule::free) {
+  return {.schedule = schedule, .ranks = ranks, .tasks = std::move(tasks), .predicted = {}};
+}
+
+/// A task takes one second per hundred tokens and rank; a token is a byte.
+inline CostModel seconds_by_length() {
+  CostModel cost;
+  cost.name = "hand";
+  cost.layers = 1;
+  cost.forward.token_s = 0.01;
+  cost.token_bytes = 1.0;
+  return cost;
+}
+
 /// The plan; fails the test if the answer is Infeasible.
 inline Plan plan_of(const PlanResult& result) {
   if (const auto* infeasible = std::get_if<Infeasible>(&result)) {

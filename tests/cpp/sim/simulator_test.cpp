@@ -27,10 +27,6 @@ Task task(int id, std::vector<Rank> ranks, std::vector<std::int64_t> sequences, 
           .end_s = {}};
 }
 
-Plan plan_of(int ranks, std::vector<Task> tasks, Schedule schedule = Schedule::free) {
-  return {.schedule = schedule, .ranks = ranks, .tasks = std::move(tasks), .predicted = {}};
-}
-
 /// Nothing but what the test adds costs anything.
 CostModel no_cost() {
   CostModel cost;
@@ -149,7 +145,7 @@ struct TwoTasks : testing::Test {
   TwoTasks() {
     cost.forward.ring_bytes_per_token = 1.0;
     batch = test::make_batch({200, 200});
-    plan = plan_of(4, {task(0, {0, 2}, {0}), task(1, {1, 3}, {1})});
+    plan = test::make_plan(4, {task(0, {0, 2}, {0}), task(1, {1, 3}, {1})});
   }
   SimulatedStep step() const { return simulate(plan, batch, cluster, cost).steps.front(); }
 
@@ -217,7 +213,7 @@ TEST_F(TwoTasks, TheSwitchIsSharedByBothDirections) {
 TEST_F(TwoTasks, NumbersTooSmallToDivideEndOrAreRefused) {
   cluster.node_bandwidth_bytes_per_s = 10.0;
   const Plan pairs = plan;
-  plan = plan_of(4, {task(0, {0, 2, 3}, {0}, Exchange::hierarchical)});
+  plan = test::make_plan(4, {task(0, {0, 2, 3}, {0}, Exchange::hierarchical)});
   batch = test::make_batch({3});
   cost.forward.ring_bytes_per_token = 5e-324;  // a shard, of which half crosses: nothing, in no time
   EXPECT_LT(step().seconds, 1e-300);
@@ -235,7 +231,7 @@ TEST(Simulator, ARankCountsOnceHoweverItsGroupIsShaped) {
   Cluster cluster = two_nodes(3);
   cluster.node_bandwidth_bytes_per_s = 10.0;
   const Batch batch = test::make_batch({4000, 200});
-  const Plan plan = plan_of(6, {task(0, {0, 3, 1, 4}, {0}), task(1, {2, 5}, {1})});
+  const Plan plan = test::make_plan(6, {task(0, {0, 3, 1, 4}, {0}), task(1, {2, 5}, {1})});
   const SimulatedStep step = simulate(plan, batch, cluster, cost).steps.front();
   EXPECT_NEAR(step.tasks[1].end_s, 30.0, 1e-9);
   // First: 3 steps of 2 x 1000 bytes a node. 200 bytes by 30 s, the other 5,800 at 10 a second.
@@ -249,7 +245,7 @@ TEST(Simulator, HierarchicalCrossesOnceADirectOneOftener) {
   const Cluster cluster = two_nodes(3);
   const Batch batch = test::make_batch({600});  // 100 and 200 bytes a shard
   const auto moved = [&](Exchange exchange, std::vector<Rank> ranks) {
-    const Plan plan = plan_of(6, {task(0, std::move(ranks), {0}, exchange)});
+    const Plan plan = test::make_plan(6, {task(0, std::move(ranks), {0}, exchange)});
     return simulate(plan, batch, cluster, cost).steps.front();
   };
   const std::vector<Rank> all = {0, 1, 2, 3, 4, 5};
@@ -358,7 +354,7 @@ TEST(Simulator, ReductionOptimizerAndPlanningEndAStep) {
   cost.gradient_bytes = 60.0;
   cost.optimizer_s = 3.0;
   const Batch batch = test::make_batch({1});
-  const Plan plan = plan_of(4, {task(0, {0}, {0})});
+  const Plan plan = test::make_plan(4, {task(0, {0}, {0})});
   const SimulatedStep step = simulate(plan, batch, cluster, cost).steps.front();
   EXPECT_DOUBLE_EQ(step.tasks_end_s, 2.0);
   const double inside_s = 0.5 + 30.0 / 30.0;       // once to sum, once to hand out
@@ -384,23 +380,24 @@ TEST(Simulator, BarriersHoldUntilTheSlowestTask) {
   const Batch batch = test::make_batch({5, 1, 2, 3});
   const std::vector<Task> tasks = {task(0, {0}, {0}), task(1, {1}, {1}), task(2, {1}, {2}, Exchange::ring, 1),
                                    task(3, {0}, {3}, Exchange::ring, 1)};
-  const SimulatedStep lockstep = simulate(plan_of(2, tasks, Schedule::lockstep), batch, cluster, cost).steps.front();
+  const SimulatedStep lockstep =
+      simulate(test::make_plan(2, tasks, Schedule::lockstep), batch, cluster, cost).steps.front();
   EXPECT_DOUBLE_EQ(lockstep.tasks[2].start_s, 5.0);
   EXPECT_DOUBLE_EQ(lockstep.seconds, 8.0);
   EXPECT_DOUBLE_EQ(lockstep.ranks[1].idle.peer_s, 4.0);
   EXPECT_DOUBLE_EQ(lockstep.ranks[1].idle.no_task_s, 1.0);
-  const SimulatedStep free = simulate(plan_of(2, tasks), batch, cluster, cost).steps.front();
+  const SimulatedStep free = simulate(test::make_plan(2, tasks), batch, cluster, cost).steps.front();
   EXPECT_DOUBLE_EQ(free.tasks[2].start_s, 1.0);
   EXPECT_DOUBLE_EQ(free.ranks[1].idle.peer_s, 0.0);
 }
 
 TEST(Simulator, EmptyBatchesTakeNoTime) {
   const Simulation simulation =
-      simulate(plan_of(4, {}), {}, two_nodes(2), no_cost(), {.steps = 2, .recorded_steps = 2});
+      simulate(test::make_plan(4, {}), {}, two_nodes(2), no_cost(), {.steps = 2, .recorded_steps = 2});
   ASSERT_EQ(simulation.steps.size(), 2U);
   EXPECT_EQ(simulation.steps[1].seconds, 0.0);
-  EXPECT_TRUE(rank_spans(plan_of(4, {}), two_nodes(2), simulation.steps[0]).empty());
-  EXPECT_NE(to_json(to_result(simulation, plan_of(4, {}), {}, two_nodes(2), no_cost())).find("\"steps\""),
+  EXPECT_TRUE(rank_spans(test::make_plan(4, {}), two_nodes(2), simulation.steps[0]).empty());
+  EXPECT_NE(to_json(to_result(simulation, test::make_plan(4, {}), {}, two_nodes(2), no_cost())).find("\"steps\""),
             std::string::npos);
 }
 
@@ -409,7 +406,7 @@ TEST(Simulator, MemoryGrowsToTheEndOfTheForwardPass) {
   cost.forward.token_s = 1.0;
   cost.backward.token_s = 2.0;
   const Batch batch = test::make_batch({30});
-  const Plan plan = plan_of(2, {task(0, {1, 0}, {0})});
+  const Plan plan = test::make_plan(2, {task(0, {1, 0}, {0})});
   const Cluster cluster = two_nodes(1);
   const Simulation simulation = simulate(plan, batch, cluster, cost, {.recorded_steps = 1});
   const std::vector<MemoryPoint> points = memory_over_time(plan, batch, cost, simulation.steps.front());
@@ -424,7 +421,7 @@ TEST(Simulator, MemoryGrowsToTheEndOfTheForwardPass) {
 TEST(Simulator, RefusesWhatMakesNoSense) {
   const Cluster cluster = two_nodes(1);
   const Batch batch = test::make_batch({30});
-  const Plan plan = plan_of(2, {task(0, {1, 0}, {0})});
+  const Plan plan = test::make_plan(2, {task(0, {1, 0}, {0})});
   EXPECT_THROW(simulate(plan, batch, cluster, no_cost(), {.steps = 0}), std::invalid_argument);
   EXPECT_THROW(simulate(plan, batch, cluster, no_cost(), {.noise = 1.5}), std::invalid_argument);
   EXPECT_THROW(simulate(plan, batch, cluster, no_cost(), {.planning_s = -1.0}), std::invalid_argument);
