@@ -1,9 +1,9 @@
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <stdexcept>
 #include <vector>
 
+#include "base/number_limits.h"
 #include "cost/transfer.h"
 #include "dhp/error.h"
 
@@ -241,7 +241,7 @@ GroupShape consecutive_shape(const Cluster& cluster, Rank first, int degree) {
 double task_seconds(const CostModel& cost, const Cluster& cluster, const Load& load, const GroupShape& shape,
                     Exchange exchange) {
   if (exchange == Exchange::all_to_all) check_all_to_all(cost);
-  if (!(shape.speed > 0.0)) return std::numeric_limits<double>::infinity();
+  if (!(shape.speed > 0.0)) return kInfinity;
   double seconds = (cost.task_s + vision_seconds(cost, load).on(shape.degree)) / shape.speed;
   for (const PassCost* pass : {&cost.forward, &cost.backward}) {
     seconds += pass->token_s * load.tokens / shape.degree / shape.speed;

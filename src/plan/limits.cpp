@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
-#include <limits>
 #include <utility>
 
+#include "base/number_limits.h"
 #include "base/text.h"
 #include "cost/transfer.h"
 
@@ -51,8 +51,7 @@ Limits::Limits(const Cluster& cluster, const CostModel& cost, const PlanOptions&
       min_shard_tokens_(options.min_shard_tokens),
       consecutive_(options.placement == Placement::consecutive),
       budget_bytes_(activation_budget_bytes(cost, cluster)),
-      tokens_per_rank_(options.max_tokens_per_rank > 0 ? static_cast<double>(options.max_tokens_per_rank)
-                                                       : std::numeric_limits<double>::infinity()) {
+      tokens_per_rank_(options.max_tokens_per_rank > 0 ? static_cast<double>(options.max_tokens_per_rank) : kInfinity) {
   make_blocks(options);
   make_degrees(options);
 }
@@ -112,7 +111,7 @@ int Limits::max_degree(const Sequence& sequence, int min_degree) const {
 Exchange Limits::exchange_for(const GroupShape& shape) const {
   Exchange best = exchanges_.front();
   if (shape.degree == 1) return Exchange::ring;
-  double best_s = std::numeric_limits<double>::infinity();
+  double best_s = kInfinity;
   for (const Exchange exchange : exchanges_) {
     const double seconds = transfer_seconds_per_byte(*cluster_, shape, exchange);
     if (seconds >= best_s) continue;

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <map>
 
+#include "base/number_limits.h"
 #include "cost/transfer.h"
 
 namespace dhp::sim {
@@ -19,7 +19,7 @@ std::map<int, int> members_by_node(const Cluster& cluster, const std::vector<Ran
 
 NodeStream stream(int from, int to, double bytes, double seconds, double ranks) {
   // What takes no time that a double can say is held up by shared links alone.
-  const double pace = seconds > 0.0 ? bytes / seconds : std::numeric_limits<double>::infinity();
+  const double pace = seconds > 0.0 ? bytes / seconds : kInfinity;
   return {.from = from, .to = to, .bytes = bytes, .pace_bytes_per_s = pace, .ranks = ranks};
 }
 

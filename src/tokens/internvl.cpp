@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <string>
 
 #include "base/json_reader.h"
+#include "base/number_limits.h"
 #include "dhp/error.h"
 #include "tokens/media_limits.h"
 
@@ -66,7 +66,7 @@ Tiles image_tiles(const Rules& rules, std::int64_t height, std::int64_t width, s
   if (most <= 1) return {};
   const double ratio = static_cast<double>(width) / static_cast<double>(height);
   const auto area = static_cast<double>(width * height);
-  double nearest = std::numeric_limits<double>::infinity();
+  double nearest = kInfinity;
   Tiles best;
   for (int count = std::max(1, rules.min_tiles); count <= most; ++count) {  // by number of tiles, then by columns
     for (int columns = 1; columns <= count; ++columns) {

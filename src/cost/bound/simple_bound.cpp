@@ -6,6 +6,7 @@
 #include <numeric>
 #include <vector>
 
+#include "base/number_limits.h"
 #include "cost/terms.h"
 #include "dhp/cost_model.h"
 
@@ -72,7 +73,7 @@ class Longest {
   }
 
   void add(const Work& work, int least) {
-    double best_s = std::numeric_limits<double>::infinity();
+    double best_s = kInfinity;
     double best_degree = 0.0;
     double best_speed = 0.0;
     int from = 1;

@@ -1,11 +1,11 @@
 #include "dhp/explain.h"
 
 #include <algorithm>
-#include <limits>
 #include <map>
 #include <tuple>
 
 #include "base/index.h"
+#include "base/number_limits.h"
 #include "dhp/bound.h"
 #include "plan/explain/start_cause.h"
 
@@ -22,14 +22,14 @@ constexpr double kTelling = 0.05;
 
 Cluster without_transfers(Cluster cluster) {
   for (Link* link : {&cluster.intra_node, &cluster.inter_node}) {
-    link->bandwidth_bytes_per_s = std::numeric_limits<double>::infinity();
+    link->bandwidth_bytes_per_s = kInfinity;
     link->latency_s = 0.0;
   }
   return cluster;
 }
 
 Cluster without_memory_limit(Cluster cluster) {
-  cluster.memory_bytes = std::numeric_limits<double>::infinity();
+  cluster.memory_bytes = kInfinity;
   return cluster;
 }
 

@@ -2,7 +2,6 @@
 #include "base/number_limits.h"
 
 #include <algorithm>
-#include <limits>
 
 namespace dhp::plan {
 namespace {

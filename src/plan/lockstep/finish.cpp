@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <numeric>
 
 #include "base/index.h"
+#include "base/number_limits.h"
 #include "plan/search/alone_filler.h"
 
 namespace dhp::plan {
@@ -32,7 +32,7 @@ MicroBatches deal(const FreeCell& cell, std::span<const SearchItem> items, std::
   }
   AloneFiller levels(cell.model(), bins, items, true);
   const std::vector<double> ready_s(index(bins.count()), 0.0);
-  if (levels.fill(alone, ready_s, {}) == std::numeric_limits<double>::infinity()) return {};
+  if (levels.fill(alone, ready_s, {}) == kInfinity) return {};
   levels.level(kLevelSteps, 0.0);
   std::vector<int> order(index(bins.count()));
   std::iota(order.begin(), order.end(), 0);

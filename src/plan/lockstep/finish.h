@@ -1,16 +1,16 @@
 #pragma once
 
-#include <limits>
 #include <span>
 #include <vector>
 
+#include "base/number_limits.h"
 #include "plan/lockstep/fill.h"
 
 namespace dhp::plan {
 
 /// How long a micro-batch may take, where that can be.
 struct Ceiling {
-  double seconds = std::numeric_limits<double>::infinity();
+  double seconds = kInfinity;
   bool dealt = false;  ///< all that was left has been dealt once, which is enough: micro-batches are many and alike
 };
 

@@ -9,6 +9,7 @@
 #include <span>
 #include <utility>
 
+#include "base/number_limits.h"
 #include "plan/peers/peers.h"
 
 namespace dhp::plan::megatron {
@@ -156,7 +157,7 @@ PlanResult plan_at(const Setting& setting, std::int64_t tokens_per_rank) {
 
 double makespan(PlanResult& result, const Setting& setting) {
   Plan* plan = std::get_if<Plan>(&result);
-  if (plan == nullptr) return std::numeric_limits<double>::infinity();
+  if (plan == nullptr) return kInfinity;
   plan->schedule = setting.schedule;
   plan->ranks = setting.limits.cluster().ranks();
   const Limits& limits = setting.limits;

@@ -4,12 +4,12 @@
 #include <algorithm>
 #include <bit>
 #include <cstddef>
-#include <limits>
 #include <map>
 #include <optional>
 #include <utility>
 #include <vector>
 
+#include "base/number_limits.h"
 #include "plan/peers/megatron.h"
 #include "plan/peers/peers.h"
 
@@ -17,8 +17,6 @@ namespace dhp::plan {
 namespace {
 
 using namespace megatron;
-
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 /// What a rank may work, over the longest sample's tokens times M.
 constexpr double kCapSlack = 0.05;

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <functional>
 #include <iterator>
-#include <limits>
 #include <map>
 #include <optional>
 #include <queue>
@@ -12,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/number_limits.h"
 #include "plan/peers/megatron.h"
 #include "plan/peers/peers.h"
 
@@ -132,7 +132,7 @@ class HybridRound {
   /// An empty rank counts: while there is one, no round is balanced.
   double least() const {
     if (used_ < domain_.ranks()) return 0.0;
-    double load = std::numeric_limits<double>::infinity();
+    double load = kInfinity;
     for (const auto& [degree, groups] : lightest_) load = std::min(load, groups.top().first);
     return load;
   }

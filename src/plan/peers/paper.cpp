@@ -1,9 +1,9 @@
 #include <algorithm>
-#include <limits>
 #include <numeric>
 #include <tuple>
 #include <utility>
 
+#include "base/number_limits.h"
 #include "plan/peers/allocate.h"
 #include "plan/peers/blocks.h"
 #include "plan/peers/pack.h"
@@ -50,7 +50,7 @@ class PaperPlanner {
 
   PlanResult plan() const {
     std::vector<MicroBatch> best;
-    double best_s = std::numeric_limits<double>::infinity();
+    double best_s = kInfinity;
     // By length first: it wins more often, and a good plan early cuts the rest short.
     for (const Indices& order : {by_length(), in_order()}) {
       int last_ranks = 0;
@@ -197,7 +197,7 @@ class PaperPlanner {
     const auto seconds_of = [&](int member, int degree) { return seconds(bin_of(member), degree); };
     std::vector<int> degrees = allocate_degrees(degree_limits, block.size, seconds_of).value().degrees;
     if (no_idle_ranks_ && !use_idle_ranks(degree_limits, block.size, seconds_of, degrees)) {
-      micro_batch.seconds = std::numeric_limits<double>::infinity();
+      micro_batch.seconds = kInfinity;
     }
     const auto straddled_s = [&](int member) {
       const int degree = degrees[static_cast<std::size_t>(member)];
@@ -221,7 +221,7 @@ class PaperPlanner {
     int left = ranks - std::accumulate(degrees.begin(), degrees.end(), 0);
     while (left > 0) {
       int best = -1;
-      double best_s = std::numeric_limits<double>::infinity();
+      double best_s = kInfinity;
       for (int member = 0; member < std::ssize(degrees); ++member) {
         const auto at = static_cast<std::size_t>(member);
         const int wider = limits_.next_allowed(degrees[at] + 1);
@@ -241,7 +241,7 @@ class PaperPlanner {
 
   /// Estimate for a degree; infinite for one that is not allowed.
   double seconds(const Bin& bin, int degree) const {
-    if (!limits_.allows(degree)) return std::numeric_limits<double>::infinity();
+    if (!limits_.allows(degree)) return kInfinity;
     const GroupShape& shape = shapes_[static_cast<std::size_t>(degree) - 1];
     return seconds(bin, shape, limits_.exchange_for(shape));
   }

@@ -1,7 +1,6 @@
 #include "plan/search/alone_filler.h"
 
 #include <algorithm>
-#include <limits>
 #include <numeric>
 #include <utility>
 

@@ -1,7 +1,7 @@
 #include "plan/search/group_placer.h"
+#include "base/number_limits.h"
 
 #include <algorithm>
-#include <limits>
 #include <numeric>
 #include <tuple>
 
@@ -212,7 +212,7 @@ void GroupPlacer::try_consecutive(const SearchItem& item, int degree, const Pool
 }
 
 void GroupPlacer::place(const SearchItem& item, std::int32_t index, int degree) {
-  spot_ = {std::numeric_limits<double>::infinity(), 0.0, 0.0, Exchange::ring, false};
+  spot_ = {kInfinity, 0.0, 0.0, Exchange::ring, false};
   best_seconds_ = cell_.best_seconds(item, degree);
   if (model_.limits().consecutive()) {
     for (const PoolRange& block : cell_.blocks()) try_consecutive(item, degree, block);

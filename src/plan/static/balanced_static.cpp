@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <limits>
 #include <numeric>
 #include <queue>
 #include <set>
@@ -7,6 +6,7 @@
 #include <tuple>
 #include <utility>
 
+#include "base/number_limits.h"
 #include "plan/planners.h"
 #include "plan/static/mesh.h"
 
@@ -234,7 +234,7 @@ PlanResult plan_balanced_static(const Batch& batch, const Limits& limits, const 
   MeshChoice choice = choose_meshes(
       batch, limits, options, argument, [](int) { return true; }, "");
   if (choice.meshes.empty()) return std::move(choice.none);
-  double best_s = std::numeric_limits<double>::infinity();
+  double best_s = kInfinity;
   Plan best;
   for (const Mesh& mesh : choice.meshes) {
     for (const double share : kPackShares) {

@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <functional>
-#include <limits>
 #include <string>
 
+#include "base/number_limits.h"
 #include "plan/planners.h"
 #include "plan/static/mesh.h"
 
@@ -27,7 +27,7 @@ double makespan(const std::vector<Pack>& packs, const Limits& limits, const Mesh
 struct Dealt {
   const Mesh* mesh = nullptr;
   Packs packs;
-  double seconds = std::numeric_limits<double>::infinity();
+  double seconds = kInfinity;
 };
 
 Plan to_plan(const Dealt& dealt, const Batch& batch, const Limits& limits, const ExchangeOf& exchange_of,
