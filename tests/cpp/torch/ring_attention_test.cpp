@@ -296,7 +296,7 @@ TEST(Kernels, CpuFlashAgreesOnEveryKindOfBlock) {
   agree_on_every_kind_of_block(cpu_flash_kernel(), at::TensorOptions(at::kDouble), 1e-13);
 }
 
-// On a GPU. Without one, tests/python/test_cuda_flash.py holds the calls against their contract.
+// On a GPU. Without one, tests/python/ops/test_cuda_flash.py holds the calls against their contract.
 TEST(Kernels, CudaFlashAgreesOnEveryKindOfBlock) {
   if (!at::hasCUDA()) GTEST_SKIP() << "no CUDA device";
   agree_on_every_kind_of_block(cuda_flash_kernel(), at::TensorOptions(at::kHalf).device(at::kCUDA), 4e-3);

@@ -13,7 +13,7 @@ from dhp.data.errors import DataError
 from dhp.data.text import Encoder
 from dhp.demo.checkpoint import make_tiny_checkpoint
 
-SOURCES = sorted((Path(__file__).parents[2] / "python/dhp").rglob("*.py"))
+SOURCES = sorted((Path(__file__).parents[3] / "python/dhp").rglob("*.py"))
 RUNS_CODE = {"eval", "exec", "compile", "__import__"}
 AMONG_PEERS = {"runtime.py"}  # pickles what ranks of a run send one another, who trust each other
 UNPICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}

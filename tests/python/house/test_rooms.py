@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2] / "python" / "dhp"
+ROOT = Path(__file__).parents[3] / "python" / "dhp"
 
 MAY_IMPORT = {
     "base": set(),

@@ -25,7 +25,7 @@ from dhp.run.runtime import plan
 from dhp.settings.config import TrainConfig, read_config
 from dhp.step.optimizer import learning_rate
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CASES = ROOT / "bench" / "cases"
 DHP = os.environ.get("DHP_BINARY") or str(Path(sys.executable).parent / "dhp")
 

@@ -163,7 +163,7 @@ def _video_text(processor: Any, grid: tuple[int, int, int], indices: list[int], 
 @functools.cache
 def _tokens_by_length() -> dict[int, int]:
     """Length of a timestamp's text to its tokens in Qwen's vocabulary: digits and "." are one each."""
-    golden = json.loads((Path(__file__).parents[1] / "golden" / "qwen_text_tokens.json").read_text())
+    golden = json.loads((Path(__file__).parents[2] / "golden" / "qwen_text_tokens.json").read_text())
     return {len(f"<{seconds:.1f} seconds>"): tokens for seconds, tokens in golden["timestamps"]}
 
 

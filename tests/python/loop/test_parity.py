@@ -23,7 +23,7 @@ def results(mixed_data: Path) -> Path:
     names = [f"reference-{precision}" for precision in TOLERANCE] + CASES
     names += [f"{kind}-fp64-{variant}" for variant in FROZEN for kind in ("reference", "4-free@2")]
     names += ["4-free@2-fp64-recompute"]
-    worker = Path(__file__).with_name("parity_worker.py")
+    worker = Path(__file__).parents[2] / "support" / "parity_worker.py"
     done = subprocess.run([sys.executable, worker, mixed_data, *names], capture_output=True, text=True, timeout=3600)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return mixed_data

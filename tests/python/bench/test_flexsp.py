@@ -13,7 +13,7 @@ import pytest
 from bench_script import load_bench
 from dhp import _core as core
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LINK = core.Link(bandwidth_bytes_per_s=2e9, latency_s=1e-4)
 
 

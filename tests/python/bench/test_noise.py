@@ -11,7 +11,7 @@ import pytest
 from bench_script import load_bench
 from dhp import _core as core
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CASES = ROOT / "bench" / "cases"
 TRIALS = 20
 

@@ -11,7 +11,7 @@ import pytest
 
 from dhp import _core as core
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CASES = ROOT / "bench" / "cases"
 
 LINK = core.Link(bandwidth_bytes_per_s=1e10, latency_s=1e-5)
