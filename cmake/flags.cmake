@@ -24,7 +24,8 @@ endif()
 
 option(DHP_UNITY "Compile files of a room together: half the time from scratch, some seconds more after an edit" ON)
 
-# Files of one folder, a few at a time. Names in unnamed namespaces must differ within a folder.
+# Files of one folder, a few at a time; ALL: of all folders, where most of a unit is headers that all of them include.
+# Names in unnamed namespaces must differ within a folder, or within the target.
 function(dhp_unity target)
   if(NOT DHP_UNITY)
     return()
@@ -34,9 +35,12 @@ function(dhp_unity target)
     get_filename_component(folder ${source} DIRECTORY)
     file(RELATIVE_PATH folder ${PROJECT_SOURCE_DIR} ${folder})
     string(MAKE_C_IDENTIFIER "${folder}" group)
+    if("ALL" IN_LIST ARGN)
+      set(group all)
+    endif()
     list(APPEND of_${group} ${source})
     list(LENGTH of_${group} count)
-    math(EXPR part "${count} / 10")
+    math(EXPR part "${count} / 12")
     set_source_files_properties(${source} PROPERTIES UNITY_GROUP ${group}_${part})
   endforeach()
   set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_MODE GROUP)
