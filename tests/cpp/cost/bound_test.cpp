@@ -133,6 +133,20 @@ TEST(TighterBound, RanksRunSharesOfWholeSequences) {
   EXPECT_LE(bound_s, test::plan_of(plan_batch(uneven, two, tasks, {})).predicted->makespan_s);
 }
 
+TEST(TighterBound, ExampleOfTheDocs) {  // docs/bounds.md, "An example": seconds are tokens
+  Cluster cluster = test::make_cluster(1, 3, 350);
+  cluster.intra_node.latency_s = 0.0;
+  const CostModel cost{
+      .name = "plain", .layers = 1, .task_s = 30.0, .forward = {.token_s = 1.0, .step_s = 10.0}, .token_bytes = 1.0};
+  const Batch batch = test::make_batch({600, 100});
+  test::expect_relative(simple_lower_bound_s(batch, cluster, cost), 820.0 / 3, 1e-12);
+  test::expect_relative(tighter_lower_bound(batch, cluster, cost, 0).seconds, (700 + 60 * 600 / 350.0 / 3 + 120) / 3,
+                        1e-5);
+  const Plan plan = test::plan_of(plan_batch(batch, cluster, cost, {.schedule = "static:3", .tighter_bound = true}));
+  test::expect_relative(plan.predicted->makespan_s, 880.0 / 3, 1e-12);
+  test::expect_relative(plan.predicted->lower_bound_s, 880.0 / 3, 1e-5);
+}
+
 TEST(TighterBound, BelowEveryPlanOfTheSharedCases) {
   for (const char* data : {"openvid", "internvid", "lognormal", "burst", "uniform", "msrvtt"}) {
     SCOPED_TRACE(data);
