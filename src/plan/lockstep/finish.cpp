@@ -11,8 +11,8 @@
 namespace dhp::plan {
 namespace {
 
-constexpr int kMore = 2;  // micro-batches beyond the fewest
-constexpr int kLevelSteps = 400;
+constexpr int kMore = 2;          // micro-batches beyond the fewest
+constexpr int kLevelSteps = 400;  // swaps that level the ends of ranks, at most
 
 LockGroup group_of(std::span<const SearchItem> items, std::span<const std::int32_t> members, int rank) {
   LockGroup group;

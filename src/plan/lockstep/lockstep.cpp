@@ -23,6 +23,7 @@
 namespace dhp::plan {
 namespace {
 
+// Found by trial on bench/cases with build/release/bench/plan_quality; the results move little around these values.
 constexpr std::int64_t kTicksPerEffort = 2000;  // its looks are shorter than those of `free`
 constexpr std::int64_t kTicksOfFill = 500;      // of beginning a micro-batch
 

@@ -10,6 +10,7 @@
 namespace dhp::plan {
 namespace {
 
+// Found by trial on bench/cases with build/release/bench/plan_quality; the results move little around these values.
 constexpr int kMostLooks = 8;           // at items that fit a hole's time but not the memory of its pack
 constexpr double kGoodEnough = 0.35;    // of the distance between two ends: a swap that wins so much is taken at once
 constexpr std::size_t kMostRanks = 32;  // that a rank may exchange with, the earliest first

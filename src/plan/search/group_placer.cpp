@@ -8,7 +8,8 @@
 namespace dhp::plan {
 namespace {
 
-// What counts as waste, found by trial on the shared cases; the results move little around these values.
+// What counts as waste. Found by trial on bench/cases with build/release/bench/plan_quality; the results move little
+// around these values.
 constexpr double kFillableShare = 0.15;  // of a hole that something else may fill
 constexpr double kShortHole = 0.1;       // of the shortest task: up to here a hole is lost in full
 constexpr double kDeadTailShare = 0.5;   // of a tail too short for any task

@@ -10,7 +10,8 @@
 
 namespace dhp::plan {
 
-/// Ticks of work that evaluating the time of a task counts as.
+/// A tick is the planners' unit of work, some nanoseconds: effort is counted, not timed, so that every machine and run
+/// gives the same plan. So many count for evaluating the time of one task.
 inline constexpr std::int64_t kTicksOfTime = 10;
 
 /// An item on several ranks.

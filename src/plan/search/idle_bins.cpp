@@ -7,8 +7,8 @@
 namespace dhp::plan {
 namespace {
 
-constexpr std::size_t kMostKinds = 16;
-constexpr std::size_t kLevels = 512;
+constexpr std::size_t kMostKinds = 16;  // speeds: each has its own sets to look through
+constexpr std::size_t kLevels = 512;    // of the room that is left in a bin; a power of two, for the tree over them
 constexpr std::pair<double, int> kNone{kInfinity, -1};
 
 std::vector<double> distinct(std::vector<double> speeds) {
