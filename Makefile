@@ -92,8 +92,9 @@ format:
 	$(VENV)/bin/ruff format python tests bench examples docs
 	git ls-files '*.cpp' '*.h' | xargs clang-format -i
 
+# FOR="lint clang fuzz browser": what these need, too, in one go.
 setup:
-	@scripts/setup.sh $(VENV) "$(TORCH)"
+	@scripts/setup.sh $(VENV) "$(TORCH)" $(FOR)
 
 build: setup build/release/installed
 

@@ -1,13 +1,17 @@
 #!/usr/bin/env bash
 # Sets up what `make` needs: system packages and a virtual environment. Called by the Makefile; quick when nothing
 # changed.
-#   setup.sh VENV TORCH [lint|clang|fuzz|browser]
+#   setup.sh VENV TORCH [lint|clang|fuzz|browser]...
 # TORCH is what pip installs ("torch==2.13.0", pip options allowed), or "system": the torch of $PYTHON.
 set -euo pipefail
-venv=$1 torch=$2 purpose=${3:-}
+venv=$1 torch=$2 purposes=" ${*:3} "
 python=${PYTHON:-python3}
 cd "$(dirname "$0")/.."
 PATH=${PATH//"$(realpath -m "$venv")/bin:"/}  # the interpreter that the environment is made of, not its own
+
+wants() {
+  [[ $purposes == *" $1 "* ]]
+}
 
 missing_packages() {
   local header
@@ -77,9 +81,8 @@ stamp=$venv/ready
 wanted=$({ "$python" -VV; echo "$torch"; cat requirements.txt requirements-no-deps.txt; } | cksum)
 ready=no
 [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && ready=yes
-packages=$({ [ $ready = yes ] || missing_packages; [ "$purpose" != lint ] || missing_lint_tools
-             [ "$purpose" != clang ] || missing_clang; [ "$purpose" != fuzz ] || missing_fuzzer
-             [ "$purpose" != browser ] || missing_browser; } | tr '\n' ' ')
+packages=$({ [ $ready = yes ] || missing_packages; ! wants lint || missing_lint_tools; ! wants clang || missing_clang
+             ! wants fuzz || missing_fuzzer; ! wants browser || missing_browser; } | tr '\n' ' ')
 if [ -n "${packages// /}" ]; then
   echo "setup: installing $packages"
   install_packages "$packages"
