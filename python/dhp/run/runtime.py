@@ -205,6 +205,7 @@ class Run:
         self.barrier()
         _current = None
         torch.ops.dhp.release_group(self.traffic)
+        self._groups.clear()  # who keeps the run must not keep their threads and connections
         dist.destroy_process_group()
 
 
@@ -266,7 +267,8 @@ def init(*, timeout_s: float = 600.0) -> Run:
     run = Run(rank, world_size, traffic.group_name, timeout_s, store, name=name, _groups=[traffic])
     run.wait_for("start", lambda: [dist.barrier(group=traffic, async_op=True)])  # all pairs connect here, not in a task
     _current = run
-    atexit.register(_leave_soon, run)
+    atexit.unregister(_leave_soon)
+    atexit.register(_leave_soon)  # not with `run`, which would stay after its end
     return run
 
 
@@ -283,10 +285,10 @@ def _one_line(error: BaseException) -> str:
     return " ".join(without_advice(str(error) or type(error).__name__).split())
 
 
-def _leave_soon(run: Run) -> None:
+def _leave_soon() -> None:
     """At the end of the interpreter. An exception that nobody caught is told to the peers; where the run has failed,
     its process groups may wait for transfers that never end, and must not hold the process."""
-    if _current is not run:
+    if (run := _current) is None:
         return
     if isinstance(error := getattr(sys, "last_value", None), Exception):
         run.failure(error)
