@@ -1,4 +1,5 @@
-"""Every schedule on any number of ranks trains what Hugging Face trains alone: losses of ten steps, all gradients."""
+"""Every schedule on any number of ranks trains what Hugging Face trains alone: losses of ten steps (four in CI),
+and all gradients."""
 
 import subprocess
 import sys
@@ -57,7 +58,7 @@ def compare(results: Path, name: str, reference: str, tolerance: float) -> dict[
     """Asserts equal losses and gradients of all steps; returns the gradients of the last."""
     ours, theirs = torch.load(results / f"{name}.pt"), torch.load(results / f"{reference}.pt")
     assert ours["losses"] == pytest.approx(theirs["losses"], rel=tolerance)
-    assert len(ours["gradients"]) == len(theirs["gradients"]) == 10
+    assert len(ours["gradients"]) == len(theirs["gradients"]) >= 4
     worst = 0.0
     for step, (mine, expected) in enumerate(zip(ours["gradients"], theirs["gradients"], strict=True)):
         assert mine.keys() == expected.keys()
