@@ -56,10 +56,23 @@ class Index:
     ignored: dict[str, int] = field(default_factory=dict)  # lines by key that means nothing here
     media_roots: tuple[str, ...] = ()  # links resolved; media elsewhere were left out when it was built
     max_line_bytes: int = MAX_LINE_BYTES  # longer lines were
+    content: str = ""  # SHA-256 of the data file
+    processor: str = ""  # fingerprint of tokenizer, processor and token rules
 
     @functools.cached_property
     def by_id(self) -> dict[int, Sample]:
         return {sample.id: sample for sample in self.samples}
+
+    def identity(self) -> dict[str, str]:
+        """What ranks that read other files than each other must have alike, by name."""
+        lengths = hashlib.sha256()
+        for sample in self.samples:
+            lengths.update(f"{sample.id} {sample.tokens} {sample.patches} {sample.label_tokens}\n".encode())
+        return {
+            "contents of the data file": self.content,
+            "tokenizer or processor": self.processor,
+            "samples that can be used, or their lengths": lengths.hexdigest(),
+        }
 
     def left_out(self) -> str:
         """What a run says at its start of the lines that it does not train on; empty where there are none."""
@@ -130,8 +143,7 @@ def build_index(
     if not index.samples:
         why = describe(index.problems, data) if index.problems else "it is empty"
         raise DataError(f"{data}: no sample can be used; {why}")
-    _write(index, encoder.processor, progress)
-    return index
+    return _write(index, encoder.processor, progress)
 
 
 class TooLongError(DataError):
@@ -157,15 +169,17 @@ def _refuse(index: Index, media: str, malformed: str, too_long: str) -> None:
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 
-def _write(index: Index, processor: Processor, progress: Callable[[int], None] | None) -> None:
+def _write(index: Index, processor: Processor, progress: Callable[[int], None] | None) -> Index:
+    """The index with what it was built from."""
     folder = index.data.resolve().parent
     advance = functools.partial(progress or _ignore, len(index.samples) + len(index.problems))
+    content = _identity(index.data, advance)
     header = {
         "format": FORMAT,
         "rules": RULES_VERSION,
         "data": {
             "path": _portable(str(index.data.resolve()), index.path.resolve().parent),
-            **_identity(index.data, advance),
+            **content,
         },
         "processor": processor.fingerprint,
         "samples": len(index.samples),
@@ -181,6 +195,7 @@ def _write(index: Index, processor: Processor, progress: Callable[[int], None] |
 
     rows = itertools.chain([header], map(row, index.samples))
     write_atomically(_OUTPUT, str(index.path), (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return replace(index, content=content["sha256"], processor=processor.fingerprint)
 
 
 def _ignore(lines: int) -> None:
@@ -212,6 +227,7 @@ def load_index(
         problems = tuple(Problem(**row) for row in header["problems"])
         ignored = dict(header["ignored"])
         roots, longest = tuple(header.get("media_roots", ())), header.get("max_line_bytes", MAX_LINE_BYTES)
+        content, processor = header["data"]["sha256"], header["processor"]
     except DataError:
         raise
     except OSError as error:
@@ -220,7 +236,7 @@ def load_index(
         raise DataError(f"{path}: is damaged ({type(error).__name__}: {error}); {_AGAIN}") from error
     if len(samples) != header["samples"]:
         raise DataError(f"{path}: is cut off: {len(samples)} of {header['samples']} samples; {_AGAIN}")
-    return Index(Path(path), source, tuple(samples), problems, ignored, roots, longest)
+    return Index(Path(path), source, tuple(samples), problems, ignored, roots, longest, content, processor)
 
 
 def load_or_build_index(

@@ -33,6 +33,7 @@ def open_dataset(settings: TrainConfig, cluster: Cluster, cost: CostModel, run: 
         with run.at("start, making or reading the index"):
             file = settings.index or default_path(settings.data)
             data = made_once(run, file, lambda progress: read_dataset(settings, progress))
+            check_alike(run, data)
     else:
         data = read_dataset(settings)
     if run and run.rank == 0:
@@ -62,6 +63,18 @@ def open_dataset(settings: TrainConfig, cluster: Cluster, cost: CostModel, run: 
             f"global_batch_size: found {settings.global_batch_size}, but the data has {len(data.samples)} samples{left}"
         )
     return data
+
+
+def check_alike(run: Run, data: Dataset) -> None:
+    """Raises InputError on all ranks where one has read other data than rank 0: hosts may have files of their own."""
+    first, *others = run.all((run.name, data.index.identity()))
+    for name, theirs in others:
+        for what, value in first[1].items():
+            if theirs[what] != value:
+                raise InputError(
+                    f"{data.index.data}: {first[0]} and {name} differ in the {what}; give all hosts the same data, "
+                    f"media and model, and remove {data.index.path} where it was made of others"
+                )
 
 
 def read_dataset(settings: TrainConfig, progress: Callable[[int], None] | None = None) -> Dataset:

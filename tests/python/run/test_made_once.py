@@ -177,6 +177,25 @@ def test_ranks_that_torchrun_starts_on_two_hosts_make_an_index_each(mixed_data: 
     assert [number // 2 for number in made] == [0, 1]
 
 
+def test_hosts_with_other_data_than_each_other_are_told(mixed_data: Path, tmp_path: Path) -> None:
+    """The same lengths, so that all would plan alike: only a letter of an answer is another one on host b."""
+    for host in "ab":
+        shutil.copytree(mixed_data, tmp_path / host, ignore=shutil.ignore_patterns("*.index.*", "*.idx", "run-*"))
+    file = tmp_path / "b" / "train.jsonl"
+    lines = file.read_text().splitlines()
+    row = json.loads(lines[0])
+    row["messages"][0]["content"] = row["messages"][0]["content"].replace("?", "!")
+    changed = json.dumps(row)
+    file.write_text("\n".join([changed, *lines[1:]]) + "\n")
+    ranks = start_ranks(train_at_its_host, 4, tmp_path / "log", str(tmp_path))
+    assert end_all(ranks, 300) == [2] * 4, [rank.said() for rank in ranks]
+    (said,) = [text for text in causes(ranks) if text]
+    assert re.fullmatch(
+        r"train.jsonl: rank 0 \(.*\) and rank 2 \(.*\) differ in the contents of the data file; give all hosts .*",
+        said,
+    )
+
+
 def train_at_its_host(folder: str) -> int:
     host = "ab"[int(os.environ["RANK"]) // 2]
     made_once._machine = lambda: host  # type: ignore[assignment]
