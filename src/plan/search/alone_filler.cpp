@@ -128,8 +128,9 @@ std::size_t AloneFiller::put(Rooms& rooms, const SearchItem& item) const {
   const auto fuller = [&](const Room& other) {
     return other.tokens != grown.tokens ? other.tokens > grown.tokens : other.number < grown.number;
   };
-  for (; pack != rooms.begin() && !fuller(*(pack - 1)); --pack) *pack = *(pack - 1);
-  *pack = grown;
+  const auto place = std::partition_point(rooms.begin(), pack, fuller);
+  std::move_backward(place, pack, pack + 1);
+  *place = grown;
   return grown.number;
 }
 
