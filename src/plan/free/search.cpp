@@ -1,5 +1,6 @@
 #include "plan/free/search.h"
 #include "base/number_limits.h"
+#include "base/random.h"
 
 #include <algorithm>
 
@@ -186,12 +187,10 @@ void CellSearch::relieve_last(FreeCandidate& candidate, std::uint64_t way) const
   set_degree(candidate, last_item_, wider[way]);
 }
 
-/// The output function of SplitMix64 on a counter (Steele, Lea, Flood, 2014): the same numbers everywhere.
+/// The same numbers everywhere: SplitMix64, whose state grows by this step from one number to the next.
 std::uint64_t CellSearch::random(std::uint64_t below) {
-  std::uint64_t z = ++changes_ * 0x9e3779b97f4a7c15U;
-  z = (z ^ (z >> 30U)) * 0xbf58476d1ce4e5b9U;
-  z = (z ^ (z >> 27U)) * 0x94d049bb133111ebU;
-  return (z ^ (z >> 31U)) % below;
+  constexpr std::uint64_t kStep = 0x9e3779b97f4a7c15U;
+  return splitmix64(changes_++ * kStep) % below;
 }
 
 void CellSearch::change_degree(FreeCandidate& candidate) {
