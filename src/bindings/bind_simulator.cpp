@@ -158,10 +158,24 @@ void bind_simulator(nb::module_& module) {
              "Activations of every rank: they grow to the end of a task's forward pass, and shrink from there.");
   module.def("to_result", &to_result, "simulation"_a, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
              "The whole simulation, with timeline and memory of its first step, which must be recorded.");
-  module.def("chrome_trace", &chrome_trace, "simulation"_a, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
-             "All ranks in one trace, for Perfetto. Every step must be recorded.");
-  module.def("rank_trace", &rank_trace, "simulation"_a, "plan"_a, "cluster"_a, "rank"_a,
-             "One rank as Holistic Trace Analysis reads it.");
+  module.def(
+      "chrome_trace",
+      [](const Simulation& simulation, const Plan& plan, const Batch& batch, const Cluster& cluster,
+         const CostModel& cost) {
+        std::string text;
+        chrome_trace([&](std::string_view part) { text += part; }, simulation, plan, batch, cluster, cost);
+        return text;
+      },
+      "simulation"_a, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
+      "All ranks in one trace, for Perfetto. Every step must be recorded.");
+  module.def(
+      "rank_trace",
+      [](const Simulation& simulation, const Plan& plan, const Cluster& cluster, Rank rank) {
+        std::string text;
+        rank_trace([&](std::string_view part) { text += part; }, simulation, plan, cluster, rank);
+        return text;
+      },
+      "simulation"_a, "plan"_a, "cluster"_a, "rank"_a, "One rank as Holistic Trace Analysis reads it.");
   module.def("rank_trace_name", &rank_trace_name, "rank"_a, "\"rank-00007.json\": its file in a folder of them.");
 }
 

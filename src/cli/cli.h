@@ -3,8 +3,12 @@
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
+
+#include "dhp/trace.h"
 
 namespace dhp::cli {
 
@@ -45,10 +49,11 @@ std::vector<std::string> externals_beside();
 /// Replaces this process by the external command; `arguments` follow its name. Returns only by throwing.
 [[noreturn]] void run_external(const std::filesystem::path& program, const std::vector<std::string>& arguments);
 
-/// Writes beside the file, then renames: readers see the old text or the new one, never a part. What is no regular file
-/// (a pipe, /dev/stdout) is written to. A link that somebody else has laid in a folder for all is not followed. Throws
-/// InputError.
-void write_atomically(const std::string& file, const std::string& text);
+/// Writes beside the file, then renames: readers see the old text or the new one, never a part. `make` calls `write`
+/// with the parts of the text, in order. What is no regular file (a pipe, /dev/stdout) is written to. A link that
+/// somebody else has laid in a folder for all is not followed. Throws InputError.
+void write_atomically(const std::string& file, const std::function<void(const TextSink& write)>& make);
+void write_atomically(const std::string& file, std::string_view text);
 
 /// Throws InputError where the file to be written is one of those that the command reads, whatever the two are called.
 void refuse_overwriting(const std::string& file, const std::vector<std::string>& inputs);

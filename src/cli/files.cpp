@@ -9,9 +9,7 @@
 #include <csignal>
 #include <cstring>
 #include <deque>
-#include <fstream>
 #include <random>
-#include <string_view>
 #include <system_error>
 
 #include "cli/cli.h"
@@ -22,8 +20,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Why the last call failed, and what to do about it.
-std::string reason(const fs::path& path, int error) {
+/// Why a call failed, and what to do about it.
+std::string failure_text(const fs::path& path, int error) {
   std::error_code ignored;
   const fs::path folder = path.parent_path();
   if (error == ENOENT && !folder.empty() && !fs::exists(folder, ignored)) {
@@ -32,31 +30,40 @@ std::string reason(const fs::path& path, int error) {
   return std::strerror(error);
 }
 
-/// False; errno stays what it is.
-bool close_failed(int file) {
-  const int why = errno;
-  ::close(file);
-  errno = why;
-  return false;
+void require_done(bool done) {
+  if (!done) throw std::system_error(errno, std::generic_category());
 }
 
-/// To a file that is made for it, under a name that nobody foresees: links that others have put there are not followed.
-bool write_new(const fs::path& path, const std::string& text) {
-  errno = 0;
-  const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
-  if (file < 0) return false;
-  const char* next = text.data();
-  for (std::size_t left = text.size(); left > 0;) {
-    const ssize_t written = ::write(file, next, left);
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return close_failed(file);
-    next += written;
-    left -= static_cast<std::size_t>(written);
+/// A file open for writing. Throws std::system_error.
+class OutputFile {
+ public:
+  OutputFile(const fs::path& path, int flags)
+      : file_(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | flags, 0666)) {
+    require_done(file_ >= 0);
   }
-  // Else a crash after the rename may leave an empty file where the old one was.
-  if (::fsync(file) != 0) return close_failed(file);
-  return ::close(file) == 0;
-}
+  ~OutputFile() {
+    if (file_ >= 0) ::close(file_);
+  }
+  OutputFile(const OutputFile&) = delete;
+  OutputFile& operator=(const OutputFile&) = delete;
+
+  void write(std::string_view text) const {
+    while (!text.empty()) {
+      const ssize_t written = ::write(file_, text.data(), text.size());
+      require_done(written >= 0 || errno == EINTR);
+      if (written > 0) text.remove_prefix(static_cast<std::size_t>(written));
+    }
+  }
+  void sync() const { require_done(::fsync(file_) == 0); }
+  void close() {
+    const int file = file_;
+    file_ = -1;
+    require_done(::close(file) == 0);
+  }
+
+ private:
+  int file_;
+};
 
 std::string random_suffix() {
   std::random_device random;
@@ -64,6 +71,34 @@ std::string random_suffix() {
   std::string suffix = ".tmp";
   for (int word = 0; word < kWords; ++word) suffix += std::to_string(random());
   return suffix;
+}
+
+std::array<char, PATH_MAX> unfinished_path{};  // read by the handler
+
+/// Removes the file when it leaves, or when a signal ends the program.
+class Unfinished {
+ public:
+  explicit Unfinished(const fs::path& path) : path_(path) {
+    if (path.string().size() + 1 > unfinished_path.size()) return;
+    std::copy_n(path.c_str(), path.string().size() + 1, unfinished_path.begin());
+  }
+  ~Unfinished() {
+    ::unlink(path_.c_str());  // unless it has been renamed
+    unfinished_path[0] = 0;
+  }
+  Unfinished(const Unfinished&) = delete;
+  Unfinished& operator=(const Unfinished&) = delete;
+
+ private:
+  fs::path path_;
+};
+
+/// Devices, pipes and whatever stands for an open file are written to; only files are replaced.
+bool is_replaceable(const fs::path& path) {
+  std::error_code ignored;
+  if (path.string().starts_with("/dev/") || path.string().starts_with("/proc/")) return false;
+  const fs::file_status status = fs::status(path, ignored);
+  return !fs::exists(status) || fs::is_regular_file(status);
 }
 
 /// A link on the way to the file, or at its end, that somebody else has laid in a folder for all, such as /tmp: it
@@ -97,44 +132,46 @@ fs::path foreign_link(const std::string& file) {
   return {};
 }
 
-std::array<char, PATH_MAX> partial_path{};  // of the file that is being written; read by the handler alone
-
 extern "C" void on_interrupt(int /*signal*/) {
-  if (partial_path[0] != 0) ::unlink(partial_path.data());
+  if (unfinished_path[0] != 0) ::unlink(unfinished_path.data());
   constexpr std::string_view kText = "dhp: interrupted\n";
   [[maybe_unused]] const ssize_t ignored = ::write(STDERR_FILENO, kText.data(), kText.size());
   ::_exit(130);
 }
 
-/// Names the file for the handler while it lives.
-class Unfinished {
- public:
-  explicit Unfinished(const fs::path& path) {
-    if (path.string().size() + 1 > partial_path.size()) return;
-    std::copy_n(path.c_str(), path.string().size() + 1, partial_path.begin());
-  }
-  ~Unfinished() { partial_path[0] = 0; }
-  Unfinished(const Unfinished&) = delete;
-  Unfinished& operator=(const Unfinished&) = delete;
-};
-
-bool write(const fs::path& path, const std::string& text) {
-  errno = 0;
-  std::ofstream stream(path, std::ios::binary | std::ios::trunc);
-  stream << text;
-  stream.close();
-  return !stream.fail();
-}
-
-/// Devices, pipes and whatever stands for an open file are written to; only files are replaced.
-bool is_replaceable(const fs::path& path) {
-  std::error_code ignored;
-  if (path.string().starts_with("/dev/") || path.string().starts_with("/proc/")) return false;
-  const fs::file_status status = fs::status(path, ignored);
-  return !fs::exists(status) || fs::is_regular_file(status);
-}
-
 }  // namespace
+
+void write_atomically(const std::string& file, const std::function<void(const TextSink& write)>& make) {
+  const auto fail = [&](const std::string& why) { throw InputError(file, "", "cannot be written: " + why); };
+  if (const fs::path link = foreign_link(file); !link.empty()) {
+    fail(link.string() + " is a link that another user has made; give another path");
+  }
+  std::error_code ignored;
+  if (fs::is_directory(file, ignored)) fail("it is a folder; add the name of a file");
+  const auto fill = [&](const OutputFile& out) { make([&](std::string_view text) { out.write(text); }); };
+  const fs::path target = fs::is_symlink(file, ignored) ? fs::weakly_canonical(file, ignored) : fs::path(file);
+  try {
+    if (!is_replaceable(file)) {
+      OutputFile out(file, O_TRUNC);
+      fill(out);
+      return out.close();
+    }
+    // Made anew, under a name that nobody foresees: links that others have put there are not followed.
+    const fs::path temporary = target.string() + random_suffix();
+    const Unfinished unfinished(temporary);
+    OutputFile out(temporary, O_EXCL | O_NOFOLLOW);
+    fill(out);
+    out.sync();  // else a crash after the rename may leave an empty file where the old one was
+    out.close();
+    fs::rename(temporary, target);
+  } catch (const std::system_error& error) {
+    fail(failure_text(target, error.code().value()));
+  }
+}
+
+void write_atomically(const std::string& file, std::string_view text) {
+  write_atomically(file, [&](const auto& write) { write(text); });
+}
 
 void end_cleanly_on_interrupt() {
   // Whoever starts this with interrupts ignored (trap '' INT, nohup) means it, for what we run too.
@@ -151,31 +188,6 @@ void refuse_overwriting(const std::string& file, const std::vector<std::string>&
     const std::string name = file == input ? "" : " (" + input + ")";
     throw InputError(file, "", "is an input of this command" + name + " and would be overwritten; give another path");
   }
-}
-
-void write_atomically(const std::string& file, const std::string& text) {
-  const auto fail = [&](const std::string& why) { throw InputError(file, "", "cannot be written: " + why); };
-  if (const fs::path link = foreign_link(file); !link.empty()) {
-    fail(link.string() + " is a link that another user has made; give another path");
-  }
-  std::error_code error;
-  if (fs::is_directory(file, error)) fail("it is a folder; add the name of a file");
-  if (!is_replaceable(file)) {
-    if (!write(file, text)) fail(reason(file, errno));
-    return;
-  }
-  // What a link points to is replaced, the link stays.
-  const fs::path target = fs::is_symlink(file, error) ? fs::weakly_canonical(file, error) : fs::path(file);
-  const fs::path temporary = target.string() + random_suffix();
-  const Unfinished unfinished(temporary);
-  const auto give_up = [&](const std::string& why) {
-    std::error_code ignored;
-    fs::remove(temporary, ignored);
-    fail(why);
-  };
-  if (!write_new(temporary, text)) give_up(reason(target, errno));
-  fs::rename(temporary, target, error);
-  if (error) give_up(error.message());
 }
 
 }  // namespace dhp::cli

@@ -163,14 +163,15 @@ void write_trace(const SimulateCommand& command, const Subject& subject, const S
   const std::filesystem::path path = place;
   std::error_code error;
   if (!place.ends_with('/') && !std::filesystem::is_directory(path, error)) {
-    return write_atomically(place, chrome_trace(simulation, plan, batch, cluster, cost));
+    return write_atomically(
+        place, [&](const TextSink& write) { chrome_trace(write, simulation, plan, batch, cluster, cost); });
   }
   std::filesystem::create_directories(path, error);
   if (error) throw InputError(place, "", "cannot be made: " + error.message());
   for (const Rank rank : cluster.live_ranks()) {
     const std::string file = (path / rank_trace_name(rank)).string();
     refuse_overwriting(file, command.files_read());
-    write_atomically(file, rank_trace(simulation, plan, cluster, rank));
+    write_atomically(file, [&](const TextSink& write) { rank_trace(write, simulation, plan, cluster, rank); });
   }
 }
 

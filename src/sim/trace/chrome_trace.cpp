@@ -54,10 +54,10 @@ std::string name_of(ResultSpan::Kind kind) {
 
 class Writer {
  public:
-  Writer(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost)
-      : plan_(plan), batch_(batch), cluster_(cluster), cost_(cost) {}
+  Writer(const TextSink& write, const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost)
+      : plan_(plan), batch_(batch), cluster_(cluster), cost_(cost), events_(write, "{\"displayTimeUnit\": \"ms\",\n") {}
 
-  std::string write(const Simulation& simulation) {
+  void write(const Simulation& simulation) {
     name_threads();
     for (const SimulatedStep& step : simulation.steps) {
       add_tasks(step);
@@ -70,7 +70,7 @@ class Writer {
       add_memory(step);
       start_s_ += step.seconds;
     }
-    return "{\"displayTimeUnit\": \"ms\",\n\"traceEvents\": " + events_.list() + "}\n";
+    events_.end();
   }
 
  private:
@@ -193,10 +193,10 @@ class Writer {
 
 }  // namespace
 
-std::string chrome_trace(const Simulation& simulation, const Plan& plan, const Batch& batch, const Cluster& cluster,
-                         const CostModel& cost) {
+void chrome_trace(const TextSink& write, const Simulation& simulation, const Plan& plan, const Batch& batch,
+                  const Cluster& cluster, const CostModel& cost) {
   for (const SimulatedStep& step : simulation.steps) require_step(plan, cluster, step);
-  return Writer(plan, batch, cluster, cost).write(simulation);
+  Writer(write, plan, batch, cluster, cost).write(simulation);
 }
 
 }  // namespace dhp

@@ -43,22 +43,26 @@ std::string kernel_name(const Segment& segment) {
 
 class RankWriter {
  public:
-  RankWriter(const Plan& plan, const Cluster& cluster, Rank rank) : plan_(plan), cluster_(cluster), rank_(rank) {
+  RankWriter(const TextSink& write, const Plan& plan, const Cluster& cluster, Rank rank)
+      : plan_(plan), cluster_(cluster), rank_(rank), events_(write, head(plan, rank)) {
     for (const Task& task : plan.tasks) {
       const bool member = std::find(task.ranks.begin(), task.ranks.end(), rank) != task.ranks.end();
       is_member_.push_back(member);
     }
   }
 
-  std::string write(const Simulation& simulation) {
+  void write(const Simulation& simulation) {
     for (std::size_t i = 0; i < simulation.steps.size(); ++i) add_step(simulation.steps[i], static_cast<int>(i) + 1);
-    // The rank stands before all events, with a space: that is how it is searched for.
-    return "{\"schemaVersion\": 1,\n\"distributedInfo\": {\"backend\": \"nccl\", \"rank\": " + std::to_string(rank_) +
-           ", \"world_size\": " + std::to_string(plan_.ranks) +
-           "},\n\"displayTimeUnit\": \"ms\",\n\"traceEvents\": " + events_.list() + "}\n";
+    events_.end();
   }
 
  private:
+  /// The rank stands before all events, with a space: that is how it is searched for.
+  static std::string head(const Plan& plan, Rank rank) {
+    return "{\"schemaVersion\": 1,\n\"distributedInfo\": {\"backend\": \"nccl\", \"rank\": " + std::to_string(rank) +
+           ", \"world_size\": " + std::to_string(plan.ranks) + "},\n\"displayTimeUnit\": \"ms\",\n";
+  }
+
   void add_step(const SimulatedStep& step, int number) {
     begin_us_ = microseconds(0.0);
     end_us_ = microseconds(step.seconds);
@@ -128,12 +132,13 @@ class RankWriter {
 
 }  // namespace
 
-std::string rank_trace(const Simulation& simulation, const Plan& plan, const Cluster& cluster, Rank rank) {
+void rank_trace(const TextSink& write, const Simulation& simulation, const Plan& plan, const Cluster& cluster,
+                Rank rank) {
   for (const SimulatedStep& step : simulation.steps) require_step(plan, cluster, step);
   if (rank < 0 || rank >= plan.ranks) {
     throw InputError("rank", "", "found " + std::to_string(rank) + ", expected 0 to " + std::to_string(plan.ranks - 1));
   }
-  return RankWriter(plan, cluster, rank).write(simulation);
+  RankWriter(write, plan, cluster, rank).write(simulation);
 }
 
 std::string rank_trace_name(Rank rank) {

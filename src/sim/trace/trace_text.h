@@ -2,26 +2,34 @@
 
 #include <concepts>
 #include <string>
-#include <vector>
 
 #include "base/json_reader.h"
+#include "dhp/trace.h"
 
 namespace dhp::sim {
 
-/// Events of a Chrome trace, one a line.
+/// A Chrome trace of events, one a line. `head` is what stands before them.
 class TraceEvents {
  public:
+  TraceEvents(const TextSink& write, const std::string& head) : write_(write), text_(head + "\"traceEvents\": [\n") {}
+
   /// `fields` is the inside of the event's braces.
   void add(const std::string& fields) {
-    text_ += text_.empty() ? "{" : ",\n{";
+    constexpr std::size_t kPart = 1U << 20U;
+    text_ += separator_;
     text_ += fields;
     text_ += '}';
+    separator_ = ",\n{";
+    if (text_.size() < kPart) return;
+    write_(text_);
+    text_.clear();
   }
-  /// `[…]`
-  std::string list() const { return "[\n" + text_ + "\n]"; }
+  void end() { write_(text_ + "\n]}\n"); }
 
  private:
-  std::string text_;
+  const TextSink& write_;
+  std::string text_;  // not yet written
+  const char* separator_ = "{";
 };
 
 /// `"name": value`

@@ -58,6 +58,8 @@ void spoil(Plan& plan, Cluster& cluster, Random& random) {
   }
 }
 
+const TextSink nowhere = [](std::string_view) {};
+
 /// Whether the action throws InputError; a failure if it throws anything else.
 bool refuses(const std::string& name, const std::function<void()>& action) {
   try {
@@ -104,8 +106,8 @@ TEST(Contracts, PlansThatCannotBeWalkedAreRefused) {
     walks("rank_spans", no_cluster, [&] { rank_spans(*plan, cluster, step); });
     walks("memory_over_time", no_plan, [&] { memory_over_time(*plan, batch, cost, step); });
     walks("to_result", no_cluster, [&] { to_result(simulation, *plan, batch, cluster, cost); });
-    walks("chrome_trace", no_cluster, [&] { chrome_trace(simulation, *plan, batch, cluster, cost); });
-    walks("rank_trace", no_cluster, [&] { rank_trace(simulation, *plan, cluster, 0); });
+    walks("chrome_trace", no_cluster, [&] { chrome_trace(nowhere, simulation, *plan, batch, cluster, cost); });
+    walks("rank_trace", no_cluster, [&] { rank_trace(nowhere, simulation, *plan, cluster, 0); });
     walks("to_json", false, [&] { to_json(*plan); });
     walks("check_plan", false, [&] { check_plan(*plan, batch, cluster, cost); });
     walks("check_options", no_cluster, [&] { check_options(*plan, batch, cluster, cost, options); });
@@ -130,9 +132,9 @@ TEST(Contracts, StepsOfAnotherPlanAreRefused) {
   const SimulatedStep step = simulate(other, one, cluster, cost, {.recorded_steps = 1}).steps.front();
   EXPECT_THROW(rank_spans(plan, cluster, step), InputError);
   EXPECT_THROW(memory_over_time(plan, many, cost, step), InputError);
-  EXPECT_THROW(rank_trace({{step}, {}}, plan, cluster, 0), InputError);
-  EXPECT_THROW(rank_trace({{step}, {}}, other, cluster, 4), InputError);
-  EXPECT_THROW(rank_trace({{step}, {}}, other, cluster, -1), InputError);
+  EXPECT_THROW(rank_trace(nowhere, {{step}, {}}, plan, cluster, 0), InputError);
+  EXPECT_THROW(rank_trace(nowhere, {{step}, {}}, other, cluster, 4), InputError);
+  EXPECT_THROW(rank_trace(nowhere, {{step}, {}}, other, cluster, -1), InputError);
   EXPECT_THROW(noisy_makespans(plan, std::vector{1.0}, 0.1, 1, 1), InputError);
 }
 
