@@ -67,27 +67,26 @@ def train(
 
     for now in prepare_ahead(range(first_step, settings.steps), data, cluster, costs, settings, run):
         step, clock = now.step, StepClock(now.plan)
-        tracer.begin_step(step + 1)
-        with run.at(f"step {step + 1}, reading"), tracer.span("wait for data", "data"), clock.reading():
+        with run.at(f"step {step + 1}, reading"), clock.reading():
             share = now.share.result()
             clock.has_read()
             dropped = agree_on_dropped(share, now, data, settings, run)
             drops.add(step + 1, len(now.batch.sequences), len(dropped))
         valid_tokens = data.label_tokens(now.batch, dropped)
         for task in runtime.tasks(now.plan, run):
-            with run.at(f"step {step + 1}, task {task.id}"), tracer.task(task), clock.task(task):
+            with run.at(f"step {step + 1}, task {task.id}"), clock.task(task):
                 loss = forward(adapter, share, task, valid_tokens, settings)
                 if loss.requires_grad:
                     loss.backward()
                 clock.add_loss(task, loss.item())
         with run.at(f"step {step + 1}, gradients"):
-            with tracer.span("gradients", "reduce"), clock.part("reduce"):
+            with clock.part("reduce"):
                 finite = reduce_gradients(model, run)
                 norm = optimizer.gradient_norm(model)
             bad_ranks = clock.combine(run, finite, norm.item())
             trouble = trouble_of(now.plan, clock.bad_losses, bad_ranks, model)
             skipped = skips.skip(step + 1, trouble)
-            with tracer.span("optimizer", "optimizer"), clock.part("optimizer"):
+            with clock.part("optimizer"):
                 if skipped:
                     adamw.zero_grad(set_to_none=True)
                 else:
@@ -103,8 +102,9 @@ def train(
             reporter.step(clock.record(now, valid_tokens, dropped, norm.item(), rate, trouble))
             reporter.say(news)
         if (settings.save_steps and (step + 1) % settings.save_steps == 0) or step + 1 == settings.steps:
-            with run.at(f"step {step + 1}, saving"), tracer.span("save", "save"):
+            with run.at(f"step {step + 1}, saving"), clock.part("save"):
                 save(step + 1, model, adamw, settings, run, costs, reporter)
+        tracer.step(step + 1, now.plan, clock.watch)
 
 
 def save(

@@ -48,7 +48,7 @@ class StepClock:
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Work of the step that is no task: reduce, optimizer."""
+        """Work of the step that is no task: reduce, optimizer, save."""
         started, wall = time.thread_time(), time.time()
         yield
         self.watch.parts_cpu_s[name] = time.thread_time() - started

@@ -6,12 +6,11 @@ took on their ranks' compute threads: where ranks share cores, wall time shows t
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 
 from dhp._core import (
@@ -20,21 +19,20 @@ from dhp._core import (
     CostModel,
     InputError,
     Plan,
-    Timeline,
     activation_budget_bytes,
     replay,
     task_memory_bytes,
 )
+from dhp._core import Timeline as Replay
 from dhp.base.output import check_writable, write_atomically
 from dhp.run.runtime import Run
 from dhp.settings.config import TrainConfig
-from dhp.watch.result import CAUSES, FORMAT
+from dhp.watch.result import CAUSES, Memory, Result, Span, Step, TaskTime, Timeline, columns
 
 CLOCKS = ("auto", "emulated", "wall")
 MOST_TASKS = 100_000  # kept: a long run would fill rank 0's memory
 WARM_UP = 1  # steps before the one whose timeline is kept, unless asked otherwise
 
-Span = dict[str, Any]
 Interval = tuple[float, float]
 
 
@@ -47,7 +45,7 @@ class Stopwatch:
     data: Interval = (0.0, 0.0)  # until all had theirs
     tasks: dict[int, Interval] = field(default_factory=dict)
     tasks_cpu_s: dict[int, float] = field(default_factory=dict)
-    parts: dict[str, Interval] = field(default_factory=dict)  # reduce, optimizer
+    parts: dict[str, Interval] = field(default_factory=dict)  # reduce, optimizer, save
     parts_cpu_s: dict[str, float] = field(default_factory=dict)
 
 
@@ -87,26 +85,18 @@ class Recorder:
     """
 
     def __init__(self, file: str, run: Run, settings: TrainConfig, *, clock: str = "auto", step: int = 0) -> None:
-        self._file, self._run = file, run
+        self._file, self._run, self._settings = file, run, settings
+        self._clock = chosen_clock(clock)
         self._wanted, self._first = step, 0
-        self._peak = [0.0] * run.world_size
-        self._counts_bytes = not settings.capacity_tokens  # else "memory" counts tokens
-        self._document: dict[str, Any] = {
-            "format": FORMAT,
-            "kind": "measured",
-            "name": f"{settings.schedule}, {Path(settings.data).stem}, {run.world_size} ranks",
-            "schedule": settings.schedule,
-            "ranks": run.world_size,
-            "ranks_per_node": run.world_size,
-            "clock": chosen_clock(clock),
-            "steps": [],
-            "tasks": [],
-        }
+        self._steps: list[Step] = []
+        self._tasks: list[TaskTime] = []
+        self._timeline: Timeline | None = None
+        self._lengths: list[int] = []  # of its step
+        self._peak = np.zeros(run.world_size)
 
     def begin(self, cluster: Cluster, cost: CostModel) -> None:
         """What the run is planned with."""
         self._cluster, self._cost = cluster, cost
-        self._document["ranks_per_node"] = cluster.ranks_per_node
 
     def step(
         self, number: int, plan: Plan, batch: Batch, planning_s: float, task_cpu_s: list[float], watch: Stopwatch
@@ -117,50 +107,67 @@ class Recorder:
         assert plan.predicted is not None, "planners annotate their plans"
         self._first = self._first or number
         keep = number == self._wanted or (not self._wanted and number - self._first <= WARM_UP)
-        emulated = self._document["clock"] == "emulated"
+        emulated = self._clock == "emulated"
         measured = self._emulated(plan, task_cpu_s, watch) if emulated else self._wall(plan, watch, keep)
-        self._document["steps"].append(
-            {
-                "step": number,
-                "seconds": measured.seconds,
-                "tasks_s": measured.tasks_s,
-                "predicted_s": plan.predicted.makespan_s,
-                **({"lower_bound_s": plan.predicted.lower_bound_s} if plan.predicted.lower_bound_s > 0 else {}),
-                "tokens": sum(sequence.tokens for sequence in batch.sequences),
-                "planning_s": planning_s,
-                "idle_s": measured.idle_s,
-            }
+        self._steps.append(
+            Step(
+                step=number,
+                seconds=measured.seconds,
+                tasks_s=measured.tasks_s,
+                predicted_s=plan.predicted.makespan_s,
+                lower_bound_s=plan.predicted.lower_bound_s if plan.predicted.lower_bound_s > 0 else None,
+                tokens=sum(sequence.tokens for sequence in batch.sequences),
+                planning_s=planning_s,
+                idle_s=measured.idle_s,
+            )
         )
         self._add_tasks(number, plan, batch, measured.task_s)
-        if keep:
-            self._document["timeline"] = {"step": number, "spans": measured.spans}
-            self._document["lengths"] = [sequence.tokens for sequence in batch.sequences]
-        if self._counts_bytes:
+        if keep and measured.spans:
+            self._timeline = Timeline.of(number, measured.spans)
+            self._lengths = [sequence.tokens for sequence in batch.sequences]
+        if not self._settings.capacity_tokens:  # else "memory" counts tokens
             self._add_memory(plan, batch)
 
     def write(self) -> None:
         """Writes the file, on rank 0. Raises InputError where that is not possible any more."""
-        if not self._file or self._run.rank != 0 or not self._document["steps"]:
-            return
-        if self._counts_bytes:
-            budget = activation_budget_bytes(self._cost, self._cluster)
-            self._document["memory"] = {"budget_bytes": budget, "peak_bytes": self._peak}
-        write_atomically("--result", self._file, json.dumps(self._document))
+        if self._file and self._run.rank == 0 and self._steps:
+            write_atomically("--result", self._file, self._result().to_json())
+
+    def _result(self) -> Result:
+        settings, ranks = self._settings, self._run.world_size
+        memory = None
+        if not settings.capacity_tokens:
+            memory = Memory(activation_budget_bytes(self._cost, self._cluster), self._peak, None)
+        return Result(
+            source=self._file,
+            kind="measured",
+            name=f"{settings.schedule}, {Path(settings.data).stem}, {ranks} ranks",
+            schedule=settings.schedule,
+            ranks=ranks,
+            ranks_in_service=ranks,
+            ranks_per_node=self._cluster.ranks_per_node,
+            clock=self._clock,
+            steps=self._steps,
+            tasks=columns(self._tasks) if self._tasks else None,
+            timeline=self._timeline,
+            memory=memory,
+            lengths=np.array(self._lengths) if self._timeline else None,
+        )
 
     def _add_tasks(self, number: int, plan: Plan, batch: Batch, seconds: list[float]) -> None:
-        if len(self._document["tasks"]) + len(plan.tasks) > MOST_TASKS:
+        if len(self._tasks) + len(plan.tasks) > MOST_TASKS:
             return
         tokens = {sequence.id: sequence.tokens for sequence in batch.sequences}
-        self._document["tasks"] += [
-            {
-                "step": number,
-                "id": task.id,
-                "degree": len(task.ranks),
-                "sequences": len(task.sequences),
-                "tokens": sum(tokens[i] for i in task.sequences),
-                "predicted_s": (task.end_s or 0.0) - (task.start_s or 0.0),
-                "seconds": took,
-            }
+        self._tasks += [
+            TaskTime(
+                step=number,
+                id=task.id,
+                degree=len(task.ranks),
+                sequences=len(task.sequences),
+                tokens=sum(tokens[i] for i in task.sequences),
+                predicted_s=(task.end_s or 0.0) - (task.start_s or 0.0),
+                seconds=took,
+            )
             for task, took in zip(plan.tasks, seconds, strict=True)
         ]
 
@@ -183,16 +190,14 @@ class Recorder:
         at = data_s + lines.makespan_s
         for rank in range(plan.ranks):
             if data_s > 0:
-                spans.append({"rank": rank, "kind": "data", "start_s": 0.0, "end_s": data_s})
-            spans.append({"rank": rank, "kind": "reduce", "start_s": at, "end_s": at + reduce_s})
-            spans.append(
-                {"rank": rank, "kind": "optimizer", "start_s": at + reduce_s, "end_s": at + reduce_s + optimizer_s}
-            )
+                spans.append(Span(rank, "data", 0.0, data_s))
+            spans.append(Span(rank, "reduce", at, at + reduce_s))
+            spans.append(Span(rank, "optimizer", at + reduce_s, at + reduce_s + optimizer_s))
         idle = dict.fromkeys(CAUSES, 0.0)
         del idle["transfer"]  # waiting takes no CPU time: not known
         for span in spans:
-            if span["kind"] in idle:
-                idle[span["kind"]] += span["end_s"] - span["start_s"]
+            if span.kind in idle:
+                idle[span.kind] += span.end_s - span.start_s
         idle["no_task"] = max(0.0, plan.ranks * lines.makespan_s - sum(lines.busy_s) - idle["peer"])
         return Measured(at + reduce_s + optimizer_s, lines.makespan_s, idle, task_cpu_s, spans)
 
@@ -213,8 +218,8 @@ class Recorder:
         idle = torch.zeros(len(CAUSES), dtype=torch.float64)
         idle[CAUSES.index("no_task")] = max(0.0, finished - last)
         for span in spans:
-            if span["kind"] in CAUSES:
-                idle[CAUSES.index(span["kind"])] += span["end_s"] - span["start_s"]
+            if span.kind in CAUSES:
+                idle[CAUSES.index(span.kind)] += span.end_s - span.start_s
         run.sum(idle)
         everyone = [span for own in run.gather(spans) for span in own] if keep else []
         took = [max(0.0, end - start) for start, end in zip(came, went, strict=True)]
@@ -222,17 +227,16 @@ class Recorder:
         return Measured(seconds, max(0.0, finished + first), idle_s, took, everyone)
 
 
-def replay_spans(plan: Plan, lines: Timeline, start_s: float) -> list[Span]:
+def replay_spans(plan: Plan, lines: Replay, start_s: float) -> list[Span]:
     """What ranks compute, and wait for members of their next task, in a replay that begins at `start_s`."""
     spans: list[Span] = []
     free = [0.0] * plan.ranks
     for task, start, end in zip(plan.tasks, lines.start_s, lines.end_s, strict=True):
         for rank in task.ranks:
-            about = {"rank": rank, "task": task.id}
             if start > free[rank]:
-                spans.append({"kind": "peer", "start_s": start_s + free[rank], "end_s": start_s + start} | about)
+                spans.append(Span(rank, "peer", start_s + free[rank], start_s + start, task.id))
             if end > start:
-                spans.append({"kind": "compute", "start_s": start_s + start, "end_s": start_s + end} | about)
+                spans.append(Span(rank, "compute", start_s + start, start_s + end, task.id))
             free[rank] = end
     return spans
 
@@ -244,10 +248,9 @@ def own_spans(
     `finished`: when the last task of all had ended; `shared`: tasks of several ranks."""
     spans: list[Span] = []
 
-    def add(kind: str, start: float, end: float, task: int | None = None) -> None:
+    def add(kind: str, start: float, end: float, task: int = -1) -> None:
         if end > start:
-            own = {"rank": rank, "kind": kind, "start_s": max(0.0, start), "end_s": end}
-            spans.append(own if task is None else own | {"task": task})
+            spans.append(Span(rank, kind, max(0.0, start), end, task))
 
     add("data", watch.data[0] - began, watch.data[1] - began)
     for task, (start, end) in watch.tasks.items():

@@ -1,4 +1,5 @@
-"""Results of runs, `dhp.result/1`: what `dhp simulate` and `dhp train --result` write and `dhp report` reads.
+"""Results of runs, `dhp.result/1`: what `dhp simulate` and, by `Result.to_json`, `dhp train --result` write and
+`dhp report` reads.
 
 docs/report.md documents the format. Long lists become columns (numpy arrays), one a field.
 """
@@ -7,10 +8,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -44,12 +45,40 @@ class Step:
     idle_s: dict[str, float]  # rank-seconds a cause, summed over ranks
 
 
+class TaskTime(NamedTuple):
+    """A task of a step, as it was planned and as it went."""
+
+    step: int
+    id: int
+    degree: int
+    sequences: int
+    tokens: int
+    predicted_s: float
+    seconds: float
+
+
+class Span(NamedTuple):
+    """What a rank did from `start_s` to `end_s` of a step: one of SPANS; task -1: for none."""
+
+    rank: int
+    kind: str
+    start_s: float
+    end_s: float
+    task: int = -1
+
+
 @dataclass(frozen=True)
 class Timeline:
     """What every rank did in one step; its start is 0."""
 
     step: int
-    spans: Columns  # rank, kind (index into SPANS), start_s, end_s, task (-1: none)
+    spans: Columns  # of Span, but kind is an index into SPANS
+
+    @staticmethod
+    def of(step: int, spans: Sequence[Span]) -> Timeline:
+        """Of at least one span."""
+        kinds = np.array([SPANS.index(span.kind) for span in spans])
+        return Timeline(step, columns(spans) | {"kind": kinds})
 
 
 @dataclass(frozen=True)
@@ -72,10 +101,35 @@ class Result:
     ranks_per_node: int | None
     clock: str
     steps: list[Step]
-    tasks: Columns | None  # step, id, degree, sequences, tokens, predicted_s, seconds; NaN or -1 where unknown
+    tasks: Columns | None  # of TaskTime; NaN or -1 where unknown
     timeline: Timeline | None
     memory: Memory | None
     lengths: np.ndarray | None  # tokens of every sequence of the timeline's step
+
+    def to_json(self) -> str:
+        """A `dhp.result/1` file, but for what is not known."""
+        return json.dumps({"format": FORMAT} | _plain(self))
+
+
+def columns(rows: Sequence[Any]) -> Columns:
+    """Of named tuples of one kind, at least one."""
+    return {name: np.array(column) for name, column in zip(rows[0]._fields, zip(*rows, strict=True), strict=True)}
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold: columns become rows again, and what is not known goes."""
+    if is_dataclass(value):
+        known = {key: of for key, of in vars(value).items() if of is not None and key != "source"}
+        return {key: _plain(of) for key, of in known.items()}
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict) and value and all(isinstance(of, np.ndarray) for of in value.values()):
+        lists = [[SPANS[i] for i in of] if key == "kind" else of.tolist() for key, of in value.items()]
+        rows = zip(*lists, strict=True)
+        return [{key: of for key, of in zip(value, row, strict=True) if of != -1 and of == of} for row in rows]
+    return value
 
 
 def read_result(file: str | Path) -> Result:
@@ -373,5 +427,5 @@ def _encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-__all__ = ["CAUSES", "CLOCKS", "FORMAT", "KINDS", "SPANS", "Memory", "Result", "Step", "Timeline", "parse_result",
-           "read_result"]  # fmt: skip
+__all__ = ["CAUSES", "CLOCKS", "FORMAT", "KINDS", "SPANS", "Memory", "Result", "Span", "Step", "TaskTime", "Timeline",
+           "columns", "parse_result", "read_result"]  # fmt: skip

@@ -10,15 +10,15 @@ import pytest
 from dhp._core import Batch, Cluster, InputError, Link, Plan, Sequence, Task, plan_batch, read_cost_model, replay
 from dhp.settings.config import TrainConfig
 from dhp.watch.record import Recorder, Stopwatch, check_result_options, chosen_clock, own_spans, replay_spans
-from dhp.watch.result import read_result
+from dhp.watch.result import Span, read_result
 from made_results import CASES
 from thread_run import ThreadRun
 
 LINK = Link(bandwidth_bytes_per_s=2e9, latency_s=5e-5)
 
 
-def named(spans: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
-    return sorted((s["rank"], s["start_s"], s["end_s"], s["kind"], s.get("task")) for s in spans)
+def named(spans: list[Span]) -> list[tuple[Any, ...]]:
+    return sorted((s.rank, s.start_s, s.end_s, s.kind, s.task) for s in spans)
 
 
 def test_replayed_spans_by_hand() -> None:
@@ -46,13 +46,13 @@ def test_spans_by_the_clock_on_the_wall_by_hand() -> None:
     )
     spans = own_spans(3, watch, 100.0, came=[1.0, 0.0, 4.0], finished=7.0, shared={2})
     assert named(spans) == [
-        (3, 0.0, 1.0, "data", None),
+        (3, 0.0, 1.0, "data", -1),
         (3, 1.0, 3.0, "compute", 0),
         (3, 3.0, 4.0, "peer", 2),
         (3, 4.0, 5.5, "compute", 2),
         (3, 5.5, 6.0, "transfer", 2),
-        (3, 7.0, 8.0, "reduce", None),
-        (3, 8.0, 8.5, "optimizer", None),
+        (3, 7.0, 8.0, "reduce", -1),
+        (3, 8.0, 8.5, "optimizer", -1),
     ]
 
 
