@@ -1,7 +1,7 @@
 """The charts of a report but the timeline: plain Plotly figures, dictionaries of data and layout.
 
-Colours that depend on light or dark are set by page.js: "INK" and "QUIET" stand for those of text and of what matters
-less. A chart that the results hold no data for is a text instead: why it is left out.
+Colours that depend on light or dark have the names that page.css gives them; page.js looks them up. A chart that the
+results hold no data for is a text instead: why it is left out.
 """
 
 from __future__ import annotations
@@ -38,10 +38,29 @@ BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", "
 PALETTE = [BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY]
 DASHES = ["solid", "dash", "dot", "dashdot"]
 MARKERS = ["circle", "square", "diamond", "triangle-up", "cross", "x"]
-CAUSE_COLOURS = {"peer": VERMILION, "transfer": ORANGE, "data": PURPLE, "no_task": "QUIET"}
-INK = "INK"
+INK, QUIET = "soft", "quiet"  # of lines over a chart, and of what matters less
+CAUSE_COLOURS = {"peer": VERMILION, "transfer": ORANGE, "data": PURPLE, "no_task": QUIET}
 # Ends a hover text with the trace's name, by reference: a name within the template could hold placeholders of its own.
 NAMED = "<extra>%{fullData.name}</extra>"
+
+_AXIS = {"gridcolor": "grid", "zerolinecolor": "grid", "linecolor": "quiet"}
+TEMPLATE = {
+    "margin": {"l": 12, "r": 16, "t": 12, "b": 12, "pad": 4},
+    "paper_bgcolor": "rgba(0,0,0,0)",
+    "plot_bgcolor": "rgba(0,0,0,0)",
+    "font": {"family": "system-ui, -apple-system, Segoe UI, Roboto, Arial, sans-serif", "size": 13, "color": "ink"},
+    "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "traceorder": "normal", "maxheight": 240},
+    "hoverlabel": {
+        "bgcolor": "paper",
+        "bordercolor": "quiet",
+        "font": {"color": "ink"},
+        "namelength": -1,
+        "align": "left",
+    },
+    "modebar": {"color": "quiet", "activecolor": "soft", "bgcolor": "rgba(0,0,0,0)"},
+    "xaxis": _AXIS,
+    "yaxis": _AXIS,
+}  # of every chart's layout
 
 MOST_POINTS = 2000  # of a scatter, a result
 GRID_POINTS = 400  # of memory over time
@@ -162,7 +181,7 @@ def speedup(results: list[Result], summaries: list[Summary]) -> Figure | str:
         "orientation": "h",
         "x": factors,
         "y": list(range(len(shown))),
-        "marker": {"color": ["QUIET" if base else BLUE for base in baselines]},
+        "marker": {"color": [QUIET if base else BLUE for base in baselines]},
         "customdata": [[html.escape(s.baseline or ""), seconds_text(s.step_s)] for s in shown],
         "hovertemplate": "%{x:.3f} × %{customdata[0]}, %{customdata[1]} a step<extra></extra>",
     }

@@ -70,7 +70,7 @@ def page(results: list[Result], summaries: list[Summary]) -> tuple[str, dict[str
     spans, note = timeline.timelines(results, summaries)
     if not spans:
         left_out["timeline"] = note
-    data = {"figures": drawn, "timelines": spans, "kinds": timeline.KINDS}
+    data = {"figures": drawn, "timelines": spans, "kinds": timeline.KINDS, "template": charts.TEMPLATE}
     below = {
         "timeline": f'<p class="quiet">{html.escape(note)}</p>' if note else "",
         "tasks": _error_table(summaries, "tasks", [s.task_errors for s in summaries]),

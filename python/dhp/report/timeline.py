@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from dhp.report.charts import GREEN, ORANGE, PURPLE, SKY, VERMILION
+from dhp.report.charts import GREEN, ORANGE, PURPLE, QUIET, SKY, VERMILION, wrapped
 from dhp.report.summary import Summary
 from dhp.watch.result import SPANS, Columns, Result
 
 TICKS = 1_000_000  # of a step: finer than any screen, at any zoom that shows a task
 MOST_SPANS = 400_000  # of all results together: some 10 MB
+MOST_BARS = 20_000  # of a result: browsers draw some ten thousand a second
 
 # What a rank does, and its colour: computing by the size of its group, in steps of one blue, then all else.
 GROUP_SIZES = ((1, "computing alone"), (2, "in groups of 2 to 3"), (4, "of 4 to 7"), (8, "of 8 and more"))
-GROUP_COLOURS = ("GROUP1", "GROUP2", "GROUP3", "GROUP4")  # of page.css: what stands out differs in light and dark
+GROUP_COLOURS = ("group1", "group2", "group3", "group4")  # of page.css: what stands out differs in light and dark
 NAMES = {
     "transfer": "waiting for a transfer",
     "peer": "waiting for a peer",
@@ -25,9 +27,9 @@ NAMES = {
 }
 COLOURS = {"transfer": ORANGE, "peer": VERMILION, "data": PURPLE, "reduce": GREEN, "optimizer": SKY}
 KINDS = [
-    *({"name": name, "colour": colour} for (_, name), colour in zip(GROUP_SIZES, GROUP_COLOURS, strict=True)),
-    *({"name": NAMES[kind], "colour": COLOURS[kind]} for kind in SPANS if kind != "compute"),
-    {"name": "no task", "colour": "QUIET"},
+    *({"name": name, "color": colour} for (_, name), colour in zip(GROUP_SIZES, GROUP_COLOURS, strict=True)),
+    *({"name": NAMES[kind], "color": COLOURS[kind]} for kind in SPANS if kind != "compute"),
+    {"name": "no task", "color": QUIET},
 ]
 
 
@@ -35,19 +37,24 @@ def timelines(results: list[Result], summaries: list[Summary]) -> tuple[list[dic
     """One entry a result that has a timeline, and what to say of those left out."""
     found: list[dict[str, Any]] = []
     left_out: list[str] = []
+    notes: list[str] = []
     spans = 0
     for result, summary in zip(results, summaries, strict=True):
         if result.timeline is None or not result.timeline.spans["rank"].size:
             continue
-        spans += result.timeline.spans["rank"].size
-        if found and spans > MOST_SPANS:
+        entry = _timeline(result, summary)
+        spans += len(entry["rank"])
+        if spans > MOST_SPANS:
             left_out.append(summary.label)
-        else:
-            found.append(_timeline(result, summary))
+            continue
+        found.append(entry)
+        if entry["every"] > 1:
+            notes.append(f"Of {summary.label} one in {entry['every']} ranks is shown: all have too many bars.")
     if not found:
         return [], "no result has a timeline"
-    note = f"Left out, since the page would grow too large: {', '.join(left_out)}." if left_out else ""
-    return found, note
+    if left_out:
+        notes.append(f"Left out, since the page would grow too large: {', '.join(left_out)}.")
+    return found, " ".join(notes)
 
 
 def _timeline(result: Result, summary: Summary) -> dict[str, Any]:
@@ -62,21 +69,24 @@ def _timeline(result: Result, summary: Summary) -> dict[str, Any]:
     start, end = np.r_[start, idle_start], np.r_[end, idle_end]
     kind = np.r_[kind, np.full(idle_rank.size, len(KINDS) - 1)]
     task = np.r_[spans["task"], np.full(idle_rank.size, -1)]
-    order = np.lexsort((start, rank))
+    every = math.ceil(rank.size / MOST_BARS)
+    drawn = np.flatnonzero(rank % every == 0)
+    drawn = drawn[np.lexsort((start[drawn], rank[drawn]))]
     first = np.rint(start / seconds * TICKS).astype(int)
     long = np.rint(end / seconds * TICKS).astype(int) - first
     return {
-        "label": summary.label,
-        "step": step,
+        "name": summary.label,
+        "label": wrapped(summary.label),
         "seconds": seconds,
         "tick": seconds / TICKS,
         "ranks": result.ranks,
-        "clock": result.clock,
-        "rank": rank[order].tolist(),
-        "kind": kind[order].tolist(),
-        "start": first[order].tolist(),
-        "long": long[order].tolist(),
-        "task": task[order].tolist(),
+        "every": every,
+        "rows": math.ceil(result.ranks / every),
+        "rank": rank[drawn].tolist(),
+        "kind": kind[drawn].tolist(),
+        "start": first[drawn].tolist(),
+        "long": long[drawn].tolist(),
+        "task": task[drawn].tolist(),
         "tasks": _tasks(result, step),
     }
 
@@ -110,13 +120,17 @@ def _shown_kinds(spans: Columns) -> np.ndarray:
     return kind
 
 
-def _tasks(result: Result, step: int) -> dict[str, list[float | None]]:
-    """Per task of the step: ranks, sequences, tokens, predicted and actual seconds; None where unknown."""
+def _tasks(result: Result, step: int) -> dict[int, str]:
+    """What is known of each task of the step, in two lines."""
     if result.tasks is None:
         return {}
     of_step = result.tasks["step"] == step
-    columns = [
-        result.tasks[key][of_step].tolist() for key in ("degree", "sequences", "tokens", "predicted_s", "seconds")
-    ]
-    rows = zip(result.tasks["id"][of_step].tolist(), *columns, strict=True)
-    return {str(row[0]): [value if value >= 0 else None for value in row[1:]] for row in rows}
+    columns = [result.tasks[key][of_step].tolist() for key in ("id", "degree", "sequences", "tokens")]
+    times = [result.tasks[key][of_step].tolist() for key in ("predicted_s", "seconds")]
+    texts = {}
+    for task, *counts, predicted, actual in zip(*columns, *times, strict=True):
+        named = zip(counts, ("rank", "sequence", "token"), strict=True)
+        parts = [f"task {task}", *(f"{n:,} {name}{'s' * (n != 1)}" for n, name in named if n >= 0)]
+        known = predicted >= 0 and actual >= 0
+        texts[task] = ", ".join(parts) + (f"<br>predicted {predicted:.4g} s, was {actual:.4g} s" if known else "")
+    return texts

@@ -153,7 +153,7 @@ def test_spans_become_rows_without_gaps() -> None:
     result = parsed(SMALL)
     [lines], note = timeline.timelines([result], summarize([result]))
     assert note == ""
-    assert (lines["seconds"], lines["ranks"], lines["step"]) == (4.0, 2, 1)
+    assert (lines["seconds"], lines["ranks"], lines["rows"], lines["every"]) == (4.0, 2, 2, 1)
     names = [kind["name"] for kind in timeline.KINDS]
     rows = list(zip(lines["rank"], [names[k] for k in lines["kind"]], lines["start"], lines["long"], strict=True))
     second = 250_000
@@ -169,7 +169,16 @@ def test_spans_become_rows_without_gaps() -> None:
         (1, "no task", 3.25 * second, second // 4),
         (1, "gradients", 3.5 * second, second // 2),
     ]
-    assert lines["tasks"]["0"] == [2, 1, 700, 1.0, 1.25]
+    assert lines["tasks"][0] == "task 0, 2 ranks, 1 sequence, 700 tokens<br>predicted 1 s, was 1.25 s"
+
+
+def test_of_too_many_rows_some_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timeline, "MOST_BARS", 9)
+    result = parsed(SMALL)
+    [lines], note = timeline.timelines([result], summarize([result]))
+    assert note == "Of small one in 2 ranks is shown: all have too many bars."
+    assert set(lines["rank"]) == {0}
+    assert (lines["ranks"], lines["rows"]) == (2, 1)
 
 
 def test_memory_over_time_is_linear_between_points() -> None:
