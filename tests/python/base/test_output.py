@@ -86,19 +86,21 @@ def everybodys(tmp_path: Path) -> Path:
         os.chown(folder / name, owner, owner, follow_symlinks=False)
     (folder / "way").symlink_to(tmp_path)
     os.chown(folder / "way", 1002, 1002, follow_symlinks=False)
+    (tmp_path / "detour").symlink_to(folder / "way" / "new")  # ours, over a link of theirs
+    (tmp_path / "up").symlink_to("tmp/../tmp/theirs")
     return folder
 
 
 def test_links_of_others_are_not_followed(everybodys: Path) -> None:
     uses = [check_writable, open_append, lambda option, file: write_atomically(option, file, "text")]
-    for name in ("theirs", "way/new"):
+    for name in ("theirs", "way/new", "../detour", "../up"):
         for use in uses:
             with pytest.raises(
                 InputError, match=r"-o: .* cannot be written \(.* is a link that another user has made\)"
             ):
                 use("-o", str(everybodys / name))
     assert (everybodys.parent / "ours").read_text() == "ours"
-    assert sorted(path.name for path in everybodys.parent.iterdir()) == ["ours", "tmp"]
+    assert sorted(path.name for path in everybodys.parent.iterdir()) == ["detour", "ours", "tmp", "up"]
     for name in ("folders", "own"):
         check_writable("-o", str(everybodys / name))
     write_atomically("-o", str(everybodys / "own"), "text")
