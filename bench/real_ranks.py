@@ -36,13 +36,11 @@ from dhp._core import (
     Cluster,
     CostModel,
     Plan,
-    error_of,
-    estimate_s,
     read_cost_model,
     replay,
-    terms_of,
     to_json,
 )
+from dhp.cost.fit import error_of, estimate_s, terms_of
 from dhp.cost.local import local_cluster
 from dhp.data.dataset import Dataset, Share
 from dhp.demo.prepare import prepare

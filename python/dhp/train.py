@@ -52,7 +52,7 @@ def train(
     model = together(run, lambda: load_model(settings, saved.folder if saved else settings.model))
     agree_on_weights(model, run)
     cluster, cost = planning_inputs(settings, run.world_size)
-    costs = Recalibration(cost, settings.recalibrate_every)
+    costs = Recalibration(cost, settings.recalibrate_every, run)
     adapter = attach(model, run, cluster=cluster)
     data = open_dataset(settings, cluster, cost, run)
     adamw = optimizer.make_optimizer(model, settings, run)

@@ -37,18 +37,10 @@ void bind_presets(nb::module_& module) {
 }
 
 void bind_devices(nb::module_& module) {
-  nb::class_<AttentionTable>(module, "AttentionTable", "Measured speed of an attention kernel at several lengths.")
-      .def_ro("head_dim", &AttentionTable::head_dim)
-      .def_ro("causal", &AttentionTable::causal)
-      .def_ro("heads", &AttentionTable::heads, "of the measurement")
-      .def_ro("backward_rate", &AttentionTable::backward_rate, "rate of the backward pass over the one in the table")
-      .def_ro("tokens", &AttentionTable::tokens, "lengths, ascending")
-      .def_ro("flop_per_s", &AttentionTable::flop_per_s, "at each length")
-      .def("__repr__",
-           [](const AttentionTable& table) { return "<AttentionTable " + std::to_string(table.head_dim) + ">"; });
   nb::class_<AttentionRate>(module, "AttentionRate",
                             "Speed of attention at any length: s tokens take as long as pairs + token_pairs * s pairs\n"
                             "at the full rate, and sequence_s on top.")
+      .def_ro("head_dim", &AttentionRate::head_dim)
       .def_ro("flop_per_s", &AttentionRate::flop_per_s, "of very long sequences")
       .def_ro("token_pairs", &AttentionRate::token_pairs)
       .def_ro("sequence_s", &AttentionRate::sequence_s, "fixed time of a sequence and layer, all heads")
@@ -65,12 +57,9 @@ void bind_devices(nb::module_& module) {
       .def_ro("launch_s", &Device::launch_s, "fixed cost of one attention step of one layer")
       .def_ro("sequence_launch_s", &Device::sequence_launch_s, "the same per packed sequence")
       .def_ro("task_s", &Device::task_s, "fixed cost of a task (host work)")
-      .def_ro("attention", &Device::attention, "a table a head size")
-      .def("attention_of", &Device::attention_of, "head_dim"_a, "The table of the nearest head size.")
+      .def_ro("attention", &Device::attention, "a rate a head size")
+      .def("attention_of", &Device::attention_of, "head_dim"_a, "The rate of the nearest head size.")
       .def("__repr__", [](const Device& device) { return "<Device " + device.name + ">"; });
-  module.def("fit_attention", &fit_attention, "table"_a, "Least squares of relative errors of time.");
-  module.def("attention_flop_per_s", &attention_flop_per_s, "rate"_a, "table"_a, "tokens"_a,
-             "FLOP/s that the fit gives at this length.");
   module.def("devices", &devices, "The device presets.");
   module.def("read_device", &read_device, "name"_a, "A dhp.device/1 file or a preset's name. Raises InputError.");
   module.def("parse_device", &parse_device, "text"_a, "source"_a, "Parses dhp.device/1 JSON. Raises InputError.");

@@ -20,7 +20,6 @@ void bind_analytic_cost(nanobind::module_& module);  // presets.h, device.h, ana
 void bind_plan(nanobind::module_& module);           // plan.h
 void bind_planner(nanobind::module_& module);        // planner.h, bound.h, explain.h, metrics.h
 void bind_options(nanobind::module_& module);        // plan_options.h
-void bind_fit(nanobind::module_& module);            // fit.h
 void bind_shard(nanobind::module_& module);          // shard.h
 void bind_qwen_vl(nanobind::module_& module);        // qwen_vl.h, a submodule
 void bind_internvl(nanobind::module_& module);       // internvl.h, a submodule

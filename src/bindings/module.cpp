@@ -14,7 +14,6 @@ NB_MODULE(_core, module) {
   bind_analytic_cost(module);
   bind_plan(module);
   bind_planner(module);
-  bind_fit(module);
   bind_shard(module);
   bind_qwen_vl(module);
   bind_internvl(module);

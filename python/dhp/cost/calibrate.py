@@ -9,7 +9,7 @@ import platform
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
 
-from dhp._core import Cluster, CostModel, EstimateError, Exchange, InputError, Link, parse_freeze, to_json
+from dhp._core import Cluster, CostModel, Exchange, InputError, Link, parse_freeze, to_json
 from dhp.base.output import check_apart, check_writable, complain, say, write_atomically
 from dhp.cost.calibrate_data import fitting, planned_designs
-from dhp.cost.calibrate_fit import COEFFICIENTS, GOOD_MEAN, GOOD_P95, Calibration, Unfit, fit, measure
+from dhp.cost.calibrate_fit import GOOD_MEAN, GOOD_P95, Calibration, fit, measure
 from dhp.cost.calibrate_links import measure_links, ranks_per_node
 from dhp.cost.calibrate_tasks import Design, Range, make_designs
+from dhp.cost.fit import TERMS, NoFit
 from dhp.cost.local import local_cluster, local_cost, no_room
 from dhp.data.index import default_path, load_or_build_index
 from dhp.models import attach, family_of, freeze, import_families
@@ -51,7 +52,7 @@ class Found:
     cluster: Cluster | None = None
 
 
-def calibrate(options: argparse.Namespace, run: Run, progress: Callable[[int, int], None]) -> Found | Unfit | None:
+def calibrate(options: argparse.Namespace, run: Run, progress: Callable[[int, int], None]) -> Found | NoFit | None:
     """Measures and fits; returns what was found on rank 0, None on others. Writes nothing. Raises InputError before
     anything is measured. Collective."""
     device = _device(options, run)
@@ -79,7 +80,7 @@ def calibrate(options: argparse.Namespace, run: Run, progress: Callable[[int, in
     if run.rank != 0:
         return None
     result = fit(measured, base, Path(options.model).resolve().name)
-    if isinstance(result, Unfit):
+    if isinstance(result, NoFit):
         return result
     cluster = _cluster(options, run, links) if options.cluster_output else None
     return Found(describe(result, what, options, device, run, links, kernel), cluster)
@@ -279,16 +280,16 @@ def describe(
         **json.loads(to_json(result.cost)),
         "fit": {
             "good": result.good,
-            "left_out": _as_json(result.left_out),
-            "left_out_by_degree": {str(degree): _as_json(e) for degree, e in result.by_degree.items()},
-            "text_alone": _as_json(result.text),
-            "fitted": _as_json(result.fitted),
+            "left_out": asdict(result.left_out),
+            "left_out_by_degree": {str(degree): asdict(e) for degree, e in result.by_degree.items()},
+            "text_alone": asdict(result.text),
+            "fitted": asdict(result.fitted),
             "modules": [
                 {
                     "module": part.module,
                     "pass": part.direction,
-                    **{key: getattr(part.fit.seconds, key) for key in COEFFICIENTS},
-                    "error": _as_json(part.fit.error),
+                    **{key: getattr(part.fit.seconds, key) for key in TERMS},
+                    "error": asdict(part.fit.error),
                     "set_aside": part.fit.set_aside,
                 }
                 for part in result.parts
@@ -316,10 +317,6 @@ def describe(
             },
         },
     }
-
-
-def _as_json(error: EstimateError) -> dict[str, float]:
-    return {"mean": error.mean, "p95": error.p95, "worst": error.worst, "samples": error.samples}
 
 
 def table(file: dict[str, Any]) -> str:
@@ -374,7 +371,7 @@ def work(options: argparse.Namespace) -> int:
         with run.at("calibration"):
             found = calibrate(options, run, _progress(options, run))
         run.close()
-        if isinstance(found, Unfit):
+        if isinstance(found, NoFit):
             complain(f"dhp: no fit: {found.reason}")
             return NO_FIT
         return finish(found, options) if found else 0

@@ -12,44 +12,33 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from dhp._core import (
-    CostModel,
+from dhp._core import CostModel, Exchange, PassCost
+from dhp.cost.calibrate_tasks import MODULES, PASSES, Design, ModuleClock, busiest_position, make_input, make_task
+from dhp.cost.fit import (
+    TERMS,
     EstimateError,
-    Exchange,
     NoFit,
-    PassCost,
-    Term,
     TermSeconds,
     TimeFit,
     TimeSample,
-    error_of,
-    estimate_s,
+    estimate_error,
     fit_times,
     terms_of,
 )
-from dhp.cost.calibrate_tasks import MODULES, PASSES, Design, ModuleClock, busiest_position, make_input, make_task
 from dhp.models import Adapter
 from dhp.run.runtime import Run
 
 PARTS = [(module, direction) for module in MODULES for direction in PASSES]
 # What the seconds of a module depend on. Only attention knows of steps: they are the layers'.
 MODULE_TERMS = {
-    "vision": [Term.task, Term.patch],
-    "projector": [Term.task, Term.patch, Term.token],
-    "layers": [Term.task, Term.token, Term.pair, Term.step, Term.sequence_step],
-    "head": [Term.task, Term.token],
+    "vision": ["task_s", "patch_s"],
+    "projector": ["task_s", "patch_s", "token_s"],
+    "layers": ["task_s", "token_s", "pair_s", "step_s", "sequence_step_s"],
+    "head": ["task_s", "token_s"],
 }
 # Beyond these errors on what was left out, a fit is marked as not good.
 GOOD_MEAN, GOOD_P95 = 0.10, 0.25
 MIRROR = "calibrate"
-COEFFICIENTS = ("task_s", "patch_s", "token_s", "pair_s", "step_s", "sequence_step_s", "patch_pair_s")
-
-
-@dataclass(frozen=True)
-class Unfit:
-    """The measurements do not determine the coefficients."""
-
-    reason: str  # a sentence: which, and what to measure
 
 
 @dataclass(frozen=True)
@@ -171,12 +160,12 @@ def _medians(designs: list[Design], table: Any) -> list[Measured]:
     return measured
 
 
-def fit(measured: list[Measured], base: CostModel, name: str) -> Calibration | Unfit:
+def fit(measured: list[Measured], base: CostModel, name: str) -> Calibration | NoFit:
     """Fits every pass of every module by itself; their sum is the cost model. Memory, heads, bytes that travel and the
-    optimizer's time are those of `base`. Unfit where the measurements do not determine a coefficient, or are none."""
+    optimizer's time are those of `base`. NoFit where the measurements do not determine a coefficient, or are none."""
     if missing := {m.design.degree for m in measured if not math.isfinite(m.total_s)}:
         listed = ", ".join(str(degree) for degree in sorted(missing))
-        return Unfit(f"tasks of degree {listed} were not measured: take as many ranks, or a lower --max-degree")
+        return NoFit(f"tasks of degree {listed} were not measured: take as many ranks, or a lower --max-degree")
     used = [m for m in measured if m.design.use == "fit"]
     parts: list[PartFit] = []
     for module, direction in PARTS:
@@ -187,10 +176,10 @@ def fit(measured: list[Measured], base: CostModel, name: str) -> Calibration | U
             continue  # frozen, or there is none
         answer = _fit_module(module, [m.sample([(module, direction)]) for m in with_part])
         if isinstance(answer, NoFit):
-            return Unfit(f"{module}, {direction}: {answer.reason}")
+            return NoFit(f"{module}, {direction}: {answer.reason}")
         parts.append(PartFit(module, direction, answer))
     if not parts:
-        return Unfit(f"{len(used)} tasks to fit to, and no module took any time on them: measure more, or longer ones")
+        return NoFit(f"{len(used)} tasks to fit to, and no module took any time on them: measure more, or longer ones")
     cost = _cost_of(parts, base, name)
     left_out = [m for m in measured if m.design.use == "left out"]
     degrees = sorted({m.design.degree for m in left_out})
@@ -209,7 +198,7 @@ def _fit_module(module: str, samples: list[TimeSample]) -> TimeFit | NoFit:
     then holds for frames like these."""
     terms = MODULE_TERMS[module]
     if module == "vision":
-        answer = fit_times(samples, [*terms, Term.patch_pair])
+        answer = fit_times(samples, [*terms, "patch_pair_s"])
         if isinstance(answer, TimeFit):
             return answer
     return fit_times(samples, terms)
@@ -218,7 +207,7 @@ def _fit_module(module: str, samples: list[TimeSample]) -> TimeFit | NoFit:
 def _cost_of(parts: list[PartFit], base: CostModel, name: str) -> CostModel:
     sums = {direction: TermSeconds() for direction in PASSES}
     for part in parts:
-        for key in COEFFICIENTS:
+        for key in TERMS:
             setattr(sums[part.direction], key, getattr(sums[part.direction], key) + getattr(part.fit.seconds, key))
     passes = {}
     for direction, old in (("forward", base.forward), ("backward", base.backward)):
@@ -250,7 +239,4 @@ def _cost_of(parts: list[PartFit], base: CostModel, name: str) -> CostModel:
 
 
 def _error(cost: CostModel, measured: list[Measured]) -> EstimateError:
-    terms = terms_of(cost)
-    return error_of(
-        [estimate_s(terms, m.design.sequences, m.design.degree) for m in measured], [m.total_s for m in measured]
-    )
+    return estimate_error(terms_of(cost), [m.sample(PARTS) for m in measured])

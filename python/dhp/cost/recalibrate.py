@@ -11,21 +11,15 @@ from dhp._core import (
     Batch,
     CostModel,
     InputError,
-    NoFit,
     PassCost,
     Plan,
     Sequence,
-    Term,
-    TermSeconds,
-    TimeSample,
-    estimate_error,
-    fit_times,
     parse_cost_model,
-    terms_of,
     to_json,
 )
+from dhp.cost.fit import TERMS, NoFit, TermSeconds, TimeSample, estimate_error, fit_times, terms_of
+from dhp.run.runtime import Run
 
-TERMS = [Term.task, Term.patch, Term.token, Term.pair, Term.step, Term.sequence_step, Term.patch_pair]
 KEPT_TASKS = 1024  # the newest ones count
 FORWARD_SHARE = 1 / 3  # of a coefficient that the cost model did not have; backward does about twice as much
 
@@ -36,20 +30,21 @@ class Recalibration:
     cost        plans from now on
     cost_ahead  planned the batch that follows the last step added: it was planned before that step had ended
 
-    Every rank adds the same plans and the same seconds (of each task the most of all ranks), so all fit the same: a fit
-    is a pure function. Where tasks do not tell coefficients apart, the model given at the start does.
+    Every rank adds the same plans and the same seconds (of each task the most of all ranks). Rank 0 fits, and all plan
+    from what it found. Where tasks do not tell coefficients apart, the model given at the start does.
     """
 
-    def __init__(self, cost: CostModel, every: int) -> None:
+    def __init__(self, cost: CostModel, every: int, run: Run) -> None:
         self.cost = cost
         self.cost_ahead = cost
         self._first = cost
         self._every = every
+        self._run = run
         self._tasks: deque[tuple[list[Sequence], int, float]] = deque(maxlen=KEPT_TASKS)  # degree, seconds
         self._steps = 0
 
     def add(self, plan: Plan, batch: Batch, task_s: Iterable[float]) -> str:
-        """One step's tasks. Returns a line for people where it led to a new fit, else nothing."""
+        """One step's tasks. Returns a line for people where it led to a new fit, else nothing. Collective."""
         if not self._every:
             return ""
         self.cost_ahead = self.cost
@@ -60,13 +55,18 @@ class Recalibration:
         self._steps += 1
         if self._steps % self._every or not self._tasks:
             return ""
+        cost, news = self._run.from_rank_0(self._fit() if self._run.rank == 0 else None)
+        self.cost = parse_cost_model(cost, "cost of rank 0")
+        return str(news)
+
+    def _fit(self) -> tuple[str, str]:
+        """The cost from now on, as JSON, and the line for people."""
         samples = [TimeSample(*task) for task in self._tasks]
         answer = fit_times(samples, TERMS, prior=terms_of(self._first))
         if isinstance(answer, NoFit):
-            return f"cost not fitted: {answer.reason}"
+            return to_json(self.cost), f"cost not fitted: {answer.reason}"
         before = estimate_error(terms_of(self.cost), samples)
-        self.cost = with_terms(self._first, answer.seconds)
-        return (
+        return to_json(with_terms(self._first, answer.seconds)), (
             f"cost fitted to {len(samples)} tasks: {answer.error.mean:.1%} off on average, "
             f"{answer.error.p95:.1%} at the 95th percentile (before: {before.mean:.1%}, {before.p95:.1%})"
         )

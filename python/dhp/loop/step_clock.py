@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import torch
 
-from dhp._core import Plan, Task, error_of, replay
+from dhp._core import Plan, Task, replay
+from dhp.cost.fit import error_of
 from dhp.loop.batches import Prepared
 from dhp.run.runtime import Run
 from dhp.watch.record import Stopwatch

@@ -34,7 +34,7 @@ struct Context {
   double again() const { return options.recompute == Recompute::full ? 1.0 : 0.0; }
   double value_bytes() const { return device.bytes_per_value; }
   AttentionRate rate_of(std::int64_t head_dim) const {
-    return fit_attention(device.attention_of(static_cast<int>(std::max<std::int64_t>(1, head_dim))));
+    return device.attention_of(static_cast<int>(std::max<std::int64_t>(1, head_dim)));
   }
 };
 

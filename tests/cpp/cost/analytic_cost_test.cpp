@@ -94,7 +94,7 @@ CostModel counted(CostOptions options) {
   const test::TemporaryFolder folder;
   options.device = folder.write("counter.json", R"({"format": "dhp.device/1", "name": "counter", "memory_bytes": 1600,
     "bytes_per_value": 2, "memory_bytes_per_s": 1e21, "linear_flop_per_s": 1, "launch_s": 5, "sequence_launch_s": 3,
-    "task_s": 7, "attention": [{"head_dim": 6, "tokens": [10], "flop_per_s": [2]}]})");
+    "task_s": 7, "attention": [{"head_dim": 6, "flop_per_s": 2}]})");
   options.ranks = 4;
   return analytic_cost(kTiny, "tiny", options);
 }
@@ -193,7 +193,7 @@ TEST(AnalyticCost, BandwidthLimitsWhatHasLittleToCompute) {
   const test::TemporaryFolder folder;
   const std::string device = folder.write("slow.json", R"({"format": "dhp.device/1", "name": "slow",
     "memory_bytes": 1600, "bytes_per_value": 2, "memory_bytes_per_s": 1, "linear_flop_per_s": 1e21, "launch_s": 0,
-    "task_s": 0, "attention": [{"head_dim": 6, "tokens": [10], "flop_per_s": [1e21]}]})");
+    "task_s": 0, "attention": [{"head_dim": 6, "flop_per_s": 1e21}]})");
   const CostReport report = analytic_report(kTiny, "tiny", {.device = device});
   // A row of the embedding is read and written; backward the gradient is read and added to another.
   const ModuleCost& embedding = row(report, "embedding", "token");

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from dhp._core import InputError, TermSeconds, estimate_s, read_cluster, read_cost_model, to_json
+from dhp._core import InputError, read_cluster, read_cost_model, to_json
 from dhp.cost import calibrate
-from dhp.cost.calibrate_fit import MODULE_TERMS, PARTS, Calibration, Measured, Unfit, fit
+from dhp.cost.calibrate_fit import MODULE_TERMS, PARTS, Calibration, Measured, fit
 from dhp.cost.calibrate_tasks import (
     MODULES,
     PASSES,
@@ -30,6 +30,7 @@ from dhp.cost.calibrate_tasks import (
     make_shape,
     make_task,
 )
+from dhp.cost.fit import NoFit, TermSeconds, estimate_s
 from dhp.cost.local import local_cluster, local_cost
 from dhp.loop.inputs import planning_inputs
 from dhp.run.runtime import Run
@@ -179,7 +180,7 @@ def made_up(adapter: Any, designs: list[Design], *_: Any, **__: Any) -> list[Mea
     def seconds(module: str, design: Design) -> float:
         terms = TermSeconds()
         for term in MODULE_TERMS[module]:
-            setattr(terms, f"{term.name}_s", units.get(f"{term.name}_s", 1e-6))
+            setattr(terms, term, units.get(term, 1e-6))
         return estimate_s(terms, design.sequences, design.degree)
 
     return [Measured(d, {(module, pass_): seconds(module, d) for module, pass_ in PARTS}) for d in designs]
@@ -204,7 +205,7 @@ def test_nothing_to_fit_to_is_no_fit(mixed_data: Path) -> None:
     left_out = made_up(None, make_designs(RANGE, {"left out": 6}))
     for measured in ([], left_out):
         answer = fit(measured, base, "x")
-        assert isinstance(answer, Unfit)
+        assert isinstance(answer, NoFit)
         assert answer.reason.startswith("0 tasks to fit to, and no module took any time on them")
 
 
@@ -217,7 +218,7 @@ def test_tasks_that_were_not_measured_are_no_fit(mixed_data: Path) -> None:
         if m.design.degree == 6:
             m.seconds.update(dict.fromkeys(PARTS, math.nan))
     answer = fit(measured, base, "x")
-    assert isinstance(answer, Unfit)
+    assert isinstance(answer, NoFit)
     assert answer.reason == "tasks of degree 6 were not measured: take as many ranks, or a lower --max-degree"
 
 
@@ -336,7 +337,7 @@ def test_data_has_samples_to_fit_to_and_samples_to_leave_out(
     assert said.startswith(f"--data: {one}: 1 of its 1 samples fit on 8 ranks, expected at least 2: some to fit to")
     assert "0 of its 2 samples fit on 8 ranks" in refused(run, model, "--data", str(two), "--capacity-tokens", "1")
     answer = calibrated(run, model, "--data", str(two))
-    assert isinstance(answer, Unfit), "two are enough to measure, and too few for all coefficients"
+    assert isinstance(answer, NoFit), "two are enough to measure, and too few for all coefficients"
 
 
 def test_a_model_without_room_for_activations_is_named(

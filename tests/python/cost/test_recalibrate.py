@@ -3,7 +3,10 @@
 import json
 import math
 import shutil
+import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -14,23 +17,30 @@ from dhp._core import (
     PassCost,
     Plan,
     Sequence,
-    estimate_error,
-    estimate_s,
     parse_cost_model,
     plan_batch,
-    terms_of,
     to_json,
 )
+from dhp.cost import recalibrate
+from dhp.cost.fit import estimate_s, terms_of
 from dhp.cost.local import local_cluster
 from dhp.cost.recalibrate import Recalibration, with_terms
 from dhp.settings.config import read_config
 from programs import run_program
+from thread_run import ThreadRun, on_threads
 
 
 def cost(scale: float = 1.0) -> CostModel:
     forward = PassCost(2e-5 * scale, 3e-8 * scale, 1e-3 * scale, 1e-4 * scale, 512, 0)
     backward = PassCost(4e-5 * scale, 6e-8 * scale, 2e-3 * scale, 3e-4 * scale, 1024, 0)
     return CostModel("x", 4, 5e-3 * scale, 6e-5 * scale, forward, backward, 4, 2, 1.0, 0.0, 0.0)
+
+
+ALONE: Any = SimpleNamespace(rank=0, from_rank_0=lambda value: value)
+
+
+def recalibration(every: int, run: Any = ALONE) -> Recalibration:
+    return Recalibration(cost(), every, run)
 
 
 def planned(lengths: list[int]) -> tuple[Plan, Batch]:
@@ -48,10 +58,10 @@ def seconds(plan: Plan, batch: Batch, truth: CostModel) -> list[float]:
 def test_off_by_default_and_every_k_steps() -> None:
     plan, batch = planned([100, 301, 707, 50])
     task_s = seconds(plan, batch, cost(3.0))
-    never = Recalibration(cost(), 0)
+    never = recalibration(0)
     assert never.add(plan, batch, task_s) == ""
     assert never.cost == cost()
-    second = Recalibration(cost(), 2)
+    second = recalibration(2)
     assert second.add(plan, batch, task_s) == ""
     assert second.cost == cost()
     assert "cost fitted to" in second.add(plan, batch, task_s)
@@ -64,7 +74,7 @@ def test_off_by_default_and_every_k_steps() -> None:
 def test_finds_times_that_are_another_machines() -> None:
     truth = cost(3.0)
     truth.patch_s = 1e-5  # one coefficient in another proportion
-    fitted = Recalibration(cost(), 1)
+    fitted = recalibration(1)
     samples = []
     for shift in range(8):
         plan, batch = planned([100 + 40 * shift, 301 + 2 * shift, 907 + 100 * shift, 50, 63, 1500 + shift, 75 + shift])
@@ -76,15 +86,22 @@ def test_finds_times_that_are_another_machines() -> None:
     assert seconds(plan, batch, cost()) != pytest.approx(measured, rel=0.5)
 
 
-def test_the_same_samples_give_the_same_bytes() -> None:
-    costs = []
-    for _ in range(2):
-        fitted = Recalibration(cost(), 1)
-        for shift in range(4):
-            plan, batch = planned([100 + 40 * shift, 301, 907 + 100 * shift, 50])
-            fitted.add(plan, batch, [s * (1 + 0.01 * (i % 3)) for i, s in enumerate(seconds(plan, batch, cost(2)))])
-        costs.append(to_json(fitted.cost))
-    assert costs[0] == costs[1]
+def test_all_ranks_plan_from_what_rank_0_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    fits = []
+    original = recalibrate.fit_times
+    monkeypatch.setattr(recalibrate, "fit_times", lambda *a, **k: fits.append(1) or original(*a, **k))
+
+    def rank(run: ThreadRun) -> tuple[str, str]:
+        fitted = recalibration(2, run)
+        plan, batch = planned([100, 301, 907, 50])
+        # Seconds are the same on all ranks. Here they are not: what others have must not count.
+        task_s = [s * (1 + run.rank) for s in seconds(plan, batch, cost(2))]
+        return fitted.add(plan, batch, task_s) + fitted.add(plan, batch, task_s), to_json(fitted.cost)
+
+    alone = rank(ThreadRun(0, 1, {"values": [None], "barrier": threading.Barrier(1)}))
+    assert on_threads(3, rank) == [alone] * 3
+    assert "cost fitted to" in alone[0]
+    assert len(fits) == 2
 
 
 def steps_from(fitted: Recalibration, first: int, last: int) -> list[tuple[str, str]]:
@@ -99,10 +116,10 @@ def steps_from(fitted: Recalibration, first: int, last: int) -> list[tuple[str, 
 
 @pytest.mark.parametrize("saved", [1, 2, 3, 4, 5])
 def test_a_run_that_continues_plans_as_the_one_before_would_have(saved: int) -> None:
-    whole = steps_from(Recalibration(cost(), 2), 0, 8)
+    whole = steps_from(recalibration(2), 0, 8)
     assert len(set(whole)) > 4
     assert whole[1][0] != whole[1][1], "the batch after a fit was planned before it"
-    first, second = Recalibration(cost(), 2), Recalibration(cost(), 2)
+    first, second = recalibration(2), recalibration(2)
     steps_from(first, 0, saved)
     second.restore(json.loads(json.dumps(first.state())))
     assert (to_json(second.cost), to_json(second.cost_ahead)) == whole[saved - 1]
@@ -110,8 +127,8 @@ def test_a_run_that_continues_plans_as_the_one_before_would_have(saved: int) -> 
 
 
 def test_a_damaged_state_is_refused_and_none_is_kept_where_nothing_is_fitted() -> None:
-    assert Recalibration(cost(), 0).state() == {}
-    fitted = Recalibration(cost(), 1)
+    assert recalibration(0).state() == {}
+    fitted = recalibration(1)
     fitted.restore({})
     assert fitted.cost == cost()
     state = fitted.state()
@@ -124,7 +141,7 @@ def test_a_damaged_state_is_refused_and_none_is_kept_where_nothing_is_fitted() -
         {**state, "steps": math.inf},
     ):
         with pytest.raises(InputError):
-            Recalibration(cost(), 1).restore(damaged)
+            recalibration(1).restore(damaged)
 
 
 def test_coefficients_are_divided_as_they_were() -> None:
@@ -177,7 +194,3 @@ def test_ranks_agree_on_plans_and_predictions_come_nearer(mixed_data: Path, tmp_
     assert min(errors[:3]) > 0.9
     assert max(errors[4:]) < 0.6
     assert sum(errors[4:]) / 5 < 0.4
-
-
-def test_error_of_nothing_is_zero() -> None:
-    assert estimate_error(terms_of(cost()), []).samples == 0
