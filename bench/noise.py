@@ -69,8 +69,7 @@ def shared_cases() -> Iterator[Case]:
 
 
 def cluster_of(device: str, nodes: int) -> core.Cluster:
-    preset = core.read_file_or_preset(f"{device}-8x8", core.cluster_presets())
-    cluster = core.parse_cluster(preset.text, preset.source)
+    cluster = core.read_cluster(f"{device}-8x8")
     cluster.nodes = nodes
     return cluster
 

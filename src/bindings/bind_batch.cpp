@@ -29,11 +29,7 @@ void bind_batch(nb::module_& module) {
       .def_rw("frame_patches", &Sequence::frame_patches,
               "of its largest picture, pair of frames or tile, which no two ranks share; 0: can be split at will")
       .def(nb::self == nb::self, nb::sig("def __eq__(self, arg: object, /) -> bool"))
-      .def("__repr__", [](const Sequence& s) {
-        return "Sequence(id=" + std::to_string(s.id) + ", tokens=" + std::to_string(s.tokens) +
-               ", patches=" + std::to_string(s.patches) +
-               (s.frame_patches != 0 ? ", frame_patches=" + std::to_string(s.frame_patches) : "") + ")";
-      });
+      .def("__repr__", &shown);
 
   nb::class_<Batch>(module, "Batch", "A global batch: everything one optimizer step trains on.")
       .def(
@@ -42,27 +38,15 @@ void bind_batch(nb::module_& module) {
       .def_rw("sequences", &Batch::sequences)
       .def("__len__", [](const Batch& batch) { return batch.sequences.size(); })
       .def(nb::self == nb::self, nb::sig("def __eq__(self, arg: object, /) -> bool"))
-      .def("__repr__", [](const Batch& batch) {
-        std::int64_t tokens = 0;
-        for (const Sequence& sequence : batch.sequences) tokens += sequence.tokens;
-        return "<Batch of " + std::to_string(batch.sequences.size()) + " sequences, " + std::to_string(tokens) +
-               " tokens>";
-      });
+      .def("__repr__", &shown);
 
-  module.attr("kMaxTokens") = kMaxTokens;
   module.def("read_batch", &read_batch, "file"_a,
              "Reads dhp.batch/1 JSON, or CSV with the header id,tokens,patches[,frame_patches] when the name ends in "
              ".csv. Raises InputError.");
   module.def("parse_batch_json", &parse_batch_json, "text"_a, "source"_a,
              "Parses dhp.batch/1 JSON; `source` names the text in errors. Raises InputError.");
-  module.def("parse_batch_index", &parse_batch_index, "text"_a, "source"_a,
-             "Parses what `dhp index` writes: all of its samples as one batch. Raises InputError.");
   module.def("parse_batch_csv", &parse_batch_csv, "text"_a, "source"_a,
              "Parses CSV with the header id,tokens,patches[,frame_patches]. Raises InputError.");
-  module.def(
-      "validate", &validate, "batch"_a, "source"_a,
-      "Raises InputError for tokens below 1, negative patches, a frame of more than all patches, duplicate ids, or "
-      "more than kMaxTokens.");
   module.def("to_json", nb::overload_cast<const Batch&>(&to_json), "batch"_a, "As dhp.batch/1 JSON.");
 }
 

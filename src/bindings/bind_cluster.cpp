@@ -3,8 +3,6 @@
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
-#include <sstream>
-
 #include "bindings/bindings.h"
 #include "dhp/cluster.h"
 #include "dhp/cost_model.h"
@@ -38,12 +36,7 @@ void bind_link(nb::module_& module) {
       .def_rw("latency_s", &Link::latency_s)
       .def_rw("links", &Link::links, "links of a rank that carry different peers' traffic at once")
       .def(nb::self == nb::self, kEqual)
-      .def("__repr__", [](const Link& link) {
-        std::ostringstream text;
-        text << "Link(bandwidth_bytes_per_s=" << link.bandwidth_bytes_per_s << ", latency_s=" << link.latency_s
-             << ", links=" << link.links << ")";
-        return text.str();
-      });
+      .def("__repr__", &shown);
 }
 
 void bind_cluster_type(nb::module_& module) {
@@ -99,12 +92,7 @@ void bind_cluster_type(nb::module_& module) {
           },
           "rank"_a)
       .def(nb::self == nb::self, kEqual)
-      .def("__repr__", [](const Cluster& cluster) {
-        std::ostringstream text;
-        text << "<Cluster of " << cluster.nodes << " nodes x " << cluster.ranks_per_node << " ranks, "
-             << cluster.memory_bytes / (1 << 30) << " GiB each>";
-        return text.str();
-      });
+      .def("__repr__", &shown);
 
   module.def("read_cluster", &read_cluster, "file"_a, "Reads dhp.cluster/1 JSON. Raises InputError.");
   module.def("parse_cluster", &parse_cluster, "text"_a, "source"_a,
@@ -130,13 +118,7 @@ void bind_pass_cost(nb::module_& module) {
       .def_rw("ring_bytes_per_token", &PassCost::ring_bytes_per_token)
       .def_rw("all_to_all_bytes_per_token", &PassCost::all_to_all_bytes_per_token)
       .def(nb::self == nb::self, kEqual)
-      .def("__repr__", [](const PassCost& pass) {
-        std::ostringstream text;
-        text << "PassCost(token_s=" << pass.token_s << ", pair_s=" << pass.pair_s << ", step_s=" << pass.step_s
-             << ", sequence_step_s=" << pass.sequence_step_s << ", ring_bytes_per_token=" << pass.ring_bytes_per_token
-             << ", all_to_all_bytes_per_token=" << pass.all_to_all_bytes_per_token << ")";
-        return text.str();
-      });
+      .def("__repr__", &shown);
 }
 
 void bind_cost_model(nb::module_& module) {
@@ -168,9 +150,7 @@ void bind_cost_model(nb::module_& module) {
       .def_rw("gradient_bytes", &CostModel::gradient_bytes, "gradients of one rank, summed over all ranks once a step")
       .def_rw("optimizer_s", &CostModel::optimizer_s, "of the optimizer step of one rank")
       .def(nb::self == nb::self, kEqual)
-      .def("__repr__", [](const CostModel& cost) {
-        return "<CostModel " + cost.name + ", " + std::to_string(cost.layers) + " layers>";
-      });
+      .def("__repr__", &shown);
 }
 
 void bind_task_cost(nb::module_& module) {
@@ -179,23 +159,6 @@ void bind_task_cost(nb::module_& module) {
       .value("direct", Exchange::direct)
       .value("hierarchical", Exchange::hierarchical)
       .value("all_to_all", Exchange::all_to_all);
-
-  nb::class_<VisionSeconds>(module, "VisionSeconds",
-                            "Vision of sequences: rank time, of which the largest frame stays on one rank.")
-      .def_ro("work_s", &VisionSeconds::work_s)
-      .def_ro("frame_s", &VisionSeconds::frame_s)
-      .def("on", &VisionSeconds::on, "degree"_a, "Seconds on so many ranks at nominal speed.")
-      .def("__repr__", [](const VisionSeconds& vision) {
-        std::ostringstream text;
-        text << "VisionSeconds(work_s=" << vision.work_s << ", frame_s=" << vision.frame_s << ")";
-        return text.str();
-      });
-  module.def(
-      "vision_seconds",
-      [](const CostModel& cost, const std::vector<Sequence>& sequences) {
-        return vision_seconds(cost, load_of(sequences));
-      },
-      "cost"_a, "sequences"_a, "What vision of the sequences takes together.");
 
   module.def("read_cost_model", &read_cost_model, "file"_a, "Reads dhp.cost/1 JSON. Raises InputError.");
   module.def("parse_cost_model", &parse_cost_model, "text"_a, "source"_a,
@@ -220,8 +183,6 @@ void bind_cost_functions(nb::module_& module) {
         return task_memory_bytes(cost, load_of(sequences), degree);
       },
       "cost"_a, "sequences"_a, "degree"_a, "Activation bytes a rank holds when `degree` ranks share the sequences.");
-  module.def("counts_tokens", &counts_tokens, "cost"_a,
-             "Whether memory is counted in tokens instead of bytes, as a capacity in tokens makes it.");
   module.def("activation_budget_bytes", &activation_budget_bytes, "cost"_a, "cluster"_a,
              "Bytes a rank can give to activations: memory_bytes - state_bytes (may be negative).");
   module.def(

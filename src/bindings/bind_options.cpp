@@ -94,13 +94,11 @@ void bind_options(nb::module_& module) {
       .def_ro("placeholder", &OptionInfo::placeholder, "\"N\"; empty for a flag")
       .def_ro("help", &OptionInfo::help)
       .def_ro("default_text", &OptionInfo::default_text)
-      .def("__repr__", [](const OptionInfo& info) { return "<OptionInfo " + info.name + ": " + info.help + ">"; });
+      .def("__repr__", &shown);
   module.def("plan_options", &plan_options, "All options of plan_batch.");
   module.def(
       "validate_options", [](const nb::kwargs& keywords) { validate(options_of(keywords)); }, "options"_a,
       signature("validate_options", "", "None"), "Raises InputError unless plan_batch would take these options.");
-  module.def("uses_option", &uses_option, "schedule"_a, "name"_a,
-             "Whether a schedule makes use of the option of that name.");
   module.def(
       "refuse_unused", [](const nb::kwargs& keywords) { refuse_unused(options_of(keywords)); }, "options"_a,
       signature("refuse_unused", "", "None"),
@@ -108,8 +106,6 @@ void bind_options(nb::module_& module) {
   nb::enum_<Placement>(module, "Placement", "Which ranks may form a group.")
       .value("any", Placement::any, "any ranks")
       .value("consecutive", Placement::consecutive, "rank, rank + 1, ... (ranks out of service are skipped)");
-  module.attr("kEffortFast") = kEffortFast;
-  module.attr("kEffortDefault") = kEffortDefault;
 }
 
 }  // namespace dhp::bindings

@@ -4,8 +4,6 @@
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
-#include <sstream>
-
 #include "bindings/bindings.h"
 #include "dhp/plan.h"
 
@@ -16,21 +14,6 @@ namespace dhp::bindings {
 namespace {
 
 const auto kEqual = nb::sig("def __eq__(self, arg: object, /) -> bool");
-
-std::string repr(const Task& task) {
-  std::ostringstream text;
-  const auto list = [&](const auto& values) {
-    text << '[';
-    for (std::size_t i = 0; i < values.size(); ++i) text << (i == 0 ? "" : ", ") << values[i];
-    text << ']';
-  };
-  text << "Task(id=" << task.id << ", ranks=";
-  list(task.ranks);
-  text << ", sequences=";
-  list(task.sequences);
-  text << ", micro_batch=" << task.micro_batch << ", exchange=Exchange." << to_string(task.exchange) << ')';
-  return text.str();
-}
 
 void bind_task(nb::module_& module) {
   nb::class_<Task>(module, "Task", "A set of sequences run together, forward and backward, on a group of ranks.")
@@ -51,7 +34,7 @@ void bind_task(nb::module_& module) {
       .def_rw("end_s", &Task::end_s, "predicted", nb::arg().none())
       .def("degree", &Task::degree, "Number of ranks.")
       .def(nb::self == nb::self, kEqual)
-      .def("__repr__", &repr);
+      .def("__repr__", &shown);
 }
 
 void bind_plan_types(nb::module_& module) {
@@ -71,12 +54,7 @@ void bind_plan_types(nb::module_& module) {
       .def_rw("lower_bound_s", &Prediction::lower_bound_s)
       .def_rw("gap", &Prediction::gap, "makespan / lower bound - 1; 0 for an empty batch")
       .def(nb::self == nb::self, kEqual)
-      .def("__repr__", [](const Prediction& prediction) {
-        std::ostringstream text;
-        text << "Prediction(makespan_s=" << prediction.makespan_s << ", lower_bound_s=" << prediction.lower_bound_s
-             << ", gap=" << prediction.gap << ")";
-        return text.str();
-      });
+      .def("__repr__", &shown);
 
   nb::class_<Plan>(module, "Plan", "Which ranks share which sequences, in execution order.")
       .def(
@@ -97,11 +75,7 @@ void bind_plan_types(nb::module_& module) {
       .def_rw("most_peers", &Plan::most_peers, nb::arg().none(),
               "most ranks that one rank shares tasks with, or None; not hashed")
       .def(nb::self == nb::self, kEqual)
-      .def("__repr__", [](const Plan& plan) {
-        return "<Plan by " + (plan.planner.empty() ? std::string("?") : plan.planner) + ": " +
-               std::to_string(plan.tasks.size()) + " tasks on " + std::to_string(plan.ranks) + " ranks, " +
-               std::string(to_string(plan.schedule)) + ">";
-      });
+      .def("__repr__", &shown);
 
   nb::class_<Timeline>(module, "Timeline", "When each task starts and ends.")
       .def_ro("start_s", &Timeline::start_s, "per task, in plan order")
@@ -110,12 +84,7 @@ void bind_plan_types(nb::module_& module) {
       .def_ro("makespan_s", &Timeline::makespan_s)
       .def("idle_share", nb::overload_cast<>(&Timeline::idle_share, nb::const_),
            "Share of ranks x makespan in which no task ran; 0 for an empty plan.")
-      .def("__repr__", [](const Timeline& timeline) {
-        std::ostringstream text;
-        text << "<Timeline of " << timeline.start_s.size() << " tasks, " << timeline.makespan_s << " s, idle "
-             << timeline.idle_share() * 100.0 << " %>";
-        return text.str();
-      });
+      .def("__repr__", &shown);
 }
 
 void bind_plan_functions(nb::module_& module) {
@@ -126,10 +95,6 @@ void bind_plan_functions(nb::module_& module) {
   module.def("plan_hash", &plan_hash, "plan"_a, "batch"_a,
              "32 hexadecimal digits over schedule, ranks, tasks and the batch; equal inputs give equal digits on every "
              "machine.");
-  module.def("require_shape", nb::overload_cast<const Plan&>(&require_shape), "plan"_a,
-             "Raises InputError unless the plan can be walked: ids that are places, ranks and micro-batches in range.");
-  module.def("require_shape", nb::overload_cast<const Plan&, const Cluster&>(&require_shape), "plan"_a, "cluster"_a,
-             "The same, and the cluster is valid and has as many ranks.");
   module.def(
       "replay", [](const Plan& plan, const std::vector<double>& task_s) { return replay(plan, task_s); }, "plan"_a,
       "task_s"_a, "When each task starts and ends if it takes task_s seconds (one a task, in plan order).");
@@ -137,10 +102,6 @@ void bind_plan_functions(nb::module_& module) {
              "Predicted seconds of every task, in plan order.");
   module.def("annotate", &annotate, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
              "Fills start_s, end_s, predicted and hash of the plan, in place.");
-  module.def("certify", &certify, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
-             "Raises the bound of an annotated plan to the tighter one, in place.");
-  module.def("uses_all_to_all", &uses_all_to_all, "plan"_a,
-             "Whether a task of several ranks exchanges by all_to_all, for which no lower bound is known.");
   module.def("check_plan", &check_plan, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
              "Everything that is wrong with a plan, one sentence a violation; empty = valid.");
 }

@@ -4,8 +4,6 @@
 #include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
-#include <sstream>
-
 #include "bindings/bindings.h"
 #include "dhp/bound.h"
 #include "dhp/explain.h"
@@ -26,12 +24,12 @@ void bind_plan_batch(nb::module_& module) {
       .def_ro("offered_bytes", &Infeasible::offered_bytes)
       .def_ro("needed_ranks", &Infeasible::needed_ranks,
               "smallest degree that would hold the sequence, 0 when no number of ranks would")
-      .def("__repr__", [](const Infeasible& answer) { return "<Infeasible: " + answer.reason + ">"; });
+      .def("__repr__", &shown);
 
   nb::class_<PlannerInfo>(module, "PlannerInfo")
       .def_ro("name", &PlannerInfo::name)
       .def_ro("help", &PlannerInfo::help)
-      .def("__repr__", [](const PlannerInfo& info) { return "<PlannerInfo " + info.name + ": " + info.help + ">"; });
+      .def("__repr__", &shown);
   module.def("planners", &planners, "Name and one line of help of every planner.");
 
   module.def(
@@ -58,38 +56,18 @@ void bind_plan_batch(nb::module_& module) {
       signature("infeasible_sequences", "batch: Batch, cluster: Cluster, cost: CostModel", "list[Infeasible]"),
       "The sequences that no plan of this kind holds whatever else is in the batch, in the order of the batch. One\n"
       "answer without a sequence where none at all can be planned. Quick: a whole data set can be one batch.");
-  module.def(
-      "first_infeasible",
-      [](const Batch& batch, const Cluster& cluster, const CostModel& cost, const nb::kwargs& keywords) {
-        return first_infeasible(batch, cluster, cost, options_of(keywords));
-      },
-      "batch"_a, "cluster"_a, "cost"_a, "options"_a,
-      signature("first_infeasible", "batch: Batch, cluster: Cluster, cost: CostModel", "Infeasible | None"),
-      "The first of infeasible_sequences(); None where there is none.");
 }
 
 void bind_bound(nb::module_& module) {
-  nb::class_<LowerBound>(module, "LowerBound", "Seconds that no plan beats, and why.")
-      .def_ro("seconds", &LowerBound::seconds)
-      .def_ro("sequence", &LowerBound::sequence,
-              "place in the batch of a sequence that takes as long alone; None where it is the work of all together")
-      .def("__repr__", [](const LowerBound& bound) { return "<LowerBound " + std::to_string(bound.seconds) + " s>"; });
-  module.def(
-      "tighter_lower_bound",
-      [](const Batch& batch, const Cluster& cluster, const CostModel& cost) {
-        require_valid(batch, cluster, cost);
-        return tighter_lower_bound(batch, cluster, cost);
-      },
-      "batch"_a, "cluster"_a, "cost"_a,
-      "The tighter bound of docs/bounds.md. Meaningful for a batch that can be planned; not valid for all_to_all.");
   module.def(
       "tighter_lower_bound_s",
       [](const Batch& batch, const Cluster& cluster, const CostModel& cost) {
         require_valid(batch, cluster, cost);
         return tighter_lower_bound_s(batch, cluster, cost);
       },
-      "batch"_a, "cluster"_a, "cost"_a, "Its seconds: never below simple_lower_bound_s().");
-  module.attr("kMostBoundEntries") = kMostBoundEntries;
+      "batch"_a, "cluster"_a, "cost"_a,
+      "Seconds that no plan beats, as in docs/bounds.md: never below simple_lower_bound_s(). Meaningful for a batch\n"
+      "that can be planned; not valid for all_to_all.");
   module.def(
       "check_options",
       [](const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
@@ -106,11 +84,7 @@ void bind_explain(nb::module_& module) {
       .def_ro("from_s", &Wait::from_s)
       .def_ro("task", &Wait::task, "the task waited for; -1: the end of the step")
       .def_ro("cause", &Wait::cause)
-      .def("__repr__", [](const Wait& wait) {
-        std::ostringstream text;
-        text << "<Wait of " << wait.seconds << " s: rank " << wait.rank << ' ' << wait.cause << '>';
-        return text.str();
-      });
+      .def("__repr__", &shown);
   nb::class_<Explanation>(module, "Explanation", "What bounds a plan and where its ranks wait.")
       .def_ro("makespan_s", &Explanation::makespan_s)
       .def_ro("lower_bound_s", &Explanation::lower_bound_s)
@@ -119,12 +93,7 @@ void bind_explain(nb::module_& module) {
       .def_ro("limited_by", &Explanation::limited_by, "what bounds the batch")
       .def_ro("degrees", &Explanation::degrees, "(degree, tasks), ascending")
       .def_ro("longest_waits", &Explanation::longest_waits, "three at most, longest first")
-      .def("__repr__", [](const Explanation& explanation) {
-        std::ostringstream text;
-        text << "<Explanation: " << explanation.makespan_s << " s, gap " << explanation.gap * 100.0 << " %, limited by "
-             << explanation.limited_by << '>';
-        return text.str();
-      });
+      .def("__repr__", &shown);
   module.def("explain_plan", &explain_plan, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
              "What bounds the plan, its longest waits, idle share and gap. The plan must be valid (check_plan).");
 }
@@ -137,9 +106,7 @@ void bind_reasons(nb::module_& module) {
       .def_ro("seconds", &TaskReason::seconds)
       .def_ro("degree", &TaskReason::degree, "\"memory: 3 ranks are the fewest that hold it\"")
       .def_ro("start", &TaskReason::start, "\"starts when rank 3 is done with task 4\"")
-      .def("__repr__", [](const TaskReason& reason) {
-        return "<TaskReason " + std::to_string(reason.task) + ": " + reason.degree + "; " + reason.start + ">";
-      });
+      .def("__repr__", &shown);
   module.def(
       "explain_tasks",
       [](const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
@@ -153,17 +120,13 @@ void bind_reasons(nb::module_& module) {
       .def_ro("from_s", &Change::from_s, "the step as it is, by the same method")
       .def_ro("makespan_s", &Change::makespan_s, "0 where there is no answer")
       .def_ro("no_answer", &Change::no_answer, "why")
-      .def("__repr__", [](const Change& change) {
-        std::ostringstream text;
-        text << "<Change " << change.what << ": " << change.from_s << " s -> " << change.makespan_s << " s>";
-        return text.str();
-      });
+      .def("__repr__", &shown);
   nb::class_<WhatIf>(module, "WhatIf", "What one change would buy.")
       .def_ro("method", &WhatIf::method, "\"planned again by free\" or \"lower bounds\"")
       .def_ro("from_s", &WhatIf::from_s, "everything as it is; 0 where there is no answer")
       .def_ro("no_answer", &WhatIf::no_answer, "why")
       .def_ro("changes", &WhatIf::changes)
-      .def("__repr__", [](const WhatIf& what_if) { return "<WhatIf, " + what_if.method + ">"; });
+      .def("__repr__", &shown);
   module.def(
       "explain_changes",
       [](const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
@@ -189,16 +152,9 @@ void bind_metrics(nb::module_& module) {
       .def_ro("peak_memory_share", &PlanMetrics::peak_memory_share, "the same in activation budgets")
       .def_ro("peers", &PlanMetrics::peers, "by rank: distinct ranks that it shares tasks with")
       .def_ro("most_peers", &PlanMetrics::most_peers)
-      .def("__repr__", [](const PlanMetrics& metrics) {
-        std::ostringstream text;
-        text << "<PlanMetrics: " << metrics.makespan_s << " s, idle " << metrics.idle_share * 100.0 << " %, at most "
-             << metrics.most_peers << " peers>";
-        return text.str();
-      });
-  module.def("count_peers", &count_peers, "plan"_a, "Distinct ranks that each rank of the plan shares tasks with.");
+      .def("__repr__", &shown);
   module.def("measure_plan", &measure_plan, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
              "Idle time, exposed transfers, memory and peers of a valid plan.");
-  module.attr("kMostNoise") = kMostNoise;
   module.def(
       "noisy_makespans",
       [](const Plan& plan, const std::vector<double>& task_s, double noise, int trials, std::uint64_t seed) {
@@ -206,7 +162,7 @@ void bind_metrics(nb::module_& module) {
       },
       "plan"_a, "task_s"_a, "noise"_a, "trials"_a, "seed"_a,
       "Makespans of steps in which every task takes its task_s times a log-normal factor of its own, of mean 1 and\n"
-      "sigma `noise` (0 to kMostNoise). The same on every machine. Raises ValueError for other noise.");
+      "sigma `noise` (0 to 1). The same on every machine. Raises ValueError for other noise.");
   module.def("noise_factors", &noise_factors, "tasks"_a, "noise"_a, "seed"_a, "trial"_a,
              "Those factors, of one of these trials.");
 }

@@ -50,18 +50,7 @@ void bind_rules(nb::module_& module) {
       .def_rw("processor", &Rules::processor)
       .def_rw("video_total_pixels", &Rules::video_total_pixels, "qwen_vl_utils: frame pairs x height x width of a clip")
       .def(nb::self == nb::self, kEqual)
-      .def("__repr__", [](const Rules& rules) {
-        return "<Rules of patch " + std::to_string(rules.patch_size) + ", merge " + std::to_string(rules.merge_size) +
-               ">";
-      });
-  module.def(
-      "default_rules", &default_rules, "processor"_a, "patch_size"_a,
-      "What checkpoints ship, or the package does by default. patch_size: 14 for Qwen2-VL and Qwen2.5-VL, 16 for "
-      "Qwen3-VL.");
-  module.def(
-      "read_rules", &read_rules, "checkpoint_folder"_a, "processor"_a = Processor::qwen3_vl,
-      "Reads the processor settings of a checkpoint folder: processor_config.json, else preprocessor_config.json "
-      "and video_preprocessor_config.json. Raises InputError.");
+      .def("__repr__", &shown);
   module.def("parse_rules", &parse_rules, "image_json"_a, "image_source"_a, "video_json"_a.none() = nb::none(),
              "video_source"_a = "", "processor"_a = Processor::qwen3_vl,
              "Parses the texts of the two processor files. Raises InputError.");
@@ -80,10 +69,7 @@ void bind_media(nb::module_& module) {
       .def_rw("width", &Grid::width, "in patches")
       .def("patches", &Grid::patches)
       .def(nb::self == nb::self, kEqual)
-      .def("__repr__", [](const Grid& grid) {
-        return "Grid(frames=" + std::to_string(grid.frames) + ", height=" + std::to_string(grid.height) +
-               ", width=" + std::to_string(grid.width) + ")";
-      });
+      .def("__repr__", &shown);
 
   nb::class_<Sampling>(module, "Sampling", "How a clip is sampled; None leaves the rule as it is.")
       .def(
@@ -101,10 +87,7 @@ void bind_media(nb::module_& module) {
       .def_ro("grid", &Clip::grid)
       .def_ro("frame_indices", &Clip::frame_indices, "frames to decode, counted from the clip's first; may repeat")
       .def_ro("timestamps_s", &Clip::timestamps_s, "one per temporal patch, from the clip's start")
-      .def("__repr__", [](const Clip& clip) {
-        return "<Clip of " + std::to_string(clip.frame_indices.size()) + " frames, " +
-               std::to_string(clip.grid.patches()) + " patches>";
-      });
+      .def("__repr__", &shown);
 
   module.def("visual_tokens", &visual_tokens, "rules"_a, "grid"_a,
              "Language-model tokens of a grid, markers and timestamps apart.");
@@ -115,7 +98,6 @@ void bind_media(nb::module_& module) {
              "sampling"_a = Sampling{},
              "Which frames of a clip are read, and its grid. Raises InputError for fewer frames than "
              "temporal_patch_size.");
-  module.def("timestamp_tokens", &timestamp_tokens, "time_s"_a, "Tokens of Qwen3-VL's text \"<1.5 seconds>\".");
 }
 
 }  // namespace

@@ -23,20 +23,13 @@ void bind_shard(nb::module_& module) {
       .def("size", &TokenRange::size)
       .def("__len__", &TokenRange::size)
       .def(nb::self == nb::self, nb::sig("def __eq__(self, arg: object, /) -> bool"))
-      .def("__repr__", [](const TokenRange& range) {
-        return "TokenRange(begin=" + std::to_string(range.begin) + ", end=" + std::to_string(range.end) + ")";
-      });
+      .def("__repr__", &shown);
   module.def("padded_tokens", &padded_tokens, "tokens"_a, "degree"_a,
              "Length after padding to a multiple of 2 * degree (degree 1: not at all).");
-  module.def("shard_tokens", &shard_tokens, "tokens"_a, "degree"_a,
-             "Tokens each member of the group holds, pads included.");
   module.def(
       "shard_ranges", &shard_ranges, "tokens"_a, "degree"_a, "position"_a,
       "The two ranges that a position holds, in local order; indices at or beyond `tokens` are pads. For degree\n"
       "1 the second range is empty.");
-  module.def("owner_of", &owner_of, "tokens"_a, "degree"_a, "token"_a, "The ring position that holds a token.");
-  module.def("local_index_of", &local_index_of, "tokens"_a, "degree"_a, "token"_a,
-             "Where in its owner's shard a token lies.");
 }
 
 }  // namespace dhp::bindings

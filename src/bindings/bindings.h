@@ -13,7 +13,7 @@ struct PlanOptions;
 
 namespace dhp::bindings {
 
-// Each mirrors headers of include/dhp under the same names.
+// Each binds what Python needs of headers of include/dhp, under the same names.
 void bind_batch(nanobind::module_& module);          // error.h, batch.h
 void bind_cluster(nanobind::module_& module);        // cluster.h, cost_model.h
 void bind_analytic_cost(nanobind::module_& module);  // presets.h, device.h, analytic_cost.h
@@ -22,9 +22,12 @@ void bind_planner(nanobind::module_& module);        // planner.h, bound.h, expl
 void bind_options(nanobind::module_& module);        // plan_options.h
 void bind_shard(nanobind::module_& module);          // shard.h
 void bind_qwen_vl(nanobind::module_& module);        // qwen_vl.h, a submodule
-void bind_internvl(nanobind::module_& module);       // internvl.h, a submodule
-void bind_tokens(nanobind::module_& module);         // tokens.h, dataset.h
+void bind_tokens(nanobind::module_& module);         // tokens.h
 void bind_simulator(nanobind::module_& module);      // simulator.h, result.h, trace.h
+
+/// The __repr__ of all: `Name(field=value, ...)`, fields in the order in which they were bound. A long list is shown by
+/// its length.
+std::string shown(nanobind::handle self);
 
 /// Throws InputError unless each is valid: objects that Python made, or changed, are not by themselves.
 void require_valid(const Batch& batch, const Cluster& cluster, const CostModel& cost);

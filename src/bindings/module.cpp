@@ -5,7 +5,8 @@ NB_MODULE(_core, module) {
   using namespace dhp::bindings;
   module.doc() =
       "The torch-free core of DHP: files, task time, planners, checking, sharding.\n\n"
-      "Names and meaning are those of the C++ headers in include/dhp. Units stand in the names: _s seconds, _bytes\n"
+      "What planning, checking, simulating and making inputs need; names and meaning are those of the C++ headers in\n"
+      "include/dhp. Units stand in the names: _s seconds, _bytes\n"
       "bytes, _tokens tokens. Lists and structs that an attribute returns are copies: assign the whole attribute to\n"
       "change one.";
   dhp::add_peers();
@@ -16,7 +17,6 @@ NB_MODULE(_core, module) {
   bind_planner(module);
   bind_shard(module);
   bind_qwen_vl(module);
-  bind_internvl(module);
   bind_tokens(module);
   bind_simulator(module);
 }

@@ -33,26 +33,14 @@ def batch_of(*tokens: int) -> core.Batch:
     return core.Batch([core.Sequence(id=i, tokens=length) for i, length in enumerate(tokens)])
 
 
-def test_every_name_of_the_headers_is_there() -> None:
-    """Structs, enums and free functions of the public headers; what Python expresses otherwise is listed."""
-    otherwise = {
-        "to_string", "parse_schedule", "parse_exchange",  # enum names
-        "Load", "load_of", "GroupShape", "shape_of", "consecutive_shape",  # lists of sequences and of ranks
-        "CostOptions", "PlanOptions", "SimulateOptions", "set_option", "option_text",  # keywords
-        "option_flag",  # command lines
-        "PlanResult",  # Plan | Infeasible
-        "Rank",  # int
-        "add_peers",  # always known
-        "kMaxRanks",
-    }  # fmt: skip
-    for header in sorted((ROOT / "include" / "dhp").glob("*.h")):
-        text = re.sub(r"///?.*", "", header.read_text())
-        names = set(re.findall(r"^(?:struct|enum class|class) (\w+)", text, re.M))
-        names |= set(re.findall(r"^\w[\w:<>,& ]*?[ &>](\w+)\(", text, re.M))
-        names |= set(re.findall(r"constexpr [\w:]+ (k\w+)", text))
-        place = {"qwen_vl": core.qwen_vl, "internvl": core.internvl}.get(header.stem, core)
-        for name in names - otherwise:
-            assert hasattr(place, name), f"{header.name}: {name}"
+def test_names_are_those_of_the_headers() -> None:
+    """Who reads the one finds the other; what is Python's own is listed."""
+    own = {"validate_options", "result_json"}
+    words = set(re.findall(r"\w+", "".join(file.read_text() for file in (ROOT / "include" / "dhp").glob("*.h"))))
+    for module in (core, core.qwen_vl):
+        names = {name for name in dir(module) if not name.startswith("_")}
+        assert len(names) > 5
+        assert names <= words | own
 
 
 def test_files_go_round() -> None:
@@ -77,8 +65,8 @@ def test_input_error_is_a_value_error_that_names_the_place() -> None:
         core.parse_batch_json('{"format": "dhp.batch/1", "sequences": [{"id": 0, "tokens": -5}]}', "b")
     with pytest.raises(core.InputError, match="does not divide the 6 ranks"):
         core.plan_batch(batch_of(5), CLUSTER, COST, schedule="static:4")
-    with pytest.raises(core.InputError):
-        core.validate(batch_of(5, 0), "mine")
+    with pytest.raises(core.InputError, match=r"sequences\[1\]\.tokens: found 0"):
+        core.plan_batch(batch_of(5, 0), CLUSTER, COST)
     with pytest.raises(TypeError):
         core.Sequence(id=0, tokens=1.5)  # type: ignore[arg-type]
 
@@ -148,8 +136,6 @@ def test_task_seconds_and_memory_follow_the_formulas() -> None:
         took = core.task_seconds(framed, CLUSTER, [core.Sequence(0, 100, 12, 4)], list(range(degree)))
         rest = core.task_seconds(framed, CLUSTER, [core.Sequence(0, 100)], list(range(degree)))
         assert took - rest == pytest.approx(vision_s, rel=1e-9)
-    vision = core.vision_seconds(framed, [core.Sequence(0, 100, 12, 4)])
-    assert (vision.work_s, vision.frame_s, vision.on(2), vision.on(8)) == (48, 16, 24, 16)
     assert core.min_degree(COST, CLUSTER, core.Sequence(0, 3000)) == 1
     assert core.min_degree(COST, CLUSTER, core.Sequence(0, 3001)) == 2
 
@@ -215,26 +201,16 @@ def test_infeasible_sequences() -> None:
     assert [one.sequence for one in core.infeasible_sequences(batch, CLUSTER, COST)] == [1]
     both = core.infeasible_sequences(batch, CLUSTER, COST, max_degree=3, schedule="static")
     assert [one.sequence for one in both] == [1, 3]
-    first = core.first_infeasible(batch, CLUSTER, COST, max_degree=3)
-    assert first is not None and first.reason.startswith("sequence 1 needs ")
-    assert core.first_infeasible(batch_of(100), CLUSTER, COST) is None
 
 
 def test_options_that_a_schedule_does_not_use() -> None:
-    assert core.uses_option("lockstep", "pipeline_stages")
-    assert not core.uses_option("static:4", "effort")
     core.refuse_unused(schedule="lockstep", pipeline_stages=2, effort="fast")
     with pytest.raises(core.InputError, match=r"^--pipeline-stages: is not used by free"):
         core.refuse_unused(pipeline_stages=2)
 
 
-def test_models_have_one_name() -> None:
-    assert core.model_name("Qwen/Qwen3-VL-8B-Instruct") == core.model_name("qwen3-vl-8b") == "qwen3-vl-8b"
-
-
 def test_plans_state_their_peers() -> None:
     plan = core.Plan(ranks=4, tasks=[core.Task(id=0, ranks=[0, 1, 2], sequences=[0])], most_peers=2)
-    assert core.count_peers(plan) == [2, 2, 2, 0]
     assert core.parse_plan(core.to_json(plan), "plan").most_peers == 2
     plan.most_peers = None
     assert core.parse_plan(core.to_json(plan), "plan").most_peers is None
@@ -251,9 +227,6 @@ def test_options_are_checked_and_bounds_tightened() -> None:
     assert tight.predicted is not None
     assert tight.predicted.lower_bound_s == core.tighter_lower_bound_s(batch, CLUSTER, COST)
     assert tight.predicted.lower_bound_s >= core.simple_lower_bound_s(batch, CLUSTER, COST)
-    core.certify(plan, batch, CLUSTER, COST)
-    assert plan == tight
-    assert not core.uses_all_to_all(plan)
 
 
 def test_ranks_out_of_service_stay_out_of_plans() -> None:
@@ -326,17 +299,14 @@ def test_shards_cover_the_padded_sequence(degree: int) -> None:
     for position in range(degree):
         ranges = core.shard_ranges(tokens, degree, position)
         held = [token for one in ranges for token in range(one.begin, one.end)]
-        assert len(held) == sum(len(one) for one in ranges) == core.shard_tokens(tokens, degree)
-        for index, token in enumerate(held):
-            assert core.owner_of(tokens, degree, token) == position
-            assert core.local_index_of(tokens, degree, token) == index
+        assert len(held) == sum(len(one) for one in ranges) == padded // degree
         seen += held
     assert sorted(seen) == list(range(padded))
     with pytest.raises(ValueError):
         core.shard_ranges(tokens, degree, degree)
 
 
-def test_qwen3_vl_rules(tmp_path: Path) -> None:
+def test_qwen3_vl_rules() -> None:
     rules = core.qwen_vl.Rules()
     grid = core.qwen_vl.image_grid(rules, 480, 640)
     assert grid == core.qwen_vl.Grid(frames=1, height=30, width=40)
@@ -355,16 +325,11 @@ def test_qwen3_vl_rules(tmp_path: Path) -> None:
     text = json.dumps({"patch_size": 14, "size": {"shortest_edge": 3136, "longest_edge": 100352}})
     parsed = core.qwen_vl.parse_rules(text, "preprocessor_config.json")
     assert (parsed.patch_size, parsed.image_max_pixels, parsed.fps) == (14, 100352, 2.0)
-    (tmp_path / "preprocessor_config.json").write_text(text)
-    assert core.qwen_vl.read_rules(str(tmp_path)) == parsed
-    with pytest.raises(core.InputError):
-        core.qwen_vl.read_rules(str(tmp_path / "nowhere"))
 
 
 def test_analytic_cost_and_devices() -> None:
-    names = [device.name for device in core.devices()]
-    assert names == [preset.name for preset in core.device_presets()]
-    assert {"a100", "ascend-910b", "h100", "h200", "local-cpu"} == set(names)
+    names = [preset.name for preset in core.device_presets()]
+    assert names == ["a100", "ascend-910b", "h100", "h200", "local-cpu"]
     text = core.read_model_config("qwen3-vl-2b").text
     one = core.analytic_cost(text, "config.json", device="ascend-910b")
     many = core.analytic_cost(text, "config.json", device="ascend-910b", ranks=8, freeze=core.Freeze(vit=True))
@@ -372,32 +337,23 @@ def test_analytic_cost_and_devices() -> None:
     assert many.patch_s < one.patch_s
     whole = core.analytic_cost(text, "config.json", device="ascend-910b", recompute=core.Recompute.none)
     assert whole.backward.token_s < one.backward.token_s
-    report = core.analytic_report(text, "config.json", device="ascend-910b")
-    assert report.cost == one
-    counts = core.count_parameters(text, "config.json")
-    assert counts.total() == counts.language_body + counts.embeddings + counts.vision == report.parameters.total()
-    assert counts.total() == 2127532032
     assert core.parse_freeze("llm,aligner", "here") == core.Freeze(aligner=True, llm=True)
-    assert core.parse_recompute("none", "here") == core.Recompute.none
     with pytest.raises(core.InputError, match=r"^config\.json: model_type: "):
         core.analytic_cost('{"model_type": "llama"}', "config.json")
     with pytest.raises(core.InputError, match="neither a file nor a preset"):
         core.analytic_cost(text, "config.json", device="abacus")
-    assert core.read_device("h100").attention_of(80).head_dim == 64
-    assert core.parse_device(core.device_presets()[0].text, "a100").memory_bytes == 80e9
+    assert core.read_device("a100").memory_bytes == 80e9
 
 
 def test_reprs_say_what_is_inside() -> None:
-    assert repr(core.Sequence(3, 40)) == "Sequence(id=3, tokens=40, patches=0)"
-    assert repr(core.Sequence(3, 40, 8, 4)) == "Sequence(id=3, tokens=40, patches=8, frame_patches=4)"
-    assert (
-        repr(core.Task(1, [0, 2], [5]))
-        == "Task(id=1, ranks=[0, 2], sequences=[5], micro_batch=0, exchange=Exchange.ring)"
+    assert repr(core.Sequence(3, 40)) == "Sequence(id=3, tokens=40, patches=0, frame_patches=0)"
+    assert repr(core.Task(1, [0, 2], [5])) == (
+        "Task(id=1, ranks=[0, 2], sequences=[5], micro_batch=0, exchange=Exchange.ring, start_s=None, end_s=None)"
     )
-    assert repr(batch_of(1, 2)) == "<Batch of 2 sequences, 3 tokens>"
-    assert "2 nodes x 3 ranks" in repr(CLUSTER)
-    assert "round" in repr(COST)
-    assert "free" in repr(core.plan_batch(batch_of(5), CLUSTER, COST))
+    assert repr(batch_of(7)) == "Batch(sequences=[Sequence(id=0, tokens=7, patches=0, frame_patches=0)])"
+    assert repr(batch_of(*range(1, 10))) == "Batch(sequences=[9 values])"
+    link = "Link(bandwidth_bytes_per_s=10000000000.0, latency_s=1e-05, links=1)"
+    assert f"intra_node={link}, inter_node={link}" in repr(CLUSTER)
 
 
 def test_stubs_are_installed_with_the_module() -> None:
@@ -425,14 +381,8 @@ def test_simulate_as_the_command_does() -> None:
     for rank in step.ranks:
         spent = rank.compute_s + rank.idle.total_s() + rank.reduce_s + rank.optimizer_s
         assert spent == pytest.approx(step.seconds)
-    assert {segment.kind for segment in step.segments} >= {core.Segment.Kind.linear, core.Segment.Kind.block}
-    assert {span.kind for span in core.rank_spans(plan, cluster, step)} >= {core.ResultSpan.Kind.compute}
-    assert max(point.bytes for point in core.memory_over_time(plan, batch, cost, step)) <= 3e9
-    result = core.to_result(simulation, plan, batch, cluster, cost)
-    written = json.loads(core.to_json(result))
+    written = json.loads(core.result_json(simulation, plan, batch, cluster, cost))
     assert [one["tasks_s"] for one in written["steps"]] == [one.tasks_end_s for one in simulation.steps]
     assert json.loads(core.chrome_trace(simulation, plan, batch, cluster, cost))["traceEvents"]
-    assert json.loads(core.rank_trace(simulation, plan, cluster, 4))["distributedInfo"]["rank"] == 4
-    assert core.rank_trace_name(4) == "rank-00004.json"
     with pytest.raises(ValueError, match="noise"):
         core.simulate(plan, batch, cluster, cost, noise=2.0)

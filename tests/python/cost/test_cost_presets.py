@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 import random
+import tempfile
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ import torch
 import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
+from command_line import dhp
 from dhp import _core as core
 
 FRAME_PATCHES = 64  # of frames of towers that are run
@@ -34,8 +37,15 @@ def model_of(config: dict[str, Any], device: str = "meta", **keywords: Any) -> A
         return getattr(transformers, CLASSES[config["model_type"]])(made)
 
 
-def report_of(config: dict[str, Any], **options: Any) -> core.CostReport:
-    return core.analytic_report(json.dumps(config), "config.json", device="h100", **options)
+def report_of(config: dict[str, Any], **options: str) -> dict[str, Any]:
+    """What `dhp cost --output-format json` says of the model: its options by their names."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "config.json")
+        file.write_text(json.dumps(config))
+        words = [word for key, value in options.items() if value for word in (f"--{key}", value)]
+        said = dhp("cost", "--model", file, "--device", "h100", "--output-format", "json", *words)
+    assert said.code == 0, said.err
+    return dict(said.json())
 
 
 def part_of(name: str) -> str:
@@ -52,9 +62,9 @@ def assert_parameters_equal(config: dict[str, Any]) -> None:
     expected: Counter[str] = Counter()
     for name, parameter in model_of(config).named_parameters():  # tied ones once
         expected[part_of(name)] += parameter.numel()
-    counted = Counter({row.name: row.parameters for row in report_of(config).modules if row.parameters})
-    assert counted == expected
-    assert core.count_parameters(json.dumps(config), "config.json").total() == expected.total()
+    report = report_of(config)
+    assert Counter({row["module"]: row["parameters"] for row in report["modules"] if row["parameters"]}) == expected
+    assert report["parameters"] == expected.total()
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -136,8 +146,17 @@ def test_parameters_of_random_configs(family: str, seed: int) -> None:
     assert_parameters_equal(config)
 
 
-def row(report: core.CostReport, name: str, unit: str) -> core.ModuleCost:
-    return next(row for row in report.modules if (row.name, row.unit) == (name, unit))
+def forward_flop(report: dict[str, Any], name: str, unit: str) -> float:
+    """Of one unit."""
+    return next(float(row["forward"]["flop"]) for row in rows_of(report, unit) if row["module"] == name)
+
+
+def rows_of(report: dict[str, Any], *units: str) -> list[dict[str, Any]]:
+    return [row for row in report["modules"] if row["per"] in units]
+
+
+def both_flop(row: dict[str, Any]) -> float:
+    return float(row["forward"]["flop"] + row["backward"]["flop"])
 
 
 def counted_flop(run: Any) -> int:
@@ -166,13 +185,13 @@ def test_flop_of_language_models(name: str) -> None:
             inputs_embeds=embeds, position_ids=positions, attention_mask=mask, use_cache=False
         )
     )
-    pairs = row(report, "attention", "pair").forward.flop * tokens**2
-    assert flop == row(report, "layers", "token").forward.flop * tokens + pairs
+    pairs = forward_flop(report, "attention", "pair") * tokens**2
+    assert flop == forward_flop(report, "layers", "token") * tokens + pairs
     head = counted_flop(lambda: model.lm_head(embeds))
-    assert head == row(report, "head", "token").forward.flop * tokens
+    assert head == forward_flop(report, "head", "token") * tokens
 
 
-def tower_of(family: str, seed: int, **options: Any) -> tuple[Any, core.CostReport, int, Callable[[], torch.Tensor]]:
+def tower_of(family: str, seed: int, **options: str) -> tuple[Any, dict[str, Any], int, Callable[[], torch.Tensor]]:
     """A small model, its report, a number of patches, and what encodes them: the sum of all that comes out."""
     config = random_config(family, random.Random(100 + seed))
     print(json.dumps(config))
@@ -198,9 +217,9 @@ def tower_of(family: str, seed: int, **options: Any) -> tuple[Any, core.CostRepo
 @pytest.mark.parametrize("family", CLASSES)
 def test_flop_of_vision_towers(family: str, seed: int) -> None:
     _, report, patches, encode = tower_of(family, seed)
-    expected = row(report, "vision", "patch").forward.flop + row(report, "projector", "patch").forward.flop
+    expected = forward_flop(report, "vision", "patch") + forward_flop(report, "projector", "patch")
     # Attention over whole frames; of tiles and windows it is a patch's.
-    expected += sum(one.forward.flop for one in report.modules if one.unit == "patch pair") * FRAME_PATCHES
+    expected += sum(row["forward"]["flop"] for row in rows_of(report, "patch pair")) * FRAME_PATCHES
     assert counted_flop(encode) == pytest.approx(expected * patches, rel=1e-9)
 
 
@@ -208,11 +227,10 @@ def test_flop_of_vision_towers(family: str, seed: int) -> None:
 @pytest.mark.parametrize("family", CLASSES)
 def test_backward_flop_of_vision_towers(family: str, frozen: str) -> None:
     """All but attention, whose backward pass has one product less in eager mode than in fused kernels."""
-    freeze = core.parse_freeze(frozen, "test")
-    model, report, patches, encode = tower_of(family, 7, freeze=freeze, recompute=core.Recompute.none)
+    model, report, patches, encode = tower_of(family, 7, freeze=frozen, recompute="none")
     for name, parameter in model.named_parameters():
         part = part_of(name)
-        parameter.requires_grad_(not (freeze.vit if part == "vision" else freeze.aligner))
+        parameter.requires_grad_(frozen != ("vit" if part == "vision" else "aligner"))
     with FlopCounterMode(display=False) as counter:
         encode().backward()
     counts = counter.get_flop_counts()["Global"]
@@ -220,10 +238,9 @@ def test_backward_flop_of_vision_towers(family: str, frozen: str) -> None:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         encode()
     forward = counter.get_flop_counts()["Global"]
-    fused = sum(flop for op, flop in forward.items() if "bmm" in str(op)) * (1.0 if freeze.vit else 3.5)
+    fused = sum(flop for op, flop in forward.items() if "bmm" in str(op)) * (1.0 if frozen == "vit" else 3.5)
     units = {"patch": patches, "patch pair": patches * FRAME_PATCHES}
-    rows = [one for one in report.modules if one.unit in units]
-    expected = sum((one.forward.flop + one.backward.flop) * units[one.unit] for one in rows) - fused
+    expected = sum(both_flop(row) * units[row["per"]] for row in rows_of(report, *units)) - fused
     assert sum(counts.values()) - attention == pytest.approx(expected, rel=1e-9)
 
 
@@ -233,7 +250,7 @@ def test_backward_flop_of_language_models(family: str, frozen: str) -> None:
     config = random_config(family, random.Random(3))
     print(json.dumps(config))
     model = model_of(config, device="cpu", _attn_implementation="eager", _experts_implementation="eager")
-    report = report_of(config, freeze=core.parse_freeze(frozen, "test"), recompute=core.Recompute.none)
+    report = report_of(config, freeze=frozen, recompute="none")
     model.requires_grad_(not frozen)
     tokens = 12
     embeds = torch.randn(1, tokens, config["text_config"]["hidden_size"], requires_grad=True)
@@ -247,8 +264,8 @@ def test_backward_flop_of_language_models(family: str, frozen: str) -> None:
         model.lm_head(states).sum().backward()
     counts = counter.get_flop_counts()["Global"]
     attention = sum(flop for op, flop in counts.items() if "bmm" in str(op))
-    rows = [row(report, "layers", "token"), row(report, "head", "token")]
-    expected = sum(one.forward.flop + one.backward.flop for one in rows) * tokens
+    rows = [row for row in rows_of(report, "token") if row["module"] in ("layers", "head")]
+    expected = sum(both_flop(row) for row in rows) * tokens
     assert sum(counts.values()) - attention == pytest.approx(expected, rel=1e-9)
 
 
@@ -265,11 +282,12 @@ def test_original_internvl_config_counts_alike() -> None:
         }
         | {"qkv_bias": True, "qk_normalization": False, "norm_type": "layer_norm", "image_size": 448, "patch_size": 14},
     }
-    assert [row.parameters for row in report_of(chat).modules] == [row.parameters for row in report_of(config).modules]
+    counted = [[row["parameters"] for row in report_of(one)["modules"]] for one in (chat, config)]
+    assert counted[0] == counted[1]
 
 
 def test_flat_config_of_the_hub_counts_alike() -> None:
     config = PRESETS["qwen2.5-vl-7b"]
     flat = {key: value for key, value in config.items() if key != "text_config"} | config["text_config"]
     flat["model_type"] = "qwen2_5_vl"
-    assert report_of(flat).cost == report_of(config).cost
+    assert report_of(flat)["cost"] == report_of(config)["cost"]

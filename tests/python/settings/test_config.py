@@ -12,7 +12,7 @@ import pytest
 from dhp._core import (
     Batch,
     InputError,
-    count_peers,
+    measure_plan,
     parse_plan,
     plan_options,
     read_batch,
@@ -162,7 +162,7 @@ def test_plan_table_plans_as_the_command_line_does(tmp_path: Path, line: str, sc
         words += [flag, *([] if value is True else [text])]
     shown = subprocess.run([DHP, "plan", *words], capture_output=True, text=True, timeout=240, check=True).stdout
     stated = plan(batch, cluster, cost, schedule=config.schedule, **{**config.plan, "tighter_bound": True})
-    stated.most_peers = max(count_peers(stated))  # which the command states, too
+    stated.most_peers = measure_plan(stated, batch, cluster, cost).most_peers  # which the command states, too
     assert stated == parse_plan(shown, "dhp plan")
     assert made != plan(batch, cluster, cost, schedule=schedule), f"{line} changes nothing"
 
