@@ -25,14 +25,12 @@ struct Batch {
   bool operator==(const Batch&) const = default;
 };
 
-/// Reads `dhp.batch/1` JSON, what `dhp index` writes (dhp.index/1 JSON lines: all of its samples as one batch), or CSV
-/// with the header `id,tokens,patches`, perhaps `,frame_patches`, when the name ends in .csv.
+/// Reads `dhp.batch/1` JSON, or what `dhp index` writes (dhp.index/1 JSON lines: all of its samples as one batch).
 /// Throws InputError on anything that is not a valid batch. An empty batch is valid.
 Batch read_batch(const std::string& file);
 
 /// `source` names the text in errors.
 Batch parse_batch_json(std::string_view text, const std::string& source);
-Batch parse_batch_csv(std::string_view text, const std::string& source);
 Batch parse_batch_index(std::string_view text, const std::string& source);
 
 /// Throws InputError for zero or negative tokens, negative patches, a frame of more than all patches, duplicate ids, or

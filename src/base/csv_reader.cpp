@@ -63,60 +63,27 @@ bool CsvReader::next() {
 
 /// Blank lines are skipped. False at the end of the text.
 bool CsvReader::read_row(std::vector<std::string>& cells) {
-  for (;;) {
-    if (rest_.empty()) return false;
-    const std::size_t end = rest_.find('\n');
-    if (!trimmed(rest_.substr(0, end)).empty()) break;
-    rest_.remove_prefix(end == std::string_view::npos ? rest_.size() : end + 1);
-    ++next_line_;
-  }
-  line_ = next_line_;
   cells.clear();
-  for (;;) {
-    cells.push_back(read_cell());
-    if (rest_.empty()) return true;
-    const char separator = rest_.front();
-    rest_.remove_prefix(1);
-    if (separator == ',') continue;
-    ++next_line_;
-    return true;
-  }
-}
-
-/// Up to a comma or a line's end, which stay in the rest.
-std::string CsvReader::read_cell() {
-  const std::size_t first = rest_.find_first_not_of(kBlanks);
-  if (first != std::string_view::npos && rest_[first] == '"') {
-    rest_.remove_prefix(first + 1);
-    return read_quoted();
-  }
-  const std::size_t end = std::min(rest_.find_first_of(",\n"), rest_.size());
-  std::string cell(trimmed(rest_.substr(0, end)));
-  rest_.remove_prefix(end);
-  return cell;
-}
-
-std::string CsvReader::read_quoted() {
-  std::string cell;
-  for (;;) {
-    const std::size_t quote = rest_.find('"');
-    if (quote == std::string_view::npos) {
-      throw InputError(source_, place(), "has a quote that is not closed");
+  while (!rest_.empty()) {
+    const std::size_t end = std::min(rest_.find('\n'), rest_.size());
+    std::string_view row = trimmed(rest_.substr(0, end));
+    rest_.remove_prefix(std::min(end + 1, rest_.size()));
+    ++line_;
+    if (row.empty()) continue;
+    if (row.find('"') != std::string_view::npos) {
+      throw InputError(
+          source_, place(),
+          "has a quoted cell, expected bare cells between commas; leave out columns of text, and the quotes "
+          "around numbers and names of columns");
     }
-    const std::string_view part = rest_.substr(0, quote);
-    next_line_ += std::count(part.begin(), part.end(), '\n');
-    cell += part;
-    rest_.remove_prefix(quote + 1);
-    if (!rest_.starts_with('"')) break;
-    cell += '"';
-    rest_.remove_prefix(1);
+    for (;;) {
+      const std::size_t comma = std::min(row.find(','), row.size());
+      cells.emplace_back(trimmed(row.substr(0, comma)));
+      if (comma == row.size()) return true;
+      row.remove_prefix(comma + 1);
+    }
   }
-  const std::size_t end = std::min(rest_.find_first_of(",\n"), rest_.size());
-  if (!trimmed(rest_.substr(0, end)).empty()) {
-    throw InputError(source_, place(), "has text after a closing quote, expected a comma or the line's end");
-  }
-  rest_.remove_prefix(end);
-  return cell;
+  return false;
 }
 
 double CsvReader::number(std::size_t column, double low, double high) const {

@@ -8,8 +8,8 @@
 
 namespace dhp {
 
-/// CSV with a header, row by row (RFC 4180: commas, double quotes, quotes doubled inside them; a byte order mark, blank
-/// lines and spaces around cells are let pass). Complaints name file, line, column, found value and expectation:
+/// CSV with a header, row by row: bare cells between commas. A byte order mark, blank lines and spaces around cells are
+/// let pass, quotes are refused. Complaints name file, line, column, found value and expectation:
 ///
 ///     CsvReader csv(text, "clips.csv");
 ///     const auto duration = csv.column("duration_s");
@@ -25,7 +25,7 @@ class CsvReader {
   std::string header() const;
 
   /// Goes to the next row; false after the last. Throws InputError for a row with other than the header's number of
-  /// cells, and for a quote that is not closed.
+  /// cells, and for quotes.
   bool next();
 
   const std::string& cell(std::size_t column) const { return cells_[column]; }
@@ -38,15 +38,12 @@ class CsvReader {
 
  private:
   bool read_row(std::vector<std::string>& cells);
-  std::string read_cell();
-  std::string read_quoted();
 
   std::string_view rest_;
   std::string source_;
   std::vector<std::string> names_;
   std::vector<std::string> cells_;
-  std::int64_t line_ = 0;       ///< where the row starts
-  std::int64_t next_line_ = 1;  ///< where the rest starts
+  std::int64_t line_ = 0;  ///< of the row
 };
 
 }  // namespace dhp

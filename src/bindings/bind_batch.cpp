@@ -41,12 +41,9 @@ void bind_batch(nb::module_& module) {
       .def("__repr__", &shown);
 
   module.def("read_batch", &read_batch, "file"_a,
-             "Reads dhp.batch/1 JSON, or CSV with the header id,tokens,patches[,frame_patches] when the name ends in "
-             ".csv. Raises InputError.");
+             "Reads dhp.batch/1 JSON, or what `dhp index` writes: all of its samples as one batch. Raises InputError.");
   module.def("parse_batch_json", &parse_batch_json, "text"_a, "source"_a,
              "Parses dhp.batch/1 JSON; `source` names the text in errors. Raises InputError.");
-  module.def("parse_batch_csv", &parse_batch_csv, "text"_a, "source"_a,
-             "Parses CSV with the header id,tokens,patches[,frame_patches]. Raises InputError.");
   module.def("to_json", nb::overload_cast<const Batch&>(&to_json), "batch"_a, "As dhp.batch/1 JSON.");
 }
 

@@ -74,7 +74,7 @@ void note_frames(const Batch& batch, const std::string& batch_file, const CostMo
   if (cost.patch_pair_s <= 0.0 || !any(&Sequence::patches) || any(&Sequence::frame_patches)) return;
   complain("note", batch_file +
                        " has patches and no frame_patches: attention of the vision tower is not counted; dhp dataset "
-                       "writes them, in CSV they are the column frame_patches");
+                       "writes them");
 }
 
 void note_shared_links(const Cluster& cluster, const std::string& cluster_file, const PlanOptions& options) {

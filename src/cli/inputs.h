@@ -11,9 +11,7 @@
 
 namespace dhp::cli {
 
-inline constexpr const char* kBatchHelp =
-    "dhp.batch/1 JSON; or what dhp index has written, all of it; or CSV with the header "
-    "id,tokens,patches[,frame_patches]";
+inline constexpr const char* kBatchHelp = "dhp.batch/1 JSON; or what dhp index has written, all of it";
 inline constexpr const char* kClusterHelp = "dhp.cluster/1 JSON, or a preset (ascend-910b-8x8, h100-4x8, ...)";
 
 /// The three files that planning, checking and explaining need.

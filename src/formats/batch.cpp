@@ -4,7 +4,6 @@
 #include <limits>
 #include <optional>
 
-#include "base/csv_reader.h"
 #include "base/json_reader.h"
 #include "dhp/error.h"
 #include "formats/index_file.h"
@@ -12,13 +11,11 @@
 namespace dhp {
 namespace {
 
-struct CsvColumns {
-  std::optional<std::size_t> id, tokens, patches, frame_patches;
-};
-
 std::string number_range(std::int64_t min, std::int64_t max) {
   return "a whole number from " + std::to_string(min) + " to " + std::to_string(max);
 }
+
+std::string place_of(std::size_t i) { return "sequences[" + std::to_string(i) + "]"; }
 
 bool is_length(std::int64_t value, std::int64_t min) { return value >= min && value <= kMaxTokens; }
 
@@ -40,10 +37,8 @@ void check_frame(const Sequence& sequence, const std::string& source, const std:
                        number_range(0, sequence.patches) + ", the patches of the sequence");
 }
 
-/// Duplicates in O(n log n) without hashing: the earliest repeated one is named, by `row_of` its position.
-template <typename RowOf>
-void check_unique(const std::vector<Sequence>& sequences, const std::string& source, const RowOf& row_of,
-                  const char* id) {
+/// Duplicates in O(n log n) without hashing: the earliest repeated one is named.
+void check_unique(const std::vector<Sequence>& sequences, const std::string& source) {
   const auto not_rising = [](const Sequence& a, const Sequence& b) { return a.id >= b.id; };
   if (std::adjacent_find(sequences.begin(), sequences.end(), not_rising) == sequences.end()) return;  // the usual case
   std::vector<std::size_t> order(sequences.size());
@@ -57,19 +52,10 @@ void check_unique(const std::vector<Sequence>& sequences, const std::string& sou
     if (!first || order[i] < first->first) first = {order[i], order[i - 1]};
   }
   if (first) {
-    throw InputError(source, row_of(first->first) + id,
-                     "found " + std::to_string(sequences[first->first].id) + ", which " + row_of(first->second) +
+    throw InputError(source, place_of(first->first) + ".id",
+                     "found " + std::to_string(sequences[first->first].id) + ", which " + place_of(first->second) +
                          " has already; ids must be unique in a batch");
   }
-}
-
-Sequence parse_row(const CsvReader& csv, const CsvColumns& columns) {
-  constexpr std::int64_t kLeast = std::numeric_limits<std::int64_t>::min();
-  constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
-  Sequence sequence = {csv.whole(*columns.id, kLeast, kMost), csv.whole(*columns.tokens, 1, kMaxTokens),
-                       csv.whole(*columns.patches, 0, kMaxTokens)};
-  if (columns.frame_patches) sequence.frame_patches = csv.whole(*columns.frame_patches, 0, sequence.patches);
-  return sequence;
 }
 
 }  // namespace
@@ -77,7 +63,11 @@ Sequence parse_row(const CsvReader& csv, const CsvColumns& columns) {
 Batch read_batch(const std::string& file) {
   const std::string text = read_text_file(file, kMostDataBytes);
   if (is_index(text)) return parse_batch_index(text, file);
-  return file.ends_with(".csv") ? parse_batch_csv(text, file) : parse_batch_json(text, file);
+  if (file.ends_with(".csv")) {
+    throw InputError(file, "",
+                     "is CSV, expected dhp.batch/1 JSON; dhp dataset --name " + file + " -o batch.json makes it");
+  }
+  return parse_batch_json(text, file);
 }
 
 Batch parse_batch_json(std::string_view text, const std::string& source) {
@@ -101,40 +91,16 @@ Batch parse_batch_json(std::string_view text, const std::string& source) {
   return batch;
 }
 
-Batch parse_batch_csv(std::string_view text, const std::string& source) {
-  CsvReader csv(text, source);
-  const CsvColumns columns = {csv.column("id"), csv.column("tokens"), csv.column("patches"),
-                              csv.column("frame_patches")};
-  if (!columns.id || !columns.tokens || !columns.patches) {
-    throw InputError(source, csv.place(),
-                     "found \"" + csv.header().substr(0, 60) +
-                         "\", expected a header with id,tokens,patches and, where known, frame_patches");
-  }
-  Batch batch;
-  std::vector<std::int64_t> lines;
-  const auto rows = static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n'));
-  batch.sequences.reserve(rows);
-  lines.reserve(rows);
-  while (csv.next()) {
-    batch.sequences.push_back(parse_row(csv, columns));
-    lines.push_back(csv.line());
-  }
-  check_unique(
-      batch.sequences, source, [&](std::size_t row) { return "line " + std::to_string(lines[row]); }, ": id");
-  return batch;
-}
-
 void validate(const Batch& batch, const std::string& source) {
   for (std::size_t i = 0; i < batch.sequences.size(); ++i) {
     const Sequence& sequence = batch.sequences[i];
     if (is_length(sequence.tokens, 1) && is_length(sequence.patches, 0) && is_frame(sequence)) continue;
-    const std::string place = "sequences[" + std::to_string(i) + "]";
+    const std::string place = place_of(i);
     check_length(sequence.tokens, 1, source, place + ".tokens");
     check_length(sequence.patches, 0, source, place + ".patches");
     check_frame(sequence, source, place + ".frame_patches");
   }
-  check_unique(
-      batch.sequences, source, [](std::size_t i) { return "sequences[" + std::to_string(i) + "]"; }, ".id");
+  check_unique(batch.sequences, source);
 }
 
 std::string to_json(const Batch& batch) {

@@ -9,7 +9,6 @@ namespace dhp::fuzz {
 // drives them by libFuzzer; core_tests runs them over the corpus with every compiler.
 
 void batch_json(std::string_view text);
-void batch_csv(std::string_view text);
 /// What `dhp index` writes.
 void batch_index(std::string_view text);
 void cluster(std::string_view text);

@@ -7,6 +7,7 @@
 
 #include "dhp/plan.h"
 #include "support.h"
+#include "temporary_folder.h"
 
 namespace dhp::bad_input_test {
 namespace {
@@ -83,29 +84,11 @@ TEST(BadInput, Batch) {
        {"20", "1e999", "not valid JSON", {"1e999"}}});
 }
 
-TEST(BadInput, BatchCsv) {
-  const Parse parse = [](const std::string& text) { parse_batch_csv(text, "batch.csv"); };
-  expect_errors("id,tokens,patches\n0,10,4\n1,20,0\n", "batch.csv", parse,
-                {{"id,tokens,patches", "id,tokens", "line 1", {"found \"id,tokens\"", "id,tokens,patches"}},
-                 {"20", "-5", "line 3: tokens", {"found \"-5\"", "expected a whole number from 1"}},
-                 {"20", "0", "line 3: tokens", {"found \"0\""}},
-                 {"20", "many", "line 3: tokens", {"found \"many\"", "whole number"}},
-                 {"20", "2.5", "line 3: tokens", {"found \"2.5\""}},
-                 {"20", "", "line 3: tokens", {"found \"\""}},
-                 {"20", "99999999999999999999", "line 3: tokens", {"99999999999999999999"}},
-                 {"20", "2000000000000", "line 3: tokens", {"found \"2000000000000\""}},
-                 {"20,0", "20", "line 3", {"found 2 cells", "expected 3"}},
-                 {"20,0", "20,0,0", "line 3", {"found 4 cells"}},
-                 {"10,4", "10,-4", "line 2: patches", {"found \"-4\""}},
-                 {"\n1,", "\n0,", "line 3: id", {"found 0, which line 2 has already", "unique"}}});
-  expect_errors(
-      "id,tokens,patches,frame_patches\n0,10,4,2\n1,20,0,0\n", "batch.csv", parse,
-      {{"4,2", "4,5", "line 2: frame_patches", {"found \"5\"", "from 0 to 4"}},
-       {"4,2", "4,-2", "line 2: frame_patches", {"found \"-2\""}},
-       {"4,2", "4,", "line 2: frame_patches", {"found \"\""}},
-       {"4,2", "4", "line 2", {"found 3 cells", "expected 4 as in the header"}},
-       {"patches,frame_patches", "frame_patches,frames", "line 1", {"expected a header with id,tokens,patches"}}});
-  EXPECT_NE(test::input_error([] { parse_batch_csv("", "b.csv"); }).find("b.csv: is empty"), std::string::npos);
+TEST(BadInput, CsvIsNoBatch) {
+  const test::TemporaryFolder folder;
+  const std::string file = folder.write("batch.csv", "id,tokens,patches\n0,10,4\n");
+  EXPECT_EQ(test::input_error([&] { read_batch(file); }),
+            file + ": is CSV, expected dhp.batch/1 JSON; dhp dataset --name " + file + " -o batch.json makes it");
 }
 
 TEST(BadInput, Cluster) {

@@ -1,4 +1,4 @@
-// Round trips of all files, defaults of optional fields, and CSV.
+// Round trips of all files, and defaults of optional fields.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -174,18 +174,6 @@ TEST(Files, UnknownFieldsAreIgnored) {
           {"id": 1, "tokens": 2, "caption": "a cat", "patches": 3}], "made_by": null})",
       "b");
   EXPECT_EQ(batch, (Batch{.sequences = {{1, 2, 3}}}));
-}
-
-TEST(Files, CsvEqualsJson) {
-  const Batch expected{.sequences = {{3, 10, 4}, {1, 20, 0}}};
-  EXPECT_EQ(parse_batch_csv("id,tokens,patches\n3,10,4\n1,20,0\n", "b"), expected);
-  EXPECT_EQ(parse_batch_csv("id,tokens,patches\n3,10,4\n1,20,0", "b"), expected);
-  EXPECT_EQ(parse_batch_csv("\xef\xbb\xbfid,tokens,patches\r\n3, 10 ,4\r\n\r\n1,20,0\r\n\r\n", "b"), expected);
-  EXPECT_EQ(parse_batch_csv("id,tokens,patches\n", "b"), Batch{});
-  EXPECT_EQ(parse_batch_csv("id,tokens,patches,frame_patches\n3,10,4,2\n1,20,0,0\n", "b"),
-            (Batch{.sequences = {{3, 10, 4, 2}, {1, 20, 0}}}));
-  const test::TemporaryFolder folder;
-  EXPECT_EQ(read_batch(folder.write("batch.csv", "id,tokens,patches\n3,10,4\n1,20,0\n")), expected);
 }
 
 TEST(Files, NumbersThatJsonCannotHoldAreRefused) {

@@ -13,7 +13,7 @@ namespace {
 TEST(FuzzCorpus, BreaksNoReader) {
   const std::map<std::string, void (*)(std::string_view)> targets = {{"batch_json", fuzz::batch_json},
                                                                      {"batch_index", fuzz::batch_index},
-                                                                     {"batch_csv", fuzz::batch_csv},
+
                                                                      {"cluster", fuzz::cluster},
                                                                      {"cost", fuzz::cost},
                                                                      {"plan", fuzz::plan},

@@ -220,7 +220,7 @@ def test_notes_of_frames_that_are_not_known(files: dict[str, Path]) -> None:
             assert result.code == 0, result.err
             assert result.err == (
                 f"dhp: note: {files['batch']} has patches and no frame_patches: attention of the vision tower is not "
-                "counted; dhp dataset writes them, in CSV they are the column frame_patches\n"
+                "counted; dhp dataset writes them\n"
                 if noted
                 else ""
             )

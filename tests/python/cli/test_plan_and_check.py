@@ -64,10 +64,14 @@ def test_plan_file_and_standard_output_hold_the_same_plan(files: dict[str, Path]
     assert sum(summary["degrees"].values()) == len(plan["tasks"])
 
 
-def test_plan_reads_csv(files: dict[str, Path], tmp_path: Path) -> None:
-    rows = ["id,tokens,patches"] + [f"{s['id']},{s['tokens']},0" for s in GOOD_BATCH["sequences"]]
-    files["batch"] = tmp_path / "batch.csv"
-    files["batch"].write_text("\n".join(rows) + "\n")
+def test_csv_becomes_a_batch_by_dataset(files: dict[str, Path], tmp_path: Path) -> None:
+    rows = ["tokens,patches"] + [f"{s['tokens']},0" for s in GOOD_BATCH["sequences"]]
+    table = tmp_path / "batch.csv"
+    table.write_text("\n".join(rows) + "\n")
+    refused = dhp("plan", *inputs({**files, "batch": table}))
+    assert refused.code == 2
+    assert f"expected dhp.batch/1 JSON; dhp dataset --name {table} -o batch.json makes it" in refused.err
+    assert dhp("dataset", "--name", table, "-o", files["batch"]).code == 0
     assert dhp("plan", *inputs(files), "--output-format", "json").out == files["plan"].read_text()
 
 
