@@ -84,6 +84,7 @@ void bind_simulator(nb::module_& module) {
       },
       "simulation"_a, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
       "All ranks in one trace, for Perfetto. Every step must be recorded.");
+  module.def("rank_trace_name", &rank_trace_name, "rank"_a, "\"rank-00007.json\": its file in a folder of them.");
 }
 
 }  // namespace dhp::bindings
