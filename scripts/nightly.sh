@@ -8,7 +8,7 @@ shift
 cd "$(dirname "$0")/.." || exit
 mkdir -p build/nightly
 parts=("$@")
-[ $# != 0 ] || parts=(properties inputs kills network scale compilers same-bytes fuzz sanitizers lint roots)
+[ $# != 0 ] || parts=(properties inputs kills network scale docs compilers same-bytes fuzz sanitizers lint roots)
 seed=${SEED:-$(date +%Y%m%d%H)}
 export DHP_WERROR=ON DHP_TEST_SEED=$seed
 
@@ -27,6 +27,8 @@ run_part() {
     network) make build && $pytest -k network ;;
     # 500 steps, 16,384 ranks.
     scale) make build && $pytest -k scale ;;
+    # What README and docs show of the demo and of measurements.
+    docs) make build && $pytest -k shown ;;
     # The core by every compiler that there are packages of.
     compilers) make compilers ;;
     same-bytes) make same-bytes ;;

@@ -12,27 +12,9 @@ from pathlib import Path
 
 import pytest
 
+import console
 from command_line import DHP, ROOT
 from ranks import context
-
-# What a clock measured. Columns are as wide as their widest entry, so that spaces count as one.
-MEASURED = re.compile(r"(?<![\d.])[\d,.]+ (ms|µs)(?=\s*$| \|)")
-
-
-def masked(text: str) -> str:
-    return " ".join(MEASURED.sub("TIME", text).split())
-
-
-def console_commands(file: str) -> list[tuple[str, list[str]]]:
-    """Commands of all console blocks and the lines below each."""
-    commands: list[tuple[str, list[str]]] = []
-    for block in re.findall(r"```console\n(.*?)```", (ROOT / file).read_text(), re.DOTALL):
-        for line in block.splitlines():
-            if line.startswith("$ "):
-                commands.append((line[2:], []))
-            else:
-                commands[-1][1].append(line)
-    return commands
 
 
 @pytest.fixture(scope="module")
@@ -45,25 +27,24 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("file", ["README.md", "docs/simulator.md", "docs/costs.md", "docs/tokens.md"])
+FILES = ["README.md", "docs/simulator.md", "docs/costs.md", "docs/tokens.md"]
+
+
+@pytest.mark.parametrize("file", FILES)
 def test_console_blocks_are_what_commands_print(place: Path, file: str) -> None:
     folder, compared = place, 0
     environment = os.environ | {"PATH": f"{Path(DHP).parent}:{os.environ['PATH']}", "LC_ALL": "C.UTF-8"}
-    for command, expected in console_commands(file):
+    for shown in console.shown_in(file):
+        command = shown.command
         if command.startswith("cd "):
             folder = place / command[3:]
-        if not command.startswith("dhp "):
+        if "dhp " not in command:
             continue
         done = subprocess.run(
             command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=240
         )
         assert done.returncode == 0, f"{command}: {done.stderr}"
-        printed = [masked(line) for line in done.stdout.splitlines()]
-        told = [masked(line) for line in expected]
-        if "…" in told:  # the rest of it is left out
-            told = told[: told.index("…")]
-            printed = printed[: len(told)]
-        assert printed == told, command
+        console.check(shown, done.stdout.splitlines())
         compared += 1
     assert compared >= 1
 
