@@ -30,7 +30,7 @@ demo: build
 	dhp train examples/demo.toml --set model=$(DEMO)/model data=$(DEMO)/train.jsonl output_dir=$(DEMO)/run
 
 test: build
-	@scripts/setup.sh $(VENV) "$(TORCH)" browser
+	@scripts/setup.sh $(VENV) "$(TORCH)" tests browser
 	cmake --build build/release
 	ctest --test-dir build/release --output-on-failure -j $(JOBS)
 	$(python) -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder $(wildcard tests/nightly) tests/python
@@ -80,19 +80,19 @@ bench: build
 	$(python) bench/distribution_cost.py
 
 lint:
-	@scripts/setup.sh $(VENV) "$(TORCH)" lint
+	@scripts/setup.sh $(VENV) "$(TORCH)" tests lint
 	$(VENV)/bin/ruff check python tests bench examples docs
 	$(VENV)/bin/ruff format --check python tests bench examples docs
 	$(VENV)/bin/mypy
 	@scripts/lint_cpp.sh $(python) $(JOBS) $(DEEP)
 
 format:
-	@scripts/setup.sh $(VENV) "$(TORCH)" lint
+	@scripts/setup.sh $(VENV) "$(TORCH)" tests lint
 	$(VENV)/bin/ruff check --fix python tests bench examples docs
 	$(VENV)/bin/ruff format python tests bench examples docs
 	git ls-files '*.cpp' '*.h' | xargs clang-format -i
 
-# FOR="lint clang fuzz browser": what these need, too, in one go.
+# FOR="tests lint clang fuzz browser": what these need, too, in one go.
 setup:
 	@scripts/setup.sh $(VENV) "$(TORCH)" $(FOR)
 

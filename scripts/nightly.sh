@@ -20,15 +20,15 @@ run_part() {
     properties) make build && cmake --build build/release --target core_tests &&
       build/release/tests/cpp/core_tests --gtest_filter='Planners/*:BoundExhaustive*' ;;
     # 10,000 broken data lines, settings and checkpoint folders each.
-    inputs) make build && $pytest -k fuzz ;;
+    inputs) make build setup FOR=tests && $pytest -k fuzz ;;
     # kill -9 at 200 random moments, resumed every time.
-    kills) make build && $pytest -k kill ;;
+    kills) make build setup FOR=tests && $pytest -k kill ;;
     # Cut and slow links between network namespaces.
-    network) make build && $pytest -k network ;;
+    network) make build setup FOR=tests && $pytest -k network ;;
     # 500 steps, 16,384 ranks.
-    scale) make build && $pytest -k scale ;;
+    scale) make build setup FOR=tests && $pytest -k scale ;;
     # What README and docs show of the demo and of measurements.
-    docs) make build && $pytest -k shown ;;
+    docs) make build setup FOR=tests && $pytest -k shown ;;
     # The core by every compiler that there are packages of.
     compilers) make compilers ;;
     same-bytes) make same-bytes ;;

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets up what `make` needs: system packages and a virtual environment. Called by the Makefile; quick when nothing
 # changed.
-#   setup.sh VENV TORCH [lint|clang|fuzz|browser]...
+#   setup.sh VENV TORCH [tests|lint|clang|fuzz|browser]...    tests: Python packages of tests and lint
 # TORCH is what pip installs ("torch==2.13.0", pip options allowed), or "system": the torch of $PYTHON.
 set -euo pipefail
 venv=$1 torch=$2 purposes=" ${*:3} "
@@ -74,11 +74,29 @@ install_packages() {
   $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >/dev/null
 }
 
+make_environment() {
+  echo "setup: virtual environment in $venv"
+  rm -rf "$venv"
+  "$python" -m venv "$venv"
+  if [ "$torch" = system ]; then
+    # A .pth file, since --system-site-packages does not see the packages of a parent that is itself an environment.
+    "$python" -c 'import torch' || { echo "setup: TORCH=system, but $python has no torch" >&2; exit 1; }
+    "$python" -c 'import sysconfig; p = sysconfig.get_paths(); print(p["purelib"]); print(p["platlib"])' \
+      > "$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/parent.pth"
+  else
+    # shellcheck disable=SC2086 # TORCH may hold pip options
+    "$venv/bin/python" -m pip install -q $torch
+  fi
+  "$venv/bin/python" -m pip install -q -r requirements.txt
+  echo "$wanted" > "$stamp"
+}
+
 for tool in c++ cmake "$python"; do
   command -v "$tool" >/dev/null || { echo "setup: $tool is missing; please install g++, cmake and python3" >&2; exit 1; }
 done
-stamp=$venv/ready
-wanted=$({ "$python" -VV; echo "$torch"; cat requirements.txt requirements-no-deps.txt; } | cksum)
+stamp=$venv/ready tests_stamp=$venv/ready-tests
+wanted=$({ "$python" -VV; echo "$torch"; cat requirements.txt; } | cksum)
+wanted_tests="$wanted $(cat requirements-tests.txt requirements-no-deps.txt | cksum)"
 ready=no
 [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && ready=yes
 packages=$({ [ $ready = yes ] || missing_packages; ! wants lint || missing_lint_tools; ! wants clang || missing_clang
@@ -87,20 +105,9 @@ if [ -n "${packages// /}" ]; then
   echo "setup: installing $packages"
   install_packages "$packages"
 fi
-[ $ready = no ] || exit 0
-
-echo "setup: virtual environment in $venv"
-rm -rf "$venv"
-"$python" -m venv "$venv"
-if [ "$torch" = system ]; then
-  # A .pth file, since --system-site-packages does not see the packages of a parent that is itself an environment.
-  "$python" -c 'import torch' || { echo "setup: TORCH=system, but $python has no torch" >&2; exit 1; }
-  "$python" -c 'import sysconfig; p = sysconfig.get_paths(); print(p["purelib"]); print(p["platlib"])' \
-    > "$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/parent.pth"
-else
-  # shellcheck disable=SC2086 # TORCH may hold pip options
-  "$venv/bin/python" -m pip install -q $torch
+[ $ready = yes ] || make_environment
+if wants tests && [ "$(cat "$tests_stamp" 2>/dev/null)" != "$wanted_tests" ]; then
+  "$venv/bin/python" -m pip install -q -r requirements-tests.txt
+  "$venv/bin/python" -m pip install -q --no-deps -r requirements-no-deps.txt
+  echo "$wanted_tests" > "$tests_stamp"
 fi
-"$venv/bin/python" -m pip install -q -r requirements.txt
-"$venv/bin/python" -m pip install -q --no-deps -r requirements-no-deps.txt
-echo "$wanted" > "$stamp"
