@@ -342,7 +342,7 @@ def ratios_of_planners(batch: core.Batch, cluster: core.Cluster, cost: core.Cost
     """Over the bound; infinite where a planner has no plan."""
     ratios = []
     for name in planner_names():
-        plan = core.plan_batch(batch, cluster, cost, schedule=name)
+        plan = core.plan_batch(batch, cluster, cost, planner=name)
         ratios.append(math.inf if isinstance(plan, core.Infeasible) else plan.predicted.makespan_s / bound_s)
     return ratios
 

@@ -125,7 +125,7 @@ def measure(case: Case, noise: float, trials: int) -> None:
     for info in core.planners():
         if ":" in info.name:
             continue
-        plan = core.plan_batch(case.batch, case.cluster, case.cost, schedule=info.name)
+        plan = core.plan_batch(case.batch, case.cluster, case.cost, planner=info.name)
         if isinstance(plan, core.Infeasible):
             continue
         task_s = np.array(core.predict_task_seconds(plan, case.batch, case.cluster, case.cost))

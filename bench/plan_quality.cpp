@@ -101,7 +101,7 @@ void cases() {
         const Case one = bench::shared_case(cluster, tokens, data);
         std::printf("| %s | %s | %s ", cluster, tokens.c_str(), data.c_str());
         for (const std::string& name : names) {
-          ratios[name].push_back(run(one, {.schedule = name}, 1).ratio);
+          ratios[name].push_back(run(one, {.planner = name}, 1).ratio);
           std::printf("| %s ", cell(ratios[name].back()).c_str());
         }
         std::printf("|\n");
@@ -143,7 +143,7 @@ void effort() {
       for (const char* cluster : {"910b_8x8", "910b_8x8_slow_network"}) {
         for (const std::string& tokens : bench::kTokens) {
           for (const std::string& data : bench::kData) {
-            const Result result = run(bench::shared_case(cluster, tokens, data), {.schedule = name, .effort = level},
+            const Result result = run(bench::shared_case(cluster, tokens, data), {.planner = name, .effort = level},
                                       level > 2000 ? 3 : 5);
             ratios.push_back(result.ratio);
             sum_ms += result.median_ms;
@@ -166,7 +166,7 @@ void scale() {
   header({"ranks", "sequences", "data", "free", "ms", "least to most ms"});
   for (const int ranks : {1024, 16384}) {
     for (const std::string& data : bench::kData) {
-      const Result result = run(bench::large_case(ranks, data), {.schedule = "free"}, 5);
+      const Result result = run(bench::large_case(ranks, data), {.planner = "free"}, 5);
       std::printf("| %d | %d | %s | %s | %.1f | %.1f to %.1f |\n", ranks, 8 * ranks, data.c_str(),
                   cell(result.ratio).c_str(), result.median_ms, result.least_ms, result.most_ms);
     }
@@ -203,8 +203,8 @@ void shapes() {
       one.cluster.ranks_per_node = per_node;
       const double simple = simple_lower_bound_s(one.batch, one.cluster, one.cost);
       const double tighter = tighter_lower_bound_s(one.batch, one.cluster, one.cost);
-      const double free = run(one, {.schedule = "free"}, 1).ratio;
-      const double lockstep = run(one, {.schedule = "lockstep"}, 1).ratio;
+      const double free = run(one, {.planner = "free"}, 1).ratio;
+      const double lockstep = run(one, {.planner = "lockstep"}, 1).ratio;
       std::printf("| %d × %d | %s | %s | %s | %s |\n", nodes, per_node, name.c_str(), cell(free).c_str(),
                   cell(free * simple / tighter).c_str(), cell(lockstep * simple / tighter).c_str());
     }
@@ -238,14 +238,14 @@ void pipelines() {
     for (const std::string& data : bench::kData) {
       const Case one = bench::shared_case("910b_8x8", tokens, data);
       for (const int stages : {2, 8, 64}) {
-        const PlanOptions options{.schedule = "lockstep", .pipeline_stages = stages};
-        double other = pipeline_s(one, {.schedule = "paper"}, stages);
+        const PlanOptions options{.planner = "lockstep", .pipeline_stages = stages};
+        double other = pipeline_s(one, {.planner = "paper"}, stages);
         for (const std::int64_t cap : {1000, 1500, 2000, 2500, 3500, 5000}) {
-          other = std::min(other, pipeline_s(one, {.schedule = "lockstep", .max_tokens_per_rank = cap}, stages));
+          other = std::min(other, pipeline_s(one, {.planner = "lockstep", .max_tokens_per_rank = cap}, stages));
         }
         const Result timed = run(one, options, kRuns);
         std::printf("| %s | %s | %d | %.2f | %.2f | %.2f | %.0f (%.0f to %.0f) |\n", tokens, data.c_str(), stages,
-                    pipeline_s(one, {.schedule = "lockstep"}, stages), pipeline_s(one, options, stages), other,
+                    pipeline_s(one, {.planner = "lockstep"}, stages), pipeline_s(one, options, stages), other,
                     timed.median_ms, timed.least_ms, timed.most_ms);
       }
     }
@@ -263,7 +263,7 @@ void all() {
         const Case one{"", read_batch(bench::case_file(batch)), read_cluster(bench::case_file(cluster)),
                        read_cost_model(bench::case_file(cost))};
         std::map<std::string, double> ratios;
-        for (const std::string& name : planner_names()) ratios[name] = run(one, {.schedule = name}, 1).ratio;
+        for (const std::string& name : planner_names()) ratios[name] = run(one, {.planner = name}, 1).ratio;
         if (ratios["free"] <= 0.0) continue;
         free.push_back(ratios["free"]);
         ones.push_back(1.0);

@@ -45,18 +45,18 @@ void add(const std::string& prefix, const bench::Case& one, const PlanOptions& o
 }
 
 void add_all() {
-  for (const char* schedule :
+  for (const char* planner :
        {"free", "lockstep", "paper", "static", "balanced-static", "ulysses", "megatron-hybrid", "megatron-dynamic"}) {
     for (const std::string& tokens : bench::kTokens) {
       for (const std::string& data : bench::kData) {
         const bench::Case one = bench::shared_case("910b_8x8", tokens, data);
-        if (std::string(schedule) == "free") add("free:fast", one, {.schedule = schedule, .effort = kEffortFast});
-        add(schedule, one, {.schedule = schedule});
+        if (std::string(planner) == "free") add("free:fast", one, {.planner = planner, .effort = kEffortFast});
+        add(planner, one, {.planner = planner});
       }
     }
   }
   for (const int ranks : {1024, 16384}) {
-    for (const std::string& data : bench::kData) add("free", bench::large_case(ranks, data), {.schedule = "free"});
+    for (const std::string& data : bench::kData) add("free", bench::large_case(ranks, data), {.planner = "free"});
   }
 }
 

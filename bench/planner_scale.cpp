@@ -48,7 +48,7 @@ double seconds_of(const bench::Case& one, const PlanOptions& options) {
 
 void print_curves(const PlanOptions& options, bool long_tail, double limit_s, int most_ranks) {
   std::printf("%s, effort %s, %s: processor seconds, and times those of a quarter of the ranks\n%8s",
-              options.schedule.c_str(), options.effort == kEffortFast ? "fast" : "default",
+              options.planner.c_str(), options.effort == kEffortFast ? "fast" : "default",
               long_tail ? "long tail on H100" : "log-normal on 910B", "ranks");
   for (const double shape : kShapes) std::printf("%14g/rank", shape);
   std::printf("\n");
@@ -77,15 +77,15 @@ void print_curves(const PlanOptions& options, bool long_tail, double limit_s, in
 int main(int argc, char** argv) {
   try {
     dhp::add_peers();
-    const std::string schedule = argc > 1 ? argv[1] : "free";
+    const std::string planner = argc > 1 ? argv[1] : "free";
     const double limit_s = argc > 2 ? std::stod(argv[2]) : 20.0;
     const int most_ranks = argc > 3 ? std::stoi(argv[3]) : 65536;
     const std::string level = argc > 4 ? argv[4] : "";
     for (const std::int64_t effort : {kEffortFast, kEffortDefault}) {
-      if (effort == kEffortDefault && !uses_option(schedule, "effort")) continue;
+      if (effort == kEffortDefault && !uses_option(planner, "effort")) continue;
       if (!level.empty() && level != (effort == kEffortFast ? "fast" : "default")) continue;
       for (const bool long_tail : {false, true}) {
-        print_curves({.schedule = schedule, .effort = effort}, long_tail, limit_s, most_ranks);
+        print_curves({.planner = planner, .effort = effort}, long_tail, limit_s, most_ranks);
       }
     }
     return 0;

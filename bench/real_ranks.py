@@ -1,9 +1,9 @@
-"""Real training tasks on local ranks: what each schedule's step takes, and what its plan predicted.
+"""Real training tasks on local ranks: what each planner's step takes, and what its plan predicted.
 
     python bench/real_ranks.py                            # 4 ranks, the demo's data; static, paper, free
-    python bench/real_ranks.py --ranks 8 --media long     # 8 ranks, clips of up to 79 s; more schedules
+    python bench/real_ranks.py --ranks 8 --media long     # 8 ranks, clips of up to 79 s; more planners
 
-Every rank is a process of one thread over Gloo. Each batch is planned by every schedule, and its tasks are run, forward
+Every rank is a process of one thread over Gloo. Each batch is planned by every planner, and its tasks are run, forward
 and backward, by all of them in turn, `--repeats` times, so that all meet the same load. The step time is *emulated*:
 the plan is replayed with the CPU seconds that each task took on its slowest member (median of the repeats), because
 more ranks than cores cannot show balance in wall time. Transfers, which cost no CPU time of the computing thread, are
@@ -51,7 +51,7 @@ from dhp.run.runtime import Run
 
 DEMO, LONG = Path("build/demo"), Path("build/long")
 CAPACITY = {"demo": 512, "long": 1024}
-SCHEDULES = {"demo": ["static", "paper", "free"], "long": ["static", "balanced-static", "paper", "lockstep", "free"]}
+PLANNERS = {"demo": ["static", "paper", "free"], "long": ["static", "balanced-static", "paper", "lockstep", "free"]}
 
 
 def run_plan(plan: Plan, share: Share, adapter: Adapter, valid_tokens: int, run: Run) -> np.ndarray:
@@ -83,21 +83,21 @@ def work(options: argparse.Namespace) -> int:
     # The first batch warms up.
     for step in range(-1, options.batches):
         batch = data.batch(max(step, 0), options.batch_size, seed=options.seed)
-        plans = {s: runtime.plan(batch, cluster, cost, schedule=s, run=run) for s in options.schedules}
+        plans = {s: runtime.plan(batch, cluster, cost, planner=s, run=run) for s in options.planners}
         shares = {s: data.read_share(plan, run.rank) for s, plan in plans.items()}
         valid = data.label_tokens(batch)
-        taken: dict[str, list[np.ndarray]] = {schedule: [] for schedule in options.schedules}
+        taken: dict[str, list[np.ndarray]] = {planner: [] for planner in options.planners}
         for repeat in range(options.repeats if step >= 0 else 1):
-            turn = (repeat + step + 1) % len(options.schedules)
-            for schedule in [*options.schedules[turn:], *options.schedules[:turn]]:
-                taken[schedule].append(run_plan(plans[schedule], shares[schedule], adapter, valid, run))
+            turn = (repeat + step + 1) % len(options.planners)
+            for planner in [*options.planners[turn:], *options.planners[:turn]]:
+                taken[planner].append(run_plan(plans[planner], shares[planner], adapter, valid, run))
         if step < 0:
             continue
         if run.rank == 0:
-            for schedule, plan in plans.items():
-                row = judge(step, schedule, plan, batch, cost, np.median(taken[schedule], axis=0))
+            for planner, plan in plans.items():
+                row = judge(step, planner, plan, batch, cost, np.median(taken[planner], axis=0))
                 rows.append({**row, "simulated_s": simulate(plan, batch, cluster, cost)})
-            done = " | ".join(f"{r['schedule']} {r['emulated_s']:.2f} s" for r in rows[-len(plans) :])
+            done = " | ".join(f"{r['planner']} {r['emulated_s']:.2f} s" for r in rows[-len(plans) :])
             print(f"batch {step + 1}/{options.batches}: {done}", file=sys.stderr, flush=True)
             if options.output:
                 Path(options.output).write_text(json.dumps(rows, indent=1))
@@ -121,7 +121,7 @@ def simulate(plan: Plan, batch: Batch, cluster: Cluster, cost: CostModel) -> flo
         return float(json.loads(done.stdout)["steps"][0]["tasks_end_s"])
 
 
-def judge(step: int, schedule: str, plan: Plan, batch: Batch, cost: CostModel, cpu_s: np.ndarray) -> dict[str, Any]:
+def judge(step: int, planner: str, plan: Plan, batch: Batch, cost: CostModel, cpu_s: np.ndarray) -> dict[str, Any]:
     by_id = {sequence.id: sequence for sequence in batch.sequences}
     terms = terms_of(cost)
     predicted = [(task.end_s or 0.0) - (task.start_s or 0.0) for task in plan.tasks]
@@ -132,7 +132,7 @@ def judge(step: int, schedule: str, plan: Plan, batch: Batch, cost: CostModel, c
     assert plan.predicted is not None
     return {
         "step": step + 1,
-        "schedule": schedule,
+        "planner": planner,
         "emulated_s": emulated.makespan_s,
         "predicted_s": plan.predicted.makespan_s,
         "idle_share": emulated.idle_share(),
@@ -146,8 +146,8 @@ def judge(step: int, schedule: str, plan: Plan, batch: Batch, cost: CostModel, c
 
 
 def report(options: argparse.Namespace, rows: list[dict[str, Any]], cluster: Cluster) -> None:
-    def of(schedule: str, key: str) -> list[float]:
-        return [row[key] for row in rows if row["schedule"] == schedule]
+    def of(planner: str, key: str) -> list[float]:
+        return [row[key] for row in rows if row["planner"] == planner]
 
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, {options.ranks} ranks of "
@@ -155,20 +155,20 @@ def report(options: argparse.Namespace, rows: list[dict[str, Any]], cluster: Clu
         f"{options.batch_size} samples, {options.repeats} repeats; seconds a step, all batches together"
     )
     print(
-        f"{'schedule':<17}{'emulated':>9}{'simulated':>11}{'off':>7}{'off a step, mean':>18}{'most':>7}"
+        f"{'planner':<17}{'emulated':>9}{'simulated':>11}{'off':>7}{'off a step, mean':>18}{'most':>7}"
         f"{'tasks off':>11}{'idle':>7}{'x free':>8}{'(least, most)':>16}"
     )
-    best = of("free", "emulated_s") if "free" in options.schedules else of(options.schedules[-1], "emulated_s")
-    for schedule in options.schedules:
-        emulated, simulated = of(schedule, "emulated_s"), of(schedule, "simulated_s")
+    best = of("free", "emulated_s") if "free" in options.planners else of(options.planners[-1], "emulated_s")
+    for planner in options.planners:
+        emulated, simulated = of(planner, "emulated_s"), of(planner, "simulated_s")
         steps = error_of(simulated, emulated)
-        tasks = [task for row in rows if row["schedule"] == schedule for task in row["tasks"]]
+        tasks = [task for row in rows if row["planner"] == planner for task in row["tasks"]]
         each = error_of([t["predicted_s"] for t in tasks], [t["measured_s"] for t in tasks])
         ratios = [a / b for a, b in zip(emulated, best, strict=True)]
         print(
-            f"{schedule:<17}{statistics.mean(emulated):>9.3f}{statistics.mean(simulated):>11.3f}"
+            f"{planner:<17}{statistics.mean(emulated):>9.3f}{statistics.mean(simulated):>11.3f}"
             f"{sum(simulated) / sum(emulated) - 1:>+7.1%}{steps.mean:>18.1%}{steps.worst:>7.1%}{each.mean:>11.1%}"
-            f"{statistics.mean(of(schedule, 'idle_share')):>7.1%}{sum(emulated) / sum(best):>8.3f}"
+            f"{statistics.mean(of(planner, 'idle_share')):>7.1%}{sum(emulated) / sum(best):>8.3f}"
             f"{f'({min(ratios):.2f}, {max(ratios):.2f})':>16}"
         )
     apart = max(abs(row["simulated_s"] / row["predicted_s"] - 1.0) for row in rows)
@@ -176,7 +176,7 @@ def report(options: argparse.Namespace, rows: list[dict[str, Any]], cluster: Clu
     print(f"dhp simulate and the plans' own predictions: at most {apart:.0e} apart")
     print(f"waiting for transfers, modelled, in both: {exposed:.1%} of the time of tasks")
     for key in ("emulated_s", "simulated_s"):
-        ranking = sorted(options.schedules, key=lambda s: sum(of(s, key)))
+        ranking = sorted(options.planners, key=lambda s: sum(of(s, key)))
         print(f"by {key[:-2]} time, quickest first: {', '.join(ranking)}")
 
 
@@ -207,12 +207,12 @@ def main() -> int:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--schedules", nargs="+")
+    parser.add_argument("--planners", nargs="+")
     parser.add_argument("--cost", default="", help="a dhp.cost/1 file; left out: dhp calibrate is run once")
     parser.add_argument("--calibrate", action="store_true", help="run it again")
     parser.add_argument("--output", default="", metavar="FILE.json", help="every step and task")
     options = parser.parse_args()
-    options.schedules = options.schedules or SCHEDULES[options.media]
+    options.planners = options.planners or PLANNERS[options.media]
     options.capacity_tokens = CAPACITY[options.media]
     folder = LONG if options.media == "long" else DEMO
     options.model, options.data = str(folder / "model"), str(folder / "train.jsonl")

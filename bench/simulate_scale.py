@@ -43,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dhp", default="build/release/dhp")
     parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--schedules", default="free,lockstep,paper,balanced-static,static")
+    parser.add_argument("--planners", default="free,lockstep,paper,balanced-static,static")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -52,7 +52,7 @@ def main() -> None:
                 batch = folder / f"{source}.json"
                 write_batch(f"batch_{source}_512.json", batch)
                 command = [args.dhp, "simulate", "--sweep", "--batch", batch, "--cluster", cluster]
-                command += ["--cost", CASES / "cost_qwen3-vl-8b_8192.json", "--schedules", args.schedules]
+                command += ["--cost", CASES / "cost_qwen3-vl-8b_8192.json", "--planners", args.planners]
                 command += ["--steps", str(args.steps), "--noise", "0.08"]
                 start = time.perf_counter()
                 done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -1,8 +1,8 @@
 """Steps of real training runs: simulated against emulated.
 
-    python bench/train_steps.py --cost cost.json [--config examples/demo.toml] [--schedules static paper free]
+    python bench/train_steps.py --cost cost.json [--config examples/demo.toml] [--planners static paper free]
 
-Trains with every schedule in turn, from the same start, with a cost file of `dhp calibrate` that the run fits anew to
+Trains with every planner in turn, from the same start, with a cost file of `dhp calibrate` that the run fits anew to
 its own tasks every `--recalibrate-every` steps (0: never), since tasks take more CPU time while other work shares the
 caches.
 Simulated is what the simulator (`dhp simulate`) makes of each step's plan, with the cost that the step was planned by,
@@ -45,12 +45,12 @@ def train_and_simulate(words: list[str], simulated: Path) -> int:
     return train.main(words)
 
 
-def steps_of(schedule: str, options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+def steps_of(planner: str, options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """The metrics of a run's steps after those that warm up, with `simulated_step_s`."""
-    metrics, simulated = folder / f"{schedule}.jsonl", folder / f"{schedule}.simulated"
-    words = [options.config, "--schedule", schedule, "--steps", str(WARM_UP + options.steps)]
+    metrics, simulated = folder / f"{planner}.jsonl", folder / f"{planner}.simulated"
+    words = [options.config, "--planner", planner, "--steps", str(WARM_UP + options.steps)]
     words += ["--metrics", str(metrics), "--set", f"cost={options.cost}", "log_every=0"]
-    words += [f"recalibrate_every={options.recalibrate_every}", "save_steps=0", f"output_dir={folder / schedule}"]
+    words += [f"recalibrate_every={options.recalibrate_every}", "save_steps=0", f"output_dir={folder / planner}"]
     ranks = train.settings_of(train.parser().parse_args(words)).ranks
     if code := run_local(ranks, lambda: train_and_simulate(words, simulated)):
         sys.exit(code)
@@ -63,24 +63,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--cost", required=True, help="a dhp.cost/1 file of dhp calibrate")
     parser.add_argument("--config", default="examples/demo.toml")
-    parser.add_argument("--schedules", nargs="+", default=["static", "paper", "free"])
+    parser.add_argument("--planners", nargs="+", default=["static", "paper", "free"])
     parser.add_argument("--steps", type=int, default=20, help="that count")
     parser.add_argument("--recalibrate-every", type=int, default=3)
     options = parser.parse_args()
     import_families()
     means: dict[str, tuple[float, float]] = {}
     apart = 0.0
-    print(f"{'schedule':<18}{'emulated':>10}{'simulated':>11}{'off':>8}{'off a step, mean':>18}{'most':>8}")
+    print(f"{'planner':<18}{'emulated':>10}{'simulated':>11}{'off':>8}{'off a step, mean':>18}{'most':>8}")
     with tempfile.TemporaryDirectory() as folder:
-        for schedule in options.schedules:
-            steps = steps_of(schedule, options, Path(folder))
+        for planner in options.planners:
+            steps = steps_of(planner, options, Path(folder))
             emulated = fmean(step["emulated_step_s"] for step in steps)
             simulated = fmean(step["simulated_step_s"] for step in steps)
             off = [abs(step["simulated_step_s"] / step["emulated_step_s"] - 1.0) for step in steps]
             apart = max(apart, *(abs(step["simulated_step_s"] / step["predicted_step_s"] - 1.0) for step in steps))
-            means[schedule] = emulated, simulated
+            means[planner] = emulated, simulated
             print(
-                f"{schedule:<18}{emulated:>8.3f} s{simulated:>9.3f} s{simulated / emulated - 1.0:>+8.1%}"
+                f"{planner:<18}{emulated:>8.3f} s{simulated:>9.3f} s{simulated / emulated - 1.0:>+8.1%}"
                 f"{fmean(off):>18.1%}{max(off):>8.1%}",
                 flush=True,
             )

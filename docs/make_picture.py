@@ -33,7 +33,7 @@ plan = dhp.plan(
     batch,
     dhp.local_cluster(settings.ranks, capacity_tokens=capacity),
     dhp.local_cost(settings.model, settings.ranks, recompute=settings.gradient_checkpointing, capacity_tokens=capacity),
-    schedule=settings.schedule,
+    planner=settings.planner,
 )
 degree = {sequence: len(task.ranks) for task in plan.tasks for sequence in task.sequences}
 sequences = sorted(batch.sequences, key=lambda s: -s.tokens)

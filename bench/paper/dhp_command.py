@@ -66,12 +66,12 @@ class Dhp:
         return file
 
     def sweep(
-        self, schedules: list[str], batches: list[Path], clusters: list[str], costs: list[Path], noise: float
+        self, planners: list[str], batches: list[Path], clusters: list[str], costs: list[Path], noise: float
     ) -> list[dict[str, Any]]:
-        """Runs of every schedule on every batch, cluster and cost; one step each."""
+        """Runs of every planner on every batch, cluster and cost; one step each."""
         lists = [("--batch", batches), ("--cluster", clusters), ("--cost", costs)]
         files = [word for flag, values in lists for value in values for word in (flag, str(value))]
         result: dict[str, Any] = self.json(
-            "simulate", "--sweep", "--schedules", ",".join(schedules), *files, "--noise", str(noise)
+            "simulate", "--sweep", "--planners", ",".join(planners), *files, "--noise", str(noise)
         )
         return list(result["runs"])

@@ -30,7 +30,7 @@ from dhp_command import Dhp
 
 MODELS = ["internvl3-2b", "internvl2.5-4b", "internvl3-8b", "qwen3-vl-2b", "qwen3-vl-4b", "qwen3-vl-8b"]
 DATA = ["internvid", "openvid", "msrvtt"]
-SCHEDULES = {
+PLANNERS = {
     "static": "Megatron static CP",
     "ulysses": "DeepSpeed-Ulysses",
     "paper": "paper's DHP",
@@ -43,7 +43,7 @@ BATCH = 512
 NOISE = 0.06
 RECOMPUTE = ["full", "none"]
 
-Cell = dict[str, float]  # by schedule
+Cell = dict[str, float]  # by planner
 
 
 def cluster_of(ranks: int) -> str:
@@ -64,7 +64,7 @@ def mean_ratio(ratios: Iterable[float]) -> float:
 
 
 def seconds_of(step: Cell) -> list[str]:
-    return [f"{step[schedule]:.2f}" if schedule in step else "-" for schedule in SCHEDULES]
+    return [f"{step[planner]:.2f}" if planner in step else "-" for planner in PLANNERS]
 
 
 def spread(values: Sequence[float]) -> str:
@@ -86,21 +86,21 @@ class Evaluation:
     def steps(
         self, model: str, batches: list[Path], ranks: int, recompute: str, noise: float = 0.0
     ) -> dict[str, float]:
-        """Seconds of a step by schedule, mean over batches; a schedule that cannot run one of them is left out."""
+        """Seconds of a step by planner, mean over batches; a planner that cannot run one of them is left out."""
         cost = self.dhp.cost(model, DEVICE, ranks, recompute)
-        runs = self.dhp.sweep(list(SCHEDULES), batches, [cluster_of(ranks)], [cost], noise)
+        runs = self.dhp.sweep(list(PLANNERS), batches, [cluster_of(ranks)], [cost], noise)
         seconds: dict[str, list[float]] = {}
         for run in runs:
             if "mean_s" in run:
-                seconds.setdefault(run["schedule"].split(":")[0], []).append(run["mean_s"])
+                seconds.setdefault(run["planner"].split(":")[0], []).append(run["mean_s"])
         return {name: statistics.fmean(values) for name, values in seconds.items() if len(values) == len(batches)}
 
     def over_best_baseline(self, model: str, name: str, recompute: str, noise: float = 0.0) -> tuple[Cell, Cell]:
-        """Seconds by schedule, and speed over the better baseline."""
+        """Seconds by planner, and speed over the better baseline."""
         batches = [self.dhp.batch(name, model, BATCH, seed) for seed in self.seeds]
         step = self.steps(model, batches, 64, recompute, noise)
         best = min(step[baseline] for baseline in BASELINES if baseline in step)
-        return step, {schedule: best / seconds for schedule, seconds in step.items()}
+        return step, {planner: best / seconds for planner, seconds in step.items()}
 
     def lengths(self) -> str:
         """Figure 1."""
@@ -124,8 +124,8 @@ class Evaluation:
                     step, over = self.over_best_baseline(model, name, recompute)
                     cells[recompute][model, name] = over
                     rows.append([model, name, *seconds_of(step)])
-                    rows[-1] += [times(over.get(schedule)) for schedule in ("paper", "balanced-static", "free")]
-            columns = ["model", "data", *(f"{label}, s" for label in SCHEDULES.values())]
+                    rows[-1] += [times(over.get(planner)) for planner in ("paper", "balanced-static", "free")]
+            columns = ["model", "data", *(f"{label}, s" for label in PLANNERS.values())]
             columns += ["DHP over best baseline", "balanced static over it", "ours over it"]
             texts += [f"Recomputation: {recompute}.", table(columns, rows), self.summary(cells[recompute])]
         rows = [
@@ -174,13 +174,13 @@ class Evaluation:
                 sum(sequence["tokens"] for sequence in json.loads(file.read_text())["sequences"]) for file in files
             )
             step = self.steps(model, files, ranks, "full")
-            rates[ranks] = {schedule: tokens / seconds / ranks / 1e3 for schedule, seconds in step.items()}
-            cells = [f"{rates[ranks][s]:.2f}" if s in rates[ranks] else "-" for s in SCHEDULES]
+            rates[ranks] = {planner: tokens / seconds / ranks / 1e3 for planner, seconds in step.items()}
+            cells = [f"{rates[ranks][s]:.2f}" if s in rates[ranks] else "-" for s in PLANNERS]
             first, last = 0 if ranks == 8 else 1, ranks in (8, 64)
             figures = [f"{known.FIGURE_5[s][first]:g}" if last else "" for s in ("static", "ulysses", "paper")]
             rows.append([f"{ranks:,}", f"{count:,}", *cells, *figures])
         self.numbers["figure_5"] = rates
-        columns = ["ranks", "batch", *SCHEDULES.values(), "Megatron in the paper", "Ulysses in it", "DHP in it"]
+        columns = ["ranks", "batch", *PLANNERS.values(), "Megatron in the paper", "Ulysses in it", "DHP in it"]
         return f"Thousand tokens per second and rank, {model} on {name}, full recomputation:\n\n" + table(columns, rows)
 
     def case_study(self) -> str:
@@ -190,12 +190,12 @@ class Evaluation:
             for recompute in RECOMPUTE:
                 cost = self.dhp.cost("internvl3-8b", DEVICE, 32, recompute)
                 inputs = ["--batch", batch, "--cluster", cluster_of(32), "--cost", cost]
-                for schedule in ["paper", "free"]:
-                    plan = self.dhp.json("plan", "--schedule", schedule, *inputs)
+                for planner in ["paper", "free"]:
+                    plan = self.dhp.json("plan", "--planner", planner, *inputs)
                     tasks = [task for task in plan["tasks"] if task.get("micro_batch", 0) == 0]
-                    which = "first micro-batch" if schedule == "paper" else "whole batch"
+                    which = "first micro-batch" if planner == "paper" else "whole batch"
                     degrees = groups(Counter(len(task["ranks"]) for task in tasks))
-                    rows.append([name, f"{SCHEDULES[schedule]}, {which}", recompute, degrees])
+                    rows.append([name, f"{PLANNERS[planner]}, {which}", recompute, degrees])
             rows.append([name, f"in the paper, {speed_up} times the baseline", "", groups(figure)])
         return "InternVL3-8B on 32 ranks:\n\n" + table(["data", "plan", "recomputation", "degree×groups"], rows)
 
@@ -205,7 +205,7 @@ class Evaluation:
             for recompute in RECOMPUTE:
                 step, over = self.over_best_baseline(model, "burst", recompute)
                 rows.append([model, recompute, *seconds_of(step), times(over.get("paper")), times(over["free"])])
-        columns = ["model", "recomputation", *(f"{label}, s" for label in SCHEDULES.values())]
+        columns = ["model", "recomputation", *(f"{label}, s" for label in PLANNERS.values())]
         columns += ["DHP over best baseline", "ours over it"]
         return (
             "One sequence in 128 of 131,072 tokens, the others of 500 to 4,000:\n\n"
@@ -220,7 +220,7 @@ class Evaluation:
             batch = self.dhp.batch("openvid", model, count, 1)
             cost = self.dhp.cost(model, DEVICE, ranks, "full")
             runs = self.dhp.sweep(["paper", "free"], [batch] * 5, [cluster_of(ranks)], [cost], 0.0)
-            ms = [[1e3 * r["planning_s"] for r in runs if r["schedule"] == s] for s in ("paper", "free")]
+            ms = [[1e3 * r["planning_s"] for r in runs if r["planner"] == s] for s in ("paper", "free")]
             solver = known.SOLVER_MS_BY_BATCH.get(count) if ranks == 64 else None
             by_batch = known.SCHEDULING_MS_BY_BATCH if ranks == 64 else {}
             whole = by_batch.get(count) or known.SCHEDULING_MS_BY_RANKS.get(ranks)

@@ -35,7 +35,7 @@ struct OptionInfo {
 const std::vector<OptionInfo>& plan_options();
 
 /// Sets a field to what the text says. Throws InputError (from `source`) for an unknown name, a text of another kind,
-/// or a value out of range. Whether a schedule exists is plan_batch's business: only it knows the cluster.
+/// or a value out of range. Whether a planner exists is plan_batch's business: only it knows the cluster.
 void set_option(PlanOptions& options, const std::string& name, const std::string& text, const std::string& source);
 
 /// "--max-degree" for "max_degree".
@@ -44,10 +44,10 @@ std::string option_flag(const std::string& name);
 /// A field as set_option() reads it.
 std::string option_text(const PlanOptions& options, const std::string& name);
 
-/// Whether a schedule ("static:4"; not necessarily one that exists) makes use of the option of that name.
-bool uses_option(const std::string& schedule, const std::string& name);
+/// Whether a planner ("static:4"; not necessarily one that exists) makes use of that option ("effort").
+bool uses_option(const std::string& planner, const std::string& option);
 
-/// Throws InputError for an option that is set, though options.schedule makes no use of it; says which schedules do.
+/// Throws InputError for an option that is set, though options.planner makes no use of it; says which planners do.
 /// plan_batch() takes such options: where several planners share them, each takes its own.
 void refuse_unused(const PlanOptions& options);
 

@@ -24,7 +24,7 @@ inline constexpr std::int64_t kEffortDefault = 800;
 /// those that make use of them (uses_option()); what the batch asks for beyond them makes it Infeasible. Names, ranges
 /// and help: dhp/plan_options.h.
 struct PlanOptions {
-  std::string schedule = "free";  ///< a name of planners()
+  std::string planner = "free";  ///< a name of planners()
 
   // Which degrees
   int max_degree = 0;                    ///< widest group; 0: all ranks
@@ -64,7 +64,7 @@ struct Infeasible {
 };
 
 /// Everything in which a plan breaks the options, one sentence a violation. Like check_plan it shares no code with the
-/// planners. Looks at ranks out of service, degrees, tokens a rank, shards (where options.schedule is one that keeps
+/// planners. Looks at ranks out of service, degrees, tokens a rank, shards (where options.planner is one that keeps
 /// min_shard_tokens), peers, nodes, placement, exchanges where the options name any, and idle ranks in lockstep plans.
 /// The plan must be valid (check_plan); what is not is passed over, but for what require_shape() refuses.
 std::vector<std::string> check_options(const Plan& plan, const Batch& batch, const Cluster& cluster,
@@ -75,14 +75,14 @@ using PlanResult = std::variant<Plan, Infeasible>;
 /// Decides which ranks share which sequences of the batch. A pure function: the same arguments give the same bytes on
 /// every rank, run and compiler. The plan is annotated (hash, times, prediction). An empty batch gives an empty plan.
 ///
-///     auto result = plan_batch(read_batch("batch.json"), cluster, cost, {.schedule = "paper"});
+///     auto result = plan_batch(read_batch("batch.json"), cluster, cost, {.planner = "paper"});
 ///     if (auto* plan = std::get_if<Plan>(&result)) std::cout << to_json(*plan);
 ///
-/// Throws InputError for options that make no sense (unknown schedule, a degree that does not divide the ranks) and
+/// Throws InputError for options that make no sense (unknown planner, a degree that does not divide the ranks) and
 /// for an invalid batch.
 PlanResult plan_batch(const Batch& batch, const Cluster& cluster, const CostModel& cost, const PlanOptions& options);
 
-/// The sequences that no plan of options.schedule holds whatever else is in the batch, in the order of the batch: those
+/// The sequences that no plan of options.planner holds whatever else is in the batch, in the order of the batch: those
 /// of which plan_batch() answers Infeasible when they are alone, but for what a batch of one lacks (no_idle_ranks, and
 /// rules of Megatron-Core that fill all ranks). Where no sequence at all can be planned, one answer without `sequence`
 /// says why. About 0.1 us a sequence that is held, so a whole data set can be asked about as one batch. Throws as

@@ -78,7 +78,7 @@ struct ResultMemory {
 struct Result {
   std::string kind = "simulated";  ///< or "measured"
   std::string name = {};
-  std::string schedule = {};  ///< the planner
+  std::string planner = {};
   int ranks = 0;
   int ranks_in_service = 0;  ///< whose time counts
   int ranks_per_node = 0;

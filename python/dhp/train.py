@@ -138,7 +138,7 @@ def headline(settings: TrainConfig, model: Any, data: Dataset, run: Run, first_s
         f"{settings.model}: {parameters / 1e6:,.1f} M parameters",
         f"{len(lengths)} samples of {min(lengths):,} to {max(lengths):,} tokens",
         f"{run.world_size} ranks" + (f" of {settings.capacity_tokens:,} tokens" if settings.capacity_tokens else ""),
-        f"schedule {settings.schedule}",
+        f"planner {settings.planner}",
     ]
     if first_step:
         done = "" if first_step < settings.steps else ": nothing is left to do"

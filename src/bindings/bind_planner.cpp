@@ -42,7 +42,7 @@ void bind_plan_batch(nb::module_& module) {
       "batch"_a, "cluster"_a, "cost"_a, "options"_a,
       signature("plan_batch", "batch: Batch, cluster: Cluster, cost: CostModel", "Plan | Infeasible"),
       "Decides which ranks share which sequences of the batch. A pure function: the same arguments give the same plan\n"
-      "on every rank. An empty batch gives an empty plan. `schedule`: see planners(); the rest: see plan_options().\n"
+      "on every rank. An empty batch gives an empty plan. `planner`: see planners(); the rest: see plan_options().\n"
       "Raises InputError for options that make no sense. Releases the interpreter lock: change none of the arguments\n"
       "meanwhile.");
   module.def(

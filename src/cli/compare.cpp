@@ -10,7 +10,7 @@
 
 #include "cli/cli.h"
 #include "cli/inputs.h"
-#include "cli/schedules.h"
+#include "cli/planners.h"
 #include "cli/show/json.h"
 #include "cli/show/report.h"
 #include "cli/show/table.h"
@@ -28,7 +28,7 @@ constexpr std::uint64_t kDefaultSeed = 7;
 struct CompareCommand {
   Inputs inputs;
   PlanOptions options;
-  std::string schedules;
+  std::string planners;
   double noise = 0.0;
   int trials = kDefaultTrials;
   std::uint64_t seed = kDefaultSeed;
@@ -42,7 +42,7 @@ struct Noisy {
 
 /// What one planner makes of the batch: a plan, or the reason why there is none.
 struct Entry {
-  std::string schedule;
+  std::string planner;
   std::string reason;
   Plan plan = {};
   PlanMetrics metrics = {};
@@ -69,11 +69,11 @@ bool is_enough(const std::vector<double>& seconds) {
   return seconds.size() >= kRuns || std::accumulate(seconds.begin(), seconds.end(), 0.0) > kLongEnough;
 }
 
-Entry try_planner(const CompareCommand& command, const std::string& schedule) {
+Entry try_planner(const CompareCommand& command, const std::string& planner) {
   const Inputs& in = command.inputs;
-  Entry entry{.schedule = schedule, .reason = {}};
+  Entry entry{.planner = planner, .reason = {}};
   PlanOptions options = command.options;
-  options.schedule = schedule;
+  options.planner = planner;
   try {
     std::vector<double> seconds;
     PlanResult result;
@@ -99,7 +99,7 @@ Entry try_planner(const CompareCommand& command, const std::string& schedule) {
 }
 
 std::string to_text(const std::vector<Entry>& entries, const CompareCommand& command, const CostModel& cost) {
-  std::vector<TextTable::Column> columns = {{"schedule", TextTable::Align::left},
+  std::vector<TextTable::Column> columns = {{"planner", TextTable::Align::left},
                                             {"makespan"},
                                             {"× bound"},
                                             {"idle"},
@@ -117,12 +117,12 @@ std::string to_text(const std::vector<Entry>& entries, const CompareCommand& com
   double best_bound_s = 0.0;
   for (const Entry& entry : entries) {
     if (!entry.planned()) {
-      table.add({entry.schedule, entry.reason});
+      table.add({entry.planner, entry.reason});
       continue;
     }
     const PlanMetrics& m = entry.metrics;
     best_bound_s = std::max(best_bound_s, entry.bound_s);
-    std::vector<std::string> cells = {entry.schedule == entry.plan.planner ? entry.schedule : entry.plan.planner,
+    std::vector<std::string> cells = {entry.planner == entry.plan.planner ? entry.planner : entry.plan.planner,
                                       seconds_text(m.makespan_s),
                                       entry.bound_s > 0.0 ? fixed_text(m.makespan_s / entry.bound_s, 3) : "-",
                                       percent_text(m.idle_share),
@@ -156,9 +156,9 @@ std::string to_text(const std::vector<Entry>& entries, const CompareCommand& com
 }
 
 Json to_json(const Entry& entry, int stages) {
-  if (!entry.planned()) return {{"schedule", entry.schedule}, {"reason", entry.reason}};
+  if (!entry.planned()) return {{"planner", entry.planner}, {"reason", entry.reason}};
   const PlanMetrics& m = entry.metrics;
-  Json json = {{"schedule", entry.schedule},
+  Json json = {{"planner", entry.planner},
                {"planner", entry.plan.planner},
                {"makespan_s", m.makespan_s},
                {"lower_bound_s", if_bounded(entry.bound_s, entry.bound_s)},
@@ -187,14 +187,14 @@ int run(CompareCommand& command) {
   note_frames(in.batch, in.batch_file, in.cost);
   note_shared_links(in.cluster, in.cluster_file, command.options);
   std::vector<Entry> entries;
-  for (const std::string& schedule : schedules_of(command.schedules)) entries.push_back(try_planner(command, schedule));
+  for (const std::string& planner : planner_names(command.planners)) entries.push_back(try_planner(command, planner));
   std::stable_sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
     if (a.planned() != b.planned()) return a.planned();
     return a.planned() && a.metrics.makespan_s < b.metrics.makespan_s;
   });
   if (command.json) {
-    Json json = {{"schedules", Json::array()}};
-    for (const Entry& entry : entries) json["schedules"].push_back(to_json(entry, command.options.pipeline_stages));
+    Json json = {{"planners", Json::array()}};
+    for (const Entry& entry : entries) json["planners"].push_back(to_json(entry, command.options.pipeline_stages));
     if (command.noise > 0.0) {
       json["noise"] = {{"sigma", command.noise}, {"trials", command.trials}, {"seed", command.seed}};
     }
@@ -211,7 +211,7 @@ void add_compare_command(CLI::App& app, int& exit_code) {
   auto command = std::make_shared<CompareCommand>();
   CLI::App& sub = *app.add_subcommand("compare", "Plan a batch with every planner and compare the plans");
   command->inputs.add_options(sub);
-  add_schedules_option(sub, command->schedules);
+  add_planners_option(sub, command->planners);
   CLI::Option* const noise =
       sub.add_option("--noise", command->noise, "sigma of the log-normal error of each task's time; 0: none")
           ->check(number_from(0.0, kMostNoise))
@@ -229,7 +229,7 @@ void add_compare_command(CLI::App& app, int& exit_code) {
       "\"idle\" is the share in which no task runs; dhp simulate counts waits for transfers to it. The bound is one "
       "of\n"
       "plans without all_to_all: ulysses has none.\n"
-      "A constraint that lists schedules in parentheses applies to those alone. With --pipeline-stages, a column has "
+      "A constraint that lists planners in parentheses applies to those alone. With --pipeline-stages, a column has "
       "the "
       "step\nof lockstep plans in such a pipeline.\n"
       "Exit codes: 0 compared, 1 no planner has a plan, 2 bad input.");

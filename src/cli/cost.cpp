@@ -73,7 +73,7 @@ std::string notes(const CostReport& report, const CostOptions& options) {
             ", which the state fills: more --ranks or a higher --zero shard it\n";
   }
   if (options.zero == kShardedParameters) {
-    text += "note      sharded parameters are gathered by all ranks at once: plan with --schedule lockstep\n";
+    text += "note      sharded parameters are gathered by all ranks at once: plan with --planner lockstep\n";
   }
   return text;
 }

@@ -41,7 +41,7 @@ void add_explain_command(CLI::App& app, int& exit_code) {
   add_output_format(sub, command->json);
   sub.footer(
       "Give the constraints that the plan was made with: reasons name them, breaches of them are told, and they hold\n"
-      "for what is planned again, to see what a change would buy. One that lists schedules in\n"
+      "for what is planned again, to see what a change would buy. One that lists planners in\n"
       "parentheses applies to plans of those alone.\n"
       "NO_COLOR turns colours off; without a terminal there are none, and the width is 100.\n"
       "Exit codes: 0 explained, 1 not a valid plan for the batch, 2 bad input.");

@@ -88,17 +88,17 @@ void note_shared_links(const Cluster& cluster, const std::string& cluster_file, 
 }
 
 void add_plan_options(CLI::App& command, PlanOptions& options) {
-  add_options(command, options, {"schedule", "tighter_bound"});
+  add_options(command, options, {"planner", "tighter_bound"});
 }
 
 void add_checked_options(CLI::App& command, PlanOptions& options) {
-  add_options(command, options, {"schedule", "tighter_bound", "effort", "pipeline_stages"});
+  add_options(command, options, {"planner", "tighter_bound", "effort", "pipeline_stages"});
 }
 
 std::vector<std::string> broken_options(const CLI::App& command, const PlanOptions& options, const Plan& plan,
                                         const Inputs& inputs) {
   PlanOptions asked = options;
-  asked.schedule = "free";  // one that keeps min_shard_tokens: whoever gives it wants it checked
+  asked.planner = "free";  // one that keeps min_shard_tokens: whoever gives it wants it checked
   if (command.count("--min-shard-tokens") == 0) asked.min_shard_tokens = 1;
   return check_options(plan, inputs.batch, inputs.cluster, inputs.cost, asked);
 }

@@ -42,7 +42,7 @@ void note_shared_links(const Cluster& cluster, const std::string& cluster_file, 
 /// The group that the options of planning stand in.
 inline constexpr const char* kConstraints = "Constraints";
 
-/// Adds a flag for every field of PlanOptions but the schedule, and the bound, which is always the tighter one here.
+/// Adds a flag for every field of PlanOptions but the planner, and the bound, which is always the tighter one here.
 /// `options` must outlive the command.
 void add_plan_options(CLI::App& command, PlanOptions& options);
 /// Of these, those that a plan can be seen to break (check_options).

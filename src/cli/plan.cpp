@@ -57,7 +57,7 @@ int run(PlanCommand& command) {
   return kOk;
 }
 
-std::string schedule_help() {
+std::string planner_help() {
   std::string text = "the planner:";
   for (const PlannerInfo& planner : planners()) text += "\n  " + planner.name + ": " + planner.help;
   return text;
@@ -69,13 +69,13 @@ void add_plan_command(CLI::App& app, int& exit_code) {
   auto command = std::make_shared<PlanCommand>();
   CLI::App& sub = *app.add_subcommand("plan", "Decide which ranks share which sequences of a batch");
   command->inputs.add_options(sub);
-  sub.add_option("--schedule", command->options.schedule, schedule_help())->capture_default_str();
+  sub.add_option("--planner", command->options.planner, planner_help())->capture_default_str();
   add_plan_options(sub, command->options);
   sub.add_option("-o,--output", command->out_file,
                  "file for the plan (dhp.plan/1 JSON); --output-format json then sums it up");
   add_output_format(sub, command->json);
   sub.footer(
-      "A constraint that lists schedules in parentheses applies to those alone; any other refuses it.\n"
+      "A constraint that lists planners in parentheses applies to those alone; any other refuses it.\n"
       "Exit codes: 0 planned, 1 infeasible (with the reason), 2 bad input.");
   sub.callback([command, &exit_code] { exit_code = run(*command); });
 }

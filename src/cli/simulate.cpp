@@ -10,7 +10,7 @@
 
 #include "cli/cli.h"
 #include "cli/inputs.h"
-#include "cli/schedules.h"
+#include "cli/planners.h"
 #include "cli/show/json.h"
 #include "cli/show/report.h"
 #include "dhp/error.h"
@@ -135,7 +135,7 @@ std::string to_json(const SimulateCommand& command, const Subject& subject, cons
                     const Result& result) {
   const SimulationSummary summary = summarise(simulation, subject.cluster);
   Json json = {
-      {"schedule", result.schedule},
+      {"planner", result.planner},
       {"ranks", result.ranks},
       {"predicted_s", *result.steps.front().predicted_s},
       {"lower_bound_s", if_bounded(subject.plan.predicted->lower_bound_s, subject.plan.predicted->lower_bound_s)},
@@ -178,7 +178,7 @@ void write_trace(const SimulateCommand& command, const Subject& subject, const S
 /// A plan that is there already is run as it is.
 void refuse_planning_options(const CLI::App& command) {
   for (const CLI::Option* option : command.get_options()) {
-    const bool plans = option->get_group() == kConstraints || option->get_name() == "--schedules";
+    const bool plans = option->get_group() == kConstraints || option->get_name() == "--planners";
     if (plans && option->count() > 0) {
       throw InputError(option->get_name(), "", "is for --sweep, which plans; the plan of --plan is run as it is");
     }
@@ -273,13 +273,13 @@ void add_simulate_command(CLI::App& app, int& exit_code) {
                  "file for the result (dhp.result/1 JSON), for dhp report; with --sweep a folder, for a file a run");
   sub.add_flag("--sweep", command->sweep,
                "no --plan: every planner on every --batch, --cluster and --cost, which may be given several times");
-  add_schedules_option(sub, command->schedules);
+  add_planners_option(sub, command->planners);
   add_plan_options(sub, command->plan_options);
   add_output_format(sub, command->json);
   sub.footer(
       "Idle time by cause: peer (ready, another rank is not), transfer (waits for shards), data (the next batch is\n"
       "not planned yet), no task (nothing left to run). Ranks out of service do not count.\n"
-      "A constraint that lists schedules in parentheses applies to those alone.\n"
+      "A constraint that lists planners in parentheses applies to those alone.\n"
       "Exit codes: 0 simulated, 1 not a valid plan for the batch, or no planner has one, 2 bad input.");
   sub.callback([command, &sub, &exit_code] {
     if (command->sweep) {

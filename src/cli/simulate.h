@@ -21,7 +21,7 @@ struct SimulateCommand {
   bool json = false;
 
   bool sweep = false;
-  std::string schedules;
+  std::string planners;
   PlanOptions plan_options;
 
   std::vector<std::string> files_read() const;

@@ -8,7 +8,7 @@
 
 #include "cli/cli.h"
 #include "cli/inputs.h"
-#include "cli/schedules.h"
+#include "cli/planners.h"
 #include "cli/show/json.h"
 #include "cli/show/progress.h"
 #include "cli/show/report.h"
@@ -35,7 +35,7 @@ std::vector<Named<Value>> read_all(const std::vector<std::string>& files, const 
 
 /// One planner on one batch, cluster and cost model.
 struct Run {
-  std::string schedule;
+  std::string planner;
   std::string batch;
   std::string cluster;
   std::string cost;
@@ -47,12 +47,12 @@ struct Run {
   SimulationSummary summary = {};
 
   /// For people: parts with commas between, as reports take them apart.
-  std::string name() const { return schedule + ", " + batch + ", " + cluster + ", " + cost; }
+  std::string name() const { return planner + ", " + batch + ", " + cluster + ", " + cost; }
 };
 
 /// "static-4_batch_cluster_cost.json"
 std::string result_file_of(const Run& run) {
-  std::string name = run.schedule + '_' + run.batch + '_' + run.cluster + '_' + run.cost + ".json";
+  std::string name = run.planner + '_' + run.batch + '_' + run.cluster + '_' + run.cost + ".json";
   std::replace(name.begin(), name.end(), ':', '-');
   return name;
 }
@@ -64,7 +64,7 @@ void refuse_same_names(const std::vector<Run>& runs) {
     const std::string name = result_file_of(run);
     if (names.insert(name).second) continue;
     throw InputError("--result", name,
-                     "two runs would write it; name each schedule once, and give files of different names");
+                     "two runs would write it; name each planner once, and give files of different names");
   }
 }
 
@@ -88,7 +88,7 @@ void write_result(const Run& run, const std::string& file, const SimulateCommand
 void simulate_run(Run& run, const std::string& result_file, const SimulateCommand& command, const Batch& batch,
                   const Cluster& cluster, const CostModel& cost) {
   PlanOptions options = command.plan_options;
-  options.schedule = run.schedule;
+  options.planner = run.planner;
   const auto begin = std::chrono::steady_clock::now();
   PlanResult result;
   try {
@@ -104,7 +104,7 @@ void simulate_run(Run& run, const std::string& result_file, const SimulateComman
   }
   Plan& plan = std::get<Plan>(result);
   certify(plan, batch, cluster, cost);
-  run.schedule = plan.planner;
+  run.planner = plan.planner;
   run.predicted_s = plan.predicted->makespan_s;
   run.lower_bound_s = plan.predicted->lower_bound_s;
   const Simulation simulation = simulate(plan, batch, cluster, cost, command.options);
@@ -131,8 +131,8 @@ std::vector<Run> run_all(const SimulateCommand& command) {
     for (std::size_t i = 0; i < batches.size(); ++i) note_frames(batches[i].value, command.batch_files[i], cost);
     for (const auto& [cluster_name, cluster] : clusters) {
       for (const auto& [batch_name, batch] : batches) {
-        for (const std::string& schedule : schedules_of(command.schedules)) {
-          runs.push_back({.schedule = schedule, .batch = batch_name, .cluster = cluster_name, .cost = cost_name});
+        for (const std::string& planner : planner_names(command.planners)) {
+          runs.push_back({.planner = planner, .batch = batch_name, .cluster = cluster_name, .cost = cost_name});
           cells.push_back({&batch, &cluster, &cost});
         }
       }
@@ -145,7 +145,7 @@ std::vector<Run> run_all(const SimulateCommand& command) {
   Progress progress(static_cast<int>(runs.size()));
   for (std::size_t i = 0; i < runs.size(); ++i) {
     Run& run = runs[i];
-    progress.show(static_cast<int>(i), run.schedule + ", " + run.batch + ", " + run.cluster);
+    progress.show(static_cast<int>(i), run.planner + ", " + run.batch + ", " + run.cluster);
     const auto& [batch, cluster, cost] = cells[i];
     const std::string file =
         command.result_file.empty() ? "" : (std::filesystem::path(command.result_file) / result_file_of(run)).string();
@@ -163,7 +163,7 @@ std::string to_text(const SimulateCommand& command, const std::vector<Run>& runs
   for (std::size_t i = 0; i < std::size(shows); ++i) {
     if (shows[i]) columns.push_back({headings[i], TextTable::Align::left});
   }
-  columns.push_back({"schedule", TextTable::Align::left});
+  columns.push_back({"planner", TextTable::Align::left});
   const bool waits_for_data = command.options.planning_s > 0.0;
   for (const char* heading : {"step", "95 %", "predicted", "× bound", "idle", "peer", "transfer"}) {
     columns.push_back({heading});
@@ -177,7 +177,7 @@ std::string to_text(const SimulateCommand& command, const std::vector<Run>& runs
     for (std::size_t i = 0; i < std::size(shows); ++i) {
       if (shows[i]) cells.push_back(names[i]);
     }
-    cells.push_back(run.schedule);
+    cells.push_back(run.planner);
     if (!run.reason.empty()) {
       cells.push_back(run.reason);
       table.add(std::move(cells));
@@ -202,7 +202,7 @@ std::string to_text(const SimulateCommand& command, const std::vector<Run>& runs
 }
 
 Json to_json(const Run& run) {
-  Json json = {{"schedule", run.schedule}, {"batch", run.batch}, {"cluster", run.cluster}, {"cost", run.cost}};
+  Json json = {{"planner", run.planner}, {"batch", run.batch}, {"cluster", run.cluster}, {"cost", run.cost}};
   if (!run.reason.empty()) {
     json["reason"] = run.reason;
     return json;

@@ -90,7 +90,7 @@ std::string to_string(ResultSpan::Kind kind) {
 
 std::string to_json(const Result& result) {
   std::string text = "{\"format\": \"dhp.result/1\", \"kind\": " + format_text(result.kind) +
-                     ", \"name\": " + format_text(result.name) + ", \"schedule\": " + format_text(result.schedule) +
+                     ", \"name\": " + format_text(result.name) + ", \"planner\": " + format_text(result.planner) +
                      ",\n \"ranks\": " + std::to_string(result.ranks) +
                      ", \"ranks_in_service\": " + std::to_string(result.ranks_in_service) +
                      ", \"ranks_per_node\": " + std::to_string(result.ranks_per_node) +

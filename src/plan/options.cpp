@@ -40,7 +40,7 @@ constexpr auto kConsecutive = static_cast<std::int64_t>(Placement::consecutive);
 
 const std::vector<Row>& table() {
   static const std::vector<Row> kTable = {
-      {"schedule", Kind::word, "NAME", &PlanOptions::schedule, 0, {}, "the planner"},
+      {"planner", Kind::word, "NAME", &PlanOptions::planner, 0, {}, "the planner"},
       {"max_degree", Kind::whole, "N", &PlanOptions::max_degree, 0, {}, "most ranks of a group; 0: all"},
       {"degrees_divide",
        Kind::wholes,
@@ -274,7 +274,7 @@ void check_range(const Row& row, const PlanOptions& options, const std::string& 
   }
 }
 
-/// The help of an option that some schedules alone use names them.
+/// The help of an option that some planners alone use names them.
 std::string help_of(const Row& row) {
   std::string text = row.help;
   if (const std::string users = own_users(row.name); !users.empty()) text += " (" + users + ")";

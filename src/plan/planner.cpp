@@ -8,21 +8,20 @@
 
 namespace dhp {
 
-bool uses_option(const std::string& schedule, const std::string& name) {
-  if (plan::own_users(name).empty()) return true;
-  const std::string planner_name = schedule.substr(0, schedule.find(':'));
-  return std::any_of(plan::planner_table().begin(), plan::planner_table().end(), [&](const plan::Planner& planner) {
-    return planner_name == planner.name && plan::has_own(planner, name);
-  });
+bool uses_option(const std::string& planner, const std::string& option) {
+  if (plan::own_users(option).empty()) return true;
+  const std::string name = planner.substr(0, planner.find(':'));
+  return std::any_of(plan::planner_table().begin(), plan::planner_table().end(),
+                     [&](const plan::Planner& known) { return name == known.name && plan::has_own(known, option); });
 }
 
 void refuse_unused(const PlanOptions& options) {
-  const plan::Planner& planner = plan::find_planner(options.schedule);
+  const plan::Planner& planner = plan::find_planner(options.planner);
   for (const OptionInfo& info : plan_options()) {
     if (uses_option(planner.name, info.name) || option_text(options, info.name) == info.default_text) continue;
     throw InputError(option_flag(info.name), "",
                      std::string("is not used by ") + planner.name +
-                         ": leave it out, or take a schedule that uses it (" + plan::own_users(info.name) + ")");
+                         ": leave it out, or take a planner that uses it (" + plan::own_users(info.name) + ")");
   }
 }
 
@@ -50,8 +49,8 @@ Request request_of(const Batch& batch, const Cluster& cluster, const CostModel& 
   validate(cost, "cost");
   validate(options);
   validate(batch, "batch");
-  const plan::Planner& planner = plan::find_planner(options.schedule);
-  const std::optional<int> argument = plan::parse_argument(planner, options.schedule, cluster.ranks());
+  const plan::Planner& planner = plan::find_planner(options.planner);
+  const std::optional<int> argument = plan::parse_argument(planner, options.planner, cluster.ranks());
   return {planner, argument, plan::Limits(cluster, cost, options, planner.exchanges)};
 }
 
@@ -105,7 +104,7 @@ PlanResult plan::plan_without_times(const Batch& batch, const Cluster& cluster, 
   if (Plan* plan = std::get_if<Plan>(&result)) {
     plan->ranks = cluster.ranks();
     plan->schedule = planner.schedule;
-    if (plan->planner.empty()) plan->planner = options.schedule;
+    if (plan->planner.empty()) plan->planner = options.planner;
   }
   return result;
 }

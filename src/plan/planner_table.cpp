@@ -20,7 +20,7 @@ std::vector<Planner>& mutable_table() {
        {"min_shard_tokens", "effort"},
        plan_free,
        nullptr,
-       "no barrier: the whole batch as one schedule, groups of any ranks, degrees, places and packs chosen together",
+       "no barrier: the whole batch as one plan, groups of any ranks, degrees, places and packs chosen together",
        ""},
       {"lockstep",
        Argument::none,
@@ -95,28 +95,28 @@ bool has_own(const Planner& planner, std::string_view option) {
   return std::find(planner.own_options.begin(), planner.own_options.end(), option) != planner.own_options.end();
 }
 
-const Planner& find_planner(const std::string& schedule) {
-  const std::string name = schedule.substr(0, schedule.find(':'));
+const Planner& find_planner(const std::string& text) {
+  const std::string name = text.substr(0, text.find(':'));
   for (const Planner& planner : planner_table()) {
     const bool takes_argument = planner.argument != Argument::none;
-    if (name == planner.name && (takes_argument || name == schedule)) return planner;
+    if (name == planner.name && (takes_argument || name == text)) return planner;
   }
-  fail("--schedule", "found \"" + schedule + "\", expected one of " + known_names());
+  fail("--planner", "found \"" + text + "\", expected one of " + known_names());
 }
 
 /// The number after the colon, if there is one.
-std::optional<int> parse_argument(const Planner& planner, const std::string& schedule, int ranks) {
-  const std::size_t colon = schedule.find(':');
+std::optional<int> parse_argument(const Planner& planner, const std::string& text, int ranks) {
+  const std::size_t colon = text.find(':');
   if (colon == std::string::npos) return std::nullopt;
-  const std::string_view digits = std::string_view(schedule).substr(colon + 1);
+  const std::string_view digits = std::string_view(text).substr(colon + 1);
   int degree = 0;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), degree);
   if (error != std::errc{} || end != digits.data() + digits.size() || degree < 1) {
-    fail("--schedule", "found \"" + schedule + "\", expected a whole number of at least 1 after " + planner.name + ":");
+    fail("--planner", "found \"" + text + "\", expected a whole number of at least 1 after " + planner.name + ":");
   }
   if (planner.argument == Argument::divides_ranks && ranks % degree != 0) {
-    fail("--schedule", "found \"" + schedule + "\", but " + std::to_string(degree) + " does not divide the " +
-                           std::to_string(ranks) + " ranks; choose one of " + join(divisors(ranks)));
+    fail("--planner", "found \"" + text + "\", but " + std::to_string(degree) + " does not divide the " +
+                          std::to_string(ranks) + " ranks; choose one of " + join(divisors(ranks)));
   }
   return degree;
 }

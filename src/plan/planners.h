@@ -19,7 +19,7 @@ namespace dhp::plan {
 PlanResult plan_without_times(const Batch& batch, const Cluster& cluster, const CostModel& cost,
                               const PlanOptions& options);
 
-/// Barrier-free schedule of the whole batch; free.cpp.
+/// The whole batch as one plan without barriers; free.cpp.
 PlanResult plan_free(const Batch& batch, const Limits& limits, const PlanOptions& options, std::optional<int> argument);
 
 /// Micro-batches, packing and degrees by time, in lockstep; lockstep.cpp.
@@ -79,11 +79,11 @@ const std::vector<Planner>& planner_table();
 /// Makes more planners known, as add_peers() does. Not while others plan.
 void add_planners(const std::vector<Planner>& more);
 
-/// The planner that `name`, perhaps with a number after a colon, asks for. Throws InputError where there is none.
-const Planner& find_planner(const std::string& name);
+/// The planner that `text` names ("free", "static:4"). Throws InputError where there is none.
+const Planner& find_planner(const std::string& text);
 
 /// The number after the colon, if there is one. Throws InputError for one that the planner does not take.
-std::optional<int> parse_argument(const Planner& planner, const std::string& name, int ranks);
+std::optional<int> parse_argument(const Planner& planner, const std::string& text, int ranks);
 
 /// Whether it uses an option that others do not.
 bool has_own(const Planner& planner, std::string_view option);

@@ -150,8 +150,8 @@ Result to_result(const Simulation& simulation, const Plan& plan, const Batch& ba
     if (!step.tasks.empty() || !step.ranks.empty() || &step == &simulation.steps.front()) require_step(plan, step);
   }
   Result result;
-  result.schedule = plan.planner.empty() ? std::string(to_string(plan.schedule)) : plan.planner;
-  result.name = result.schedule + ", " + std::to_string(plan.ranks) + " ranks";
+  result.planner = plan.planner.empty() ? std::string(to_string(plan.schedule)) : plan.planner;
+  result.name = result.planner + ", " + std::to_string(plan.ranks) + " ranks";
   result.ranks = plan.ranks;
   result.ranks_in_service = static_cast<int>(cluster.live_ranks().size());
   result.ranks_per_node = cluster.ranks_per_node;

@@ -14,7 +14,7 @@ class CaseMaker {
  public:
   explicit CaseMaker(std::uint64_t seed) : random_(seed) {}
 
-  Case make(const std::string& schedule) {
+  Case make(const std::string& planner) {
     Case made;
     typical_tokens_ = std::pow(2.0, real(0, 14));
     made.cluster = cluster();
@@ -22,7 +22,7 @@ class CaseMaker {
     made.batch = batch(made.cluster.ranks());
     give_memory(made);
     made.options = options(made);
-    made.options.schedule = schedule;
+    made.options.planner = planner;
     if (chance(40)) add_frames(made);
     return made;
   }
@@ -210,9 +210,9 @@ class CaseMaker {
 
 }  // namespace
 
-Case random_case(std::uint64_t seed, const std::string& schedule) {
+Case random_case(std::uint64_t seed, const std::string& planner) {
   // Neighbouring seeds of the engine give unlike streams already; the factor keeps apart bases that differ by little.
-  return CaseMaker(seed * 0x9e3779b97f4a7c15U + 1).make(schedule);
+  return CaseMaker(seed * 0x9e3779b97f4a7c15U + 1).make(planner);
 }
 
 }  // namespace dhp::test

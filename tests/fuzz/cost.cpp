@@ -32,7 +32,7 @@ void plan_all(const CostModel& cost, const Batch& batch, const Cluster& cluster)
   for (const PlannerInfo& planner : planners()) {
     if (planner.name.find(':') != std::string::npos) continue;
     const auto result = unless_input_error(
-        [&] { return plan_batch(batch, cluster, cost, {.schedule = planner.name, .effort = kEffortFast}); });
+        [&] { return plan_batch(batch, cluster, cost, {.planner = planner.name, .effort = kEffortFast}); });
     const Plan* plan = result ? std::get_if<Plan>(&*result) : nullptr;
     require(plan == nullptr || check_plan(*plan, batch, cluster, cost).empty(), "a plan is valid");
   }

@@ -47,7 +47,7 @@ void set(PlanOptions& options, std::string_view line) {
 
 void options(std::string_view text) {
   PlanOptions options;
-  options.schedule = "paper";  // the quickest, unless the text names another
+  options.planner = "paper";  // the quickest, unless the text names another
   while (!text.empty()) {
     const std::size_t end = std::min(text.find('\n'), text.size());
     set(options, text.substr(0, end));

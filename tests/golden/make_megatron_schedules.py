@@ -120,7 +120,7 @@ def main():
         tokens_per_rank = rng.choice([100, 512, 1000, 4096])
         lengths = random_lengths(rng, ranks, tokens_per_rank)
         for name, (schedule, module) in schedulers.items():
-            case = {"schedule": name, "ranks": ranks, "tokens_per_rank": tokens_per_rank, "lengths": lengths}
+            case = {"planner": name, "ranks": ranks, "tokens_per_rank": tokens_per_rank, "lengths": lengths}
             try:
                 case["rounds"] = [groups_of(per_rank) for per_rank in schedule(module, lengths, ranks, tokens_per_rank)]
             except (AssertionError, IndexError) as error:

@@ -12,7 +12,7 @@ int main() {
   const dhp::Batch batch{{{.id = 0, .tokens = 250}, {.id = 1, .tokens = 40}}};
   dhp::add_peers();
   for (const char* planner : {"free", "paper"}) {
-    const auto result = dhp::plan_batch(batch, cluster, cost, {.schedule = planner});
+    const auto result = dhp::plan_batch(batch, cluster, cost, {.planner = planner});
     const auto* plan = std::get_if<dhp::Plan>(&result);
     if (!plan || !dhp::check_plan(*plan, batch, cluster, cost).empty()) return 1;
     std::printf("%s\n", dhp::to_json(*plan).c_str());

@@ -30,7 +30,7 @@ void print_shared_cases() {
           const PlanResult result = plan_batch(read_batch(folder + "batch_" + batch + "_512.json"),
                                                read_cluster(folder + "cluster_" + cluster + ".json"),
                                                read_cost_model(folder + "cost_qwen3-vl-8b_" + cost + ".json"),
-                                               {.schedule = planner.name, .tighter_bound = true});
+                                               {.planner = planner.name, .tighter_bound = true});
           print(std::string(cluster) + " " + cost + " " + batch + " " + planner.name, result);
         }
       }
@@ -40,10 +40,10 @@ void print_shared_cases() {
 
 void print_random_cases() {
   constexpr std::uint64_t kCases = 500;
-  for (const char* schedule : {"free", "lockstep", "paper"}) {
+  for (const char* planner : {"free", "lockstep", "paper"}) {
     for (std::uint64_t seed = 1; seed <= kCases; ++seed) {
-      const test::Case made = test::random_case(seed, schedule);
-      print(std::string(schedule) + " " + std::to_string(seed),
+      const test::Case made = test::random_case(seed, planner);
+      print(std::string(planner) + " " + std::to_string(seed),
             plan_batch(made.batch, made.cluster, made.cost, made.options));
     }
   }

@@ -54,14 +54,14 @@ def case(ranks: int, data: str = "openvid") -> Case:
     )
 
 
-def made_result(name: str, schedule: str, where: Case, *, steps: int = 4, noise: float = 0.05, **more: Any) -> dict:
-    """A `dhp.result/1` document of `schedule` on batches of 8 sequences a rank."""
+def made_result(name: str, planner: str, where: Case, *, steps: int = 4, noise: float = 0.05, **more: Any) -> dict:
+    """A `dhp.result/1` document of `planner` on batches of 8 sequences a rank."""
     ranks = where.cluster.ranks()
     document: dict[str, Any] = {
         "format": "dhp.result/1",
         "kind": "simulated",
         "name": name,
-        "schedule": schedule,
+        "planner": planner,
         "ranks": ranks,
         "ranks_per_node": where.cluster.ranks_per_node,
         "clock": "simulated",
@@ -70,7 +70,7 @@ def made_result(name: str, schedule: str, where: Case, *, steps: int = 4, noise:
     }
     for step in range(1, steps + 1):
         batch = where.drawn(8 * ranks, seed=step)
-        plan = plan_batch(batch, where.cluster, where.cost, schedule=schedule)
+        plan = plan_batch(batch, where.cluster, where.cost, planner=planner)
         assert isinstance(plan, Plan), plan
         generator = random.Random(step)
         seconds = [(t.end_s - t.start_s) * math.exp(generator.gauss(0, noise)) for t in plan.tasks]
@@ -156,13 +156,13 @@ def _memory(plan: Plan, batch: Batch, where: Case, starts: list[float], ends: li
     return {"budget_bytes": budget, "peak_bytes": peak, "over_time": points}
 
 
-def write_results(folder: Path, ranks: int, schedules: list[str], steps: int = 4) -> list[Path]:
-    """A file a schedule, all on the same batches."""
+def write_results(folder: Path, ranks: int, planners: list[str], steps: int = 4) -> list[Path]:
+    """A file a planner, all on the same batches."""
     files = []
-    for schedule in schedules:
-        file = folder / f"{schedule.replace(':', '-')}-{ranks}.json"
+    for planner in planners:
+        file = folder / f"{planner.replace(':', '-')}-{ranks}.json"
         file.write_text(
-            json.dumps(made_result(f"{schedule}, openvid, {ranks} ranks", schedule, case(ranks), steps=steps))
+            json.dumps(made_result(f"{planner}, openvid, {ranks} ranks", planner, case(ranks), steps=steps))
         )
         files.append(file)
     return files
@@ -170,5 +170,5 @@ def write_results(folder: Path, ranks: int, schedules: list[str], steps: int = 4
 
 __all__ = ["Case", "Link", "case", "made_result", "write_results"]
 
-if __name__ == "__main__":  # made_results.py FOLDER RANKS SCHEDULE...
+if __name__ == "__main__":  # made_results.py FOLDER RANKS PLANNER...
     write_results(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])

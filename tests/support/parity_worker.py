@@ -1,8 +1,8 @@
 """Trains the same ten steps (four in CI) in one way and stores losses and gradients; test_parity.py runs it in a
 process of its own.
 
-    parity_worker.py FOLDER NAME...     NAME is "reference-PRECISION" or "RANKS-SCHEDULE-PRECISION", and may end with
-                                        "-VARIANT", a key of VARIANTS. SCHEDULE is a planner's name or "handmade", and
+    parity_worker.py FOLDER NAME...     NAME is "reference-PRECISION" or "RANKS-PLANNER-PRECISION", and may end with
+                                        "-VARIANT", a key of VARIANTS. PLANNER is a planner's name or "handmade", and
                                         may end with "@NODES": the ranks are then on so many nodes, not on one
 
 The reference is Hugging Face alone: one sample at a time through model(..., labels=...), no DHP, no packing, no groups.
@@ -77,13 +77,13 @@ class Plans:
         self.made: list[Plan] = []
         self._plan = runtime.plan
 
-    def plan(self, batch: Batch, cluster: Cluster, cost: CostModel, *, schedule: str, **options: Any) -> Plan:
+    def plan(self, batch: Batch, cluster: Cluster, cost: CostModel, *, planner: str, **options: Any) -> Plan:
         if self._handmade:
             made = handmade_plan(len(self.made), batch)
             annotate(made, batch, cluster, cost)
             assert not check_plan(made, batch, cluster, cost), check_plan(made, batch, cluster, cost)
         else:
-            made = self._plan(batch, cluster, cost, schedule=schedule, **options)
+            made = self._plan(batch, cluster, cost, planner=planner, **options)
         self.made.append(made)
         return made
 
@@ -105,8 +105,8 @@ def write_cluster(file: Path, ranks: int, nodes: int, capacity: int) -> None:
 
 def settings_for(folder: Path, name: str) -> TrainConfig:
     parts = name.replace("reference", "1-paper").split("-")
-    ranks, schedule, precision = int(parts[0]), *parts[1:3]
-    planner, _, nodes = schedule.partition("@")
+    ranks, planned, precision = int(parts[0]), *parts[1:3]
+    planner, _, nodes = planned.partition("@")
     capacity = capacity_of(planner, ranks)
     cluster = folder / f"cluster-{name}.json" if nodes else None
     if cluster and not cluster.exists():  # by the process that starts the ranks
@@ -116,7 +116,7 @@ def settings_for(folder: Path, name: str) -> TrainConfig:
         data=str(folder / "train.jsonl"),
         output_dir=str(folder / f"run-{name}"),
         ranks=ranks,
-        schedule="free" if planner == "handmade" else planner,
+        planner="free" if planner == "handmade" else planner,
         precision=precision,
         steps=STEPS,
         global_batch_size=6,

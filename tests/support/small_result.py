@@ -11,7 +11,7 @@ SMALL: dict[str, Any] = {
     "format": "dhp.result/1",
     "kind": "simulated",
     "name": "small",
-    "schedule": "free",
+    "planner": "free",
     "ranks": 2,
     "ranks_per_node": 2,
     "clock": "simulated",

@@ -11,8 +11,8 @@ from dhp._core import Sequence as BatchSequence
 from dhp.cost.calibrate_tasks import Design, Shape
 from dhp.data.index import Sample
 
-SCHEDULES = ("free", "static", "paper")
-BATCHES = 12  # planned a schedule
+PLANNERS = ("free", "static", "paper")
+BATCHES = 12  # planned by each planner
 LEFT_OUT_SHARE = 0.25  # of the samples
 
 
@@ -65,8 +65,8 @@ def _tasks(
     for _ in range(BATCHES):
         chosen = generator.choice(len(pool), batch_size, replace=False).tolist()
         batch = Batch([_sequence(pool[i]) for i in chosen])
-        for schedule in SCHEDULES:
-            plan = plan_batch(batch, cluster, cost, schedule=schedule)
+        for planner in PLANNERS:
+            plan = plan_batch(batch, cluster, cost, planner=planner)
             if not isinstance(plan, Plan):
                 continue
             for task in plan.tasks:

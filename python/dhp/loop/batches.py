@@ -54,7 +54,7 @@ def prepare(step: int, data: Dataset, cluster: Cluster, cost: CostModel, setting
         batch = data.batch(step, settings.global_batch_size, settings.seed)
         started = time.perf_counter()
         options = {"tighter_bound": True, **settings.plan}  # a step takes far longer than the bound
-        plan = runtime.plan(batch, cluster, cost, schedule=settings.schedule, **options)
+        plan = runtime.plan(batch, cluster, cost, planner=settings.planner, **options)
         plan_s = time.perf_counter() - started
         runtime.agree_on(plan, run)
         return Prepared(step, batch, plan, plan_s, data.read_ahead(plan, run.rank))

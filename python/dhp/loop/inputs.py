@@ -43,9 +43,9 @@ def open_dataset(settings: TrainConfig, cluster: Cluster, cost: CostModel, run: 
             complain(f"dhp: {settings.data}: {data.index.ignored_keys()}")
     every = Batch([sample.as_sequence() for sample in data.samples])
     too_long = {}
-    for answer in infeasible_sequences(every, cluster, cost, schedule=settings.schedule, **settings.plan):
+    for answer in infeasible_sequences(every, cluster, cost, planner=settings.planner, **settings.plan):
         if answer.sequence is None:  # whatever the sample
-            raise InputError(f"{settings.data}: no plan of schedule {settings.schedule}: {answer.reason}")
+            raise InputError(f"{settings.data}: planner {settings.planner} can plan no sample: {answer.reason}")
         too_long[answer.sequence] = f"sample {answer.sequence}: {answer.reason}"
     if too_long:
         listed = "; ".join(list(too_long.values())[:5]) + ("; ..." if len(too_long) > 5 else "")
@@ -134,5 +134,5 @@ def planning_inputs(settings: TrainConfig, ranks: int) -> tuple[Cluster, CostMod
         raise InputError(
             f"cluster: {settings.cluster} has {cluster.ranks()} ranks, the run has {ranks}; take a cluster of as many"
         )
-    plan_batch(Batch([]), cluster, cost, schedule=settings.schedule, **settings.plan)
+    plan_batch(Batch([]), cluster, cost, planner=settings.planner, **settings.plan)
     return cluster, cost

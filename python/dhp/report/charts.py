@@ -392,7 +392,7 @@ def envelope(points: Columns, ranks: int) -> tuple[np.ndarray, np.ndarray, np.nd
 def scaling(results: list[Result], summaries: list[Summary]) -> Figure | str:
     series = _scaling_series(summaries)
     if not series:
-        return "no schedule has results of two or more numbers of ranks"
+        return "no planner has results of two or more numbers of ranks"
     data, counts = [], sorted({s.ranks for members in series.values() for s in members})
     for i, (name, members) in enumerate(series.items()):
         first = members[0].tokens_per_s_per_rank or 1.0
@@ -415,14 +415,14 @@ def scaling(results: list[Result], summaries: list[Summary]) -> Figure | str:
 
 
 def _scaling_series(summaries: list[Summary]) -> dict[str, list[Summary]]:
-    """Results that differ in the number of ranks alone, by name: schedule, clock, and what is left of the result's name
+    """Results that differ in the number of ranks alone, by name: planner, clock, and what is left of the result's name
     without its "64 ranks". Where that finds none, names do not count."""
 
     def grouped(by_name: bool) -> dict[str, list[Summary]]:
         groups: dict[tuple[str, ...], dict[int, list[Summary]]] = defaultdict(lambda: defaultdict(list))
         for s in summaries:
             if s.tokens_per_s_per_rank:
-                key = (s.schedule, s.kind, s.clock, *([_without_ranks(s)] if by_name else []))
+                key = (s.planner, s.kind, s.clock, *([_without_ranks(s)] if by_name else []))
                 groups[key][s.ranks].append(s)
         found = {}
         for key, counts in groups.items():

@@ -31,10 +31,10 @@ def report(files: list[str], output: str = "", baseline: str = "") -> tuple[list
 
 
 def _check_baseline(baseline: str, results: list[Result], summaries: list[Summary]) -> None:
-    names = {summary.label for summary in summaries} | {result.schedule for result in results}
+    names = {summary.label for summary in summaries} | {result.planner for result in results}
     if baseline and baseline not in names:
         known = ", ".join(f'"{name}"' for name in sorted(names))
-        raise InputError(f'--baseline: found "{baseline}", expected a result or schedule: {known}')
+        raise InputError(f'--baseline: found "{baseline}", expected a result or planner: {known}')
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--baseline",
         default="",
         metavar="NAME",
-        help="result or schedule that speed-ups are over (default: the slowest)",
+        help="result or planner that speed-ups are over (default: the slowest)",
     )
     parser.add_argument(
         "--output-format", choices=("text", "json"), default="text", help="json: the numbers; a page only with -o"

@@ -142,7 +142,7 @@ def _table(summaries: list[Summary]) -> str:
     """The summary table; columns that no result fills are left out."""
     columns: list[tuple[str, list[str], bool]] = [
         ("result", [html.escape(s.label) for s in summaries], False),
-        ("schedule", [html.escape(s.schedule) for s in summaries], False),
+        ("planner", [html.escape(s.planner) for s in summaries], False),
         ("ranks", [f"{s.ranks:,}" for s in summaries], True),
         ("step", [_step_text(s) for s in summaries], True),
         ("over bound", [_known(s.over_bound, percent) for s in summaries], True),
@@ -155,7 +155,7 @@ def _table(summaries: list[Summary]) -> str:
         ("estimates", [_known(s.task_errors or s.step_errors, _errors) for s in summaries], True),
     ]
     columns = [column for column in columns if any(column[1])]
-    same = {"schedule": columns[0][1] == columns[1][1], "ranks": len({s.ranks for s in summaries}) == 1}
+    same = {"planner": columns[0][1] == columns[1][1], "ranks": len({s.ranks for s in summaries}) == 1}
     columns = [column for column in columns if not same.get(column[0])]
     head = "".join(f'<th class="{"n" if number else ""}">{name}</th>' for name, _, number in columns)
     rows = (

@@ -51,7 +51,7 @@ class Summary:
 
     label: str  # the name, made unique among the results of the page
     file: str
-    schedule: str
+    planner: str
     ranks: int
     kind: str
     clock: str
@@ -86,11 +86,11 @@ class Summary:
 
 
 def summarize(results: list[Result], baseline: str = "") -> list[Summary]:
-    """A summary a result, in order. `baseline` names the result or schedule that speed-ups are over; empty: the slowest
+    """A summary a result, in order. `baseline` names the result or planner that speed-ups are over; empty: the slowest
     of those with the same batches."""
     summaries = [_summary(result, label) for result, label in zip(results, labels(results), strict=True)]
     for peers in comparable(summaries):
-        named = [s for s in peers if baseline and baseline in (s.label, s.schedule)]
+        named = [s for s in peers if baseline and baseline in (s.label, s.planner)]
         slowest = max(named or peers, key=lambda s: s.step_s)
         for summary in peers:
             summary.speedup, summary.baseline = slowest.step_s / summary.step_s, slowest.label
@@ -103,7 +103,7 @@ def labels(results: list[Result]) -> list[str]:
     """Names of the results without what all of them, or all of one kind, share ("free, 64 ranks", "paper, 64 ranks":
     "free", "paper"). Where results of two kinds are then called the same, all have their kind added; those that
     still are have their file's name added, or else a number. A name is one line, of LONGEST_NAME characters at most."""
-    names = [_one_line(result.name) or _one_line(result.schedule) or PurePath(result.source).stem for result in results]
+    names = [_one_line(result.name) or _one_line(result.planner) or PurePath(result.source).stem for result in results]
     names = without_shared_parts(names)
     for kind in KINDS:
         places = [i for i, result in enumerate(results) if result.kind == kind]
@@ -190,7 +190,7 @@ def _summary(result: Result, label: str) -> Summary:
     return Summary(
         label=label,
         file=result.source,
-        schedule=result.schedule,
+        planner=result.planner,
         ranks=result.ranks,
         kind=result.kind,
         clock=result.clock,

@@ -298,7 +298,7 @@ def _leave_soon() -> None:
 
 
 def plan(
-    batch: Batch, cluster: Cluster, cost: CostModel, *, schedule: str = "free", run: Run | None = None, **options: Any
+    batch: Batch, cluster: Cluster, cost: CostModel, *, planner: str = "free", run: Run | None = None, **options: Any
 ) -> Plan:
     """Decides which ranks share which sequences of the batch: `plan_batch`, then `check_plan`. `options` are those of
     `dhp plan`: max_degree=8, exchanges=["ring"], ….
@@ -307,7 +307,7 @@ def plan(
     ranks as the run has; `agree_on` does that for a plan from elsewhere. Raises InfeasibleBatch with the reason when no
     plan holds the batch, InputError for bad input, RankFailed when plans differ.
     """
-    result = plan_batch(batch, cluster, cost, schedule=schedule, **options)
+    result = plan_batch(batch, cluster, cost, planner=planner, **options)
     if isinstance(result, Infeasible):
         raise InfeasibleBatch(result.reason)
     violations = check_plan(result, batch, cluster, cost)
@@ -323,7 +323,7 @@ def agree_on(plan: Plan, run: Run) -> None:
     InputError if its tasks use an exchange that the run-time does not implement."""
     if missing := {task.exchange.name for task in plan.tasks} - set(EXCHANGES):
         raise InputError(
-            f"schedule: {plan.planner or 'the plan'} exchanges by {', '.join(missing)}, which is there for comparing "
+            f"planner: {plan.planner or 'the plan'} exchanges by {', '.join(missing)}, which is there for comparing "
             f"plans only; expected {', '.join(EXCHANGES)}"
         )
     if plan.ranks != run.world_size:

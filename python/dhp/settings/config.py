@@ -71,7 +71,7 @@ class TrainConfig:
     global_batch_size: int = number(8, 1, 10**7)
     steps: int = number(100, 1, MOST_STEPS)
     seed: int = number(0, 0, 2**32 - 1)
-    schedule: str = "free"  # a planner of `dhp plan`
+    planner: str = "free"  # a planner of `dhp plan`
     plan: dict[str, Any] = field(default_factory=dict)  # table [plan]: further options of `dhp plan`, max_degree = 8
     capacity_tokens: int = number(0, 0, 10**12)  # that a rank may hold in a task; 0: what cost and cluster files say
     cluster: str = ""  # dhp.cluster/1 file; empty: one node of the local ranks
@@ -198,7 +198,7 @@ def check_settings(source: str, config: TrainConfig) -> None:
         problem = _outside(getattr(config, setting.name), limits)
         if problem:
             raise InputError(f"{source}: {setting.name}: found {_shown(getattr(config, setting.name))}, {problem}")
-    _check_plan_table(source, config.schedule, config.plan)
+    _check_plan_table(source, config.planner, config.plan)
     if config.min_learning_rate > config.learning_rate:
         raise InputError(
             f"{source}: min_learning_rate: found {config.min_learning_rate:g}, expected at most learning_rate, "
@@ -232,10 +232,10 @@ def _plain(limit: float) -> str:
     return f"{limit:,}" if isinstance(limit, int) else f"{limit:g}"
 
 
-def _check_plan_table(source: str, schedule: str, table: dict[str, Any]) -> None:
-    if "schedule" in table:
-        raise InputError(f"{source}: plan.schedule: not here; `schedule` stands at the top")
-    known = [option.name for option in plan_options() if option.name != "schedule"]
+def _check_plan_table(source: str, planner: str, table: dict[str, Any]) -> None:
+    if "planner" in table:
+        raise InputError(f"{source}: plan.planner: not here; `planner` stands at the top")
+    known = [option.name for option in plan_options() if option.name != "planner"]
     for name, value in table.items():
         if name not in known:
             raise InputError(f"{source}: plan.{_word(name)}: unknown option; expected one of {', '.join(known)}")
@@ -246,7 +246,7 @@ def _check_plan_table(source: str, schedule: str, table: dict[str, Any]) -> None
     except InputError as error:
         raise InputError(f"{source}: plan.{error}") from None
     try:
-        refuse_unused(schedule=schedule, **table)
+        refuse_unused(planner=planner, **table)
     except InputError as error:
         raise InputError(f"{source}: {_in_words_of_settings(str(error), table)}") from None
 
@@ -255,7 +255,7 @@ def _in_words_of_settings(text: str, table: dict[str, Any]) -> str:
     """A complaint about flags of `dhp plan`, as the settings call them."""
     for name in table:
         text = text.replace("--" + name.replace("_", "-"), f"plan.{name}")
-    return text.replace("--schedule", "schedule")
+    return text.replace("--planner", "planner")
 
 
 __all__ = ["PRECISIONS", "Limits", "TrainConfig", "check_settings", "choice", "number", "path", "read_config"]

@@ -141,8 +141,8 @@ class Recorder:
         return Result(
             source=self._file,
             kind="measured",
-            name=f"{settings.schedule}, {Path(settings.data).stem}, {ranks} ranks",
-            schedule=settings.schedule,
+            name=f"{settings.planner}, {Path(settings.data).stem}, {ranks} ranks",
+            planner=settings.planner,
             ranks=ranks,
             ranks_in_service=ranks,
             ranks_per_node=self._cluster.ranks_per_node,

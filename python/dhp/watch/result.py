@@ -95,7 +95,7 @@ class Result:
     source: str
     kind: str
     name: str
-    schedule: str
+    planner: str
     ranks: int
     ranks_in_service: int
     ranks_per_node: int | None
@@ -171,7 +171,7 @@ def parse_result(text: str, source: str) -> Result:
         source=source,
         kind=root.choice("kind", KINDS),
         name=root.text("name"),
-        schedule=root.text("schedule"),
+        planner=root.text("planner"),
         ranks=ranks,
         ranks_in_service=root.whole("ranks_in_service", 1, ranks) if root.has("ranks_in_service") else ranks,
         ranks_per_node=root.whole("ranks_per_node", 1, MAX_RANKS) if root.has("ranks_per_node") else None,

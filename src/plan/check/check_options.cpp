@@ -47,7 +47,7 @@ class OptionsChecker {
   }
 
   bool keeps_shards() const {
-    const std::string name = options_.schedule.substr(0, options_.schedule.find(':'));
+    const std::string name = options_.planner.substr(0, options_.planner.find(':'));
     return name == "paper" || name == "free" || name == "lockstep";
   }
 

@@ -17,8 +17,8 @@ namespace {
 
 constexpr double kMoreMemory = 1.1;
 
-bool is_known_planner(const std::string& schedule) {
-  const std::string name = schedule.substr(0, schedule.find(':'));
+bool is_known_planner(const std::string& planner) {
+  const std::string name = planner.substr(0, planner.find(':'));
   const std::vector<PlannerInfo> infos = planners();
   return std::any_of(infos.begin(), infos.end(),
                      [&](const PlannerInfo& info) { return info.name.substr(0, info.name.find(':')) == name; });
@@ -48,7 +48,7 @@ class Estimator {
   Estimator(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
             const PlanOptions& options)
       : cost_(cost), options_(options), plans_(is_known_planner(plan.planner)), sequences_(batch.sequences.size()) {
-    options_.schedule = plan.planner;
+    options_.planner = plan.planner;
     if (!plans_) return;
     keep(plan, batch);
     again_ = plan_again(batch, cluster);
@@ -57,7 +57,7 @@ class Estimator {
     }
   }
 
-  std::string method() const { return plans_ ? "planned again by " + options_.schedule : "lower bounds"; }
+  std::string method() const { return plans_ ? "planned again by " + options_.planner : "lower bounds"; }
 
   /// For the cluster and the batch as they are.
   Change unchanged(const Batch& batch, const Cluster& cluster) const {

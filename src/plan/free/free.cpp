@@ -1,4 +1,4 @@
-// The planner `free`: one barrier-free schedule of the whole batch.
+// The planner `free`: one plan of the whole batch, without barriers.
 //
 // Items (sequences) get degrees, groups are placed one by one (group_placer), what runs on one rank fills the holes and
 // levels the ends (alone_filler), and a counted search looks for better degrees and orders (search). Large clusters are

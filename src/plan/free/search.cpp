@@ -61,7 +61,7 @@ int CellSearch::round_degree(int degree, int rounding, const SearchItem& item) c
   return rounded >= degree && cell_.model().limits().allows(rounded) ? rounded : degree;
 }
 
-/// No schedule with these degrees ends earlier: rank time of all tasks, and the longest one.
+/// No plan with these degrees ends earlier: rank time of all tasks, and the longest one.
 double CellSearch::floor_s(const FreeCandidate& candidate) const {
   double area = 0.0;
   double need = 0.0;

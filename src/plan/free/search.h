@@ -17,10 +17,10 @@ struct FreeCandidate {
   int kind = 0;                     ///< of the seed that it comes from
 };
 
-/// Searches the schedule of one cell: candidates by rule first, then changes of the best one.
+/// Searches the plan of one cell: candidates by rule first, then changes of the best one.
 class CellSearch {
  public:
-  /// `items` by falling alone_s. `bound_s` is a makespan that no schedule of the cell beats.
+  /// `items` by falling alone_s. `bound_s` is a makespan that no plan of the cell beats.
   CellSearch(const FreeCell& cell, std::vector<SearchItem> items, double bound_s);
 
   /// Candidates by rule: so many kinds, the same for every cell.

@@ -142,7 +142,7 @@ TEST(TighterBound, ExampleOfTheDocs) {  // docs/bounds.md, "An example": seconds
   test::expect_relative(simple_lower_bound_s(batch, cluster, cost), 820.0 / 3, 1e-12);
   test::expect_relative(tighter_lower_bound(batch, cluster, cost, 0).seconds, (700 + 60 * 600 / 350.0 / 3 + 120) / 3,
                         1e-5);
-  const Plan plan = test::plan_of(plan_batch(batch, cluster, cost, {.schedule = "static:3", .tighter_bound = true}));
+  const Plan plan = test::plan_of(plan_batch(batch, cluster, cost, {.planner = "static:3", .tighter_bound = true}));
   test::expect_relative(plan.predicted->makespan_s, 880.0 / 3, 1e-12);
   test::expect_relative(plan.predicted->lower_bound_s, 880.0 / 3, 1e-5);
 }
@@ -153,8 +153,8 @@ TEST(TighterBound, BelowEveryPlanOfTheSharedCases) {
     const Batch batch = read_batch(test::case_file(std::string("batch_") + data + "_512.json"));
     const CostModel cost = read_cost_model(test::case_file("cost_qwen3-vl-8b_4096.json"));
     Cluster cluster = read_cluster(test::case_file("cluster_910b_8x8_slow_network.json"));
-    for (const char* schedule : {"paper", "static"}) {
-      const Plan plan = test::plan_of(plan_batch(batch, cluster, cost, {.schedule = schedule, .tighter_bound = true}));
+    for (const char* planner : {"paper", "static"}) {
+      const Plan plan = test::plan_of(plan_batch(batch, cluster, cost, {.planner = planner, .tighter_bound = true}));
       EXPECT_GE(plan.predicted->gap, 0.0);
       EXPECT_GT(plan.predicted->lower_bound_s, simple_lower_bound_s(batch, cluster, cost));
       test::expect_valid(plan, batch, cluster, cost);

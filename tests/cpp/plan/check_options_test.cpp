@@ -115,7 +115,7 @@ bool no_degree_for_all(const Case& one, const CostModel& cost, bool ulysses) {
 }
 
 void expect_true_reason(const Case& one, const CostModel& cost, const PlanResult& result) {
-  const std::string& name = one.options.schedule;
+  const std::string& name = one.options.planner;
   const auto* answer = std::get_if<Infeasible>(&result);
   EXPECT_FALSE(answer != nullptr && answer->reason.empty());
   const bool nowhere = some_sequence_fits_nowhere(one, cost);
@@ -152,14 +152,14 @@ TEST(PlanOptions, KeptByEveryPlanner) {
   std::map<std::string, int> planned;
   for (int round = 0; round < 600; ++round) {
     Case one{random_batch(random), random_cluster(random), random_options(random)};
-    for (const char* schedule :
+    for (const char* planner :
          {"paper", "static", "balanced-static", "ulysses", "megatron-hybrid", "megatron-dynamic"}) {
-      SCOPED_TRACE("seed " + std::to_string(kSeed) + ", round " + std::to_string(round) + ", " + schedule);
-      one.options.schedule = schedule;
+      SCOPED_TRACE("seed " + std::to_string(kSeed) + ", round " + std::to_string(round) + ", " + planner);
+      one.options.planner = planner;
       const PlanResult result = plan_batch(one.batch, one.cluster, cost, one.options);
       expect_true_reason(one, cost, result);
       if (const auto* plan = std::get_if<Plan>(&result)) {
-        ++planned[schedule];
+        ++planned[planner];
         test::expect_valid(*plan, one.batch, one.cluster, cost);
         for (const std::string& violation : check_options(*plan, one.batch, one.cluster, cost, one.options)) {
           ADD_FAILURE() << violation;
@@ -169,7 +169,7 @@ TEST(PlanOptions, KeptByEveryPlanner) {
     }
   }
   EXPECT_EQ(planned.size(), 6U);
-  for (const auto& [schedule, plans] : planned) EXPECT_GT(plans, 60) << schedule;
+  for (const auto& [planner, plans] : planned) EXPECT_GT(plans, 60) << planner;
 }
 
 /// What check_options says of one plan of a 2 x 4 cluster, rank 3 out of service.
@@ -209,11 +209,11 @@ TEST(CheckOptions, NamesWhatIsBroken) {
 TEST(CheckOptions, Shards) {
   const std::string line = "tasks[0] cuts the 200 tokens of sequence 0 over 3 ranks, below min_shard_tokens 67";
   EXPECT_EQ(told({{{0, {0, 1, 2}, {0}}}, {.min_shard_tokens = 66}}), Lines{});
-  for (const char* schedule : {"paper", "free", "lockstep"}) {
-    EXPECT_EQ(told({{{0, {0, 1, 2}, {0}}}, {.schedule = schedule, .min_shard_tokens = 67}}), Lines{line});
+  for (const char* planner : {"paper", "free", "lockstep"}) {
+    EXPECT_EQ(told({{{0, {0, 1, 2}, {0}}}, {.planner = planner, .min_shard_tokens = 67}}), Lines{line});
   }
-  for (const char* schedule : {"static:3", "balanced-static", "ulysses", "megatron-dynamic"}) {
-    EXPECT_EQ(told({{{0, {0, 1, 2}, {0}}}, {.schedule = schedule, .min_shard_tokens = 67}}), Lines{});
+  for (const char* planner : {"static:3", "balanced-static", "ulysses", "megatron-dynamic"}) {
+    EXPECT_EQ(told({{{0, {0, 1, 2}, {0}}}, {.planner = planner, .min_shard_tokens = 67}}), Lines{});
   }
   // 1,100 tokens need three ranks by memory, four if degrees divide 8.
   EXPECT_EQ(told({{{0, {0, 1, 2}, {2}}}, {.min_shard_tokens = 900}}), Lines{});
@@ -239,7 +239,7 @@ TEST(CheckOptions, PeersPlacementAndIdleRanks) {
 TEST(PlanOptions, CheckPlanNamesARankOutOfService) {
   Cluster cluster = make_cluster(1, 2, 512);
   const Batch batch = make_batch({10});
-  Plan plan = plan_of(plan_batch(batch, cluster, cost_with_heads(), {.schedule = "static:1"}));
+  Plan plan = plan_of(plan_batch(batch, cluster, cost_with_heads(), {.planner = "static:1"}));
   cluster.rank_speed = {0.0, 1.0};
   EXPECT_EQ(check_plan(plan, batch, cluster, cost_with_heads()), Lines{"tasks[0] has rank 0, which is out of service"});
 }

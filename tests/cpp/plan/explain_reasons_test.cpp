@@ -169,7 +169,7 @@ TEST(ExplainChanges, PlansAgain) {
   const Cluster cluster = test::make_cluster(2, 4, 1000.0);
   const CostModel cost = test::make_cost();
   const Batch batch = test::make_batch({1500, 700, 650, 300, 200, 150, 90});
-  const Plan plan = test::plan_of(plan_batch(batch, cluster, cost, {.schedule = "paper"}));
+  const Plan plan = test::plan_of(plan_batch(batch, cluster, cost, {.planner = "paper"}));
   const WhatIf what_if = explain_changes(plan, batch, cluster, cost);
   EXPECT_EQ(what_if.method, "planned again by paper");
   EXPECT_EQ(what_if.from_s, plan.predicted->makespan_s);
@@ -177,11 +177,11 @@ TEST(ExplainChanges, PlansAgain) {
   auto changes = by_name(what_if);
   Cluster wider = cluster;
   wider.nodes = 3;
-  const Plan replanned = test::plan_of(plan_batch(batch, wider, cost, {.schedule = "paper"}));
+  const Plan replanned = test::plan_of(plan_batch(batch, wider, cost, {.planner = "paper"}));
   EXPECT_EQ(changes["one node more"].makespan_s, replanned.predicted->makespan_s);
   Cluster quicker = cluster;
   quicker.inter_node.bandwidth_bytes_per_s *= 2;
-  const Plan quick = test::plan_of(plan_batch(batch, quicker, cost, {.schedule = "paper"}));
+  const Plan quick = test::plan_of(plan_batch(batch, quicker, cost, {.planner = "paper"}));
   EXPECT_EQ(changes["twice the bandwidth between nodes"].makespan_s, quick.predicted->makespan_s);
   EXPECT_TRUE(changes.contains("10 % more memory a rank"));
   EXPECT_TRUE(changes.contains("twice the bandwidth inside nodes"));
@@ -191,7 +191,7 @@ TEST(ExplainChanges, PlansAgain) {
 TEST(ExplainChanges, SaysWhyThereIsNoAnswer) {
   const Cluster cluster = test::make_cluster(1, 4, 1000.0);
   const Batch batch = test::make_batch({500, 400, 300});
-  const Plan plan = test::plan_of(plan_batch(batch, cluster, test::make_cost(), {.schedule = "static:4"}));
+  const Plan plan = test::plan_of(plan_batch(batch, cluster, test::make_cost(), {.planner = "static:4"}));
   auto changes = by_name(explain_changes(plan, batch, cluster, test::make_cost()));
   EXPECT_NE(changes["one rank more"].no_answer.find("4 does not divide the 5 ranks"), std::string::npos);
 }

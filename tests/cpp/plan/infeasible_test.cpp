@@ -18,8 +18,8 @@ std::vector<Infeasible> alone(const test::Case& made) {
   return answers;
 }
 
-test::Case case_of(std::uint64_t seed, const std::string& schedule) {
-  test::Case made = test::random_case(seed, schedule);
+test::Case case_of(std::uint64_t seed, const std::string& planner) {
+  test::Case made = test::random_case(seed, planner);
   made.options.no_idle_ranks = false;  // no matter of one sequence
   if (seed % 3 == 0)
     made.cluster.memory_bytes = made.cost.state_bytes + (made.cluster.memory_bytes - made.cost.state_bytes) / 8;
@@ -28,16 +28,15 @@ test::Case case_of(std::uint64_t seed, const std::string& schedule) {
 
 TEST(InfeasibleSequences, AreThoseThatCannotBePlannedAlone) {
   constexpr std::uint64_t kCases = 200;
-  for (const char* schedule : {"free", "lockstep", "paper", "static", "static:2", "balanced-static",
-                               "balanced-static:4", "ulysses", "ulysses:2"}) {
+  for (const char* planner : {"free", "lockstep", "paper", "static", "static:2", "balanced-static", "balanced-static:4",
+                              "ulysses", "ulysses:2"}) {
     int some = 0;
     for (std::uint64_t seed = 1; seed <= kCases; ++seed) {
-      test::Case made = case_of(seed, schedule);
+      test::Case made = case_of(seed, planner);
       made.options.effort = 1;
-      SCOPED_TRACE(std::string(schedule) + ", seed " + std::to_string(seed));
-      const std::size_t colon = made.options.schedule.find(':');
-      if (colon != std::string::npos &&
-          made.cluster.ranks() % std::stoi(made.options.schedule.substr(colon + 1)) != 0) {
+      SCOPED_TRACE(std::string(planner) + ", seed " + std::to_string(seed));
+      const std::size_t colon = made.options.planner.find(':');
+      if (colon != std::string::npos && made.cluster.ranks() % std::stoi(made.options.planner.substr(colon + 1)) != 0) {
         continue;
       }
       const std::vector<Infeasible> expected = alone(made);
@@ -68,18 +67,18 @@ TEST(InfeasibleSequences, AreThoseThatCannotBePlannedAlone) {
         EXPECT_EQ(first->reason, found.front().reason);
       }
     }
-    EXPECT_GT(some, 5) << schedule;  // the cases ask something
+    EXPECT_GT(some, 5) << planner;  // the cases ask something
   }
 }
 
 /// Their rules for filling ranks look at the whole batch: of one sequence alone they may say more, never less.
 TEST(InfeasibleSequences, OfMegatronCannotBePlannedAlone) {
   constexpr std::uint64_t kCases = 200;
-  for (const char* schedule : {"megatron-hybrid", "megatron-dynamic", "megatron-dynamic:1000"}) {
+  for (const char* planner : {"megatron-hybrid", "megatron-dynamic", "megatron-dynamic:1000"}) {
     int some = 0;
     for (std::uint64_t seed = 1; seed <= kCases; ++seed) {
-      const test::Case made = case_of(seed, schedule);
-      SCOPED_TRACE(std::string(schedule) + ", seed " + std::to_string(seed));
+      const test::Case made = case_of(seed, planner);
+      SCOPED_TRACE(std::string(planner) + ", seed " + std::to_string(seed));
       for (const Infeasible& one : infeasible_sequences(made.batch, made.cluster, made.cost, made.options)) {
         ++some;
         for (const Sequence& sequence : made.batch.sequences) {
@@ -89,16 +88,16 @@ TEST(InfeasibleSequences, OfMegatronCannotBePlannedAlone) {
         }
       }
     }
-    EXPECT_GT(some, 5) << schedule;
+    EXPECT_GT(some, 5) << planner;
   }
 }
 
 /// What is held together is what is left when those are taken away.
 TEST(InfeasibleSequences, WithoutThemTheBatchIsPlanned) {
   constexpr std::uint64_t kCases = 200;
-  for (const char* schedule : {"free", "paper", "static", "ulysses"}) {
+  for (const char* planner : {"free", "paper", "static", "ulysses"}) {
     for (std::uint64_t seed = 1; seed <= kCases; ++seed) {
-      test::Case made = case_of(seed, schedule);
+      test::Case made = case_of(seed, planner);
       made.options.effort = 1;
       const std::vector<Infeasible> found = infeasible_sequences(made.batch, made.cluster, made.cost, made.options);
       if (!found.empty() && !found.front().sequence) continue;
@@ -108,7 +107,7 @@ TEST(InfeasibleSequences, WithoutThemTheBatchIsPlanned) {
       });
       const PlanResult result = plan_batch(made.batch, made.cluster, made.cost, made.options);
       const auto* infeasible = std::get_if<Infeasible>(&result);
-      EXPECT_EQ(infeasible, nullptr) << schedule << ", seed " << seed << ": " << (infeasible ? infeasible->reason : "");
+      EXPECT_EQ(infeasible, nullptr) << planner << ", seed " << seed << ": " << (infeasible ? infeasible->reason : "");
     }
   }
 }
@@ -118,7 +117,7 @@ TEST(InfeasibleSequences, EmptyBatchAndBadOptions) {
   CostModel cost = test::make_cost();
   EXPECT_TRUE(infeasible_sequences({}, cluster, cost, {}).empty());
   EXPECT_THROW(infeasible_sequences({}, cluster, cost, {.max_degree = -1}), InputError);
-  EXPECT_THROW(infeasible_sequences({}, cluster, cost, {.schedule = "best"}), InputError);
+  EXPECT_THROW(infeasible_sequences({}, cluster, cost, {.planner = "best"}), InputError);
 }
 
 TEST(InfeasibleSequences, CapacityInTokensSpeaksOfTokens) {

@@ -22,9 +22,9 @@ std::vector<std::string> case_names(const std::string& prefix) {
 }
 
 /// The widest group that a planner of this name can make.
-int widest(const std::string& schedule, const Cluster& cluster, const CostModel& cost) {
+int widest(const std::string& planner, const Cluster& cluster, const CostModel& cost) {
   int degree = cluster.ranks();
-  if (schedule != "ulysses") return degree;
+  if (planner != "ulysses") return degree;
   while (cluster.ranks() % degree != 0 || cost.query_heads % degree != 0) --degree;
   return degree;
 }
@@ -39,12 +39,12 @@ bool must_be_infeasible(const Batch& batch, const Cluster& cluster, const CostMo
 }
 
 /// Megatron-Core's rules assert on some batches where the number of ranks is no power of two.
-bool may_assert(const std::string& schedule, const Cluster& cluster) {
-  return schedule.starts_with("megatron") && (cluster.ranks() & (cluster.ranks() - 1)) != 0;
+bool may_assert(const std::string& planner, const Cluster& cluster) {
+  return planner.starts_with("megatron") && (cluster.ranks() & (cluster.ranks() - 1)) != 0;
 }
 
-const char* const kSchedules[] = {"paper",   "static",          "balanced-static",
-                                  "ulysses", "megatron-hybrid", "megatron-dynamic"};
+const char* const kPlanners[] = {"paper",   "static",          "balanced-static",
+                                 "ulysses", "megatron-hybrid", "megatron-dynamic"};
 
 TEST(PlanCases, ValidOrInfeasibleOnAllSharedCases) {
   int plans = 0;
@@ -55,12 +55,12 @@ TEST(PlanCases, ValidOrInfeasibleOnAllSharedCases) {
       const Cluster cluster = read_cluster(test::case_file(cluster_name));
       for (const std::string& cost_name : case_names("cost_")) {
         const CostModel cost = read_cost_model(test::case_file(cost_name));
-        for (const char* schedule : kSchedules) {
+        for (const char* planner : kPlanners) {
           SCOPED_TRACE(testing::Message()
-                       << batch_name << ", " << cluster_name << ", " << cost_name << ", " << schedule);
-          const PlanResult result = plan_batch(batch, cluster, cost, {.schedule = schedule});
-          const bool must = must_be_infeasible(batch, cluster, cost, widest(schedule, cluster, cost));
-          if (must || !may_assert(schedule, cluster)) {
+                       << batch_name << ", " << cluster_name << ", " << cost_name << ", " << planner);
+          const PlanResult result = plan_batch(batch, cluster, cost, {.planner = planner});
+          const bool must = must_be_infeasible(batch, cluster, cost, widest(planner, cluster, cost));
+          if (must || !may_assert(planner, cluster)) {
             ASSERT_EQ(std::holds_alternative<Infeasible>(result), must);
           }
           if (std::holds_alternative<Infeasible>(result)) {
@@ -89,8 +89,8 @@ TEST(PlanCases, InfeasibleExactlyWhereGoldenSaysSo) {
     const Batch batch = read_batch(test::case_file(one["batch"]));
     const Cluster cluster = read_cluster(test::case_file(one["cluster"]));
     const CostModel cost = read_cost_model(test::case_file(one["cost"]));
-    for (const char* schedule : {"paper", "static", "balanced-static"}) {
-      const PlanResult result = plan_batch(batch, cluster, cost, {.schedule = schedule});
+    for (const char* planner : {"paper", "static", "balanced-static"}) {
+      const PlanResult result = plan_batch(batch, cluster, cost, {.planner = planner});
       ASSERT_EQ(std::holds_alternative<Infeasible>(result), one.value("infeasible", false));
       if (const auto* answer = std::get_if<Infeasible>(&result)) {
         EXPECT_GT(answer->needed_ranks, cluster.ranks());
@@ -111,13 +111,13 @@ TEST(PlanCases, SameBytesWhateverHappenedBefore) {
   const CostModel cost = read_cost_model(test::case_file("cost_qwen3-vl-8b_8192.json"));
   std::map<std::string, std::string> first;
   for (int round = 0; round < 3; ++round) {
-    for (const char* schedule :
+    for (const char* planner :
          {"paper", "static:16", "static", "balanced-static", "ulysses", "megatron-hybrid", "megatron-dynamic"}) {
       for (const char* name : {"batch_openvid_512.json", "batch_burst_512.json"}) {
         const Batch batch = read_batch(test::case_file(name));
-        const std::string text = to_json(test::plan_of(plan_batch(batch, cluster, cost, {.schedule = schedule})));
-        const auto [entry, fresh] = first.try_emplace(std::string(schedule) + name, text);
-        EXPECT_EQ(entry->second, text) << schedule << ", " << name;
+        const std::string text = to_json(test::plan_of(plan_batch(batch, cluster, cost, {.planner = planner})));
+        const auto [entry, fresh] = first.try_emplace(std::string(planner) + name, text);
+        EXPECT_EQ(entry->second, text) << planner << ", " << name;
         EXPECT_EQ(fresh, round == 0);
       }
     }
@@ -130,7 +130,7 @@ TEST(PlanCases, SamePlansFromEveryCompiler) {
   struct Recorded {
     const char* data;
     const char* tokens;
-    const char* schedule;
+    const char* planner;
     const char* hash;
   };
   const std::vector<Recorded> recorded = {
@@ -171,8 +171,8 @@ TEST(PlanCases, SamePlansFromEveryCompiler) {
   for (const Recorded& one : recorded) {
     const Batch batch = read_batch(test::case_file(std::string("batch_") + one.data + "_512.json"));
     const CostModel cost = read_cost_model(test::case_file(std::string("cost_qwen3-vl-8b_") + one.tokens + ".json"));
-    const Plan plan = test::plan_of(plan_batch(batch, cluster, cost, {.schedule = one.schedule}));
-    EXPECT_EQ(plan.hash, one.hash) << one.data << ", " << one.tokens << ", " << one.schedule;
+    const Plan plan = test::plan_of(plan_batch(batch, cluster, cost, {.planner = one.planner}));
+    EXPECT_EQ(plan.hash, one.hash) << one.data << ", " << one.tokens << ", " << one.planner;
   }
 }
 

@@ -51,9 +51,9 @@ struct Ratios {
   double tighter = 1.0;
 };
 
-Ratios plan_edge(const Edge& edge, const Cluster& cluster, const CostModel& cost, const char* schedule) {
+Ratios plan_edge(const Edge& edge, const Cluster& cluster, const CostModel& cost, const char* planner) {
   const Batch batch = test::make_batch(edge.tokens);
-  const Plan plan = test::plan_of(plan_batch(batch, cluster, cost, {.schedule = schedule}));
+  const Plan plan = test::plan_of(plan_batch(batch, cluster, cost, {.planner = planner}));
   if (plan.tasks.empty()) return {};
   test::expect_valid(plan, batch, cluster, cost);
   const double makespan = plan.predicted->makespan_s;

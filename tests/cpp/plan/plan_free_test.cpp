@@ -51,7 +51,7 @@ Twins search_twins(const std::vector<std::pair<int, int>>& nodes_and_ranks, int 
     for (const std::int64_t tokens : {1000, 4000, 8000}) {
       SCOPED_TRACE(testing::Message() << nodes << " x " << per_node << " ranks, " << tokens << " tokens, " << more);
       const Batch batch = equal_sequences(cluster.ranks() + more, tokens);
-      const Plan plan = plan_of(plan_batch(batch, cluster, cost, {.schedule = "free"}));
+      const Plan plan = plan_of(plan_batch(batch, cluster, cost, {.planner = "free"}));
       const double best_s = test::ExhaustiveSearch(batch, cluster, cost).makespan_s();
       EXPECT_GE(makespan(plan), best_s * (1.0 - 1e-9));
       ++twins.cases;
@@ -103,7 +103,7 @@ TEST(PlanFree, NearOptimumOnRandomSmallBatches) {
     const Batch batch = make_batch(tokens);
     const CostModel cost = make_cost();
     const double best = test::ExhaustiveSearch(batch, cluster, cost).makespan_s();
-    const Plan plan = plan_of(plan_batch(batch, cluster, cost, {.schedule = "free", .min_shard_tokens = 1}));
+    const Plan plan = plan_of(plan_batch(batch, cluster, cost, {.planner = "free", .min_shard_tokens = 1}));
     test::expect_valid(plan, batch, cluster, cost);
     const double ratio = makespan(plan) / best;
     EXPECT_GE(ratio, 1.0 - 1e-9);
@@ -116,11 +116,11 @@ TEST(PlanFree, NearOptimumOnRandomSmallBatches) {
 }
 
 TEST(PlanFree, EmptyAndOne) {
-  for (const char* schedule : {"free", "lockstep"}) {
-    const Plan empty = plan_of(plan_batch({}, ascend(2, 4), qwen(), {.schedule = schedule}));
+  for (const char* planner : {"free", "lockstep"}) {
+    const Plan empty = plan_of(plan_batch({}, ascend(2, 4), qwen(), {.planner = planner}));
     EXPECT_TRUE(empty.tasks.empty());
     const Batch one = make_batch({20000});
-    const Plan plan = plan_of(plan_batch(one, ascend(2, 4), qwen(), {.schedule = schedule}));
+    const Plan plan = plan_of(plan_batch(one, ascend(2, 4), qwen(), {.planner = planner}));
     ASSERT_EQ(plan.tasks.size(), 1U);
     EXPECT_LE(makespan(plan), 1.02 * tighter_lower_bound_s(one, ascend(2, 4), qwen()));
   }
@@ -130,8 +130,8 @@ TEST(PlanFree, DoesNotDependOnTheOrderOfTheBatch) {
   const Batch batch = read_batch(test::case_file("batch_openvid_512.json"));
   Batch reversed = batch;
   std::reverse(reversed.sequences.begin(), reversed.sequences.end());
-  for (const char* schedule : {"free", "lockstep"}) {
-    const PlanOptions options{.schedule = schedule, .effort = kEffortFast};
+  for (const char* planner : {"free", "lockstep"}) {
+    const PlanOptions options{.planner = planner, .effort = kEffortFast};
     const Plan plan = plan_of(plan_batch(batch, ascend(8, 8), qwen(), options));
     EXPECT_EQ(plan.tasks, plan_of(plan_batch(reversed, ascend(8, 8), qwen(), options)).tasks);
   }
@@ -143,9 +143,9 @@ TEST(PlanFree, SlowRanksGetLessAndDeadOnesNothing) {
   cluster.rank_speed[3] = 0.5;
   for (const Rank dead : {9, 10, 31}) cluster.rank_speed[static_cast<std::size_t>(dead)] = 0.0;
   const Batch batch = read_batch(test::case_file("batch_openvid_512.json"));
-  for (const char* schedule : {"free", "lockstep"}) {
-    SCOPED_TRACE(schedule);
-    const Plan plan = plan_of(plan_batch(batch, cluster, qwen(), {.schedule = schedule}));
+  for (const char* planner : {"free", "lockstep"}) {
+    SCOPED_TRACE(planner);
+    const Plan plan = plan_of(plan_batch(batch, cluster, qwen(), {.planner = planner}));
     test::expect_valid(plan, batch, cluster, qwen());
     EXPECT_LT(plan.predicted->gap, 0.06);
     std::vector<double> nominal_s(32, 0.0);  // work done, at nominal speed
@@ -175,11 +175,11 @@ TEST(PlanFree, KeepsItsOptions) {
       {.placement = Placement::consecutive},
       {.exchanges = {Exchange::ring}},
       {.max_degree = 12, .max_peers = 11, .placement = Placement::consecutive, .exchanges = {Exchange::direct}}};
-  for (const char* schedule : {"free", "lockstep"}) {
+  for (const char* planner : {"free", "lockstep"}) {
     for (std::size_t i = 0; i < all.size(); ++i) {
-      SCOPED_TRACE(testing::Message() << schedule << ", options " << i);
+      SCOPED_TRACE(testing::Message() << planner << ", options " << i);
       PlanOptions options = all[i];
-      options.schedule = schedule;
+      options.planner = planner;
       options.effort = kEffortFast;
       const Plan plan = plan_of(plan_batch(batch, ascend(8, 8), cost, options));
       test::expect_valid(plan, batch, ascend(8, 8), cost);
@@ -208,7 +208,7 @@ TEST(PlanFree, LargeClustersGoInCells) {
 
 TEST(PlanLockstep, NoIdleRanks) {
   const Batch batch = read_batch(test::case_file("batch_openvid_512.json"));
-  const PlanOptions busy{.schedule = "lockstep", .no_idle_ranks = true};
+  const PlanOptions busy{.planner = "lockstep", .no_idle_ranks = true};
   const Plan plan = plan_of(plan_batch(batch, ascend(8, 8), qwen(), busy));
   test::expect_valid(plan, batch, ascend(8, 8), qwen());
   for (const std::string& broken : check_options(plan, batch, ascend(8, 8), qwen(), busy)) ADD_FAILURE() << broken;
@@ -240,14 +240,14 @@ TEST(PlanLockstep, PipelinesTradeTheSumForTheSlowest) {
     const Batch batch = read_batch(test::case_file(std::string("batch_") + data + "_512.json"));
     const auto planned = [&](const PlanOptions& options) { return plan_batch(batch, ascend(8, 8), qwen(), options); };
     // The sum comes first where there is no pipeline; caps on tokens make micro-batches shorter, too, by other means.
-    std::vector<Plan> others = {plan_of(planned({.schedule = "lockstep"})), plan_of(planned({.schedule = "paper"}))};
+    std::vector<Plan> others = {plan_of(planned({.planner = "lockstep"})), plan_of(planned({.planner = "paper"}))};
     for (const std::int64_t cap : {1000, 1500, 2500, 3500}) {
-      const PlanResult capped = planned({.schedule = "lockstep", .max_tokens_per_rank = cap});
+      const PlanResult capped = planned({.planner = "lockstep", .max_tokens_per_rank = cap});
       if (const Plan* plan = std::get_if<Plan>(&capped)) others.push_back(*plan);
     }
     for (const int stages : {2, 8, 64}) {
       SCOPED_TRACE(stages);
-      const Plan plan = plan_of(planned({.schedule = "lockstep", .pipeline_stages = stages}));
+      const Plan plan = plan_of(planned({.planner = "lockstep", .pipeline_stages = stages}));
       test::expect_valid(plan, batch, ascend(8, 8), qwen());
       double best = std::numeric_limits<double>::infinity();
       for (const Plan& other : others) best = std::min(best, pipeline_seconds(other, stages));

@@ -56,8 +56,8 @@ TEST(PlanMegatron, EqualsTheirOwnFunctions) {
     const int ranks = one["ranks"];
     const Cluster cluster = make_cluster(ranks / 2, 2, one["tokens_per_rank"]);
     const Batch batch = make_batch(one["lengths"].get<Lengths>());
-    const std::string schedule = one["schedule"].get<std::string>() + ":" + one["tokens_per_rank"].dump();
-    const PlanResult result = plan_batch(batch, cluster, make_cost(), {.schedule = schedule});
+    const std::string planner = one["planner"].get<std::string>() + ":" + one["tokens_per_rank"].dump();
+    const PlanResult result = plan_batch(batch, cluster, make_cost(), {.planner = planner});
     if (one.contains("raises")) {
       const std::string reason = infeasible_of(result).reason;
       EXPECT_NE(reason.find(one["raises"] == "AssertionError" ? "asserts" : "raises"), std::string::npos) << reason;
@@ -70,7 +70,7 @@ TEST(PlanMegatron, EqualsTheirOwnFunctions) {
       const Plan plan = plan_of(result);
       test::expect_valid(plan, batch, cluster, make_cost());
       EXPECT_EQ(rounds_of(plan), one["rounds"]);
-      EXPECT_EQ(plan.schedule, one["schedule"] == "megatron-hybrid" ? Schedule::rounds : Schedule::lockstep);
+      EXPECT_EQ(plan.schedule, one["planner"] == "megatron-hybrid" ? Schedule::rounds : Schedule::lockstep);
       ++planned;
     }
   }
@@ -83,7 +83,7 @@ TEST(PlanMegatron, FillSpreadsShortSamples) {
   // The rule leaves no rank empty: 128 tokens stand on four ranks because 8192 need no more than four.
   const Cluster cluster = make_cluster(1, 8, 2048);
   const Plan plan =
-      plan_of(plan_batch(make_batch({8192, 128}), cluster, make_cost(), {.schedule = "megatron-dynamic:2048"}));
+      plan_of(plan_batch(make_batch({8192, 128}), cluster, make_cost(), {.planner = "megatron-dynamic:2048"}));
   ASSERT_EQ(plan.tasks.size(), 2U);
   EXPECT_EQ(plan.tasks[0].ranks, (std::vector<Rank>{0, 1, 2, 3}));
   EXPECT_EQ(plan.tasks[1].ranks, (std::vector<Rank>{4, 5, 6, 7}));
@@ -95,19 +95,19 @@ TEST(PlanMegatron, TokensOfARankComeFromTheHeaviestToken) {
   const Cluster cluster = make_cluster(1, 4, 512);
   Batch batch = make_batch({600, 100});
   batch.sequences[1].patches = 200;
-  for (const char* schedule : {"megatron-hybrid:341", "megatron-dynamic:341"}) {
-    const Plan plan = plan_of(plan_batch(batch, cluster, make_cost(), {.schedule = schedule}));
+  for (const char* planner : {"megatron-hybrid:341", "megatron-dynamic:341"}) {
+    const Plan plan = plan_of(plan_batch(batch, cluster, make_cost(), {.planner = planner}));
     test::expect_valid(plan, batch, cluster, make_cost());
     EXPECT_EQ(plan.tasks[0].degree(), 2);
   }
-  for (const char* schedule : {"megatron-hybrid:342", "megatron-dynamic:342"}) {
-    EXPECT_EQ(infeasible_of(plan_batch(batch, cluster, make_cost(), {.schedule = schedule})).reason,
+  for (const char* planner : {"megatron-hybrid:342", "megatron-dynamic:342"}) {
+    EXPECT_EQ(infeasible_of(plan_batch(batch, cluster, make_cost(), {.planner = planner})).reason,
               "342 tokens do not surely fit a rank: by the sequence with most bytes a token, and by the cap, it holds "
               "341");
   }
   batch.sequences[0].tokens = 1400;
-  for (const char* schedule : {"megatron-hybrid", "megatron-dynamic"}) {
-    const std::string reason = infeasible_of(plan_batch(batch, cluster, make_cost(), {.schedule = schedule})).reason;
+  for (const char* planner : {"megatron-hybrid", "megatron-dynamic"}) {
+    const std::string reason = infeasible_of(plan_batch(batch, cluster, make_cost(), {.planner = planner})).reason;
     EXPECT_NE(reason.find("1400 tokens needs degree 8 at 341 tokens a rank"), std::string::npos) << reason;
   }
 }
@@ -124,10 +124,10 @@ TEST(PlanMegatron, BestOfFiveTokensPerRank) {
     for (const std::string name : {"megatron-hybrid", "megatron-dynamic"}) {
       double best_s = std::numeric_limits<double>::infinity();
       for (const char* tokens : {":512", ":256", ":128", ":64", ":32"}) {
-        const PlanResult result = plan_batch(batch, cluster, make_cost(), {.schedule = name + tokens});
+        const PlanResult result = plan_batch(batch, cluster, make_cost(), {.planner = name + tokens});
         if (const auto* plan = std::get_if<Plan>(&result)) best_s = std::min(best_s, plan->predicted->makespan_s);
       }
-      const Plan plan = plan_of(plan_batch(batch, cluster, make_cost(), {.schedule = name}));
+      const Plan plan = plan_of(plan_batch(batch, cluster, make_cost(), {.planner = name}));
       test::expect_valid(plan, batch, cluster, make_cost());
       EXPECT_EQ(plan.predicted->makespan_s, best_s);
     }
@@ -135,8 +135,8 @@ TEST(PlanMegatron, BestOfFiveTokensPerRank) {
 }
 
 TEST(PlanMegatron, OddNumberOfRanksIsTheirAssertion) {
-  for (const char* schedule : {"megatron-hybrid", "megatron-dynamic"}) {
-    const PlanResult result = plan_batch(make_batch({5}), make_cluster(1, 3, 512), make_cost(), {.schedule = schedule});
+  for (const char* planner : {"megatron-hybrid", "megatron-dynamic"}) {
+    const PlanResult result = plan_batch(make_batch({5}), make_cluster(1, 3, 512), make_cost(), {.planner = planner});
     EXPECT_EQ(infeasible_of(result).reason, "it asserts an even number of ranks; 3 are in service");
   }
 }

@@ -17,7 +17,7 @@ std::string complaint(const std::string& name, const std::string& text) {
 }
 
 TEST(PlanOptionsTable, EveryFieldIsReadAndWritten) {
-  const std::vector<std::pair<std::string, std::string>> texts = {{"schedule", "static:2"},
+  const std::vector<std::pair<std::string, std::string>> texts = {{"planner", "static:2"},
                                                                   {"max_degree", "8"},
                                                                   {"degrees_divide", "32,8"},
                                                                   {"max_tokens_per_rank", "8192"},
@@ -37,7 +37,7 @@ TEST(PlanOptionsTable, EveryFieldIsReadAndWritten) {
     set_option(options, texts[i].first, texts[i].second, "here");
     EXPECT_EQ(option_text(options, texts[i].first), texts[i].second);
   }
-  EXPECT_EQ(options.schedule, "static:2");
+  EXPECT_EQ(options.planner, "static:2");
   EXPECT_EQ(options.max_degree, 8);
   EXPECT_EQ(options.degrees_divide, (std::vector{32, 8}));
   EXPECT_EQ(options.max_tokens_per_rank, 8192);
@@ -100,23 +100,23 @@ TEST(PlanOptionsTable, ComplaintsNameWhatWasFound) {
       complaint("exchanges", "all_to_all"),
       "here: found all_to_all, which ulysses uses without being told, and no other planner; expected ring, direct, "
       "hierarchical");
-  EXPECT_EQ(complaint("degree", "1").substr(0, 43), "here: unknown option; expected one of sched");
+  EXPECT_EQ(complaint("degree", "1").substr(0, 45), "here: unknown option; expected one of planner");
 }
 
-TEST(PlanOptionsTable, OptionsOfSomeSchedulesAloneAreRefusedForOthers) {
+TEST(PlanOptionsTable, OptionsOfSomePlannersAloneAreRefusedForOthers) {
   const auto error = [](const PlanOptions& options) { return input_error([&] { refuse_unused(options); }); };
-  EXPECT_EQ(error({.schedule = "free", .pipeline_stages = 4}),
-            "--pipeline-stages: is not used by free: leave it out, or take a schedule that uses it (lockstep)");
-  EXPECT_EQ(error({.schedule = "static:4", .effort = kEffortFast}),
-            "--effort: is not used by static: leave it out, or take a schedule that uses it (free, lockstep)");
-  EXPECT_EQ(error({.schedule = "megatron-hybrid:100", .no_idle_ranks = true}),
-            "--no-idle-ranks: is not used by megatron-hybrid: leave it out, or take a schedule that uses it (lockstep, "
+  EXPECT_EQ(error({.planner = "free", .pipeline_stages = 4}),
+            "--pipeline-stages: is not used by free: leave it out, or take a planner that uses it (lockstep)");
+  EXPECT_EQ(error({.planner = "static:4", .effort = kEffortFast}),
+            "--effort: is not used by static: leave it out, or take a planner that uses it (free, lockstep)");
+  EXPECT_EQ(error({.planner = "megatron-hybrid:100", .no_idle_ranks = true}),
+            "--no-idle-ranks: is not used by megatron-hybrid: leave it out, or take a planner that uses it (lockstep, "
             "paper, megatron-dynamic)");
-  EXPECT_EQ(error({.schedule = "ulysses", .min_shard_tokens = 32}),
-            "--min-shard-tokens: is not used by ulysses: leave it out, or take a schedule that uses it (free, "
+  EXPECT_EQ(error({.planner = "ulysses", .min_shard_tokens = 32}),
+            "--min-shard-tokens: is not used by ulysses: leave it out, or take a planner that uses it (free, "
             "lockstep, paper)");
-  EXPECT_EQ(error({.schedule = "fastest"}).substr(0, 30), "--schedule: found \"fastest\", e");
-  const PlanOptions all{.schedule = "lockstep",
+  EXPECT_EQ(error({.planner = "fastest"}).substr(0, 29), "--planner: found \"fastest\", e");
+  const PlanOptions all{.planner = "lockstep",
                         .max_degree = 2,
                         .min_shard_tokens = 8,
                         .effort = kEffortFast,
@@ -124,7 +124,7 @@ TEST(PlanOptionsTable, OptionsOfSomeSchedulesAloneAreRefusedForOthers) {
                         .no_idle_ranks = true};
   EXPECT_NO_THROW(refuse_unused(all));
   for (const PlannerInfo& planner : planners()) {
-    EXPECT_NO_THROW(refuse_unused({.schedule = planner.name.substr(0, planner.name.find(':')), .max_peers = 3}));
+    EXPECT_NO_THROW(refuse_unused({.planner = planner.name.substr(0, planner.name.find(':')), .max_peers = 3}));
   }
 }
 
@@ -140,9 +140,9 @@ TEST(PlanOptionsTable, UnusedOptionsChangeNothing) {
       const PlanResult result = plan_batch(batch, cluster, test::make_cost(), options);
       return std::holds_alternative<Plan>(result) ? to_json(std::get<Plan>(result)) : "infeasible";
     };
-    const std::string usual = plan({.schedule = planner.name});
+    const std::string usual = plan({.planner = planner.name});
     for (const auto& [name, value] : values) {
-      PlanOptions options{.schedule = planner.name};
+      PlanOptions options{.planner = planner.name};
       set_option(options, name, value, "here");
       if (!uses_option(planner.name, name)) {
         EXPECT_EQ(plan(options), usual) << planner.name << ' ' << name;
@@ -151,7 +151,7 @@ TEST(PlanOptionsTable, UnusedOptionsChangeNothing) {
   }
 }
 
-TEST(PlanOptionsTable, HelpNamesTheSchedules) {
+TEST(PlanOptionsTable, HelpNamesThePlanners) {
   for (const OptionInfo& info : plan_options()) {
     const bool own = !uses_option("static", info.name);
     EXPECT_EQ(info.help.ends_with(", paper)") || info.help.ends_with("lockstep)") || info.help.ends_with("dynamic)"),

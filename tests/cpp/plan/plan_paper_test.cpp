@@ -198,7 +198,7 @@ Batch random_batch(test::Random& random, std::int64_t most_sequences, std::int64
 }
 
 Plan plan_paper(const Setting& setting, const Batch& batch) {
-  const PlanOptions options{.schedule = "paper", .min_shard_tokens = setting.min_shard_tokens};
+  const PlanOptions options{.planner = "paper", .min_shard_tokens = setting.min_shard_tokens};
   const Plan plan = plan_of(plan_batch(batch, setting.cluster, setting.cost, options));
   test::expect_valid(plan, batch, setting.cluster, setting.cost);
   return plan;
@@ -259,7 +259,7 @@ TEST(PlanPaper, ConsecutiveRanksRingLockstepAndShards) {
     const Batch batch = random_batch(random, 80, 4096 * std::min(setting.cluster.ranks(), 8));
     std::map<std::int64_t, Sequence> by_id;
     for (const Sequence& sequence : batch.sequences) by_id[sequence.id] = sequence;
-    const PlanResult result = plan_batch(batch, setting.cluster, setting.cost, {.schedule = "paper"});
+    const PlanResult result = plan_batch(batch, setting.cluster, setting.cost, {.planner = "paper"});
     if (std::holds_alternative<Infeasible>(result)) continue;
     const Plan& plan = std::get<Plan>(result);
     test::expect_valid(plan, batch, setting.cluster, setting.cost);
@@ -279,8 +279,8 @@ TEST(PlanPaper, ConsecutiveRanksRingLockstepAndShards) {
 }
 
 TEST(PlanPaper, EmptyBatch) {
-  for (const char* schedule : {"paper", "static", "static:2"}) {
-    const Plan plan = plan_of(plan_batch({}, make_cluster(1, 4, 256), make_cost(), {.schedule = schedule}));
+  for (const char* planner : {"paper", "static", "static:2"}) {
+    const Plan plan = plan_of(plan_batch({}, make_cluster(1, 4, 256), make_cost(), {.planner = planner}));
     EXPECT_TRUE(plan.tasks.empty());
     EXPECT_EQ(plan.ranks, 4);
     EXPECT_EQ(plan.predicted, Prediction{});
@@ -311,8 +311,8 @@ TEST(PlanPaper, Edges) {
   for (const Edge& edge : edges) {
     SCOPED_TRACE(edge.name);
     const Batch batch = make_batch(edge.tokens);
-    for (const char* schedule : {"paper", "static"}) {
-      const Plan plan = plan_of(plan_batch(batch, edge.cluster, make_cost(), {.schedule = schedule}));
+    for (const char* planner : {"paper", "static"}) {
+      const Plan plan = plan_of(plan_batch(batch, edge.cluster, make_cost(), {.planner = planner}));
       test::expect_valid(plan, batch, edge.cluster, make_cost());
       EXPECT_GE(plan.predicted->gap, -1e-12);
     }
@@ -324,8 +324,8 @@ TEST(PlanPaper, LargestLengthsAndNoMemoryModel) {
   cost.token_bytes = 0.0;
   cost.patch_bytes = 0.0;
   const Batch batch = make_batch({kMaxTokens, 1, kMaxTokens, 5});
-  for (const char* schedule : {"paper", "static"}) {
-    const Plan plan = plan_of(plan_batch(batch, make_cluster(2, 2, 256), cost, {.schedule = schedule}));
+  for (const char* planner : {"paper", "static"}) {
+    const Plan plan = plan_of(plan_batch(batch, make_cluster(2, 2, 256), cost, {.planner = planner}));
     test::expect_valid(plan, batch, make_cluster(2, 2, 256), cost);
   }
 }
@@ -372,8 +372,8 @@ TEST(PlanInfeasible, StateLeavesNoRoom) {
   CostModel cost = make_cost();
   cost.state_bytes = 2.0 * 1024.0 * 1024.0 * 1024.0;
   const Cluster cluster = make_cluster(1, 4, 1024.0 * 1024.0 * 1024.0);
-  for (const char* schedule : {"paper", "static", "static:2"}) {
-    const Infeasible answer = infeasible_of(plan_batch(make_batch({5}), cluster, cost, {.schedule = schedule}));
+  for (const char* planner : {"paper", "static", "static:2"}) {
+    const Infeasible answer = infeasible_of(plan_batch(make_batch({5}), cluster, cost, {.planner = planner}));
     EXPECT_EQ(answer.reason,
               "the model's state (parameters, gradients, optimizer, reserve) needs 2.0 GiB a rank; a rank has 1.0 GiB, "
               "which leaves nothing for activations");

@@ -103,9 +103,9 @@ bool is_unconstrained(const PlanOptions& options) {
 /// The time of free over that of the best static plan, where that is one that free might have made. Static plans
 /// depend on the order of the batch, free ones do not: compared in the order of ids.
 std::optional<double> over_static(const Case& made) {
-  if (made.options.schedule != "free" || !is_unconstrained(made.options)) return std::nullopt;
+  if (made.options.planner != "free" || !is_unconstrained(made.options)) return std::nullopt;
   Case other = made;
-  other.options.schedule = "static";
+  other.options.planner = "static";
   std::sort(other.batch.sequences.begin(), other.batch.sequences.end(),
             [](const Sequence& a, const Sequence& b) { return a.id < b.id; });
   const PlanResult result = plan_of(other);
@@ -183,27 +183,27 @@ std::vector<Broken> broken_by_options(const Case& made, const Plan& plan) {
 
 /// Planners that choose the degree of every sequence. The others, with one degree for all or Megatron-Core's rules,
 /// find no plan for some batches, and do not look at min_shard_tokens.
-bool chooses_degrees(const std::string& schedule) {
-  return schedule == "free" || schedule == "lockstep" || schedule == "paper";
+bool chooses_degrees(const std::string& planner) {
+  return planner == "free" || planner == "lockstep" || planner == "paper";
 }
 
 std::vector<Broken> all_broken(const Case& made) {
-  const std::string& schedule = made.options.schedule;
+  const std::string& planner = made.options.planner;
   const PlanResult result = plan_of(made);
   const Plan* plan = std::get_if<Plan>(&result);
   std::vector<Broken> broken;
   const auto append = [&](const std::vector<Broken>& more) { broken.insert(broken.end(), more.begin(), more.end()); };
-  if (chooses_degrees(schedule)) append(broken_by_answer(made, std::get_if<Infeasible>(&result)));
+  if (chooses_degrees(planner)) append(broken_by_answer(made, std::get_if<Infeasible>(&result)));
   if (plan == nullptr) return broken;
   append(broken_by_plan(made, *plan));
-  if (chooses_degrees(schedule)) {
+  if (chooses_degrees(planner)) {
     append(broken_by_options(made, *plan));
   } else {
     for (const std::string& one : check_options(*plan, made.batch, made.cluster, made.cost, made.options)) {
       broken.push_back({"keeps options", one});
     }
   }
-  if (schedule == "free" || schedule == "lockstep") append(broken_by_twins(made, *plan));
+  if (planner == "free" || planner == "lockstep") append(broken_by_twins(made, *plan));
   append(broken_by_static(made));
   return broken;
 }

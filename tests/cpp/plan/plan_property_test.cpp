@@ -30,11 +30,11 @@ constexpr bool is_slow_build() {
 }
 
 struct Promise {
-  const char* schedule;
+  const char* planner;
   std::uint64_t cases;
 };
 
-std::ostream& operator<<(std::ostream& stream, const Promise& promise) { return stream << promise.schedule; }
+std::ostream& operator<<(std::ostream& stream, const Promise& promise) { return stream << promise.planner; }
 
 void report(const Case& found, const Broken& broken, std::uint64_t seed, const Promise& promise) {
   const auto still_broken = [&](const Case& candidate) {
@@ -43,7 +43,7 @@ void report(const Case& found, const Broken& broken, std::uint64_t seed, const P
   };
   const Case smallest = shrink(found, still_broken);
   const char* chosen = std::getenv("DHP_REPLAY_DIR");
-  const std::string folder = (chosen == nullptr ? testing::TempDir() : std::string(chosen) + "/") + promise.schedule +
+  const std::string folder = (chosen == nullptr ? testing::TempDir() : std::string(chosen) + "/") + promise.planner +
                              "-" + std::to_string(seed);
   write_case(smallest, folder);
   std::ifstream stream(folder + "/command.txt");
@@ -66,14 +66,14 @@ TEST_P(Planners, KeepTheirPromisesOnRandomCases) {
   int failures = 0;
   int planned = 0;
   for (std::uint64_t seed = first; seed < first + cases && failures < kMostFailures; ++seed) {
-    const Case made = random_case(seed, promise.schedule);
+    const Case made = random_case(seed, promise.planner);
     ++planned;
     const std::optional<Broken> broken = first_broken(made);
     if (!broken) continue;
     ++failures;
     report(made, *broken, seed, promise);
   }
-  std::printf("%s: %d cases from seed %llu on\n", promise.schedule, planned, static_cast<unsigned long long>(first));
+  std::printf("%s: %d cases from seed %llu on\n", promise.planner, planned, static_cast<unsigned long long>(first));
 }
 
 INSTANTIATE_TEST_SUITE_P(Planners, Planners,
@@ -82,7 +82,7 @@ INSTANTIATE_TEST_SUITE_P(Planners, Planners,
                                          Promise{"ulysses", 3'000}, Promise{"megatron-hybrid", 3'000},
                                          Promise{"megatron-dynamic", 3'000}),
                          [](const auto& one) {
-                           std::string name = one.param.schedule;
+                           std::string name = one.param.planner;
                            std::replace(name.begin(), name.end(), '-', '_');
                            return name;
                          });

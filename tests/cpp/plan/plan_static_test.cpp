@@ -85,7 +85,7 @@ int compare(const std::string& name, const Batch& batch, const Cluster& cluster,
   double best_s = std::numeric_limits<double>::infinity();
   for (int degree = 1; degree <= cluster.ranks(); ++degree) {
     if (cluster.ranks() % degree != 0) continue;
-    const auto result = plan_batch(batch, cluster, cost, {.schedule = name + ":" + std::to_string(degree)});
+    const auto result = plan_batch(batch, cluster, cost, {.planner = name + ":" + std::to_string(degree)});
     if (ulysses && cost.query_heads % degree != 0) {
       EXPECT_NE(infeasible_of(result).reason.find("query heads"), std::string::npos);
     }
@@ -104,7 +104,7 @@ int compare(const std::string& name, const Batch& batch, const Cluster& cluster,
     best_s = std::min(best_s, expected.makespan_s);
     ++planned;
   }
-  const auto result = plan_batch(batch, cluster, cost, {.schedule = name});
+  const auto result = plan_batch(batch, cluster, cost, {.planner = name});
   if (best_s == std::numeric_limits<double>::infinity()) {
     infeasible_of(result);
   } else {
@@ -136,7 +136,7 @@ TEST(PlanUlysses, CostModelMustKnowHeadsAndBytes) {
   CostModel cost = make_cost();
   const auto plan = [&] {
     return test::input_error(
-        [&] { plan_batch(make_batch({5}), make_cluster(1, 2, 512), cost, {.schedule = "ulysses:1"}); });
+        [&] { plan_batch(make_batch({5}), make_cluster(1, 2, 512), cost, {.planner = "ulysses:1"}); });
   };
   EXPECT_EQ(plan(), "cost model \"round\": query_heads: missing; exchange all_to_all needs it");
   cost.query_heads = 4;
@@ -157,10 +157,10 @@ TEST(PlanBalancedStatic, NoMoveOrSwapOutOfTheSlowestGroupHelps) {
     SCOPED_TRACE("seed " + std::to_string(kSeed) + ", round " + std::to_string(round));
     const Cluster cluster = make_cluster(1, static_cast<int>(random.whole(2, 8)), 512);
     const Batch batch = random_batch(random, 512);
-    const Plan plan = plan_of(plan_batch(batch, cluster, cost, {.schedule = "balanced-static"}));
+    const Plan plan = plan_of(plan_batch(batch, cluster, cost, {.planner = "balanced-static"}));
     test::expect_valid(plan, batch, cluster, cost);
     EXPECT_LE(plan.predicted->makespan_s,
-              plan_of(plan_batch(batch, cluster, cost, {.schedule = "static"})).predicted->makespan_s);
+              plan_of(plan_batch(batch, cluster, cost, {.planner = "static"})).predicted->makespan_s);
     Dealt dealt{predict_task_seconds(plan, batch, cluster, cost), {}};
     const int degree = plan.tasks[0].degree();
     for (Rank first = 0; first < cluster.ranks(); first += degree) dealt.busy_s[first] = 0.0;
@@ -188,7 +188,7 @@ TEST(PlanBalancedStatic, BalancesWhatStaticDealsInTurn) {
   // In turn: 400 and 400 meet on one rank.
   const Cluster cluster = make_cluster(1, 2, 400);
   const Batch batch = make_batch({400, 10, 400, 10});
-  const Plan plan = plan_of(plan_batch(batch, cluster, make_cost(), {.schedule = "balanced-static:1"}));
+  const Plan plan = plan_of(plan_batch(batch, cluster, make_cost(), {.planner = "balanced-static:1"}));
   EXPECT_EQ(plan.planner, "balanced-static:1");
   ASSERT_EQ(plan.tasks[0].ranks, std::vector<Rank>{0});
   EXPECT_EQ(plan.tasks[0].sequences, std::vector<std::int64_t>{0});
@@ -202,7 +202,7 @@ TEST(PlanStatic, LongSequenceGetsAPackOfItsOwn) {
   // At 1/16 a pack holds 64 tokens, yet the sequence of 1,000 still runs.
   const Cluster cluster = make_cluster(1, 2, 512);
   const Batch batch = make_batch({10, 1000, 10, 10});
-  const Plan plan = plan_of(plan_batch(batch, cluster, make_cost(), {.schedule = "static:2"}));
+  const Plan plan = plan_of(plan_batch(batch, cluster, make_cost(), {.planner = "static:2"}));
   test::expect_valid(plan, batch, cluster, make_cost());
   EXPECT_EQ(plan.schedule, Schedule::free);
   EXPECT_EQ(plan.planner, "static:2");
@@ -211,7 +211,7 @@ TEST(PlanStatic, LongSequenceGetsAPackOfItsOwn) {
 TEST(PlanStatic, TooLongForTheDegreeIsInfeasible) {
   const Cluster cluster = make_cluster(1, 4, 512);
   const Infeasible answer =
-      infeasible_of(plan_batch(make_batch({10, 1500}), cluster, make_cost(), {.schedule = "static:2"}));
+      infeasible_of(plan_batch(make_batch({10, 1500}), cluster, make_cost(), {.planner = "static:2"}));
   EXPECT_EQ(answer.sequence, 1);
   EXPECT_EQ(answer.needed_ranks, 3);
   EXPECT_EQ(answer.needed_bytes, 1500.0);
@@ -220,17 +220,17 @@ TEST(PlanStatic, TooLongForTheDegreeIsInfeasible) {
 
 TEST(PlanStatic, DegreeMustDivideTheRanks) {
   const Cluster cluster = make_cluster(2, 3, 512);
-  const auto plan = [&](const std::string& schedule) {
-    return test::input_error([&] { plan_batch(make_batch({5}), cluster, make_cost(), {.schedule = schedule}); });
+  const auto plan = [&](const std::string& planner) {
+    return test::input_error([&] { plan_batch(make_batch({5}), cluster, make_cost(), {.planner = planner}); });
   };
   EXPECT_EQ(plan("static:4"),
-            "--schedule: found \"static:4\", but 4 does not divide the 6 ranks; choose one of 1, 2, 3, 6");
-  for (const char* schedule : {"static:", "static:0", "static:-2", "static:2x", "static:99999999999", "static: 2"}) {
-    EXPECT_EQ(plan(schedule), "--schedule: found \"" + std::string(schedule) +
-                                  "\", expected a whole number of at least 1 after static:");
+            "--planner: found \"static:4\", but 4 does not divide the 6 ranks; choose one of 1, 2, 3, 6");
+  for (const char* planner : {"static:", "static:0", "static:-2", "static:2x", "static:99999999999", "static: 2"}) {
+    EXPECT_EQ(plan(planner),
+              "--planner: found \"" + std::string(planner) + "\", expected a whole number of at least 1 after static:");
   }
-  EXPECT_TRUE(plan("fast").starts_with("--schedule: found \"fast\", expected one of "));
-  EXPECT_TRUE(plan("paper:2").starts_with("--schedule: found \"paper:2\", expected one of "));
+  EXPECT_TRUE(plan("fast").starts_with("--planner: found \"fast\", expected one of "));
+  EXPECT_TRUE(plan("paper:2").starts_with("--planner: found \"paper:2\", expected one of "));
 }
 
 }  // namespace

@@ -29,7 +29,7 @@ std::string command_of(const PlanOptions& options) {
   std::string text = kCommand;
   for (const OptionInfo& info : plan_options()) {
     const std::string value = option_text(options, info.name);
-    if (value == info.default_text && info.name != "schedule") continue;
+    if (value == info.default_text && info.name != "planner") continue;
     text.append(" ").append(flag_of(info.name));
     if (info.kind != OptionInfo::Kind::flag) text.append(" ").append(value);
   }

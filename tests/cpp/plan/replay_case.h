@@ -7,7 +7,7 @@
 namespace dhp::test {
 
 // A case as a folder that also the command line understands: batch.json, cluster.json, cost.json, and command.txt with
-// the line to run inside of it, "dhp plan --batch batch.json … --schedule free --max-degree 3".
+// the line to run inside of it, "dhp plan --batch batch.json … --planner free --max-degree 3".
 
 void write_case(const Case& made, const std::string& folder);
 

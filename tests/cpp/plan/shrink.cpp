@@ -58,7 +58,7 @@ class Shrinker {
     bool better = false;
     for (const OptionInfo& info : plan_options()) {
       const std::string text = option_text(best_.options, info.name);
-      if (info.name == "schedule" || text == info.default_text) continue;
+      if (info.name == "planner" || text == info.default_text) continue;
       better =
           attempt([&](Case& candidate) { set_option(candidate.options, info.name, info.default_text, info.name); }) ||
           better;

@@ -62,7 +62,7 @@ def test_input_error_is_a_value_error_that_names_the_place() -> None:
     with pytest.raises(core.InputError, match=r"^b: sequences\[0\]\.tokens: found -5"):
         core.parse_batch_json('{"format": "dhp.batch/1", "sequences": [{"id": 0, "tokens": -5}]}', "b")
     with pytest.raises(core.InputError, match="does not divide the 6 ranks"):
-        core.plan_batch(batch_of(5), CLUSTER, COST, schedule="static:4")
+        core.plan_batch(batch_of(5), CLUSTER, COST, planner="static:4")
     with pytest.raises(core.InputError, match=r"sequences\[1\]\.tokens: found 0"):
         core.plan_batch(batch_of(5, 0), CLUSTER, COST)
     with pytest.raises(TypeError):
@@ -71,8 +71,8 @@ def test_input_error_is_a_value_error_that_names_the_place() -> None:
 
 def test_plan_check_replay_explain() -> None:
     batch = batch_of(3000, 200, 1500, 70, 900, 9000)
-    for schedule in ("free", "lockstep", "paper", "static", "static:3"):
-        plan = core.plan_batch(batch, CLUSTER, COST, schedule=schedule)
+    for planner in ("free", "lockstep", "paper", "static", "static:3"):
+        plan = core.plan_batch(batch, CLUSTER, COST, planner=planner)
         assert isinstance(plan, core.Plan)
         assert core.check_plan(plan, batch, CLUSTER, COST) == []
         assert plan.hash == core.plan_hash(plan, batch)
@@ -154,7 +154,7 @@ def test_infeasible_is_an_answer() -> None:
 def test_options_are_keywords() -> None:
     batch = batch_of(3000, 200, 1500, 70, 900, 9000)
     names = [info.name for info in core.plan_options()]
-    assert names[:3] == ["schedule", "max_degree", "degrees_divide"]
+    assert names[:3] == ["planner", "max_degree", "degrees_divide"]
     stub = (Path(core.__file__).parent / "_core" / "__init__.pyi").read_text()
     for info in core.plan_options():
         assert f"{info.name}: " in stub
@@ -172,7 +172,7 @@ def test_options_are_keywords() -> None:
         ({"within_node": 1}, 'within_node: found "1", expected true or false'),
         ({"placement": "near"}, 'placement: found "near", expected any or consecutive'),
         ({"exchanges": ["pigeon"]}, 'exchanges: found "pigeon", expected one of ring'),
-        ({"widest": 3}, "widest: unknown option; expected one of schedule, "),
+        ({"widest": 3}, "widest: unknown option; expected one of planner, "),
     ]:
         with pytest.raises(core.InputError, match=f"^{re.escape(message)}"):
             core.plan_batch(batch, CLUSTER, COST, **bad)  # type: ignore[arg-type]
@@ -197,12 +197,12 @@ def test_reasons_know_the_options() -> None:
 def test_infeasible_sequences() -> None:
     batch = batch_of(100, 20_000, 300, 9_500)
     assert [one.sequence for one in core.infeasible_sequences(batch, CLUSTER, COST)] == [1]
-    both = core.infeasible_sequences(batch, CLUSTER, COST, max_degree=3, schedule="static")
+    both = core.infeasible_sequences(batch, CLUSTER, COST, max_degree=3, planner="static")
     assert [one.sequence for one in both] == [1, 3]
 
 
-def test_options_that_a_schedule_does_not_use() -> None:
-    core.refuse_unused(schedule="lockstep", pipeline_stages=2, effort="fast")
+def test_options_that_a_planner_does_not_use() -> None:
+    core.refuse_unused(planner="lockstep", pipeline_stages=2, effort="fast")
     with pytest.raises(core.InputError, match=r"^--pipeline-stages: is not used by free"):
         core.refuse_unused(pipeline_stages=2)
 
@@ -370,7 +370,7 @@ def test_simulate_as_the_command_does() -> None:
     cost = core.parse_cost_model(core.to_json(COST), "copy")
     cost.gradient_bytes, cost.optimizer_s = 2e9, 0.25
     assert core.parse_cost_model(core.to_json(cost), "copy") == cost != COST
-    plan = core.plan_batch(batch, cluster, cost, schedule="free")
+    plan = core.plan_batch(batch, cluster, cost, planner="free")
     assert isinstance(plan, core.Plan)
     simulation = core.simulate(plan, batch, cluster, cost, steps=3, noise=0.1, planning_s=0.5, record=True)
     step = simulation.steps[0]

@@ -93,18 +93,18 @@ def test_every_command_states_the_same_bound(files: dict[str, Path]) -> None:
     assert dhp("explain", *words, files["plan"], "--output-format", "json").json()["lower_bound_s"] == bound
     simulated = dhp("simulate", *words, "--plan", files["plan"], "--output-format", "json").json()
     assert simulated["lower_bound_s"] == bound
-    compared = dhp("compare", *words, "--schedules", "free", "--output-format", "json").json()
-    assert compared["schedules"][0]["lower_bound_s"] == bound
+    compared = dhp("compare", *words, "--planners", "free", "--output-format", "json").json()
+    assert compared["planners"][0]["lower_bound_s"] == bound
 
 
 def test_where_no_bound_is_known(files: dict[str, Path]) -> None:
-    words = [*inputs(files), "--schedule", "ulysses:2"]
+    words = [*inputs(files), "--planner", "ulysses:2"]
     predicted = dhp("plan", *words, "--output-format", "json").json()["predicted"]
     assert (predicted["lower_bound_s"], predicted["gap"]) == (None, None)
     summary = dhp("plan", *words, "-o", files["plan"], "--output-format", "json").json()
     assert (summary["lower_bound_s"], summary["gap"]) == (None, None)
     assert dhp("check", *inputs(files), files["plan"]).code == 0
-    compared = dhp("compare", *inputs(files), "--schedules", "ulysses:2")
+    compared = dhp("compare", *inputs(files), "--planners", "ulysses:2")
     assert "bound" not in compared.out.splitlines()[0]
 
 
@@ -186,7 +186,7 @@ def test_costs_say_what_stands_in_the_way() -> None:
     full = dhp("cost", "--model", "qwen3-vl-8b", "--device", "h100").out
     assert "note      h100 has 74.5 GiB, which the state fills: more --ranks or a higher --zero shard it\n" in full
     sharded = dhp("cost", "--model", "qwen3-vl-8b", "--device", "h100", "--ranks", "64", "--zero", "3").out
-    assert "note      sharded parameters are gathered by all ranks at once: plan with --schedule lockstep\n" in sharded
+    assert "note      sharded parameters are gathered by all ranks at once: plan with --planner lockstep\n" in sharded
     assert "note" not in dhp("cost", "--model", "qwen3-vl-2b", "--device", "h100", "--ranks", "64").out
 
 

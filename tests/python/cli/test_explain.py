@@ -116,16 +116,16 @@ def test_explain_of_a_plan_by_hand_uses_bounds(files: dict[str, Path]) -> None:
 
 def test_pipelines_are_shown_by_plan_and_compare(files: dict[str, Path], tmp_path: Path) -> None:
     words = [*inputs(files), "--pipeline-stages", "4"]
-    answer = dhp("plan", *words, "--schedule", "lockstep", "-o", tmp_path / "p.json", "--output-format", "json").json()
+    answer = dhp("plan", *words, "--planner", "lockstep", "-o", tmp_path / "p.json", "--output-format", "json").json()
     slowest: dict[int, float] = {}
     for task in json.loads((tmp_path / "p.json").read_text())["tasks"]:
         batch = task["micro_batch"]
         slowest[batch] = max(slowest.get(batch, 0.0), task["end_s"] - task["start_s"])
     expected = sum(slowest.values()) + 3 * max(slowest.values())
     assert answer["pipeline_s"] == pytest.approx(expected, rel=1e-9)
-    text = dhp("plan", *words, "--schedule", "lockstep").out
+    text = dhp("plan", *words, "--planner", "lockstep").out
     assert f"pipeline  {expected:.3f} s with 4 stages, the slowest micro-batch {max(slowest.values()):.3f} s" in text
-    compared = {one["schedule"]: one for one in dhp("compare", *words, "--output-format", "json").json()["schedules"]}
+    compared = {one["planner"]: one for one in dhp("compare", *words, "--output-format", "json").json()["planners"]}
     assert compared["lockstep"]["pipeline_s"] == pytest.approx(expected, rel=1e-9)
     assert compared["free"]["pipeline_s"] is None
     assert " 4 stages" in dhp("compare", *words).out.splitlines()[1]
@@ -137,9 +137,9 @@ def test_compare_sorts_all_planners_by_makespan(files: dict[str, Path]) -> None:
     assert (result.code, result.err) == (0, "")
     lines = result.out.splitlines()
     assert lines[0].startswith("12 sequences on 6 ranks, bound ")
-    assert lines[1].split()[0] == "schedule"
-    answer = dhp("compare", *inputs(files), "--output-format", "json").json()["schedules"]
-    assert {entry["schedule"] for entry in answer} >= {"free", "lockstep", "paper", "static"}
+    assert lines[1].split()[0] == "planner"
+    answer = dhp("compare", *inputs(files), "--output-format", "json").json()["planners"]
+    assert {entry["planner"] for entry in answer} >= {"free", "lockstep", "paper", "static"}
     planned = [entry for entry in answer if "reason" not in entry]
     assert answer[: len(planned)] == planned
     makespans = [entry["makespan_s"] for entry in planned]
@@ -150,14 +150,14 @@ def test_compare_sorts_all_planners_by_makespan(files: dict[str, Path]) -> None:
         assert 0.0 <= entry["exposed_transfer_share"] <= 1.0
         assert 0.0 < entry["peak_memory_share"] <= 1.0
         assert 0 <= entry["most_peers"] < 6
-    free = next(entry for entry in planned if entry["schedule"] == "free")
+    free = next(entry for entry in planned if entry["planner"] == "free")
     assert free["makespan_s"] == json.loads(files["plan"].read_text())["predicted"]["makespan_s"]
 
 
 def test_compare_gives_the_reason_where_there_is_no_plan(files: dict[str, Path]) -> None:
-    words = ["--schedules", "static:4,paper", "--output-format", "json"]
-    answer = dhp("compare", *inputs(files), *words).json()["schedules"]
-    assert [entry["schedule"] for entry in answer] == ["paper", "static:4"]
+    words = ["--planners", "static:4,paper", "--output-format", "json"]
+    answer = dhp("compare", *inputs(files), *words).json()["planners"]
+    assert [entry["planner"] for entry in answer] == ["paper", "static:4"]
     assert "4 does not divide the 6 ranks" in answer[1]["reason"]
     none = dhp("compare", *inputs(files), "--max-degree", "1", "--max-tokens-per-rank", "3000")
     assert none.code == 1
@@ -165,10 +165,10 @@ def test_compare_gives_the_reason_where_there_is_no_plan(files: dict[str, Path])
 
 
 def test_compare_with_noise_is_the_same_every_time(files: dict[str, Path]) -> None:
-    words = ["--noise", "0.1", "--trials", "50", "--schedules", "paper", "--output-format", "json"]
+    words = ["--noise", "0.1", "--trials", "50", "--planners", "paper", "--output-format", "json"]
 
     def noisy(*more: str) -> tuple[float, float, float]:
-        entry = dhp("compare", *inputs(files), *words, *more).json()["schedules"][0]
+        entry = dhp("compare", *inputs(files), *words, *more).json()["planners"][0]
         return entry["makespan_s"], entry["noisy_mean_s"], entry["noisy_percentile95_s"]
 
     makespan, mean, high = noisy()
@@ -185,8 +185,8 @@ def test_compare_with_noise_is_the_same_every_time(files: dict[str, Path]) -> No
     ("words", "message"),
     [
         (
-            ["--schedules", "paper,best"],
-            '--schedules: found "best", which is no planner; expected some of free, lockstep, ',
+            ["--planners", "paper,best"],
+            '--planners: found "best", which is no planner; expected some of free, lockstep, ',
         ),
         (["--noise", "2"], "--noise"),
         (["--noise", "0.1", "--trials", "0"], "--trials"),
@@ -206,7 +206,7 @@ def test_notes_of_frames_that_are_not_known(files: dict[str, Path]) -> None:
     files["cost"].write_text(json.dumps(GOOD_COST | {"patch_pair_s": 1e-12}))
     commands = [
         ["plan"],
-        ["compare", "--schedules", "free"],
+        ["compare", "--planners", "free"],
         ["explain", files["plan"]],
         ["simulate", "--plan", files["plan"]],
     ]
@@ -230,7 +230,7 @@ def test_notes_of_frames_that_are_not_known(files: dict[str, Path]) -> None:
 def test_notes_of_links_that_planners_do_not_see(files: dict[str, Path], name: str) -> None:
     files["cluster"].write_text(json.dumps(GOOD_CLUSTER | {"nodes": 2, "ranks_per_node": 3, name: 1e10}))
     note = f"dhp: note: {files['cluster']}: planners do not see {name}; --max-peers keeps groups on few nodes, "
-    for command in (["plan"], ["compare", "--schedules", "free"]):
+    for command in (["plan"], ["compare", "--planners", "free"]):
         result = dhp(*command, *inputs(files))
         assert result.code == 0
         assert result.err.startswith(note)

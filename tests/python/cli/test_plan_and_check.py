@@ -40,18 +40,18 @@ def test_plan_says_how_many_peers_a_rank_has(files: dict[str, Path], tmp_path: P
     assert (wrong.code, wrong.out) == (1, f"violation: most_peers is {most + 1}, expected {most}\n")
 
 
-@pytest.mark.parametrize("schedule", ["free", "lockstep", "paper", "static", "static:1", "static:2", "static:6"])
-def test_plan_prints_the_plan_in_json(files: dict[str, Path], schedule: str) -> None:
-    result = dhp("plan", *inputs(files), "--schedule", schedule, "--output-format", "json")
+@pytest.mark.parametrize("planner", ["free", "lockstep", "paper", "static", "static:1", "static:2", "static:6"])
+def test_plan_prints_the_plan_in_json(files: dict[str, Path], planner: str) -> None:
+    result = dhp("plan", *inputs(files), "--planner", planner, "--output-format", "json")
     assert result.code == 0, result.err
     plan = result.json()
     assert plan["format"] == "dhp.plan/1"
-    assert plan["schedule"] == ("lockstep" if schedule in ("lockstep", "paper") else "free")
+    assert plan["schedule"] == ("lockstep" if planner in ("lockstep", "paper") else "free")
     assert plan["ranks"] == 6
     assert sorted(i for task in plan["tasks"] for i in task["sequences"]) == list(range(12))
-    if ":" in schedule:
-        assert {len(task["ranks"]) for task in plan["tasks"]} == {int(schedule.split(":")[1])}
-        assert plan["planner"] == schedule
+    if ":" in planner:
+        assert {len(task["ranks"]) for task in plan["tasks"]} == {int(planner.split(":")[1])}
+        assert plan["planner"] == planner
 
 
 def test_plan_file_and_standard_output_hold_the_same_plan(files: dict[str, Path]) -> None:
@@ -113,7 +113,7 @@ def test_every_option_of_the_planner_is_a_flag(files: dict[str, Path]) -> None:
         *("--within-node", "--placement", "consecutive", "--exchanges", "ring,direct", "--effort", "fast"),
         *("--pipeline-stages", "1", "--min-shard-tokens", "64", "--no-idle-ranks"),
     ]
-    result = dhp("plan", *inputs(files), *words, "--schedule", "lockstep")
+    result = dhp("plan", *inputs(files), *words, "--planner", "lockstep")
     assert result.code in (0, 1), result.err
     shown = dhp("plan", "--help").out
     assert all(word in shown for word in words if word.startswith("--"))
@@ -130,8 +130,8 @@ def test_every_option_of_the_planner_is_a_flag(files: dict[str, Path]) -> None:
         (["--placement", "near"], '--placement: found "near", expected any or consecutive'),
         (["--effort", "most"], '--effort: found "most", expected default, fast or a whole number'),
         (["--effort", "0"], "--effort: found 0, expected at least 1"),
-        (["--pipeline-stages", "4"], "--pipeline-stages: is not used by free: leave it out, or take a schedule that "),
-        (["--schedule", "static:2", "--effort", "fast"], "--effort: is not used by static: leave it out, or take a "),
+        (["--pipeline-stages", "4"], "--pipeline-stages: is not used by free: leave it out, or take a planner that "),
+        (["--planner", "static:2", "--effort", "fast"], "--effort: is not used by static: leave it out, or take a "),
         (["--exchanges", "all_to_all"], "--exchanges: found all_to_all, which ulysses uses without being told"),
     ],
 )
@@ -144,14 +144,14 @@ def test_bad_options_are_named(files: dict[str, Path], words: list[str], message
 # --- infeasible: an answer
 
 
-@pytest.mark.parametrize("schedule", ["free", "lockstep", "paper", "static"])
-def test_infeasible_names_sequence_need_and_offer(files: dict[str, Path], schedule: str) -> None:
+@pytest.mark.parametrize("planner", ["free", "lockstep", "paper", "static"])
+def test_infeasible_names_sequence_need_and_offer(files: dict[str, Path], planner: str) -> None:
     files["batch"].write_text(json.dumps(changed(GOOD_BATCH, ("sequences", 7, "tokens"), 131072)))
-    text = dhp("plan", *inputs(files), "--schedule", schedule)
+    text = dhp("plan", *inputs(files), "--planner", planner)
     assert text.code == 1
     reason = "sequence 7 needs 476.9 GiB; 6 ranks offer 178.9 GiB (the smallest degree that holds it is 16)"
     assert text.out == f"infeasible: {reason}\n"
-    answer = dhp("plan", *inputs(files), "--schedule", schedule, "--output-format", "json")
+    answer = dhp("plan", *inputs(files), "--planner", planner, "--output-format", "json")
     assert answer.code == 1
     infeasible = answer.json()["infeasible"]
     assert infeasible["reason"] == reason
@@ -230,7 +230,7 @@ def test_a_model_given_for_its_cost_file(files: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("schedule", "message"),
+    ("planner", "message"),
     [
         ("static:4", 'found "static:4", but 4 does not divide the 6 ranks; choose one of 1, 2, 3, 6'),
         ("static:0", 'found "static:0", expected a whole number of at least 1 after static:'),
@@ -238,10 +238,10 @@ def test_a_model_given_for_its_cost_file(files: dict[str, Path]) -> None:
         ("best", 'found "best", expected one of '),
     ],
 )
-def test_bad_schedule(files: dict[str, Path], schedule: str, message: str) -> None:
-    result = dhp("plan", *inputs(files), "--schedule", schedule)
+def test_bad_planner(files: dict[str, Path], planner: str, message: str) -> None:
+    result = dhp("plan", *inputs(files), "--planner", planner)
     assert result.code == 2
-    assert result.err.startswith(f"dhp: error: --schedule: {message}")
+    assert result.err.startswith(f"dhp: error: --planner: {message}")
     assert result.err.count("\n") == 1
 
 

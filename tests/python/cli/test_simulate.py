@@ -47,7 +47,7 @@ def write_inputs(folder: Path, **documents: dict[str, Any]) -> list[str | Path]:
 def inputs(tmp_path: Path) -> list[str | Path]:
     """Batch, cluster with a NIC a node, cost with a reduction, and a plan of groups over several nodes."""
     words = write_inputs(tmp_path, batch=BATCH, cluster=CLUSTER, cost=COST)
-    planned = dhp("plan", *words, "--schedule", "paper", "-o", tmp_path / "plan.json")
+    planned = dhp("plan", *words, "--planner", "paper", "-o", tmp_path / "plan.json")
     assert planned.code == 0, planned.out
     return [*words, "--plan", tmp_path / "plan.json"]
 
@@ -124,7 +124,7 @@ def test_the_result_file_says_the_same(inputs: list[str | Path], tmp_path: Path)
     ).json()
     result = json.loads(file.read_text())
     assert result["format"] == "dhp.result/1"
-    assert (result["kind"], result["clock"], result["schedule"]) == ("simulated", "simulated", "paper")
+    assert (result["kind"], result["clock"], result["planner"]) == ("simulated", "simulated", "paper")
     assert (result["ranks"], result["ranks_per_node"]) == (9, 3)
     assert [step["seconds"] for step in result["steps"]] == [step["seconds"] for step in said["steps"]]
     assert [step["tasks_s"] for step in result["steps"]] == [step["tasks_end_s"] for step in said["steps"]]
@@ -239,13 +239,13 @@ def test_sweeping_plans_and_simulates_everything(tmp_path: Path) -> None:
     words = write_inputs(tmp_path, batch=BATCH, cluster=CLUSTER, cost=COST)
     other = tmp_path / "even.json"
     other.write_text(json.dumps(GOOD_BATCH))
-    words += ["--batch", other, "--sweep", "--schedules", "free,paper,lockstep", "--steps", "2"]
+    words += ["--batch", other, "--sweep", "--planners", "free,paper,lockstep", "--steps", "2"]
     result = dhp("simulate", *words, "--output-format", "json")
     assert result.code == 0, result.err
     assert result.err == ""
     runs = result.json()["runs"]
-    assert [(run["batch"], run["schedule"]) for run in runs] == [
-        (batch, schedule) for batch in ("batch", "even") for schedule in ("free", "paper", "lockstep")
+    assert [(run["batch"], run["planner"]) for run in runs] == [
+        (batch, planner) for batch in ("batch", "even") for planner in ("free", "paper", "lockstep")
     ]
     for run in runs:
         assert run["mean_s"] > run["predicted_s"] > run["lower_bound_s"]
@@ -256,7 +256,7 @@ def test_sweeping_plans_and_simulates_everything(tmp_path: Path) -> None:
     assert again == runs
     lines = dhp("simulate", *words).out.splitlines()
     assert lines[0] == "6 runs of 2 steps"
-    assert lines[1].split()[:3] == ["batch", "schedule", "step"]
+    assert lines[1].split()[:3] == ["batch", "planner", "step"]
     assert len(lines) == 8
 
 
@@ -264,11 +264,11 @@ def test_a_sweep_writes_results_for_a_report(tmp_path: Path) -> None:
     words = write_inputs(tmp_path, batch=BATCH, cluster=CLUSTER, cost=COST)
     other = tmp_path / "even.json"
     other.write_text(json.dumps(GOOD_BATCH))
-    words += ["--batch", other, "--sweep", "--schedules", "free,static:3,static:5", "--steps", "2"]
+    words += ["--batch", other, "--sweep", "--planners", "free,static:3,static:5", "--steps", "2"]
     folder = tmp_path / "new" / "results"
     runs = dhp("simulate", *words, "--result", folder, "--output-format", "json").json()["runs"]
     planned = [run for run in runs if "reason" not in run]
-    names = [f"{run['schedule'].replace(':', '-')}_{run['batch']}_cluster_cost.json" for run in planned]
+    names = [f"{run['planner'].replace(':', '-')}_{run['batch']}_cluster_cost.json" for run in planned]
     assert {path.name for path in folder.iterdir()} == set(names)
     assert {"free_batch_cluster_cost.json", "free_even_cluster_cost.json", "static-3_even_cluster_cost.json"} <= set(
         names
@@ -276,8 +276,8 @@ def test_a_sweep_writes_results_for_a_report(tmp_path: Path) -> None:
     assert len(planned) < len(runs), "static:5 has no plan for nine ranks"
     for name, run in zip(names, planned, strict=True):
         result = json.loads((folder / name).read_text())
-        assert result["name"] == f"{run['schedule']}, {run['batch']}, cluster, cost"
-        assert result["schedule"] == run["schedule"]
+        assert result["name"] == f"{run['planner']}, {run['batch']}, cluster, cost"
+        assert result["planner"] == run["planner"]
         seconds = [step["seconds"] for step in result["steps"]]
         assert sum(seconds) / 2 == pytest.approx(run["mean_s"], rel=1e-12)
         assert all(step["planning_s"] == run["planning_s"] for step in result["steps"])
@@ -286,33 +286,33 @@ def test_a_sweep_writes_results_for_a_report(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("result", "schedules", "message"),
+    ("result", "planners", "message"),
     [
         ("result.json", "free", "with --sweep it is a folder, with a file a run in it"),
-        ("results", "free,free", "free_batch_cluster_cost.json: two runs would write it; name each schedule once"),
+        ("results", "free,free", "free_batch_cluster_cost.json: two runs would write it; name each planner once"),
         ("batch.json/results", "free", "cannot be made"),
     ],
 )
-def test_where_a_sweep_cannot_write_results(tmp_path: Path, result: str, schedules: str, message: str) -> None:
+def test_where_a_sweep_cannot_write_results(tmp_path: Path, result: str, planners: str, message: str) -> None:
     words = write_inputs(tmp_path, batch=BATCH, cluster=CLUSTER, cost=COST)
-    said = dhp("simulate", *words, "--sweep", "--schedules", schedules, "--result", tmp_path / result)
+    said = dhp("simulate", *words, "--sweep", "--planners", planners, "--result", tmp_path / result)
     assert (said.code, said.out) == (2, "")
     assert message in said.err
 
 
 def test_a_sweep_says_why_there_is_no_plan(tmp_path: Path) -> None:
     words = write_inputs(tmp_path, batch=BATCH, cluster=CLUSTER, cost=COST)
-    result = dhp("simulate", *words, "--sweep", "--schedules", "free,static:5")
+    result = dhp("simulate", *words, "--sweep", "--planners", "free,static:5")
     assert result.code == 0
     assert "static:5" in result.out
     assert "divide" in result.out
-    assert dhp("simulate", *words, "--sweep", "--schedules", "static:5").code == 1
+    assert dhp("simulate", *words, "--sweep", "--planners", "static:5").code == 1
 
 
 def test_a_sweep_shows_its_progress_on_a_terminal(tmp_path: Path) -> None:
     words = write_inputs(tmp_path, batch=BATCH, cluster=CLUSTER, cost=COST)
     ours, theirs = pty.openpty()
-    command = [DHP, "simulate", *map(str, words), "--sweep", "--schedules", "free,paper"]
+    command = [DHP, "simulate", *map(str, words), "--sweep", "--planners", "free,paper"]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, text=True, timeout=240, check=True)
     os.close(theirs)
     shown = os.read(ours, 100_000).decode()
@@ -334,7 +334,7 @@ def test_a_sweep_shows_its_progress_on_a_terminal(tmp_path: Path) -> None:
         (["--planning-s", "-1"], "--planning-s"),
         (["--sweep"], "--plan"),
         (["--max-degree", "2"], "--max-degree: is for --sweep"),
-        (["--schedules", "free"], "--schedules: is for --sweep"),
+        (["--planners", "free"], "--planners: is for --sweep"),
         (["--trace", "/proc/nowhere/t.json"], "/proc/nowhere/t.json"),
         (["--trace", "/proc/nowhere/"], "/proc/nowhere/"),
         (["--batch", "another.json"], "--batch"),

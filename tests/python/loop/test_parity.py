@@ -1,4 +1,4 @@
-"""Every schedule on any number of ranks trains what Hugging Face trains alone: losses of ten steps (four in CI),
+"""Every planner on any number of ranks trains what Hugging Face trains alone: losses of ten steps (four in CI),
 and all gradients."""
 
 import subprocess

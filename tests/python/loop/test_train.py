@@ -133,7 +133,7 @@ def test_step_lines_where_asked_for(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines[1:]] == ["step", "step", "saved"]
-    assert "20 samples of 27 to 214 tokens | 2 ranks of 110 tokens | schedule free" in lines[0]
+    assert "20 samples of 27 to 214 tokens | 2 ranks of 110 tokens | planner free" in lines[0]
     assert lines[1].startswith("step 2/4 | loss ")
     for part in (" tok/s | groups ", "×", " | idle ", " % | gap ", " % | plan ", " ms"):
         assert part in lines[1]
@@ -147,7 +147,7 @@ def write_two_nodes(file: Path, capacity: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("schedule", "options", "degrees", "exchange"),
+    ("planner", "options", "degrees", "exchange"),
     [
         (
             "free",
@@ -165,8 +165,8 @@ def write_two_nodes(file: Path, capacity: int) -> None:
         ("megatron-hybrid", {"max_tokens_per_rank": 56}, {1, 2, 4}, "ring"),
     ],
 )
-def test_runs_follow_schedule_and_plan_table(
-    folder: Path, schedule: str, options: dict, degrees: set[int], exchange: str
+def test_runs_follow_planner_and_plan_table(
+    folder: Path, planner: str, options: dict, degrees: set[int], exchange: str
 ) -> None:
     write_two_nodes(folder / "cluster.json", 110)
     table = "".join(f"{key} = {json.dumps(value)}\n" for key, value in options.items())
@@ -174,7 +174,7 @@ def test_runs_follow_schedule_and_plan_table(
         file.write(f"[plan]\n{table}")
     trace, metrics = folder / "t.json", folder / "m.jsonl"
     done = dhp_train(
-        folder, "--schedule", schedule, "--steps", "2", "--set", f"cluster={folder}/cluster.json",
+        folder, "--planner", planner, "--steps", "2", "--set", f"cluster={folder}/cluster.json",
         "--trace", str(trace), "--metrics", str(metrics),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -367,27 +367,27 @@ def test_picture_that_vanishes_after_indexing_is_dropped_on_all_ranks(folder: Pa
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--schedule", "static:3"], 2, "3"),
-        (["--schedule", "best"], 2, "best"),
+        (["--planner", "static:3"], 2, "3"),
+        (["--planner", "best"], 2, "best"),
         (["--set", "capacity_tokens=20"], 2, "do not fit on 4 ranks: sample"),
         (["--set", "global_batch_size=1000"], 2, "global_batch_size: found 1000, but the data has 20 samples"),
         (["--set", "data=nowhere.jsonl"], 2, "nowhere.jsonl"),
         (["--set", "model=nowhere"], 2, "nowhere/config.json: cannot be read"),
         (["--set", "cluster=nowhere.json"], 2, "nowhere.json"),
-        (["--set", "schedule=static:1"], 2, "do not fit on 4 ranks: sample"),
-        (["--schedule", "ulysses"], 2, "exchanges by all_to_all, which is there for comparing plans only"),
+        (["--set", "planner=static:1"], 2, "do not fit on 4 ranks: sample"),
+        (["--planner", "ulysses"], 2, "exchanges by all_to_all, which is there for comparing plans only"),
         (["--set", "plan.max_degree=-1"], 2, "plan.max_degree: found -1, expected at least 0"),
         (["--set", "plan.max_degree=2"], 2, "8 samples do not fit on 4 ranks: sample"),
         (["--set", "plan.max_degree=2", "on_too_long=skip", "capacity_tokens=10"], 2, "no samples left"),
         (["--set", "cluster=h100-2x8"], 2, "cluster: h100-2x8 has 16 ranks, the run has 4; take a cluster of as many"),
-        (["--schedule", "static:99"], 2, "99"),
+        (["--planner", "static:99"], 2, "99"),
         (["--set", "seed=-1"], 2, "seed: found -1, expected at least 0"),
         (["--steps", "0"], 2, "steps: found 0, expected at least 1"),
         (["--metrics", "/proc/m.jsonl"], 2, "--metrics: /proc/m.jsonl cannot be written"),
         (["--trace", "/proc/t.json"], 2, "--trace: /proc/t.json cannot be written"),
         (["--trace", "/proc/traces"], 2, "--trace: /proc/traces"),
         (["--set", "output_dir=/proc/out"], 2, "output_dir: /proc/out cannot be written"),
-        (["--schedule", "lockstep", "--set", "plan.no_idle_ranks=true"], 1, "no idle ranks: the sequences"),
+        (["--planner", "lockstep", "--set", "plan.no_idle_ranks=true"], 1, "no idle ranks: the sequences"),
     ],
 )
 def test_bad_input_is_named_once(folder: Path, arguments: list[str], code: int, message: str) -> None:

@@ -47,7 +47,7 @@ def test_the_first_step_of_a_measured_run_is_left_out() -> None:
 
 def test_speedups_compare_the_same_batches_only() -> None:
     fast = SMALL | {"name": "fast"}
-    slow = SMALL | {"name": "slow", "schedule": "static:2"}
+    slow = SMALL | {"name": "slow", "planner": "static:2"}
     slow["steps"] = [step | {"seconds": 2 * step["seconds"]} for step in SMALL["steps"]]
     other = changed(SMALL, ("steps", 0, "tokens"), 7) | {"name": "other"}
     wide = changed(SMALL, ("memory",), ...) | {"name": "wide", "ranks": 4}
@@ -63,7 +63,7 @@ def test_speedups_compare_the_same_batches_only() -> None:
 
 def of_steps(numbers: range, **more: object) -> dict[str, object]:
     steps = [{"step": number, "seconds": 4.0, "tokens": 1000} for number in numbers]
-    bare = {key: SMALL[key] for key in ("format", "kind", "name", "schedule", "ranks", "clock")}
+    bare = {key: SMALL[key] for key in ("format", "kind", "name", "planner", "ranks", "clock")}
     return bare | {"steps": steps} | more
 
 
@@ -141,7 +141,7 @@ def test_verdicts_name_what_limits_a_run(shares: dict[str, float], over: float, 
     seconds = 10.0
     step = {"step": 1, "seconds": seconds, "lower_bound_s": seconds / (1 + over)}
     step["idle_s"] = {cause: share * seconds * 2 for cause, share in shares.items()}
-    bare = {key: SMALL[key] for key in ("format", "kind", "name", "schedule", "ranks", "clock")}
+    bare = {key: SMALL[key] for key in ("format", "kind", "name", "planner", "ranks", "clock")}
     [summary] = summarize([parsed(bare | {"steps": [step]})])
     for text in words:
         assert text in summary.verdict
@@ -202,9 +202,9 @@ def test_lengths_hold_all_sequences_and_all_tokens() -> None:
     assert sequences["customdata"][0] == "91 to 127 tokens"
 
 
-def test_scaling_needs_several_numbers_of_ranks_of_one_schedule() -> None:
-    def at(ranks: int, name: str, schedule: str = "free") -> Result:
-        document = changed(SMALL, ("memory",), ...) | {"ranks": ranks, "name": name, "schedule": schedule}
+def test_scaling_needs_several_numbers_of_ranks_of_one_planner() -> None:
+    def at(ranks: int, name: str, planner: str = "free") -> Result:
+        document = changed(SMALL, ("memory",), ...) | {"ranks": ranks, "name": name, "planner": planner}
         return parsed(document)
 
     results = [at(4, "free, a, 4 ranks"), at(2, "free, a, 2 ranks"), at(2, "free, b, 2 ranks"), at(2, "x", "paper")]
@@ -289,7 +289,7 @@ def test_command_names_what_is_wrong(tmp_path: Path) -> None:
     for words, message in (
         ([bad], f'{bad}: ranks: found "two", expected a whole number from 1 to 1000000'),
         ([good, tmp_path / "none.json"], f"{tmp_path / 'none.json'}: cannot be read"),
-        ([good, "--baseline", "best"], '--baseline: found "best", expected a result or schedule: "free", "small"'),
+        ([good, "--baseline", "best"], '--baseline: found "best", expected a result or planner: "free", "small"'),
         ([good, "-o", good], f"-o: {good} is one of the results; give another path"),
         ([good, "-o", tmp_path / "no" / "page.html"], f"-o: {tmp_path / 'no' / 'page.html'} cannot be written"),
     ):

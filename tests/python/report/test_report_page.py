@@ -111,7 +111,7 @@ def mixed_results(folder: Path) -> list[Path]:
     folder.mkdir()
     where = "batch_openvid_512, cluster_910b_8x8, cost_qwen3-vl-8b_8192"
     files = []
-    for i, (ranks, schedule, more) in enumerate(
+    for i, (ranks, planner, more) in enumerate(
         [
             (16, "free", {"name": f"free, {where}"}),
             (16, "paper", {"name": f"paper, {where}"}),
@@ -121,13 +121,13 @@ def mixed_results(folder: Path) -> list[Path]:
         ]
     ):
         files.append(folder / f"{i}.json")
-        files[-1].write_text(json.dumps(made_result("", schedule, case(ranks), steps=3) | more))
+        files[-1].write_text(json.dumps(made_result("", planner, case(ranks), steps=3) | more))
     return files
 
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """many.html: five schedules on 64 ranks, two on 16 and 32; wide.html: 1,024 ranks; small.html; bare.html."""
+    """many.html: five planners on 64 ranks, two on 16 and 32; wide.html: 1,024 ranks; small.html; bare.html."""
     folder = tmp_path_factory.mktemp("pages")
     files = write_results(folder, 64, ["free", "lockstep", "paper", "balanced-static:4", "static:4"])
     files += write_results(folder, 16, ["free", "static:4"]) + write_results(folder, 32, ["free", "static:4"])
@@ -137,7 +137,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cli.report([str(file) for file in mixed_results(folder / "mixed")], str(folder / "mixed.html"))
     (folder / "small.json").write_text(json.dumps(SMALL | {"name": "</script><i>small</i>"}))
     cli.report([str(folder / "small.json")], str(folder / "small.html"))
-    bare = {key: SMALL[key] for key in ("format", "kind", "name", "schedule", "ranks", "clock")}
+    bare = {key: SMALL[key] for key in ("format", "kind", "name", "planner", "ranks", "clock")}
     (folder / "bare.json").write_text(json.dumps(bare | {"steps": [{"step": 1, "seconds": 2.0}]}))
     cli.report([str(folder / "bare.json")], str(folder / "bare.html"))
     return folder
@@ -241,7 +241,7 @@ def test_names_are_shown_as_they_are(browser: Page, tmp_path: Path) -> None:
     files = []
     for i, name in enumerate(HOSTILE):
         files.append(tmp_path / f"{i}.json")
-        document = made_result(name, "free", case(4), steps=3) | {"schedule": f"{name} scheduled"}
+        document = made_result(name, "free", case(4), steps=3) | {"planner": f"{name} planner"}
         files[-1].write_text(json.dumps(document))
     cli.report([str(file) for file in files], str(tmp_path / "page.html"))
     browser.open(tmp_path / "page.html", width=1280)

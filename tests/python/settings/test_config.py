@@ -38,8 +38,8 @@ def toml(tmp_path: Path) -> Path:
 
 
 def test_overrides_win_and_types_hold(toml: Path) -> None:
-    config = read_config(toml, ["steps=20", "learning_rate=3", "schedule=static:2", "freeze_vit=true", "cost='c'"])
-    assert (config.steps, config.learning_rate, config.schedule, config.freeze_vit) == (20, 3.0, "static:2", True)
+    config = read_config(toml, ["steps=20", "learning_rate=3", "planner=static:2", "freeze_vit=true", "cost='c'"])
+    assert (config.steps, config.learning_rate, config.planner, config.freeze_vit) == (20, 3.0, "static:2", True)
     assert type(config.learning_rate) is float
     assert config.cost == "c"
 
@@ -59,7 +59,7 @@ def test_overrides_win_and_types_hold(toml: Path) -> None:
         ("plan.within_node=1", r'plan.within_node: found "1", expected true or false'),
         ("plan.effort=most", r'plan.effort: found "most", expected default, fast or a whole number'),
         ("plan.widest=1", r"plan.widest: unknown option; expected one of max_degree, degrees_divide, "),
-        ("plan.schedule=paper", r"plan.schedule: not here"),
+        ("plan.planner=paper", r"plan.planner: not here"),
         ("plan=3", r"plan: found 3, expected dict"),
         ("plan.no_idle_ranks=true", r"plan.no_idle_ranks: is not used by free"),
         ("plan.effort=nan", r"plan.effort: found nan, expected a finite number"),
@@ -72,7 +72,7 @@ def test_overrides_win_and_types_hold(toml: Path) -> None:
         ("model=a\x1bb", r"model: found 'a.x1bb', expected text in UTF-8, without control characters"),
         ("a\nb=3", r"--set: 'a.nb': unknown setting"),
         ("plan.a\nb=3", r"plan.'a.nb': unknown option"),
-        ("schedule=best", r"toml: schedule: found \"best\", expected one of free, lockstep"),
+        ("planner=best", r"toml: planner: found \"best\", expected one of free, lockstep"),
         ("min_learning_rate=1", r"min_learning_rate: found 1, expected at most learning_rate, which is 0.0001"),
         ("output_dir=", r"output_dir: found '', expected a path"),
         ("data=\udc80", r"data: found '.udc80', expected text in UTF-8"),
@@ -140,8 +140,8 @@ OPTIONS = [  # a line of [plan], the planner, the number of sequences that make 
 ]
 
 
-@pytest.mark.parametrize(("line", "schedule", "sequences"), OPTIONS)
-def test_plan_table_plans_as_the_command_line_does(tmp_path: Path, line: str, schedule: str, sequences: int) -> None:
+@pytest.mark.parametrize(("line", "planner", "sequences"), OPTIONS)
+def test_plan_table_plans_as_the_command_line_does(tmp_path: Path, line: str, planner: str, sequences: int) -> None:
     batch = Batch(read_batch(str(CASES / "batch_openvid_512.json")).sequences[:sequences])
     inputs = {"batch": tmp_path / "batch.json"}
     inputs["batch"].write_text(to_json(batch))
@@ -149,33 +149,33 @@ def test_plan_table_plans_as_the_command_line_does(tmp_path: Path, line: str, sc
     cluster, cost = read_cluster(str(inputs["cluster"])), read_cost_model(str(inputs["cost"]))
 
     file = tmp_path / "run.toml"
-    file.write_text(f'model = "m"\ndata = "d"\nschedule = "{schedule}"\n[plan]\n{line}\n')
+    file.write_text(f'model = "m"\ndata = "d"\nplanner = "{planner}"\n[plan]\n{line}\n')
     config = read_config(file)
-    made = plan(batch, cluster, cost, schedule=config.schedule, **config.plan)
+    made = plan(batch, cluster, cost, planner=config.planner, **config.plan)
 
     option, value = next(iter(config.plan.items()))
     flag = "--" + option.replace("_", "-")
     text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
     words = [word for name, path in inputs.items() for word in (f"--{name}", str(path))]
-    words += ["--schedule", schedule, "--output-format", "json"]
+    words += ["--planner", planner, "--output-format", "json"]
     if option != "tighter_bound":  # the command always states it
         words += [flag, *([] if value is True else [text])]
     shown = subprocess.run([DHP, "plan", *words], capture_output=True, text=True, timeout=240, check=True).stdout
-    stated = plan(batch, cluster, cost, schedule=config.schedule, **{**config.plan, "tighter_bound": True})
+    stated = plan(batch, cluster, cost, planner=config.planner, **{**config.plan, "tighter_bound": True})
     stated.most_peers = measure_plan(stated, batch, cluster, cost).most_peers  # which the command states, too
     assert stated == parse_plan(shown, "dhp plan")
-    assert made != plan(batch, cluster, cost, schedule=schedule), f"{line} changes nothing"
+    assert made != plan(batch, cluster, cost, planner=planner), f"{line} changes nothing"
 
 
 def test_the_example_of_the_docs_shows_every_option(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "training.md").read_text().split("```toml\n")[1].split("```")[0]
     file = tmp_path / "run.toml"
     file.write_text(f'model = "m"\ndata = "d"\n{text}')
-    assert {"schedule", *read_config(file).plan} == {info.name for info in plan_options()}
+    assert {"planner", *read_config(file).plan} == {info.name for info in plan_options()}
 
 
 def test_every_option_of_the_planner_is_tried() -> None:
-    assert {line.split()[0] for line, _, _ in OPTIONS} == {info.name for info in plan_options()} - {"schedule"}
+    assert {line.split()[0] for line, _, _ in OPTIONS} == {info.name for info in plan_options()} - {"planner"}
 
 
 @pytest.mark.parametrize(

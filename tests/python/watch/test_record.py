@@ -102,7 +102,7 @@ def test_both_clocks_give_back_a_run_that_went_as_planned(tmp_path: Path, clock:
     makespan = plan.predicted.makespan_s
     result = read_result(tmp_path / "r.json")
     assert (result.kind, result.clock, result.ranks, result.ranks_per_node) == ("measured", clock, 3, 3)
-    assert (result.name, result.schedule) == ("free, clips, 3 ranks", "free")
+    assert (result.name, result.planner) == ("free, clips, 3 ranks", "free")
     assert [step.step for step in result.steps] == [1, 2, 3]
     for step in result.steps:
         assert step.seconds == pytest.approx(0.25 + makespan + 0.625, abs=1e-9)

@@ -18,7 +18,7 @@ from small_result import SMALL, changed, parsed
 
 def test_reading_gives_back_what_was_written() -> None:
     result = parsed(SMALL)
-    assert (result.kind, result.name, result.schedule, result.ranks, result.clock) == (
+    assert (result.kind, result.name, result.planner, result.ranks, result.clock) == (
         "simulated", "small", "free", 2, "simulated",
     )  # fmt: skip
     assert [step.seconds for step in result.steps] == [4.0, 6.0]

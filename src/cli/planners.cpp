@@ -1,4 +1,4 @@
-#include "cli/schedules.h"
+#include "cli/planners.h"
 
 #include <algorithm>
 #include <sstream>
@@ -10,26 +10,26 @@
 namespace dhp::cli {
 namespace {
 
-bool is_known(const std::string& schedule) {
+bool is_known(const std::string& planner) {
   const std::vector<PlannerInfo> infos = planners();
-  return std::any_of(infos.begin(), infos.end(), [name = schedule.substr(0, schedule.find(':'))](const auto& info) {
+  return std::any_of(infos.begin(), infos.end(), [name = planner.substr(0, planner.find(':'))](const auto& info) {
     return info.name.substr(0, info.name.find(':')) == name;
   });
 }
 
 [[noreturn]] void refuse(const std::string& name) {
   const std::string known = listed(planners(), [](const PlannerInfo& planner) { return planner.name; });
-  throw InputError("--schedules", "", "found \"" + name + "\", which is no planner; expected some of " + known);
+  throw InputError("--planners", "", "found \"" + name + "\", which is no planner; expected some of " + known);
 }
 
 }  // namespace
 
-void add_schedules_option(CLI::App& command, std::string& schedules) {
-  command.add_option("--schedules", schedules, "planners of dhp plan, with commas between them; all unless given")
+void add_planners_option(CLI::App& command, std::string& list) {
+  command.add_option("--planners", list, "planners of dhp plan, with commas between them; all unless given")
       ->type_name("NAME,...");
 }
 
-std::vector<std::string> schedules_of(const std::string& list) {
+std::vector<std::string> planner_names(const std::string& list) {
   std::vector<std::string> names;
   if (list.empty()) {
     for (const PlannerInfo& planner : planners()) {
