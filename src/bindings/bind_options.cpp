@@ -4,6 +4,7 @@
 #include <deque>
 
 #include "bindings/bindings.h"
+#include "dhp/error.h"
 #include "dhp/plan_options.h"
 
 namespace nb = nanobind;
@@ -67,12 +68,24 @@ std::string text_of(nb::handle value) {
   return text;
 }
 
+/// The name of a keyword today: `planner` was `schedule` until the last release, which is read for one more.
+std::string todays_name(const std::string& keyword, const nb::kwargs& keywords) {
+  if (keyword != "schedule") return keyword;
+  if (keywords.contains("planner")) {
+    throw InputError("schedule", "", "is the old name of planner, which is given too; leave it out");
+  }
+  // A DeprecationWarning is hidden unless the call stands in the main program.
+  const char* const text = "schedule= is now planner=; the old name goes with the next release";
+  if (PyErr_WarnEx(PyExc_FutureWarning, text, 1) < 0) throw nb::python_error();
+  return "planner";
+}
+
 }  // namespace
 
 PlanOptions options_of(const nb::kwargs& keywords) {
   PlanOptions options;
   for (const auto& [key, value] : keywords) {
-    const auto name = nb::cast<std::string>(key);
+    const std::string name = todays_name(nb::cast<std::string>(key), keywords);
     set_option(options, name, text_of(value), name);
   }
   return options;

@@ -7,6 +7,7 @@
 
 #include "base/text.h"
 #include "cli/cli.h"
+#include "cli/old_names.h"
 #include "dhp/error.h"
 #include "dhp/peers.h"
 
@@ -95,6 +96,7 @@ int run(int argc, char** argv) {
     }
     run_external(program, {words.begin() + 1, words.end()});
   }
+  replace_old_names(words);
   try {
     app.parse(std::vector<std::string>(words.rbegin(), words.rend()));  // it takes the last one first
   } catch (const CLI::ParseError& error) {

@@ -13,6 +13,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("config", help="TOML file (examples/demo.toml)")
     p.add_argument("--ranks", type=int, help="local ranks to start (under torchrun: its own)")
     p.add_argument("--planner", help="a planner of `dhp plan`: free, lockstep, paper, static:CP, ...")
+    p.add_argument("--schedule", help=argparse.SUPPRESS)  # settings/old_names.py
     p.add_argument("--steps", type=int, help="optimizer steps in all")
     p.add_argument("--metrics", default="", metavar="FILE.jsonl", help="append one JSON object a step")
     p.add_argument("--trace", default="", metavar="PATH", help="Chrome trace: FILE.json, or a folder of files a rank")
@@ -31,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
 
 def settings_of(options: argparse.Namespace) -> TrainConfig:
     """Raises InputError."""
-    given = {key: getattr(options, key) for key in ("ranks", "planner", "steps")}
+    given = {key: getattr(options, key) for key in ("ranks", "planner", "schedule", "steps")}
     overrides = [f"{key}={value}" for key, value in given.items() if value is not None]  # 0 is given too
     overrides += ["resume=true"] * options.resume
     return read_config(options.config, [*options.set, *overrides])

@@ -297,17 +297,15 @@ def _leave_soon() -> None:
         torch.ops.dhp.exit_within(END_S, 1)
 
 
-def plan(
-    batch: Batch, cluster: Cluster, cost: CostModel, *, planner: str = "free", run: Run | None = None, **options: Any
-) -> Plan:
+def plan(batch: Batch, cluster: Cluster, cost: CostModel, *, run: Run | None = None, **options: Any) -> Plan:
     """Decides which ranks share which sequences of the batch: `plan_batch`, then `check_plan`. `options` are those of
-    `dhp plan`: max_degree=8, exchanges=["ring"], ….
+    `dhp plan`: planner="lockstep", max_degree=8, exchanges=["ring"], ….
 
     With `run`, makes sure that all ranks have planned the same (one small collective), and that the plan is for as many
     ranks as the run has; `agree_on` does that for a plan from elsewhere. Raises InfeasibleBatch with the reason when no
     plan holds the batch, InputError for bad input, RankFailed when plans differ.
     """
-    result = plan_batch(batch, cluster, cost, planner=planner, **options)
+    result = plan_batch(batch, cluster, cost, **options)
     if isinstance(result, Infeasible):
         raise InfeasibleBatch(result.reason)
     violations = check_plan(result, batch, cluster, cost)

@@ -12,6 +12,7 @@ from typing import Any
 
 from dhp._core import Freeze, InputError, plan_options, refuse_unused, validate_options
 from dhp.data.lines import MAX_LINE_BYTES
+from dhp.settings.old_names import RENAMED, todays_names
 
 PRECISIONS = ("fp32", "bf16", "fp64")
 MOST_STEPS = 10**9
@@ -113,11 +114,15 @@ class TrainConfig:
 
 def read_config(file: str | Path, overrides: list[str] | None = None) -> TrainConfig:
     """Reads a TOML file and applies overrides ("key=value"). Raises InputError naming file, key, value and remedy."""
-    values = {key: _typed(str(file), key, value) for key, value in _read_toml(file).items()}
-    for override in overrides or []:
-        key, equals, text = override.partition("=")
+    table = _read_toml(file)
+    names = todays_names(str(file), table)
+    values = {names[key]: _typed(str(file), names[key], value) for key, value in table.items()}
+    given = [override.partition("=") for override in overrides or []]
+    names = todays_names("command line", [key for key, _, _ in given])
+    for key, equals, text in given:
         if not equals:
-            raise InputError(f'--set: found "{_word(override)}", expected key=value')
+            raise InputError(f'--set: found "{_word(key)}", expected key=value')
+        key = names[key]
         table_key, dot, option = key.partition(".")
         if dot and table_key == "plan":
             values["plan"] = {**values.get("plan", {}), option: _parse(key, text)}
@@ -233,8 +238,9 @@ def _plain(limit: float) -> str:
 
 
 def _check_plan_table(source: str, planner: str, table: dict[str, Any]) -> None:
-    if "planner" in table:
-        raise InputError(f"{source}: plan.planner: not here; `planner` stands at the top")
+    for name in ("planner", *RENAMED):
+        if name in table:
+            raise InputError(f"{source}: plan.{name}: not here; `planner` stands at the top")
     known = [option.name for option in plan_options() if option.name != "planner"]
     for name, value in table.items():
         if name not in known:

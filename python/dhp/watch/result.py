@@ -167,11 +167,12 @@ def parse_result(text: str, source: str) -> Result:
         hint = "; this is another kind of file of dhp" if found.startswith("dhp.") else ""
         root.fail("format", f'found {_shown(found)}, expected "{FORMAT}"{hint}')
     ranks = root.whole("ranks", 1, MAX_RANKS)
+    is_old = root.has("schedule") and not root.has("planner")  # of the release before "planner"
     return Result(
         source=source,
         kind=root.choice("kind", KINDS),
         name=root.text("name"),
-        planner=root.text("planner"),
+        planner=root.text("schedule" if is_old else "planner"),
         ranks=ranks,
         ranks_in_service=root.whole("ranks_in_service", 1, ranks) if root.has("ranks_in_service") else ranks,
         ranks_per_node=root.whole("ranks_per_node", 1, MAX_RANKS) if root.has("ranks_per_node") else None,

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[3] / "python" / "dhp"
 
 MAY_IMPORT = {
     "base": set(),
-    "settings": {"data"},
+    "settings": {"base", "data"},
     "run": {"base"},
     "task": {"data"},
     "data": {"base", "task"},

@@ -1,0 +1,47 @@
+#include "cli/old_names.h"
+
+#include <algorithm>
+
+#include "cli/cli.h"
+#include "dhp/error.h"
+
+namespace dhp::cli {
+namespace {
+
+struct Renamed {
+  std::string command;
+  std::string then;
+  std::string now;
+};
+
+const std::vector<Renamed>& renamed_options() {
+  static const std::vector<Renamed> kOptions = {{"plan", "--schedule", "--planner"},
+                                                {"compare", "--schedules", "--planners"},
+                                                {"simulate", "--schedules", "--planners"}};
+  return kOptions;
+}
+
+/// Whether the word is that option, with or without a value: "--schedule", "--schedule=free".
+bool is_option(const std::string& word, const std::string& option) {
+  return word == option || word.starts_with(option + "=");
+}
+
+}  // namespace
+
+void replace_old_names(std::vector<std::string>& words) {
+  for (const Renamed& option : renamed_options()) {
+    const auto has = [&](const std::string& name) {
+      return std::any_of(words.begin(), words.end(), [&](const std::string& word) { return is_option(word, name); });
+    };
+    if (words.front() != option.command || !has(option.then)) continue;
+    if (has(option.now)) {
+      throw InputError(option.then, "", "is the old name of " + option.now + ", which is given too; leave it out");
+    }
+    complain("note", option.then + " is now " + option.now + "; the old name goes with the next release");
+    for (std::string& word : words) {
+      if (is_option(word, option.then)) word.replace(0, option.then.size(), option.now);
+    }
+  }
+}
+
+}  // namespace dhp::cli

@@ -1,0 +1,130 @@
+"""Names of the release before this one: they still work, and say what is called how today."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from pathlib import Path
+
+import pytest
+
+from command_line import dhp, inputs
+from dhp import _core as core
+from dhp.loop.train_options import parser, settings_of
+from dhp.run.runtime import plan
+from dhp.settings.config import read_config
+from small_result import SMALL, parsed
+
+GOES = "the old name goes with the next release\n"
+
+
+# --- dhp plan, compare and simulate
+
+
+@pytest.mark.parametrize("given", [["--schedule", "static:2"], ["--schedule=static:2"]])
+def test_plan_takes_schedule(files: dict[str, Path], given: list[str]) -> None:
+    words = ["plan", *inputs(files), "--output-format", "json"]
+    old, new = dhp(*words, *given), dhp(*words, "--planner", "static:2")
+    assert old.err == f"dhp: note: --schedule is now --planner; {GOES}"
+    assert (old.code, old.out, new.err) == (0, new.out, "")
+    assert old.json()["planner"] == "static:2"
+
+
+@pytest.mark.parametrize("command", [["compare"], ["simulate", "--sweep"]])
+def test_compare_and_sweep_take_schedules(files: dict[str, Path], command: list[str]) -> None:
+    old = dhp(*command, *inputs(files), "--schedules", "static:2,free", "--output-format", "json")
+    assert (old.code, old.err) == (0, f"dhp: note: --schedules is now --planners; {GOES}")
+    answer = old.json()
+    rows = answer["planners"] if command == ["compare"] else answer["runs"]
+    assert {row["planner"] for row in rows} == {"static:2", "free"}
+
+
+@pytest.mark.parametrize(("command", "old"), [("plan", "--schedule"), ("compare", "--schedules")])
+def test_both_flags_are_refused(files: dict[str, Path], command: str, old: str) -> None:
+    new = old.replace("schedule", "planner")
+    result = dhp(command, *inputs(files), old, "free", new, "free")
+    assert result.code == 2
+    assert result.err == f"dhp: error: {old}: is the old name of {new}, which is given too; leave it out\n"
+
+
+def test_commands_that_never_had_it_refuse_it(files: dict[str, Path]) -> None:
+    result = dhp("check", *inputs(files), "--schedule", "free")
+    assert result.code == 2
+    assert "note" not in result.err
+
+
+# --- settings
+
+
+def options(*words: str) -> argparse.Namespace:
+    return parser().parse_args([*words])
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Path:
+    file = tmp_path / "run.toml"
+    file.write_text('model = "m"\ndata = "d.jsonl"\n')
+    return file
+
+
+def test_settings_files_take_schedule(toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    toml.write_text(toml.read_text() + 'schedule = "paper"\n')
+    assert read_config(toml).planner == "paper"
+    assert capsys.readouterr().err == f"dhp: note: {toml}: schedule is now planner; {GOES}"
+    assert read_config(toml, ["planner=static:2"]).planner == "static:2", "what is said later wins"
+
+
+@pytest.mark.parametrize("words", [["--set", "schedule=paper"], ["--schedule", "paper"]])
+def test_the_command_line_of_train_takes_schedule(
+    toml: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    toml.write_text(toml.read_text() + 'planner = "free"\n')
+    assert settings_of(options(str(toml), *words)).planner == "paper"
+    assert capsys.readouterr().err == f"dhp: note: command line: schedule is now planner; {GOES}"
+
+
+def test_rank_0_alone_says_so(toml: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("RANK", "1")
+    assert read_config(toml, ["schedule=paper"]).planner == "paper"
+    assert capsys.readouterr().err == ""
+
+
+def test_both_names_of_a_setting_are_refused(toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    refused = "schedule: is the old name of planner, which is given too; leave it out"
+    with pytest.raises(core.InputError, match=f"^command line: {refused}$"):
+        settings_of(options(str(toml), "--planner", "free", "--set", "schedule=paper"))
+    with pytest.raises(core.InputError, match=r"plan.schedule: not here; `planner` stands at the top"):
+        read_config(toml, ["plan.schedule=paper"])
+    toml.write_text(toml.read_text() + 'schedule = "paper"\nplanner = "paper"\n')
+    with pytest.raises(core.InputError, match=f"run.toml: {refused}$"):
+        read_config(toml)
+    assert capsys.readouterr().err == ""
+
+
+# --- Python and result files
+
+
+def test_the_keyword_schedule_works_and_warns(files: dict[str, Path]) -> None:
+    case = (
+        core.read_batch(str(files["batch"])),
+        core.read_cluster(str(files["cluster"])),
+        core.read_cost_model(str(files["cost"])),
+    )
+    for function in (core.plan_batch, plan):
+        with pytest.warns(FutureWarning, match="^schedule= is now planner=; the old name goes with the next release$"):
+            old = function(*case, schedule="static:2")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert function(*case, planner="static:2") == old
+        with pytest.raises(core.InputError, match=r"^schedule: is the old name of planner, which is given too"):
+            function(*case, schedule="static:2", planner="static:2")
+    with pytest.warns(FutureWarning), pytest.raises(core.InputError, match=r'^--planner: found "best"'):
+        core.infeasible_sequences(*case, schedule="best")
+
+
+def test_results_of_before_are_read() -> None:
+    old = {("schedule" if key == "planner" else key): value for key, value in SMALL.items()}
+    assert parsed(old).planner == "free"
+    assert parsed(old | {"planner": "paper"}).planner == "paper", "today's name wins"
+    with pytest.raises(core.InputError, match="planner: "):
+        parsed({key: value for key, value in SMALL.items() if key != "planner"})
