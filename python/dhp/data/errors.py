@@ -10,7 +10,7 @@ from dhp.base.output import one_line
 
 
 class DataError(InputError):
-    """Bad input. The message names the file and place, the value found, and what to do."""
+    """Bad input. The message names file and location, the value found, and what to do."""
 
     kind = "malformed"  # of the Problem that it becomes where it concerns a sample: see scan.Problem
 
@@ -43,7 +43,7 @@ class Verbatim(str):
     """Text that goes into a message as it is, unquoted."""
 
 
-class Place:
+class Location:
     """Where we are in the data file, for messages: `data.jsonl:7: images[1].fps: found …`."""
 
     def __init__(self, file: str, line: int, folder: Path) -> None:

@@ -15,11 +15,11 @@ from dhp.data.samples import MediumRef
 _FRAME_SLACK = 1e-6  # of a frame: 0.1 s at 30 fps is frame 3, although 0.1 * 30 > 3 in floating point
 
 
-def place_medium(ref: MediumRef, processor: Processor) -> Medium:
+def probe_medium(ref: MediumRef, processor: Processor) -> Medium:
     """Opens the medium's file, but decodes no more than one frame. Raises MediumError, or DataError where the
     checkpoint has no rule for it."""
     try:
-        return _placed(ref, processor)
+        return _probe(ref, processor)
     except DataError:
         raise
     except InputError as error:  # of the core's rule, which knows no file
@@ -27,7 +27,7 @@ def place_medium(ref: MediumRef, processor: Processor) -> Medium:
         raise MediumError(name, str(error)) from None
 
 
-def _placed(ref: MediumRef, processor: Processor) -> Medium:
+def _probe(ref: MediumRef, processor: Processor) -> Medium:
     if ref.kind == "image":
         assert isinstance(ref.source, str)
         height, width = probe_image(ref.source, processor.media_roots)

@@ -1,4 +1,4 @@
-"""Reading pictures and clips: what they measure (probe), and the pixel rows of some of their units (read_units).
+"""Reading pictures and clips: their sizes (probe), and the pixel rows of some of their units (read_units).
 
 A *unit* is one temporal patch: a picture, or `temporal_patch_size` frames of a clip. It becomes rows*columns pixel rows
 of `channels * temporal * patch * patch` numbers, in the order of Hugging Face's Qwen processors: merge blocks row by

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dhp.data import fields
-from dhp.data.errors import DataError, Place, Verbatim
+from dhp.data.errors import DataError, Location, Verbatim
 from dhp.data.lines import MAX_LINE_BYTES, parse_json, read_lines
 from dhp.data.turns import Message, Turn, read_tools, read_turns
 
@@ -66,15 +66,18 @@ class RawSample:
 class _Media:
     """The media a line lists, and those that its text has mentioned so far."""
 
-    def __init__(self, row: dict[str, Any], place: Place) -> None:
-        self.place = place
-        self.listed = {"image": _listed(row, "images", "image", place), "video": _listed(row, "videos", "video", place)}
+    def __init__(self, row: dict[str, Any], location: Location) -> None:
+        self.location = location
+        self.listed = {
+            "image": _listed(row, "images", "image", location),
+            "video": _listed(row, "videos", "video", location),
+        }
         self.used = {"image": 0, "video": 0}
-        self.placed: list[MediumRef] = []
+        self.mentioned: list[MediumRef] = []
 
     def put(self, ref: MediumRef) -> int:
-        self.placed.append(ref)
-        return len(self.placed) - 1
+        self.mentioned.append(ref)
+        return len(self.mentioned) - 1
 
     def next_listed(self, kind: Kind) -> MediumRef | None:
         if self.used[kind] >= len(self.listed[kind]):
@@ -85,7 +88,7 @@ class _Media:
     def check_all_used(self) -> None:
         for kind, refs in self.listed.items():
             if self.used[kind] != len(refs):
-                raise self.place.error(
+                raise self.location.error(
                     f"{kind}s",
                     Verbatim(f"{len(refs)} listed, but the text has {self.used[kind]} <{kind}> tag(s)"),
                     f"write one <{kind}> for each entry, in the same order",
@@ -102,30 +105,30 @@ def read_samples(path: str | os.PathLike[str], max_line_bytes: int = MAX_LINE_BY
 
 def parse_sample(text: str, file: str, line: int) -> RawSample:
     """Parses one line of the data file `file`. Raises DataError naming file, line, field and value."""
-    place = Place(file, line, Path(file).resolve().parent)
-    row = _row(text, place)
+    location = Location(file, line, Path(file).resolve().parent)
+    row = _row(text, location)
     refused, ignored = fields.sort_out(row, fields.ROW)
     if refused:
         why = fields.why_refused(refused.strip().lower(), fields.ROW)
-        raise place.error(refused, row[refused], f"not supported: {why}; remove the key if it means nothing here")
-    turns, more_ignored = read_turns(row, place)
-    media = _Media(row, place)
+        raise location.error(refused, row[refused], f"not supported: {why}; remove the key if it means nothing here")
+    turns, more_ignored = read_turns(row, location)
+    media = _Media(row, location)
     messages = tuple(_message(turn, media) for turn in turns)
     media.check_all_used()
     if not any(message.role == "assistant" and message.loss for message in messages):
-        raise place.error("messages", Verbatim("no assistant turn to learn from"), "add one, or drop the sample")
+        raise location.error("messages", Verbatim("no assistant turn to learn from"), "add one, or drop the sample")
     return RawSample(
-        line, messages, tuple(media.placed), read_tools(row, place), tuple(sorted({*ignored, *more_ignored}))
+        line, messages, tuple(media.mentioned), read_tools(row, location), tuple(sorted({*ignored, *more_ignored}))
     )
 
 
-def _row(text: str, place: Place) -> dict[str, Any]:
+def _row(text: str, location: Location) -> dict[str, Any]:
     try:
         row = parse_json(text)
     except DataError as error:
-        raise place.error("", Verbatim(str(error)), "every line must be one JSON object") from None
+        raise location.error("", Verbatim(str(error)), "every line must be one JSON object") from None
     if not isinstance(row, dict):
-        raise place.error("", row, "every line must be one JSON object")
+        raise location.error("", row, "every line must be one JSON object")
     return fields.present(row)
 
 
@@ -139,7 +142,7 @@ def _parts(turn: Turn, media: _Media) -> tuple[str | int, ...]:
     if isinstance(turn.content, str):
         return _tagged(turn.content, turn.field, media)
     if not isinstance(turn.content, list):
-        raise media.place.error(turn.field, turn.content, "must be text, or a list of parts")
+        raise media.location.error(turn.field, turn.content, "must be text, or a list of parts")
     parts: list[str | int] = []
     for i, item in enumerate(turn.content):
         at = f"{turn.field}[{i}]"
@@ -148,30 +151,30 @@ def _parts(turn: Turn, media: _Media) -> tuple[str | int, ...]:
             continue
         item = fields.present(item) if isinstance(item, dict) else item
         if isinstance(item, dict) and item.get("type") == "text":
-            parts.append(_text_of(item, at, media.place))
+            parts.append(_text_of(item, at, media.location))
             continue
         if not isinstance(item, dict) or item.get("type") not in ("image", "video", "image_url", "video_url"):
-            raise media.place.error(at, item, "must be a part of type text, image, video, image_url or video_url")
+            raise media.location.error(at, item, "must be a part of type text, image, video, image_url or video_url")
         kind: Kind = "image" if str(item["type"]).startswith("image") else "video"
         ref = media.next_listed(kind) if _path_of(item, kind) is None else None  # {"type": "image"}: the next listed
-        parts.append(media.put(ref or _medium(item, kind, at, media.place)))
+        parts.append(media.put(ref or _medium(item, kind, at, media.location)))
     return tuple(parts)
 
 
-def _text_of(item: dict[str, Any], at: str, place: Place) -> str:
+def _text_of(item: dict[str, Any], at: str, location: Location) -> str:
     refused, _ = fields.sort_out(item, fields.PART)
     if refused:
-        raise place.error(f"{at}.{refused}", item[refused], "a part of type text has only its text")
+        raise location.error(f"{at}.{refused}", item[refused], "a part of type text has only its text")
     text = item.get("text")
     if not isinstance(text, str):
-        raise place.error(f"{at}.text", text, "must be text")
+        raise location.error(f"{at}.text", text, "must be text")
     return text
 
 
 def _tagged(content: str, field: str, media: _Media) -> tuple[str | int, ...]:
     other = _OTHER_TAG.search(content)
     if other:
-        raise media.place.error(
+        raise media.location.error(
             field,
             Verbatim(f"holds the tag {other.group()}, which is not supported"),
             'remove it; where it is text, write the content as [{"type": "text", "text": …}]',
@@ -182,7 +185,7 @@ def _tagged(content: str, field: str, media: _Media) -> tuple[str | int, ...]:
         kind: Kind = "image" if tag.group(1) == "image" else "video"
         ref = media.next_listed(kind)
         if ref is None:
-            raise media.place.error(
+            raise media.location.error(
                 f"{kind}s",
                 Verbatim(f"{len(media.listed[kind])} listed, but {field} has one more <{kind}> tag"),
                 f"write one <{kind}> for each entry, in the same order; where it is text, write the content as a list "
@@ -197,14 +200,14 @@ def _tagged(content: str, field: str, media: _Media) -> tuple[str | int, ...]:
     return tuple(parts)
 
 
-def _listed(row: dict[str, Any], key: str, kind: Kind, place: Place) -> list[MediumRef]:
+def _listed(row: dict[str, Any], key: str, kind: Kind, location: Location) -> list[MediumRef]:
     both = [[value] if isinstance(value, (str, dict)) else value for value in (row.get(key), row.get(kind)) if value]
     if len(both) == 2 and both[0] != both[1]:
-        raise place.error(kind, row[kind], f"`{key}` is given too, and says otherwise; give one of the two")
+        raise location.error(kind, row[kind], f"`{key}` is given too, and says otherwise; give one of the two")
     value = both[0] if both else []
     if not isinstance(value, list):
-        raise place.error(key, value, "must be a list of paths or objects")
-    return [_medium(entry, kind, f"{key}[{i}]", place) for i, entry in enumerate(value) if entry is not None]
+        raise location.error(key, value, "must be a list of paths or objects")
+    return [_medium(entry, kind, f"{key}[{i}]", location) for i, entry in enumerate(value) if entry is not None]
 
 
 def _path_of(entry: dict[str, Any], kind: Kind) -> Any:
@@ -217,34 +220,34 @@ def _path_of(entry: dict[str, Any], kind: Kind) -> Any:
     return None
 
 
-def _medium(entry: Any, kind: Kind, field: str, place: Place) -> MediumRef:
+def _medium(entry: Any, kind: Kind, field: str, location: Location) -> MediumRef:
     options: dict[str, Any] = {}
     path = entry
     if isinstance(entry, dict):
         entry = fields.present(entry)
         path = _path_of(entry, kind)
         if path is None:
-            raise place.error(field, entry, f"must name its file under `{kind}` or `path`")
+            raise location.error(field, entry, f"must name its file under `{kind}` or `path`")
         allowed = _IMAGE_KEYS if kind == "image" else _VIDEO_KEYS
         for key in sorted(entry.keys() - _MEDIUM_KEYS):
             if key not in allowed:
-                raise place.error(
+                raise location.error(
                     f"{field}.{key}", entry[key], f"unknown; {kind} keys are {', '.join(sorted(allowed))}"
                 )
         options = {key: entry[key] for key in allowed if key in entry}
     if isinstance(path, list) and kind == "video":
         path = [p for p in path if p is not None]
         if not path or not all(isinstance(p, str) and p for p in path):
-            raise place.error(field, path, "the frames of a video must be a list of paths")
-        source: str | tuple[str, ...] = tuple(_resolve(p, field, place) for p in path)
+            raise location.error(field, path, "the frames of a video must be a list of paths")
+        source: str | tuple[str, ...] = tuple(_resolve(p, field, location) for p in path)
     elif isinstance(path, str) and path:
-        source = _resolve(path, field, place)
+        source = _resolve(path, field, location)
     else:
-        raise place.error(field, path, "must be a path" if kind == "image" else "must be a path or a list of frames")
-    return MediumRef(kind, source, **_options(options, source, field, place))
+        raise location.error(field, path, "must be a path" if kind == "image" else "must be a path or a list of frames")
+    return MediumRef(kind, source, **_options(options, source, field, location))
 
 
-def _options(options: dict[str, Any], source: str | tuple[str, ...], field: str, place: Place) -> dict[str, Any]:
+def _options(options: dict[str, Any], source: str | tuple[str, ...], field: str, location: Location) -> dict[str, Any]:
     """What a line says about a medium, checked. A whole number may be written with a point, as pandas does."""
     checked: dict[str, Any] = {}
     for key, value in options.items():
@@ -252,33 +255,33 @@ def _options(options: dict[str, Any], source: str | tuple[str, ...], field: str,
         if key in _MOST:
             whole = is_number and value == value // 1
             if not (whole and 1 <= value <= _MOST[key]):
-                raise place.error(f"{field}.{key}", value, f"must be a positive whole number up to {_MOST[key]:,}")
+                raise location.error(f"{field}.{key}", value, f"must be a positive whole number up to {_MOST[key]:,}")
             checked[key] = int(value)
         else:
             if not (is_number and 0 <= value < 1e9 and (value > 0 or key == "video_start")):
-                raise place.error(f"{field}.{key}", value, "must be a positive number, below 1e9")
+                raise location.error(f"{field}.{key}", value, "must be a positive number, below 1e9")
             checked[key] = value
     if "fps" in checked and "nframes" in checked:
         both = Verbatim(f"both fps {checked['fps']} and nframes {checked['nframes']}")
-        raise place.error(field, both, "give one of the two")
+        raise location.error(field, both, "give one of the two")
     start, end = checked.get("video_start"), checked.get("video_end")
     if start is not None and end is not None and start >= end:
-        raise place.error(f"{field}.video_end", end, f"must lie after video_start ({start} s)")
+        raise location.error(f"{field}.video_end", end, f"must lie after video_start ({start} s)")
     for key in ("nframes", "video_start", "video_end"):
         if isinstance(source, tuple) and key in checked:
-            raise place.error(f"{field}.{key}", checked[key], "does not apply to a list of frames: all are used")
+            raise location.error(f"{field}.{key}", checked[key], "does not apply to a list of frames: all are used")
     return checked
 
 
-def _resolve(path: str, field: str, place: Place) -> str:
+def _resolve(path: str, field: str, location: Location) -> str:
     if "\0" in path:
-        raise place.error(field, path, "a path must not hold a NUL")
+        raise location.error(field, path, "a path must not hold a NUL")
     if re.match(r"(?!file://)([a-z][a-z0-9+.-]*://|data:)", path, re.IGNORECASE):
-        raise place.error(field, path, "only local files are read; download it and give its path")
+        raise location.error(field, path, "only local files are read; download it and give its path")
     path = path.removeprefix("file://")
     if os.path.isabs(path):
         return path
-    beside = str(place.folder / path)
+    beside = str(location.folder / path)
     if not os.path.exists(beside) and os.path.exists(path):
         return os.path.abspath(path)
     return beside

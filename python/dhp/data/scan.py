@@ -22,7 +22,7 @@ from dhp._core import InputError
 from dhp._core import Sequence as BatchSequence
 from dhp.base.output import one_line
 from dhp.data.errors import DataError
-from dhp.data.grid import place_medium
+from dhp.data.grid import probe_medium
 from dhp.data.lines import MAX_LINE_BYTES, read_lines
 from dhp.data.media import Medium, read_units
 from dhp.data.processor import Processor
@@ -124,10 +124,10 @@ def scan(
     samples: list[Sample] = []
     problems: list[Problem] = []
     ignored: collections.Counter[str] = collections.Counter()
-    place = functools.partial(_place, str(data), encoder.processor, verify)
+    probe = functools.partial(_parse_and_probe, str(data), encoder.processor, verify)
     threads = min(workers, MAX_WORKERS) or min(8, os.cpu_count() or 1)
-    for count, placed in enumerate(_ahead(place, read_lines(data, max_line_bytes), threads), start=1):
-        sample: Sample | Problem = placed[0]
+    for count, probed in enumerate(_ahead(probe, read_lines(data, max_line_bytes), threads), start=1):
+        sample: Sample | Problem = probed[0]
         if isinstance(sample, Sample):
             sample = _guarded(str(data), sample.id, functools.partial(_count, sample, encoder))
         if isinstance(sample, Sample):
@@ -136,7 +136,7 @@ def scan(
             samples.append(sample)
         else:
             problems.append(sample)
-        ignored.update(key for key in placed[1] if key in ignored or len(ignored) < _MOST_IGNORED_KEYS)
+        ignored.update(key for key in probed[1] if key in ignored or len(ignored) < _MOST_IGNORED_KEYS)
         if progress is not None:
             progress(count)
     return Found(tuple(samples), tuple(problems), dict(sorted(ignored.items())))
@@ -177,7 +177,7 @@ def _guarded(data: str, line: int, work: Callable[[], _OUT]) -> _OUT | Problem:
         return Problem(line, f"unexpected {type(error).__name__}: {one_line(str(error)[:300])}", "unexpected")
 
 
-def _place(
+def _parse_and_probe(
     data: str, processor: Processor, verify: bool, numbered: tuple[int, str | DataError]
 ) -> tuple[Sample | Problem, tuple[str, ...]]:
     """Parses a line and opens its media; runs in a worker thread. Tokens are counted later. With it come the keys that
@@ -192,14 +192,14 @@ def _place(
 
 
 def _with_media(raw: RawSample, processor: Processor, verify: bool) -> Sample:
-    media = tuple(place_medium(ref, processor) for ref in raw.media)
+    media = tuple(probe_medium(ref, processor) for ref in raw.media)
     for medium in media if verify else ():
         read_units(medium, 0, medium.units, processor)
     return Sample(raw.line, 0, sum(medium.patches for medium in media), 0, raw.messages, media, raw.tools)
 
 
-def _count(placed: Sample, encoder: Encoder) -> Sample:
-    encoded = encoder.encode(placed)
+def _count(probed: Sample, encoder: Encoder) -> Sample:
+    encoded = encoder.encode(probed)
     if encoded.label_tokens == 0:
         raise DataError("no token with a loss; give the assistant something to say")
-    return replace(placed, tokens=len(encoded.input_ids), label_tokens=encoded.label_tokens)
+    return replace(probed, tokens=len(encoded.input_ids), label_tokens=encoded.label_tokens)

@@ -37,7 +37,7 @@ _TURN = re.compile(r"<\|im_start\|>assistant\n(.*?<\|im_end\|>)", re.DOTALL)
 _PAD = re.compile(r"<\|image_pad\|>|<\|video_pad\|>")
 
 
-class Placed(Protocol):
+class MediumShape(Protocol):
     """What the text needs to know of a medium."""
 
     @property
@@ -52,7 +52,7 @@ class Conversation(Protocol):
     @property
     def messages(self) -> tuple[Message, ...]: ...
     @property
-    def media(self) -> Sequence[Placed]: ...
+    def media(self) -> Sequence[MediumShape]: ...
     @property
     def tools(self) -> tuple[dict[str, Any], ...]: ...
 
@@ -135,7 +135,7 @@ class Encoder:
             self._check_rendered("tools", "tools", text, turns, ())
         return text
 
-    def _turn(self, message: Message, media: Sequence[Placed]) -> dict[str, Any]:
+    def _turn(self, message: Message, media: Sequence[MediumShape]) -> dict[str, Any]:
         for part in message.parts:
             if isinstance(part, str):
                 self._check_text(f"{message.role}'s text", part)
@@ -175,11 +175,11 @@ class Encoder:
         except Exception as error:  # jinja raises its own errors and whatever a template's raise_exception() says
             raise DataError(f"the chat template refuses the conversation: {error}") from error
 
-    def _expand(self, text: str, media: Sequence[Placed]) -> tuple[str, list[int]]:
+    def _expand(self, text: str, media: Sequence[MediumShape]) -> tuple[str, list[int]]:
         """Writes timestamps and markers; pads stay single, their counts are returned in order of appearance."""
         counts: list[int] = []
-        images: Iterator[Placed] = (m for m in media if m.kind == "image")
-        videos: Iterator[Placed] = (m for m in media if m.kind == "video")
+        images: Iterator[MediumShape] = (m for m in media if m.kind == "image")
+        videos: Iterator[MediumShape] = (m for m in media if m.kind == "video")
 
         def grow(match: re.Match[str]) -> str:
             is_image = match.group() == "<|image_pad|>"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dhp.data import fields
-from dhp.data.errors import DataError, Place, Verbatim
+from dhp.data.errors import DataError, Location, Verbatim
 from dhp.data.lines import parse_json
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -81,63 +81,63 @@ class Turn:
     tool_call_id: str = ""
 
 
-def read_turns(row: dict[str, Any], place: Place) -> tuple[list[Turn], list[str]]:
+def read_turns(row: dict[str, Any], location: Location) -> tuple[list[Turn], list[str]]:
     """The turns, and the keys of turns that are ignored. Raises DataError."""
-    key, role_key, text_key, roles = _layout(row, place)
+    key, role_key, text_key, roles = _layout(row, location)
     turns = row[key]
     if not isinstance(turns, list) or not turns:
-        raise place.error(key, turns, "must be a list of at least one turn")
+        raise location.error(key, turns, "must be a list of at least one turn")
     out: list[Turn] = []
     switches: list[bool | None] = []
     ignored: list[str] = []
     for i, turn in enumerate(turns):
         field = f"{key}[{i}]"
         if not isinstance(turn, dict):
-            raise place.error(field, turn, f"must be an object with `{role_key}` and `{text_key}`")
+            raise location.error(field, turn, f"must be an object with `{role_key}` and `{text_key}`")
         turn = fields.present(turn)
         role = turn.get(role_key)
         if not isinstance(role, str) or role not in roles:
-            raise place.error(f"{field}.{role_key}", role, f"must be one of {', '.join(roles)}")
+            raise location.error(f"{field}.{role_key}", role, f"must be one of {', '.join(roles)}")
         refused, unknown = fields.sort_out(turn, fields.TURN)
         if refused:
             why = fields.why_refused(refused.strip().lower(), fields.TURN)
             hint = f"not supported: {why}; remove the key if it means nothing here"
-            raise place.error(f"{field}.{refused}", turn[refused], hint)
+            raise location.error(f"{field}.{refused}", turn[refused], hint)
         ignored += [f"{key}.{name}" for name in unknown]
-        switches.append(_switch(turn, field, place))
-        out.append(_turn(turn, field, text_key, roles[role], place))
-    out = _with_loss(out, switches, row.get("loss_scale"), place)
-    return _with_system(_joined_calls(out, place), row, place), ignored
+        switches.append(_switch(turn, field, location))
+        out.append(_turn(turn, field, text_key, roles[role], location))
+    out = _with_loss(out, switches, row.get("loss_scale"), location)
+    return _with_system(_joined_calls(out, location), row, location), ignored
 
 
-def _layout(row: dict[str, Any], place: Place) -> tuple[str, str, str, dict[str, str]]:
+def _layout(row: dict[str, Any], location: Location) -> tuple[str, str, str, dict[str, str]]:
     if "messages" in row and "conversations" in row:
-        raise place.error("conversations", row["conversations"], "`messages` are given too; give one of the two")
+        raise location.error("conversations", row["conversations"], "`messages` are given too; give one of the two")
     if "messages" in row:
         return "messages", "role", "content", _SWIFT_ROLES
     if "conversations" in row:
         return "conversations", "from", "value", _SHAREGPT_ROLES
     found = ", ".join(sorted(row))
-    raise place.error(
+    raise location.error(
         "",
         Verbatim("neither `messages` nor `conversations`"),
         f"found the fields {found[:200] + ' ...' if len(found) > 200 else found or '-'}",
     )
 
 
-def _turn(turn: dict[str, Any], at: str, text_key: str, role: str, place: Place) -> Turn:
+def _turn(turn: dict[str, Any], at: str, text_key: str, role: str, location: Location) -> Turn:
     field, content = f"{at}.{text_key}", turn.get(text_key)
-    calls = tuple(_call(c, f"{at}.tool_calls[{i}]", place) for i, c in enumerate(_calls_of(turn, at, place)))
+    calls = tuple(_call(c, f"{at}.tool_calls[{i}]", location) for i, c in enumerate(_calls_of(turn, at, location)))
     texts = {}
     for key in ("reasoning_content", "name", "tool_call_id"):
         texts[key] = turn.get(key, "")
         if not isinstance(texts[key], str):
-            raise place.error(f"{at}.{key}", texts[key], "must be text")
+            raise location.error(f"{at}.{key}", texts[key], "must be text")
     for key, found in (("tool_calls", calls), ("reasoning_content", texts["reasoning_content"])):
         if found and role != "assistant":
-            raise place.error(f"{at}.{key}", turn[key], "only an assistant's turn may have it")
+            raise location.error(f"{at}.{key}", turn[key], "only an assistant's turn may have it")
     if role == "tool_call":
-        return Turn(field, role, "", True, (_call(content, field, place),))
+        return Turn(field, role, "", True, (_call(content, field, location),))
     if role == "tool" and isinstance(content, dict):
         content = json.dumps(content, ensure_ascii=False)  # as ms-swift writes it
     if content is None and (calls or texts["reasoning_content"]):
@@ -145,32 +145,32 @@ def _turn(turn: dict[str, Any], at: str, text_key: str, role: str, place: Place)
     return Turn(field, role, content, True, calls, *texts.values())
 
 
-def _calls_of(turn: dict[str, Any], at: str, place: Place) -> list[Any]:
+def _calls_of(turn: dict[str, Any], at: str, location: Location) -> list[Any]:
     calls = turn.get("tool_calls", [])
     if not isinstance(calls, list):
-        raise place.error(f"{at}.tool_calls", calls, "must be a list of calls")
+        raise location.error(f"{at}.tool_calls", calls, "must be a list of calls")
     return [call for call in calls if call is not None]
 
 
-def _call(call: Any, field: str, place: Place) -> dict[str, Any]:
+def _call(call: Any, field: str, location: Location) -> dict[str, Any]:
     """{"type": "function", "function": {"name", "arguments"}}; ms-swift's roles have the inner object, or its JSON."""
     if isinstance(call, str):
         try:
             call = parse_json(call)
         except DataError as error:
-            raise place.error(field, Verbatim(str(error)), "must be a call as JSON: name and arguments") from None
+            raise location.error(field, Verbatim(str(error)), "must be a call as JSON: name and arguments") from None
     inner = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
-        raise place.error(field, call, "must be a call of a function, with its name and arguments")
+        raise location.error(field, call, "must be a call of a function, with its name and arguments")
     arguments = inner.get("arguments")
     if arguments is not None and not isinstance(arguments, (dict, str)):
-        raise place.error(f"{field}.arguments", arguments, "must be an object, or its JSON as text")
+        raise location.error(f"{field}.arguments", arguments, "must be an object, or its JSON as text")
     function = {"name": inner["name"], "arguments": {} if arguments is None else arguments}
     identity = call.get("id")
     return {**({"id": identity} if isinstance(identity, str) else {}), "type": "function", "function": function}
 
 
-def _switch(turn: dict[str, Any], field: str, place: Place) -> bool | None:
+def _switch(turn: dict[str, Any], field: str, location: Location) -> bool | None:
     """Whether a turn is learned from, where it says so itself. Weights between 0 and 1 are refused."""
     says: bool | None = None
     for key, hint in (
@@ -182,7 +182,7 @@ def _switch(turn: dict[str, Any], field: str, place: Place) -> bool | None:
         if value is None:
             continue
         if not isinstance(value, (bool, int, float)) or value not in (0, 1):
-            raise place.error(f"{field}.{key}", value, hint)
+            raise location.error(f"{field}.{key}", value, hint)
         if key == "loss":
             says = bool(value)
         elif not value:
@@ -190,11 +190,11 @@ def _switch(turn: dict[str, Any], field: str, place: Place) -> bool | None:
     return says
 
 
-def _with_loss(turns: list[Turn], switches: list[bool | None], scale: Any, place: Place) -> list[Turn]:
+def _with_loss(turns: list[Turn], switches: list[bool | None], scale: Any, location: Location) -> list[Turn]:
     """`loss_scale` of a row is ms-swift's option of that name: which turns are learned that do not say so
     themselves."""
     if scale not in (None, "default", "last_round"):
-        raise place.error(
+        raise location.error(
             "loss_scale", scale, "must be default or last_round; switch single turns with their own loss or loss_scale"
         )
     asked = [i for i, turn in enumerate(turns) if turn.role in ("user", "tool")]
@@ -205,7 +205,7 @@ def _with_loss(turns: list[Turn], switches: list[bool | None], scale: Any, place
     ]
 
 
-def _joined_calls(turns: list[Turn], place: Place) -> list[Turn]:
+def _joined_calls(turns: list[Turn], location: Location) -> list[Turn]:
     """ms-swift's turns of role tool_call become calls of the assistant's turn before them, or a turn of their own."""
     out: list[Turn] = []
     for i, turn in enumerate(turns):
@@ -213,7 +213,7 @@ def _joined_calls(turns: list[Turn], place: Place) -> list[Turn]:
             out.append(turn)
         elif i and turns[i - 1].role in ("assistant", "tool_call"):
             if turn.loss != out[-1].loss:
-                raise place.error(
+                raise location.error(
                     turn.field,
                     Verbatim("is learned otherwise than the turn before it"),
                     "both are one turn of the model",
@@ -224,42 +224,44 @@ def _joined_calls(turns: list[Turn], place: Place) -> list[Turn]:
     return out
 
 
-def _with_system(turns: list[Turn], row: dict[str, Any], place: Place) -> list[Turn]:
+def _with_system(turns: list[Turn], row: dict[str, Any], location: Location) -> list[Turn]:
     given = {key: row[key] for key in ("system", "system_prompt") if row.get(key)}
     for key, text in given.items():
         if not isinstance(text, str):
-            raise place.error(key, text, "must be text")
+            raise location.error(key, text, "must be text")
         if len(given) > 1 or (turns[0].role == "system" and turns[0].content != text):
-            raise place.error(key, text, "there is another system prompt; give one")
+            raise location.error(key, text, "there is another system prompt; give one")
     if not given or turns[0].role == "system":
         return turns
     return [*(Turn(key, "system", text, True) for key, text in given.items()), *turns]
 
 
-def read_tools(row: dict[str, Any], place: Place) -> tuple[dict[str, Any], ...]:
+def read_tools(row: dict[str, Any], location: Location) -> tuple[dict[str, Any], ...]:
     """Descriptions of tools, as the chat template takes them: a list of objects, or its JSON as text."""
     tools = row.get("tools") or []
     if isinstance(tools, str):
         try:
             tools = parse_json(tools)
         except DataError as error:
-            raise place.error("tools", Verbatim(str(error)), "must be a list of tools, or its JSON as text") from None
+            raise location.error(
+                "tools", Verbatim(str(error)), "must be a list of tools, or its JSON as text"
+            ) from None
     out = []
     for i, tool in enumerate([tools] if isinstance(tools, dict) else tools if isinstance(tools, list) else [tools]):
         if isinstance(tool, str):
-            tool = _described(tool, f"tools[{i}]", place)
+            tool = _described(tool, f"tools[{i}]", location)
         if not isinstance(tool, dict):
-            raise place.error(f"tools[{i}]", tool, "must be an object that describes a tool")
+            raise location.error(f"tools[{i}]", tool, "must be an object that describes a tool")
         tool = _without_padding(tool)
         out.append(tool if "function" in tool or "type" in tool else {"type": "function", "function": tool})
     return tuple(out)
 
 
-def _described(tool: str, field: str, place: Place) -> Any:
+def _described(tool: str, field: str, location: Location) -> Any:
     try:
         return parse_json(tool)
     except DataError as error:
-        raise place.error(field, Verbatim(str(error)), "must be an object that describes a tool") from None
+        raise location.error(field, Verbatim(str(error)), "must be an object that describes a tool") from None
 
 
 def _without_padding(value: Any) -> Any:

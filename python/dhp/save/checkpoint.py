@@ -85,7 +85,7 @@ def _write(target: Path, model: Any, optimizer: torch.optim.Optimizer, source: P
     _copy_processor_files(source, partial)
     model.save_pretrained(partial)
     save_file(_optimizer_tensors(model, optimizer), partial / OPTIMIZER)
-    state["files"] = {file.name: _measured(file) for file in sorted(partial.iterdir())}
+    state["files"] = {file.name: _checksum(file) for file in sorted(partial.iterdir())}
     (partial / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
     _sync(partial)
     os.rename(partial, target)  # never over another checkpoint: that fails
@@ -124,8 +124,8 @@ def read_checkpoint(folder: Path, config: TrainConfig, *, whole: bool) -> Saved:
         if state["step"] != steps_of(folder):
             raise InputError(f"{folder / STATE}: is not the state of {folder.name} (format {FORMAT})")
         files, then, costs = dict(state["files"]), dict(state["config"]), dict(state["costs"])
-        for name, measured in files.items() if whole else ():
-            if problem := _damage(folder / name, measured["bytes"], measured["sha256"]):
+        for name, saved in files.items() if whole else ():
+            if problem := _damage(folder / name, saved["bytes"], saved["sha256"]):
                 raise InputError(f"{folder / name}: {problem}")
     except InputError as error:
         raise InputError(f"{error}; {remedy}") from None
@@ -206,7 +206,7 @@ def _copy_processor_files(source: Path, target: Path) -> None:
             shutil.copyfile(file, target / file.name)
 
 
-def _measured(file: Path) -> dict[str, Any]:
+def _checksum(file: Path) -> dict[str, Any]:
     with open(file, "rb") as content:
         return {
             "bytes": os.fstat(content.fileno()).st_size,
@@ -220,7 +220,7 @@ def _damage(file: Path, size: int, digest: str) -> str:
         now = file.stat().st_size
         if now != size:
             return f"is damaged: {now:,} bytes, {size:,} were saved"
-        return "" if _measured(file)["sha256"] == digest else "is damaged: its SHA-256 is not the one that was saved"
+        return "" if _checksum(file)["sha256"] == digest else "is damaged: its SHA-256 is not the one that was saved"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
 

@@ -17,7 +17,7 @@ from dhp._core import InputError
 from dhp.data import clips
 from dhp.data.clips import probe_clip, read_frames
 from dhp.data.errors import DataError, MediumError, RequestError
-from dhp.data.grid import place_medium
+from dhp.data.grid import probe_medium
 from dhp.data.media import PixelReader
 from dhp.data.processor import Processor, load_processor
 from dhp.data.samples import MediumRef
@@ -70,7 +70,7 @@ def test_clip_equals_hugging_face(
     folder: Path, processor: Processor, tmp_path: Path, size: tuple[int, int], options: dict[str, Any]
 ) -> None:
     path = write_clip(tmp_path / "c.mp4", 75, size=size)
-    medium = place_medium(MediumRef("video", str(path), **options), processor)
+    medium = probe_medium(MediumRef("video", str(path), **options), processor)
     video = config(folder, "video_preprocessor_config")
     picked = hf.sampled(video, 75, 25.0, {"num_frames" if k == "nframes" else k: v for k, v in options.items()})
     expected, grid = hf.video_rows(np.stack(decode_all(path))[picked], video)
@@ -81,7 +81,7 @@ def test_clip_equals_hugging_face(
 
 
 def test_time_stamps_as_hugging_face(processor: Processor, clip: Path) -> None:
-    medium = place_medium(MediumRef("video", str(clip), fps=1.3), processor)
+    medium = probe_medium(MediumRef("video", str(clip), fps=1.3), processor)
     reference = hf.processor(_NoTokenizer())
     assert medium.timestamps == tuple(reference._calculate_timestamps(list(medium.frame_indices), 25.0, 2))
 
@@ -95,8 +95,8 @@ def test_frames_and_clips_share_the_patch_order_of_pictures(folder: Path, proces
     """A video of the same frame twice is the picture, but for where rescaling is rounded."""
     path = tmp_path / "p.png"
     Image.fromarray(noise(160, 128)).save(path)
-    picture = place_medium(MediumRef("image", str(path)), processor)
-    video = place_medium(MediumRef("video", (str(path),) * 2), processor)
+    picture = probe_medium(MediumRef("image", str(path)), processor)
+    video = probe_medium(MediumRef("video", (str(path),) * 2), processor)
     assert picture.grid == video.grid
     reader = PixelReader(processor)
     assert torch.allclose(reader.read_units(picture, 0, 1), reader.read_units(video, 0, 1), atol=1e-6, rtol=0)
@@ -107,7 +107,7 @@ def test_list_of_frames(processor: Processor, tmp_path: Path) -> None:
     for number in range(5):
         Image.fromarray(numbered(number, 96, 64)).save(tmp_path / f"{number}.png")
         paths.append(str(tmp_path / f"{number}.png"))
-    medium = place_medium(MediumRef("video", tuple(paths), fps=4.0), processor)
+    medium = probe_medium(MediumRef("video", tuple(paths), fps=4.0), processor)
     assert medium.frame_indices == (0, 1, 2, 3, 4, 4)
     assert medium.timestamps == (0.125, 0.625, 1.0)
     whole = PixelReader(processor).read_units(medium, 0, 3)
@@ -115,9 +115,9 @@ def test_list_of_frames(processor: Processor, tmp_path: Path) -> None:
     assert torch.equal(PixelReader(processor).read_units(medium, 1, 2), whole[per_unit : 2 * per_unit])
     Image.fromarray(noise(64, 64)).save(paths[3])
     with pytest.raises(MediumError, match=r"3\.png: is 64x64, but the video's first frame is 96x64"):
-        place_medium(MediumRef("video", tuple(paths)), processor)
+        probe_medium(MediumRef("video", tuple(paths)), processor)
     with pytest.raises(InputError, match="frame"):
-        place_medium(MediumRef("video", (paths[0],)), processor)
+        probe_medium(MediumRef("video", (paths[0],)), processor)
 
 
 # ---- clips: which frames --------------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ def test_unit_ranges_equal_slices_of_a_full_read(processor: Processor, clip: Pat
     for case in range(6):
         start = rng.uniform(0, 8)
         cut = {"video_start": start, "video_end": start + rng.uniform(0.5, 2)} if case else {}
-        medium = place_medium(MediumRef("video", str(clip), fps=rng.choice([2.0, 5.0, 12.5]), **cut), processor)
+        medium = probe_medium(MediumRef("video", str(clip), fps=rng.choice([2.0, 5.0, 12.5]), **cut), processor)
         whole = reader.read_units(medium, 0, medium.units)
         rows = medium.grid[1] * medium.grid[2]
         assert whole.shape == (medium.patches, 3 * 2 * 16 * 16)
@@ -187,12 +187,12 @@ def test_only_what_is_needed_is_decoded(processor: Processor, clip: Path, monkey
             yield frame
 
     monkeypatch.setattr(clips, "_decode_from", counting)
-    medium = place_medium(MediumRef("video", str(clip), nframes=20), processor)  # a frame in 13, a key frame in 24
+    medium = probe_medium(MediumRef("video", str(clip), nframes=20), processor)  # a frame in 13, a key frame in 24
     reader = PixelReader(processor)
     reader.read_units(medium, 9, 10)
     assert 2 <= len(decoded) <= 40  # the last two frames, from the key frame before them; not 250
     decoded.clear()
-    sparse = place_medium(MediumRef("video", str(clip), nframes=4), processor)  # frames 0, 83, 166, 249
+    sparse = probe_medium(MediumRef("video", str(clip), nframes=4), processor)  # frames 0, 83, 166, 249
     reader.read_units(sparse, 0, 2)
     assert 4 <= len(decoded) <= 4 * 25  # jumps over groups of pictures that hold nothing wanted
     decoded.clear()
@@ -209,14 +209,14 @@ def test_wrong_time_stamps_fall_back_to_counting(clip: Path) -> None:
 
 def test_start_and_end(processor: Processor, clip: Path) -> None:
     def frames(**cut: float) -> tuple[int, ...]:
-        return place_medium(MediumRef("video", str(clip), nframes=2, **cut), processor).frame_indices
+        return probe_medium(MediumRef("video", str(clip), nframes=2, **cut), processor).frame_indices
 
     assert frames() == (0, 249)
     assert frames(video_start=2.0, video_end=4.0) == (50, 100)  # both ends are in, as in qwen-vl-utils
     assert frames(video_start=2.01, video_end=3.99) == (51, 99)
     assert frames(video_start=0.12) == (3, 249)  # 0.12 * 25 is a little more than 3 in floating point
     assert frames(video_end=60.0) == (0, 249)
-    cut = place_medium(MediumRef("video", str(clip), video_start=4.0, video_end=6.0), processor)
+    cut = probe_medium(MediumRef("video", str(clip), video_start=4.0, video_end=6.0), processor)
     assert cut.timestamps[0] < 1  # from the clip's start
     with pytest.raises(MediumError, match=r"no frame from video_start 10\.0 s .*lasts 10\.00 s"):
         frames(video_start=10.0)
@@ -244,7 +244,7 @@ def test_display_matrix(processor: Processor, tmp_path: Path) -> None:
     assert (info.height, info.width) == (160, 96)
     frame = read_frames(str(turned), [5])[5]
     assert np.array_equal(frame, np.rot90(decode_all(plain)[5], -1))  # a quarter clockwise
-    medium = place_medium(MediumRef("video", str(turned)), processor)
+    medium = probe_medium(MediumRef("video", str(turned)), processor)
     assert medium.grid[1] > medium.grid[2]
 
 
@@ -284,7 +284,7 @@ def test_clips_are_turned_and_mirrored(processor: Processor, tmp_path: Path, mat
     assert np.array_equal(read_frames(str(shown), [5])[5], expected)
     info = probe_clip(str(shown))
     assert (info.height, info.width) == expected.shape[:2]
-    assert place_medium(MediumRef("video", str(shown)), processor).height == info.height
+    assert probe_medium(MediumRef("video", str(shown)), processor).height == info.height
 
 
 def test_clips_at_odd_angles_are_refused(tmp_path: Path) -> None:
@@ -298,19 +298,19 @@ def test_clips_at_odd_angles_are_refused(tmp_path: Path) -> None:
 
 
 def test_more_frames_than_there_are(processor: Processor, clip: Path) -> None:
-    assert place_medium(MediumRef("video", str(clip), nframes=250), processor).units == 125
+    assert probe_medium(MediumRef("video", str(clip), nframes=250), processor).units == 125
     with pytest.raises(RequestError, match=r"a\.mp4: nframes asks for 251 of 250 frames; ask for no more") as caught:
-        place_medium(MediumRef("video", str(clip), nframes=251), processor)
+        probe_medium(MediumRef("video", str(clip), nframes=251), processor)
     assert caught.value.kind == "malformed"
     with pytest.raises(RequestError, match="nframes asks for 30 of 25 frames"):
-        place_medium(MediumRef("video", str(clip), nframes=30, video_start=9.0, video_end=99.0), processor)
+        probe_medium(MediumRef("video", str(clip), nframes=30, video_start=9.0, video_end=99.0), processor)
 
 
 def test_fewer_frames_than_a_clip_needs(processor: Processor, clip: Path) -> None:
     with pytest.raises(RequestError, match="nframes asks for 1 of 250 frames; a clip has at least 2"):
-        place_medium(MediumRef("video", str(clip), nframes=1), processor)
+        probe_medium(MediumRef("video", str(clip), nframes=1), processor)
     with pytest.raises(RequestError, match="video_start and video_end leave 1 of 250 frames"):
-        place_medium(MediumRef("video", str(clip), video_start=1.0, video_end=1.01), processor)
+        probe_medium(MediumRef("video", str(clip), video_start=1.0, video_end=1.01), processor)
 
 
 def test_a_cover_is_no_clip(tmp_path: Path) -> None:
@@ -357,14 +357,14 @@ def changed(folder: Path, target: Path, **values: Any) -> Processor:
 def test_without_sampling_every_frame_is_taken_as_hugging_face_does(folder: Path, tmp_path: Path) -> None:
     path = write_clip(tmp_path / "c.mp4", 31)
     processor = changed(folder, tmp_path / "every", do_sample_frames=False)
-    medium = place_medium(MediumRef("video", str(path)), processor)
+    medium = probe_medium(MediumRef("video", str(path)), processor)
     assert list(medium.frame_indices) == [*range(31), 30]
     expected, grid = hf.video_rows(np.stack(decode_all(path)), config(folder, "video_preprocessor_config"))
     assert list(medium.grid) == grid
     assert torch.equal(PixelReader(processor).read_units(medium, 0, medium.units), expected)
     reference = hf.processor(_NoTokenizer())
     assert medium.timestamps == tuple(reference._calculate_timestamps(list(range(31)), 25.0, 2))
-    asked = place_medium(MediumRef("video", str(path), nframes=4), processor)  # the line itself says otherwise
+    asked = probe_medium(MediumRef("video", str(path), nframes=4), processor)  # the line itself says otherwise
     assert asked.frame_indices == (0, 10, 20, 30)
 
 

@@ -291,7 +291,7 @@ def test_what_a_library_raises_is_named_with_its_type(folder: Path, monkeypatch:
     def broken(*_: Any) -> Any:
         raise LookupError("what is this?")
 
-    monkeypatch.setattr(scan, "place_medium", broken)
+    monkeypatch.setattr(scan, "probe_medium", broken)
     index = build_index(folder / "data.jsonl", folder / "model", on_error="skip")
     assert [s.id for s in index.samples] == [1]
     assert {(p.kind, p.message) for p in index.problems} == {("unexpected", "unexpected LookupError: what is this?")}

@@ -153,10 +153,10 @@ def test_an_index_that_cannot_be_written_is_refused_before_the_work(
 
 WHILE_READING = """
 from dhp.data import scan
-def place(*_):
+def probe(*_):
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(0.5)
-scan.place_medium = place
+scan.probe_medium = probe
 """
 
 

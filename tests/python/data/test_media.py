@@ -14,7 +14,7 @@ from PIL import Image
 from dhp._core import InputError
 from dhp.data.clips import probe_clip
 from dhp.data.errors import DataError, MediumError
-from dhp.data.grid import place_medium
+from dhp.data.grid import probe_medium
 from dhp.data.media import Medium, PixelReader, probe_image, read_image
 from dhp.data.processor import Processor, load_processor
 from dhp.data.samples import MediumRef
@@ -61,7 +61,7 @@ def test_picture_equals_hugging_face(
 ) -> None:
     path = tmp_path / "p.png"
     Image.fromarray(noise(width, height)).save(path)
-    medium = place_medium(MediumRef("image", str(path)), processor)
+    medium = probe_medium(MediumRef("image", str(path)), processor)
     expected, grid = image_reference(folder, Image.open(path))
     ours = PixelReader(processor).read_units(medium, 0, 1)
     assert list(medium.grid) == grid
@@ -72,7 +72,7 @@ def test_picture_equals_hugging_face(
 def test_max_pixels_of_a_picture(folder: Path, processor: Processor, tmp_path: Path) -> None:
     path = tmp_path / "p.png"
     Image.fromarray(noise(400, 300)).save(path)
-    medium = place_medium(MediumRef("image", str(path), max_pixels=20_000), processor)
+    medium = probe_medium(MediumRef("image", str(path), max_pixels=20_000), processor)
     expected, grid = image_reference(folder, Image.open(path), longest_edge=20_000)
     assert list(medium.grid) == grid
     assert medium.patches * 256 <= 20_000
@@ -129,7 +129,7 @@ def test_a_turned_tiff_as_hugging_face(
     picture = load_image(str(path))
     assert picture.size == ((96, 64) if orientation < 5 else (64, 96))
     assert probe_image(str(path)) == (picture.height, picture.width)
-    medium = place_medium(MediumRef("image", str(path)), processor)
+    medium = probe_medium(MediumRef("image", str(path)), processor)
     expected, grid = image_reference(folder, picture)
     assert list(medium.grid) == grid
     assert torch.equal(PixelReader(processor).read_units(medium, 0, 1), expected)
@@ -160,7 +160,7 @@ def test_what_is_transparent_lies_on_white_as_in_hugging_faces_processor(
         expected, _ = image_reference(folder, picture)
         hidden = np.asarray(picture.convert("RGB"))
     ours = read_image(str(path))
-    medium = place_medium(MediumRef("image", str(path)), processor)
+    medium = probe_medium(MediumRef("image", str(path)), processor)
     assert torch.equal(PixelReader(processor).read_units(medium, 0, 1), expected)
     assert not np.array_equal(ours, hidden)  # the colours beneath are not shown
     if kind != "palette":
@@ -170,10 +170,10 @@ def test_what_is_transparent_lies_on_white_as_in_hugging_faces_processor(
 def test_extreme_shapes(processor: Processor, tmp_path: Path) -> None:
     path = tmp_path / "p.png"
     Image.fromarray(noise(2000, 10)).save(path)
-    assert place_medium(MediumRef("image", str(path)), processor).patches > 0  # 200:1, the limit
+    assert probe_medium(MediumRef("image", str(path)), processor).patches > 0  # 200:1, the limit
     Image.fromarray(noise(2010, 10)).save(path)
     with pytest.raises(InputError, match="200"):
-        place_medium(MediumRef("image", str(path)), processor)
+        probe_medium(MediumRef("image", str(path)), processor)
 
 
 # ---- what cannot be read --------------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def test_unreadable(processor: Processor, clip: Path, tmp_path: Path, kind: str,
     path = tmp_path / ("p.png" if what == "image" else "c.mp4")
     broken(kind, path, clip)
     with pytest.raises(MediumError) as caught:
-        place_medium(MediumRef(what, str(path)), processor)
+        probe_medium(MediumRef(what, str(path)), processor)
     assert caught.value.path == str(path)
     assert said in caught.value.problem
     assert len(caught.value.problem) > 5
@@ -209,21 +209,21 @@ def test_clip_cut_off_behind_its_header(processor: Processor, tmp_path: Path) ->
     path = write_clip(tmp_path / "c.mp4", 100, muxer={"movflags": "faststart"})
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     with pytest.raises(MediumError, match=r"c\.mp4: is damaged or cut off after \d+ frames"):
-        place_medium(MediumRef("video", str(path)), processor)
+        probe_medium(MediumRef("video", str(path)), processor)
 
 
 def test_picture_cut_off_is_found_on_reading(processor: Processor, tmp_path: Path) -> None:
     path = tmp_path / "p.jpg"
     Image.fromarray(noise(300, 200)).save(path)
     path.write_bytes(path.read_bytes()[:8000])
-    medium = place_medium(MediumRef("image", str(path)), processor)  # the header is whole
+    medium = probe_medium(MediumRef("image", str(path)), processor)  # the header is whole
     with pytest.raises(MediumError, match=r"p\.jpg: cannot be decoded: .*truncated"):
         PixelReader(processor).read_units(medium, 0, 1)
 
 
 def test_clip_damaged_inside_is_found_on_reading(processor: Processor, tmp_path: Path) -> None:
     path = write_clip(tmp_path / "c.mp4", 100, size=(320, 192), muxer={"movflags": "faststart"})
-    medium = place_medium(MediumRef("video", str(path), fps=12.0), processor)
+    medium = probe_medium(MediumRef("video", str(path), fps=12.0), processor)
     data = bytearray(path.read_bytes())
     data[len(data) // 2 :] = np.random.default_rng(1).bytes(len(data) - len(data) // 2)
     path.write_bytes(data)
@@ -236,7 +236,7 @@ def test_one_frame_is_no_clip(processor: Processor, tmp_path: Path) -> None:
     path = write_clip(tmp_path / "c.mp4", 1)
     assert probe_clip(str(path)).frames == 1
     with pytest.raises(MediumError, match=r"c\.mp4: video: frames: found 1 of 1, expected at least 2"):
-        place_medium(MediumRef("video", str(path)), processor)
+        probe_medium(MediumRef("video", str(path)), processor)
 
 
 def test_sound_alone_is_no_clip(processor: Processor, tmp_path: Path) -> None:
@@ -249,13 +249,13 @@ def test_sound_alone_is_no_clip(processor: Processor, tmp_path: Path) -> None:
         out.setframerate(8000)
         out.writeframes(b"\0\0" * 8000)
     with pytest.raises(MediumError, match=r"s\.wav: has no video stream"):
-        place_medium(MediumRef("video", str(path)), processor)
+        probe_medium(MediumRef("video", str(path)), processor)
 
 
 def test_file_replaced_after_indexing(processor: Processor, tmp_path: Path) -> None:
     path = tmp_path / "p.png"
     Image.fromarray(noise(96, 64)).save(path)
-    medium = place_medium(MediumRef("image", str(path)), processor)
+    medium = probe_medium(MediumRef("image", str(path)), processor)
     Image.fromarray(noise(64, 64)).save(path)
     with pytest.raises(MediumError, match=r"p\.png: is 64x64, but was 96x64 when it was indexed"):
         PixelReader(processor).read_units(medium, 0, 1)
@@ -263,7 +263,7 @@ def test_file_replaced_after_indexing(processor: Processor, tmp_path: Path) -> N
     with pytest.raises(MediumError, match="no such file"):
         PixelReader(processor).read_units(medium, 0, 1)
     clip = write_clip(tmp_path / "c.mp4", 60)
-    video = place_medium(MediumRef("video", str(clip)), processor)
+    video = probe_medium(MediumRef("video", str(clip)), processor)
     write_clip(clip, 20)
     with pytest.raises(MediumError, match=r"c\.mp4: frame \d+ cannot be decoded"):
         PixelReader(processor).read_units(video, 0, video.units)
@@ -282,7 +282,7 @@ def test_picture_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_ranges_outside_the_medium(processor: Processor, tmp_path: Path) -> None:
     path = tmp_path / "p.png"
     Image.fromarray(noise(96, 64)).save(path)
-    medium = place_medium(MediumRef("image", str(path)), processor)
+    medium = probe_medium(MediumRef("image", str(path)), processor)
     reader = PixelReader(processor)
     assert reader.read_units(medium, 1, 1).shape == (0, reader.patch_width)
     for start, stop in [(0, 2), (-1, 1), (1, 0)]:
@@ -295,7 +295,7 @@ def test_videos_need_a_video_processor(processor: Processor, clip: Path) -> None
 
     without = replace(processor, video=None)
     with pytest.raises(DataError, match=r"no video_preprocessor_config\.json"):
-        place_medium(MediumRef("video", str(clip)), without)
+        probe_medium(MediumRef("video", str(clip)), without)
     medium = Medium("video", str(clip), (1, 2, 2), 96, 160, 25.0, (0, 1), timestamps=(0.0,))
     with pytest.raises(MediumError, match="no video processor"):
         PixelReader(without).read_units(medium, 0, 1)
