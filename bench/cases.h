@@ -44,17 +44,17 @@ class Uniform {
   std::uint64_t state_;
 };
 
-/// `count` sequences from the distribution of a batch: quantiles between its lengths, at pseudo-random places.
+/// `count` sequences from the distribution of a batch: quantiles between its lengths, at pseudo-random positions.
 inline Batch drawn_from(const Batch& batch, int count, std::uint64_t seed) {
   std::vector<Sequence> sorted = batch.sequences;
   std::sort(sorted.begin(), sorted.end(), [](const Sequence& a, const Sequence& b) { return a.tokens < b.tokens; });
   Batch drawn;
   Uniform uniform(seed);
   for (int i = 0; i < count; ++i) {
-    const double place = uniform.next() * static_cast<double>(sorted.size() - 1);
-    const auto low = static_cast<std::size_t>(place);
+    const double position = uniform.next() * static_cast<double>(sorted.size() - 1);
+    const auto low = static_cast<std::size_t>(position);
     const auto between = [&](std::int64_t a, std::int64_t b) {
-      return a + static_cast<std::int64_t>(static_cast<double>(b - a) * (place - static_cast<double>(low)));
+      return a + static_cast<std::int64_t>(static_cast<double>(b - a) * (position - static_cast<double>(low)));
     };
     drawn.sequences.push_back({i, between(sorted[low].tokens, sorted[low + 1].tokens),
                                between(sorted[low].patches, sorted[low + 1].patches)});

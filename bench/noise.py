@@ -86,11 +86,11 @@ def sweep_cases(dhp: Dhp) -> Iterator[Case]:
 
 
 class Errors:
-    """Factors of the tasks of a plan in every trial, the same for a sequence, a kind or a place in every plan."""
+    """Factors of the tasks of a plan in every trial, the same for a sequence, a kind or a position in every plan."""
 
     def __init__(self, case: Case, noise: float, trials: int) -> None:
         self.case, self.noise, self.trials = case, noise, trials
-        self.place = {s.id: i for i, s in enumerate(case.batch.sequences)}
+        self.position = {s.id: i for i, s in enumerate(case.batch.sequences)}
         alone = [core.task_seconds(case.cost, case.cluster, [s], [0]) for s in case.batch.sequences]
         self.alone_s = np.array(alone)
 
@@ -105,9 +105,9 @@ class Errors:
         if error == "task":
             return self.draw(len(tasks))
         if error == "sequence":
-            drawn = self.draw(len(self.place))
-            places = [[self.place[one] for one in task.sequences] for task in tasks]
-            return np.stack([np.average(drawn[:, p], axis=1, weights=self.alone_s[p]) for p in places], axis=1)
+            drawn = self.draw(len(self.position))
+            positions = [[self.position[one] for one in task.sequences] for task in tasks]
+            return np.stack([np.average(drawn[:, p], axis=1, weights=self.alone_s[p]) for p in positions], axis=1)
         if error == "alike":
             kinds = [self.kind(task) for task in tasks]
             return self.draw(max(kinds) + 1)[:, kinds]
@@ -116,7 +116,7 @@ class Errors:
         return np.maximum.reduceat(drawn, np.concatenate([[0], ends[:-1]]), axis=1)
 
     def kind(self, task: core.Task) -> int:
-        longest = max(self.case.batch.sequences[self.place[one]].tokens for one in task.sequences)
+        longest = max(self.case.batch.sequences[self.position[one]].tokens for one in task.sequences)
         return int(32 * task.degree() + math.log2(longest))
 
 

@@ -227,7 +227,7 @@ double pipeline_s(const Case& one, const PlanOptions& options, int stages) {
   const PlanResult result = plan_batch(one.batch, one.cluster, one.cost, options);
   const auto* plan = std::get_if<Plan>(&result);
   if (plan == nullptr || plan->schedule != Schedule::lockstep) return std::numeric_limits<double>::infinity();
-  return measure_plan(*plan, one.batch, one.cluster, one.cost).pipeline_s(stages);
+  return plan_metrics(*plan, one.batch, one.cluster, one.cost).pipeline_s(stages);
 }
 
 void pipelines() {

@@ -12,8 +12,8 @@ namespace dhp {
 /// Seconds that no plan beats, and why.
 struct LowerBound {
   double seconds = 0.0;
-  /// Place in the batch of a sequence that takes as long alone, on the ranks that suit it best; nothing where it is the
-  /// work of all of them together.
+  /// Position in the batch of a sequence that takes as long alone, on the ranks that suit it best; nothing where it is
+  /// the work of all of them together.
   std::optional<std::size_t> sequence = {};
 };
 

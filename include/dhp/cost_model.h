@@ -56,8 +56,8 @@ std::string to_json(const CostModel& cost);
 /// How the shards of a task travel between its ranks.
 enum class Exchange { ring, direct, hierarchical, all_to_all };
 std::string_view to_string(Exchange exchange);
-/// Throws InputError naming `source` and `place` for an unknown name.
-Exchange parse_exchange(std::string_view name, const std::string& source, const std::string& place);
+/// Throws InputError naming `source` and `location` for an unknown name.
+Exchange parse_exchange(std::string_view name, const std::string& source, const std::string& location);
 
 /// What task time depends on of a task's sequences. All sums are exact below 2^53.
 struct Load {

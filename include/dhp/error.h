@@ -16,9 +16,9 @@ namespace dhp {
 /// terminal and Python's str can show all of them, and line ends and tabs are escaped: a message is one line.
 class InputError : public std::runtime_error {
  public:
-  /// `source` is the file (or "--option"), `place` the path inside it (may be empty), `problem` what was found, what
+  /// `source` is the file (or "--option"), `location` the path inside it (may be empty), `problem` what was found, what
   /// was expected and what to do.
-  InputError(const std::string& source, const std::string& place, const std::string& problem);
+  InputError(const std::string& source, const std::string& location, const std::string& problem);
 };
 
 }  // namespace dhp

@@ -32,7 +32,7 @@ struct PlanMetrics {
 std::vector<int> count_peers(const Plan& plan);
 
 /// The plan must be valid (check_plan).
-PlanMetrics measure_plan(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost);
+PlanMetrics plan_metrics(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost);
 
 /// Largest noise accepted.
 inline constexpr double kMostNoise = 1.0;

@@ -19,8 +19,8 @@ enum class Schedule {
   rounds,    ///< a barrier between micro-batches, free inside
 };
 std::string_view to_string(Schedule schedule);
-/// Throws InputError naming `source` and `place` for an unknown name.
-Schedule parse_schedule(std::string_view name, const std::string& source, const std::string& place);
+/// Throws InputError naming `source` and `location` for an unknown name.
+Schedule parse_schedule(std::string_view name, const std::string& source, const std::string& location);
 
 /// A set of sequences run together, forward and backward, on a group of ranks.
 struct Task {
@@ -79,7 +79,7 @@ std::string to_json(const Plan& plan);
 std::string plan_hash(const Plan& plan, const Batch& batch);
 
 /// Throws InputError ("plan: tasks[3].ranks: found 9, expected 0 to 7") unless the plan can be walked: 0 to kMaxRanks
-/// ranks, ids that are places, micro-batches of at least 0, and of every task at least one rank, all distinct and in
+/// ranks, ids that are positions, micro-batches of at least 0, and of every task at least one rank, all distinct and in
 /// the plan. What takes a plan and walks it asks this first.
 void require_shape(const Plan& plan);
 /// The same, and the cluster has as many ranks, and no speeds or one for each.

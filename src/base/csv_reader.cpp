@@ -35,7 +35,7 @@ CsvReader::CsvReader(std::string_view text, std::string source) : rest_(text), s
                                  names_.begin() + static_cast<std::ptrdiff_t>(i)) {
       continue;
     }
-    throw InputError(source_, place(), "names the column \"" + names_[i] + "\" twice");
+    throw InputError(source_, location(), "names the column \"" + names_[i] + "\" twice");
   }
 }
 
@@ -54,7 +54,7 @@ std::string CsvReader::header() const {
 bool CsvReader::next() {
   if (!read_row(cells_)) return false;
   if (cells_.size() != names_.size()) {
-    throw InputError(source_, place(),
+    throw InputError(source_, location(),
                      "found " + std::to_string(cells_.size()) + " cells, expected " + std::to_string(names_.size()) +
                          " as in the header");
   }
@@ -72,7 +72,7 @@ bool CsvReader::read_row(std::vector<std::string>& cells) {
     if (row.empty()) continue;
     if (row.find('"') != std::string_view::npos) {
       throw InputError(
-          source_, place(),
+          source_, location(),
           "has a quoted cell, expected bare cells between commas; leave out columns of text, and the quotes "
           "around numbers and names of columns");
     }
@@ -103,7 +103,7 @@ std::int64_t CsvReader::whole(std::size_t column, std::int64_t low, std::int64_t
 }
 
 void CsvReader::fail(std::size_t column, const std::string& problem) const {
-  throw InputError(source_, place() + ": " + names_[column], problem);
+  throw InputError(source_, location() + ": " + names_[column], problem);
 }
 
 }  // namespace dhp

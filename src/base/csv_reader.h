@@ -33,7 +33,7 @@ class CsvReader {
   std::int64_t whole(std::size_t column, std::int64_t low, std::int64_t high) const;
   std::int64_t line() const { return line_; }
   /// "line 7"
-  std::string place() const { return "line " + std::to_string(line_); }
+  std::string location() const { return "line " + std::to_string(line_); }
   [[noreturn]] void fail(std::size_t column, const std::string& problem) const;
 
  private:

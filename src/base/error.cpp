@@ -3,7 +3,7 @@
 #include "base/text.h"
 
 namespace dhp {
-InputError::InputError(const std::string& source, const std::string& place, const std::string& problem)
-    : std::runtime_error(on_one_line(source + ": " + (place.empty() ? "" : place + ": ") + problem)) {}
+InputError::InputError(const std::string& source, const std::string& location, const std::string& problem)
+    : std::runtime_error(on_one_line(source + ": " + (location.empty() ? "" : location + ": ") + problem)) {}
 
 }  // namespace dhp

@@ -48,7 +48,7 @@ std::optional<std::int64_t> whole_in(const Json& value, std::int64_t min, std::i
 }
 
 /// "line 3, column 14" of the byte with this index.
-std::string place_in(std::string_view text, std::size_t byte) {
+std::string location_in(std::string_view text, std::size_t byte) {
   const std::string_view before = text.substr(0, std::min(byte, text.size()));
   const auto line = 1 + std::count(before.begin(), before.end(), '\n');
   const std::size_t line_start = before.rfind('\n') + 1;  // npos + 1 == 0: the first line
@@ -163,7 +163,7 @@ void JsonDocument::parse(std::string_view text, const Json::parser_callback_t& c
     } else if (const auto start = reason.find(": ", reason.find("] ")); start != std::string::npos) {
       reason = reason.substr(start + 2);
     }
-    throw InputError(source_, place_in(text, byte), "not valid JSON: " + reason);
+    throw InputError(source_, location_in(text, byte), "not valid JSON: " + reason);
   } catch (const Json::exception& error) {  // a number too large for a double
     std::string reason = error.what();
     if (const auto start = reason.find("] "); start != std::string::npos) reason = reason.substr(start + 2);

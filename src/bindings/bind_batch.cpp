@@ -14,7 +14,7 @@ namespace dhp::bindings {
 
 void bind_batch(nb::module_& module) {
   nb::exception<InputError>(module, "InputError", PyExc_ValueError).attr("__doc__") =
-      "Bad input: the message names the file (or option), the place in it, what was found and what was expected.";
+      "Bad input: the message names the file (or option), the location in it, what was found and what was expected.";
 
   nb::class_<Sequence>(module, "Sequence", "One training sample as the planner sees it.")
       .def(

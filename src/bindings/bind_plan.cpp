@@ -25,7 +25,7 @@ void bind_task(nb::module_& module) {
           },
           "id"_a, "ranks"_a, "sequences"_a, "micro_batch"_a = 0, "exchange"_a = Exchange::ring,
           "start_s"_a = nb::none(), "end_s"_a = nb::none())
-      .def_rw("id", &Task::id, "place in the plan")
+      .def_rw("id", &Task::id, "position in the plan")
       .def_rw("ranks", &Task::ranks, "distinct, in ring order; any ranks")
       .def_rw("sequences", &Task::sequences, "ids, in packing order")
       .def_rw("micro_batch", &Task::micro_batch)

@@ -153,7 +153,7 @@ void bind_metrics(nb::module_& module) {
       .def_ro("peers", &PlanMetrics::peers, "by rank: distinct ranks that it shares tasks with")
       .def_ro("most_peers", &PlanMetrics::most_peers)
       .def("__repr__", &shown);
-  module.def("measure_plan", &measure_plan, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
+  module.def("plan_metrics", &plan_metrics, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
              "Idle time, exposed transfers, memory and peers of a valid plan.");
   module.def(
       "noisy_makespans",

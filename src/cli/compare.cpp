@@ -92,7 +92,7 @@ Entry try_planner(const CompareCommand& command, const std::string& planner) {
     entry.reason = error.what();
     return entry;
   }
-  entry.metrics = measure_plan(entry.plan, in.batch, in.cluster, in.cost);
+  entry.metrics = plan_metrics(entry.plan, in.batch, in.cluster, in.cost);
   if (!uses_all_to_all(entry.plan)) entry.bound_s = tighter_lower_bound_s(in.batch, in.cluster, in.cost);
   if (command.noise > 0.0) entry.noisy = noisy_of(command, entry.plan);
   return entry;

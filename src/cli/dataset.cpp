@@ -1,6 +1,6 @@
-// dhp dataset: a batch with the lengths of a data set under a model's rule, and how they are spread.
+// dhp dataset: a batch with the lengths of a workload under a model's rule, and how they are spread.
 
-#include "dhp/dataset.h"
+#include "dhp/workload.h"
 
 #include <algorithm>
 #include <filesystem>
@@ -39,10 +39,10 @@ struct Answer {
   Batch batch;
 };
 
-/// Names of data sets are no names of files.
+/// Names of workloads are no names of files.
 bool is_file(const std::string& name) {
-  const auto& known = datasets();
-  return std::none_of(known.begin(), known.end(), [&](const DatasetInfo& info) { return info.name == name; }) &&
+  const auto& known = workloads();
+  return std::none_of(known.begin(), known.end(), [&](const WorkloadInfo& info) { return info.name == name; }) &&
          (name.ends_with(".csv") || std::filesystem::is_regular_file(name));
 }
 
@@ -139,9 +139,9 @@ int run(const DatasetCommand& command) {
 
 std::string name_help() {
   std::string text =
-      "the data set; or what dhp index has written; or FILE.csv with columns duration_s,width,height[,fps]"
+      "the workload; or what dhp index has written; or FILE.csv with columns duration_s,width,height[,fps]"
       "[,text_tokens] or tokens,patches[,frame_patches]:";
-  for (const DatasetInfo& info : datasets()) text += "\n  " + info.name + ": " + info.help;
+  for (const WorkloadInfo& info : workloads()) text += "\n  " + info.name + ": " + info.help;
   return text;
 }
 
@@ -149,7 +149,7 @@ std::string name_help() {
 
 void add_dataset_command(CLI::App& app, int& exit_code) {
   auto command = std::make_shared<DatasetCommand>();
-  CLI::App& sub = *app.add_subcommand("dataset", "Make a batch with the lengths of a data set");
+  CLI::App& sub = *app.add_subcommand("dataset", "Make a batch with the lengths of a workload or of your data");
   sub.add_option("--name", command->name, name_help())->required();
   command->media.add_options(sub);
   sub.add_option("--count,--batch-size", command->count, "samples; default 512, of a file all of its rows in order");

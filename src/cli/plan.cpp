@@ -42,7 +42,7 @@ int run(PlanCommand& command) {
     return kNo;
   }
   Plan& plan = std::get<Plan>(result);
-  const PlanMetrics metrics = measure_plan(plan, in.batch, in.cluster, in.cost);
+  const PlanMetrics metrics = plan_metrics(plan, in.batch, in.cluster, in.cost);
   plan.most_peers = metrics.most_peers;
   const std::string file_text = line(dhp::to_json(plan));
   if (!command.out_file.empty()) write_atomically(command.out_file, file_text);

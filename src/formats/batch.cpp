@@ -15,13 +15,14 @@ std::string number_range(std::int64_t min, std::int64_t max) {
   return "a whole number from " + std::to_string(min) + " to " + std::to_string(max);
 }
 
-std::string place_of(std::size_t i) { return "sequences[" + std::to_string(i) + "]"; }
+std::string path_of(std::size_t i) { return "sequences[" + std::to_string(i) + "]"; }
 
 bool is_length(std::int64_t value, std::int64_t min) { return value >= min && value <= kMaxTokens; }
 
-void check_length(std::int64_t value, std::int64_t min, const std::string& source, const std::string& place) {
+void check_length(std::int64_t value, std::int64_t min, const std::string& source, const std::string& location) {
   if (!is_length(value, min)) {
-    throw InputError(source, place, "found " + std::to_string(value) + ", expected " + number_range(min, kMaxTokens));
+    throw InputError(source, location,
+                     "found " + std::to_string(value) + ", expected " + number_range(min, kMaxTokens));
   }
 }
 
@@ -30,9 +31,9 @@ bool is_frame(const Sequence& sequence) {
 }
 
 /// The patches must have been checked.
-void check_frame(const Sequence& sequence, const std::string& source, const std::string& place) {
+void check_frame(const Sequence& sequence, const std::string& source, const std::string& location) {
   if (is_frame(sequence)) return;
-  throw InputError(source, place,
+  throw InputError(source, location,
                    "found " + std::to_string(sequence.frame_patches) + ", expected " +
                        number_range(0, sequence.patches) + ", the patches of the sequence");
 }
@@ -52,8 +53,8 @@ void check_unique(const std::vector<Sequence>& sequences, const std::string& sou
     if (!first || order[i] < first->first) first = {order[i], order[i - 1]};
   }
   if (first) {
-    throw InputError(source, place_of(first->first) + ".id",
-                     "found " + std::to_string(sequences[first->first].id) + ", which " + place_of(first->second) +
+    throw InputError(source, path_of(first->first) + ".id",
+                     "found " + std::to_string(sequences[first->first].id) + ", which " + path_of(first->second) +
                          " has already; ids must be unique in a batch");
   }
 }
@@ -95,10 +96,10 @@ void validate(const Batch& batch, const std::string& source) {
   for (std::size_t i = 0; i < batch.sequences.size(); ++i) {
     const Sequence& sequence = batch.sequences[i];
     if (is_length(sequence.tokens, 1) && is_length(sequence.patches, 0) && is_frame(sequence)) continue;
-    const std::string place = place_of(i);
-    check_length(sequence.tokens, 1, source, place + ".tokens");
-    check_length(sequence.patches, 0, source, place + ".patches");
-    check_frame(sequence, source, place + ".frame_patches");
+    const std::string location = path_of(i);
+    check_length(sequence.tokens, 1, source, location + ".tokens");
+    check_length(sequence.patches, 0, source, location + ".patches");
+    check_frame(sequence, source, location + ".frame_patches");
   }
   check_unique(batch.sequences, source);
 }

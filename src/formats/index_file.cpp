@@ -8,8 +8,8 @@
 
 #include "base/json_reader.h"
 #include "dhp/batch.h"
-#include "dhp/dataset.h"
 #include "dhp/error.h"
+#include "dhp/workload.h"
 
 namespace dhp {
 namespace {
@@ -89,7 +89,7 @@ std::vector<MediaSample> parse_sample_index(std::string_view text, const std::st
     added.tokens = sample.tokens;
     added.patches = sample.patches;
     added.frame_patches = sample.frame_patches;
-    added.place = "line " + std::to_string(line);
+    added.location = "line " + std::to_string(line);
   });
   return samples;
 }

@@ -12,15 +12,15 @@
 
 namespace dhp {
 
-/// Finds sequences by id. Ids are mostly 0, 1, 2 … : in order, where they are places, or in any order, where a table is
-/// far quicker than a hash map.
+/// Finds sequences by id. Ids are mostly 0, 1, 2 … : in order, where they are positions, or in any order, where a table
+/// is far quicker than a hash map.
 class SequenceIndex {
  public:
   explicit SequenceIndex(const Batch& batch) {
     if (batch.sequences.empty()) return;
     const auto [least, most] = std::minmax_element(batch.sequences.begin(), batch.sequences.end(), by_id);
     first_ = least->id;
-    if (are_places(batch)) {
+    if (are_positions(batch)) {
       in_order_ = batch.sequences;
       return;
     }
@@ -62,7 +62,7 @@ class SequenceIndex {
   }
 
  private:
-  bool are_places(const Batch& batch) const {
+  bool are_positions(const Batch& batch) const {
     for (std::size_t i = 0; i < batch.sequences.size(); ++i) {
       if (offset(batch.sequences[i].id) != i) return false;
     }
@@ -75,7 +75,7 @@ class SequenceIndex {
   }
 
   std::int64_t first_ = 0;
-  std::span<const Sequence> in_order_;   // by id - first_, where these are places in the batch
+  std::span<const Sequence> in_order_;   // by id - first_, where these are positions in the batch
   std::vector<const Sequence*> table_;   // by id - first_, where they are in another order
   std::vector<const Sequence*> sorted_;  // instead, where ids are sparse
 };

@@ -11,11 +11,11 @@
 namespace dhp {
 namespace {
 
-[[noreturn]] void fail(const std::string& place, long long found, const std::string& expected) {
-  throw InputError("plan", place, "found " + std::to_string(found) + ", expected " + expected);
+[[noreturn]] void fail(const std::string& path, long long found, const std::string& expected) {
+  throw InputError("plan", path, "found " + std::to_string(found) + ", expected " + expected);
 }
 
-std::string place_of(std::size_t task, const char* field) { return "tasks[" + std::to_string(task) + "]." + field; }
+std::string path_of(std::size_t task, const char* field) { return "tasks[" + std::to_string(task) + "]." + field; }
 
 }  // namespace
 
@@ -37,15 +37,15 @@ void require_shape(const Plan& plan) {
   std::vector<std::size_t> seen(static_cast<std::size_t>(plan.ranks), 0);  // by rank: 1 + the last task that has it
   for (std::size_t i = 0; i < plan.tasks.size(); ++i) {
     const Task& task = plan.tasks[i];
-    if (task.id != static_cast<int>(i)) fail(place_of(i, "id"), task.id, std::to_string(i) + ", its place");
-    if (task.micro_batch < 0) fail(place_of(i, "micro_batch"), task.micro_batch, "at least 0");
-    if (task.ranks.empty()) throw InputError("plan", place_of(i, "ranks"), "found no rank, expected at least one");
+    if (task.id != static_cast<int>(i)) fail(path_of(i, "id"), task.id, std::to_string(i) + ", its position");
+    if (task.micro_batch < 0) fail(path_of(i, "micro_batch"), task.micro_batch, "at least 0");
+    if (task.ranks.empty()) throw InputError("plan", path_of(i, "ranks"), "found no rank, expected at least one");
     for (const Rank rank : task.ranks) {
       if (rank < 0 || rank >= plan.ranks) {
-        fail(place_of(i, "ranks"), rank, "0 to " + std::to_string(plan.ranks - 1));
+        fail(path_of(i, "ranks"), rank, "0 to " + std::to_string(plan.ranks - 1));
       }
       std::size_t& last = seen[static_cast<std::size_t>(rank)];
-      if (last == i + 1) fail(place_of(i, "ranks"), rank, "distinct ranks, but it stands there twice");
+      if (last == i + 1) fail(path_of(i, "ranks"), rank, "distinct ranks, but it stands there twice");
       last = i + 1;
     }
   }

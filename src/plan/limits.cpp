@@ -59,11 +59,11 @@ Limits::Limits(const Cluster& cluster, const CostModel& cost, const PlanOptions&
 void Limits::make_blocks(const PlanOptions& options) {
   const int most = options.max_peers > 0 && options.max_peers < ranks() ? options.max_peers + 1 : ranks();
   int size = 0;
-  for (int place = 0; place < ranks(); ++place) {
+  for (int position = 0; position < ranks(); ++position) {
     const bool new_node =
-        place > 0 && cluster_->node_of(live_[index(place)]) != cluster_->node_of(live_[index(place) - 1]);
-    if (place == 0 || size == most || (options.within_node && new_node)) {
-      block_begins_.push_back(place);
+        position > 0 && cluster_->node_of(live_[index(position)]) != cluster_->node_of(live_[index(position) - 1]);
+    if (position == 0 || size == most || (options.within_node && new_node)) {
+      block_begins_.push_back(position);
       size = 0;
     }
     ++size;

@@ -23,10 +23,10 @@ class Limits {
   const Cluster& cluster() const { return *cluster_; }
   const CostModel& cost() const { return *cost_; }
 
-  /// Ranks in service, ascending. Planners count ranks by their place here.
+  /// Ranks in service, ascending. Planners count ranks by their position here.
   const std::vector<Rank>& live() const { return live_; }
   int ranks() const { return static_cast<int>(live_.size()); }
-  /// Begin of every block as a place in live(), and ranks() at the end; one block where groups are not confined.
+  /// Begin of every block as a position in live(), and ranks() at the end; one block where groups are not confined.
   const std::vector<int>& block_begins() const { return block_begins_; }
   bool confined() const { return block_begins_.size() > 2; }
   bool consecutive() const { return consecutive_; }
@@ -50,7 +50,7 @@ class Limits {
 
   /// The quickest exchange allowed for a group of this shape; ring for a single rank.
   Exchange exchange_for(const GroupShape& shape) const;
-  /// The shape of `degree` consecutive ranks in service beginning at place `first`.
+  /// The shape of `degree` consecutive ranks in service beginning at position `first`.
   GroupShape consecutive_shape(int first, int degree) const;
   std::vector<Rank> consecutive_ranks(int first, int degree) const;
 

@@ -28,7 +28,7 @@ std::vector<int> count_peers(const Plan& plan) {
   return peers;
 }
 
-PlanMetrics measure_plan(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost) {
+PlanMetrics plan_metrics(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost) {
   require_shape(plan, cluster);
   validate(batch, "batch");
   validate(cost, "cost");

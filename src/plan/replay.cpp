@@ -20,10 +20,10 @@ double Timeline::idle_share(int ranks_in_service) const {
 
 namespace {
 
-std::string place_of(std::size_t task, const char* field) { return "tasks[" + std::to_string(task) + "]." + field; }
+std::string path_of(std::size_t task, const char* field) { return "tasks[" + std::to_string(task) + "]." + field; }
 
 [[noreturn]] void refuse_rank(std::size_t task, Rank rank, int ranks) {
-  throw InputError("plan", place_of(task, "ranks"),
+  throw InputError("plan", path_of(task, "ranks"),
                    "found rank " + std::to_string(rank) + ", expected 0 to " + std::to_string(ranks - 1));
 }
 
@@ -65,7 +65,7 @@ namespace {
 
 void check_ranks_of_task(const Plan& plan, std::size_t index, int ranks) {
   const Task& task = plan.tasks[index];
-  if (task.ranks.empty()) throw InputError("plan", place_of(index, "ranks"), "found no rank, expected at least one");
+  if (task.ranks.empty()) throw InputError("plan", path_of(index, "ranks"), "found no rank, expected at least one");
   for (const Rank rank : task.ranks) {
     if (rank < 0 || rank >= ranks) refuse_rank(index, rank, ranks);
   }

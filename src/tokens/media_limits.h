@@ -17,11 +17,11 @@ inline constexpr std::int64_t kMaxTotalFrames = std::int64_t{1} << 40;
 inline constexpr std::int64_t kMaxPixels = std::int64_t{1} << 50;
 
 /// Throws InputError unless low <= value <= high.
-inline void check_range(std::int64_t value, std::int64_t low, std::int64_t high, const char* source, const char* place,
-                        const std::string& unit = "") {
+inline void check_range(std::int64_t value, std::int64_t low, std::int64_t high, const char* source,
+                        const char* location, const std::string& unit = "") {
   if (value >= low && value <= high) return;
   throw InputError(
-      source, place,
+      source, location,
       "found " + std::to_string(value) + ", expected " + std::to_string(low) + " to " + std::to_string(high) + unit);
 }
 
@@ -30,9 +30,9 @@ inline void check_size(std::int64_t height, std::int64_t width, const char* sour
   check_range(width, 1, kMaxSide, source, "width", " pixels");
 }
 
-inline void check_rate(double fps, const char* place) {
+inline void check_rate(double fps, const char* location) {
   if (fps > 0.0 && std::isfinite(fps)) return;
-  throw InputError("video", place, "found " + number_text(fps) + ", expected a number above 0");
+  throw InputError("video", location, "found " + number_text(fps) + ", expected a number above 0");
 }
 
 /// A clip's file, and how it is to be sampled: at a rate or by a number of frames.

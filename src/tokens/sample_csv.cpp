@@ -2,8 +2,8 @@
 
 #include "base/csv_reader.h"
 #include "base/json_reader.h"
-#include "dhp/dataset.h"
 #include "dhp/error.h"
+#include "dhp/workload.h"
 #include "tokens/media_limits.h"
 
 namespace dhp {
@@ -62,7 +62,7 @@ std::vector<MediaSample> parse_sample_csv(std::string_view text, const std::stri
   while (csv.next()) {
     MediaSample sample =
         columns.have_counts() ? counted_sample(csv, columns) : media_sample(csv, columns, prompt_tokens);
-    sample.place = csv.place();
+    sample.location = csv.location();
     samples.push_back(std::move(sample));
   }
   return samples;

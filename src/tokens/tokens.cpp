@@ -66,10 +66,10 @@ Family family_of(const JsonObject& config) {
 }
 
 /// A tile that is cut evenly into patches and tokens; anything else would be counted wrong.
-void check_tile(const JsonObject& place, const internvl::Rules& rules) {
+void check_tile(const JsonObject& settings, const internvl::Rules& rules) {
   if (rules.tile_size % (rules.patch_size * rules.merge_size) == 0) return;
-  place.fail("", "found tiles of " + std::to_string(rules.tile_size) + " pixels, expected a multiple of " +
-                     std::to_string(rules.patch_size * rules.merge_size));
+  settings.fail("", "found tiles of " + std::to_string(rules.tile_size) + " pixels, expected a multiple of " +
+                        std::to_string(rules.patch_size * rules.merge_size));
 }
 
 constexpr int kMaxTileSize = 1 << 14;

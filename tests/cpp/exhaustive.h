@@ -49,7 +49,7 @@ class ExhaustiveSearch {
   }
 
  private:
-  using Set = std::uint32_t;  // of sequences, by place in the batch
+  using Set = std::uint32_t;  // of sequences, by position in the batch
   static constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
   struct Group {

@@ -1,5 +1,5 @@
 #include "dhp/batch.h"
-#include "dhp/dataset.h"
+#include "dhp/workload.h"
 
 #include "readers.h"
 

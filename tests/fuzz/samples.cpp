@@ -1,4 +1,4 @@
-#include "dhp/dataset.h"
+#include "dhp/workload.h"
 #include "readers.h"
 
 namespace dhp::fuzz {

@@ -1,4 +1,4 @@
-"""Prints what src/base/random.cpp must draw, by Python's own arithmetic, for tests/cpp/tokens/dataset_test.cpp.
+"""Prints what src/base/random.cpp must draw, by Python's own arithmetic, for tests/cpp/tokens/workload_test.cpp.
 
 python tests/golden/make_random_draws.py
 """

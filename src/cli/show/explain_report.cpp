@@ -191,7 +191,7 @@ Report make_report(const Plan& plan, const Batch& batch, const Cluster& cluster,
           .cost = cost,
           .timeline = replay(plan, predict_task_seconds(plan, batch, cluster, cost)),
           .explanation = explain_plan(plan, batch, cluster, cost),
-          .metrics = measure_plan(plan, batch, cluster, cost),
+          .metrics = plan_metrics(plan, batch, cluster, cost),
           .tasks = explain_tasks(plan, batch, cluster, cost, options),
           .what_if = explain_changes(plan, batch, cluster, cost, options)};
 }

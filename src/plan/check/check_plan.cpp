@@ -36,7 +36,7 @@ class Checker {
 
   std::vector<std::string> run() {
     check_ranks_of_plan();
-    find_places();
+    find_positions();
     for (std::size_t i = 0; i < plan_.tasks.size(); ++i) check_task(i);
     check_coverage();
     if (plan_.schedule == Schedule::lockstep) check_micro_batches();
@@ -49,18 +49,19 @@ class Checker {
  private:
   void violation(const std::string& sentence) { violations_.push_back(sentence); }
 
-  void find_places() {
+  void find_positions() {
     const std::vector<Sequence>& sequences = batch_.sequences;
     task_of_.assign(sequences.size(), kNoTask);
-    for (std::size_t place = 0; place < sequences.size(); ++place) places_.emplace_back(sequences[place].id, place);
-    if (!std::is_sorted(places_.begin(), places_.end())) std::sort(places_.begin(), places_.end());
+    for (std::size_t position = 0; position < sequences.size(); ++position)
+      positions_.emplace_back(sequences[position].id, position);
+    if (!std::is_sorted(positions_.begin(), positions_.end())) std::sort(positions_.begin(), positions_.end());
     last_task_of_.assign(static_cast<std::size_t>(std::clamp(plan_.ranks, 0, kMaxRanks)), kNoTask);
   }
 
   /// Of a sequence in the batch; nothing if the batch lacks it.
-  std::optional<std::size_t> place_of(std::int64_t id) const {
-    const auto found = std::lower_bound(places_.begin(), places_.end(), std::pair(id, std::size_t{0}));
-    return found != places_.end() && found->first == id ? std::optional(found->second) : std::nullopt;
+  std::optional<std::size_t> position_of(std::int64_t id) const {
+    const auto found = std::lower_bound(positions_.begin(), positions_.end(), std::pair(id, std::size_t{0}));
+    return found != positions_.end() && found->first == id ? std::optional(found->second) : std::nullopt;
   }
 
   static std::string name(std::size_t task) { return "tasks[" + std::to_string(task) + "]"; }
@@ -127,14 +128,14 @@ class Checker {
     Load load;
     bool known = !task.sequences.empty();
     for (const std::int64_t id : task.sequences) {
-      const std::optional<std::size_t> place = place_of(id);
-      if (!place) {
+      const std::optional<std::size_t> position = position_of(id);
+      if (!position) {
         violation(name(i) + " has sequence " + std::to_string(id) + ", which the batch lacks");
         known = false;
         continue;
       }
-      load.add(batch_.sequences[*place]);
-      std::size_t& first = task_of_[*place];
+      load.add(batch_.sequences[*position]);
+      std::size_t& first = task_of_[*position];
       if (first == kNoTask) {
         first = i;
       } else {
@@ -169,9 +170,9 @@ class Checker {
   }
 
   void check_coverage() {
-    for (std::size_t place = 0; place < task_of_.size(); ++place) {
-      if (task_of_[place] != kNoTask) continue;
-      violation("sequence " + std::to_string(batch_.sequences[place].id) + " is in no task");
+    for (std::size_t position = 0; position < task_of_.size(); ++position) {
+      if (task_of_[position] != kNoTask) continue;
+      violation("sequence " + std::to_string(batch_.sequences[position].id) + " is in no task");
       timed_ = false;
     }
   }
@@ -290,8 +291,8 @@ class Checker {
   const Cluster& cluster_;
   const CostModel& cost_;
   static constexpr std::size_t kNoTask = static_cast<std::size_t>(-1);
-  std::vector<std::pair<std::int64_t, std::size_t>> places_;  // ids and places in the batch, by id
-  std::vector<std::size_t> task_of_;                          // by place: the first task that has it
+  std::vector<std::pair<std::int64_t, std::size_t>> positions_;  // ids and positions in the batch, by id
+  std::vector<std::size_t> task_of_;                             // by position: the first task that has it
   std::vector<std::size_t> last_task_of_;  // by rank of the plan: the last task looked at that has it
   bool timed_ = true;                      // no violation so far that leaves the times without a meaning
   std::vector<double> durations_;

@@ -7,14 +7,14 @@
 namespace dhp::plan {
 namespace {
 
-/// Places at which a cell may begin, and the number of places at the end.
+/// Positions at which a cell may begin, and the number of positions at the end.
 std::vector<int> borders(const Limits& limits) {
   if (limits.confined()) return limits.block_begins();
   const bool whole_nodes = limits.cluster().ranks_per_node <= kCellRanks;
   std::vector<int> result;
-  for (int place = 0; place < limits.ranks(); ++place) {
+  for (int position = 0; position < limits.ranks(); ++position) {
     const auto node_of = [&](int at) { return limits.cluster().node_of(limits.live()[static_cast<std::size_t>(at)]); };
-    if (place == 0 || !whole_nodes || node_of(place) != node_of(place - 1)) result.push_back(place);
+    if (position == 0 || !whole_nodes || node_of(position) != node_of(position - 1)) result.push_back(position);
   }
   result.push_back(limits.ranks());
   return result;

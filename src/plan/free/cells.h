@@ -7,9 +7,9 @@
 
 namespace dhp::plan {
 
-/// Consecutive places of Limits::live() that are planned together.
+/// Consecutive positions of Limits::live() that are planned together.
 struct CellRange {
-  int first_place = 0;
+  int first_position = 0;
   int ranks = 0;
 };
 

@@ -80,7 +80,7 @@ class FreePlanner {
     if (ranges.size() == 1) {
       cells_.push_back(whole);
     } else {
-      for (const CellRange& range : ranges) cells_.emplace_back(model_, range.first_place, range.ranks);
+      for (const CellRange& range : ranges) cells_.emplace_back(model_, range.first_position, range.ranks);
     }
     const std::vector<int> cell_of = deal_items(work_s, degrees, cells_);
     std::vector<std::vector<SearchItem>> parts(cells_.size());

@@ -247,7 +247,7 @@ void CellSearch::append_to(std::vector<Task>& tasks) {
   for (const FreeGroup& group : groups) by_start.emplace_back(group.start_s, by_start.size());
   for (const AlonePack& pack : alone.packs) by_start.emplace_back(pack.start_s, by_start.size());
   std::sort(by_start.begin(), by_start.end());
-  const auto rank_of = [&](int rank) { return cell_.model().limits().live()[index(cell_.first_place() + rank)]; };
+  const auto rank_of = [&](int rank) { return cell_.model().limits().live()[index(cell_.first_position() + rank)]; };
   const auto id_of = [&](std::int32_t which) { return items_[index(which)].id; };
   for (const auto& [start_s, number] : by_start) {
     Task& task = tasks.emplace_back();

@@ -191,7 +191,7 @@ void MicroBatchFiller::settle(LockGroup& group) const {
 /// The first item left that its work and memory let fit beside the group's.
 int MicroBatchFiller::first_within(LeftItems& left, double room_s, double room) const {
   ticks_ += kTicksOfTime;
-  // Longer items mostly need more memory too, so this is where those that fit begin, or a few places off.
+  // Longer items mostly need more memory too, so this is where those that fit begin, or a few positions off.
   const auto first = std::partition_point(sizes_.begin(), sizes_.end(),
                                           [&](const Size& item) { return item.alone_s > room_s || item.need > room; });
   return left.next(static_cast<int>(first - sizes_.begin()));

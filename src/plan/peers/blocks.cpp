@@ -39,13 +39,13 @@ std::optional<std::vector<int>> deal(std::span<const Demand> groups, std::span<c
 std::vector<Block> make_blocks(const Limits& limits) {
   std::vector<Block> blocks;
   const std::vector<int>& begins = limits.block_begins();
-  const auto node_of = [&](int place) {
-    return limits.cluster().node_of(limits.live()[static_cast<std::size_t>(place)]);
+  const auto node_of = [&](int position) {
+    return limits.cluster().node_of(limits.live()[static_cast<std::size_t>(position)]);
   };
   for (std::size_t i = 0; i + 1 < begins.size(); ++i) {
     Block block{begins[i], begins[i + 1] - begins[i], {0}};
-    for (int place = 1; place < block.size; ++place) {
-      if (node_of(block.begin + place) != node_of(block.begin + place - 1)) block.node_begins.push_back(place);
+    for (int position = 1; position < block.size; ++position) {
+      if (node_of(block.begin + position) != node_of(block.begin + position - 1)) block.node_begins.push_back(position);
     }
     block.node_begins.push_back(block.size);
     blocks.push_back(std::move(block));

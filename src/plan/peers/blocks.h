@@ -8,11 +8,11 @@
 
 namespace dhp::plan {
 
-/// A run of places that no group of it leaves.
+/// A run of positions that no group of it leaves.
 struct Block {
-  int begin = 0;                 ///< place in Limits::live()
-  int size = 0;                  ///< places
-  std::vector<int> node_begins;  ///< first place of every node, counted from `begin`, and `size` at the end
+  int begin = 0;                 ///< position in Limits::live()
+  int size = 0;                  ///< positions
+  std::vector<int> node_begins;  ///< first position of every node, counted from `begin`, and `size` at the end
 };
 
 std::vector<Block> make_blocks(const Limits& limits);

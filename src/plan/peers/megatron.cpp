@@ -51,7 +51,7 @@ std::vector<Task> tasks_of(const Batch& batch, const Limits& limits, const Group
   std::vector<Task> tasks;
   for (const Sample& sample : group.samples) {
     if (tasks.empty() || !packed) tasks.push_back(task);
-    tasks.back().sequences.push_back(batch.sequences[static_cast<std::size_t>(sample.place)].id);
+    tasks.back().sequences.push_back(batch.sequences[static_cast<std::size_t>(sample.position)].id);
   }
   return tasks;
 }
@@ -60,7 +60,7 @@ bool fits(const Batch& batch, const Limits& limits, const Group& group, bool pac
   Load load;
   for (const Sample& sample : group.samples) {
     if (!packed) load = {};
-    load.add(batch.sequences[static_cast<std::size_t>(sample.place)]);
+    load.add(batch.sequences[static_cast<std::size_t>(sample.position)]);
     if (!limits.fits(load, group.degree)) return false;
   }
   return true;

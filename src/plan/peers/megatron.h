@@ -16,7 +16,7 @@ namespace dhp::plan::megatron {
 // for memory: M, the most tokens that a rank may hold (`max_seqlen_per_dp_cp_rank`). Work is s * s / degree.
 
 struct Sample {
-  std::int32_t place = 0;  ///< in the batch
+  std::int32_t position = 0;  ///< in the batch
   std::int64_t tokens = 0;
 };
 

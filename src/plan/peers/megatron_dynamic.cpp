@@ -28,14 +28,14 @@ class GroupTree {
   explicit GroupTree(int most_groups)
       : leaves_(std::bit_ceil(static_cast<std::size_t>(most_groups))), nodes_(2 * leaves_) {}
 
-  /// The place of a new group.
+  /// The slot of a new group.
   std::size_t add(int group) {
     groups_.push_back(group);
     return groups_.size() - 1;
   }
   /// `packed`: tokens of a rank.
-  void set(std::size_t place, double packed, double load) {
-    std::size_t node = leaves_ + place;
+  void set(std::size_t slot, double packed, double load) {
+    std::size_t node = leaves_ + slot;
     nodes_[node] = {packed, load};
     for (node /= 2; node > 0; node /= 2) {
       const Node& left = nodes_[2 * node];
@@ -77,7 +77,7 @@ class GroupTree {
 
   std::size_t leaves_;
   std::vector<Node> nodes_;
-  std::vector<int> groups_;  // by place
+  std::vector<int> groups_;  // by slot
 };
 
 class DynamicMicroBatch {
@@ -131,7 +131,7 @@ class DynamicMicroBatch {
       packed_.push_back(0.0);
       used_ += choice.degree;
       GroupTree& tree = trees_.try_emplace(choice.degree, domain_.ranks() / choice.degree).first->second;
-      place_.push_back(tree.add(static_cast<int>(round_.size()) - 1));
+      slot_.push_back(tree.add(static_cast<int>(round_.size()) - 1));
     }
     const std::size_t index = choice.group < 0 ? round_.size() - 1 : static_cast<std::size_t>(choice.group);
     Group& group = round_[index];
@@ -139,7 +139,7 @@ class DynamicMicroBatch {
     group.load += Domain::work(sample.tokens, group.degree);
     packed_[index] += shard(sample, group.degree);
     most_ = std::max(most_, group.load);
-    trees_.at(group.degree).set(place_[index], packed_[index], group.load);
+    trees_.at(group.degree).set(slot_[index], packed_[index], group.load);
   }
 
   /// Least projected load, then least degree, then the first group, then free ranks.
@@ -193,7 +193,7 @@ class DynamicMicroBatch {
   Round round_;
   std::vector<double> packed_;      ///< tokens of a rank, one a group
   std::map<int, GroupTree> trees_;  ///< by degree
-  std::vector<std::size_t> place_;  ///< in the tree of its degree, one a group
+  std::vector<std::size_t> slot_;   ///< in the tree of its degree, one a group
   int used_ = 0;                    ///< ranks of the groups, before the fill
   double most_ = 0.0;               ///< largest load of a rank
   std::vector<Sample> left_;

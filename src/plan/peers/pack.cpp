@@ -60,7 +60,7 @@ std::vector<Item> make_items(const Batch& batch, const Limits& limits) {
     item.memory_bytes = task_memory_bytes(limits.cost(), load_of(std::span(&sequence, 1)), 1);
     item.min_degree = limits.min_degree(sequence);
     item.max_degree = limits.max_degree(sequence, item.min_degree);
-    item.place = static_cast<std::int32_t>(items.size());
+    item.position = static_cast<std::int32_t>(items.size());
     items.push_back(item);
   }
   std::sort(items.begin(), items.end(), [](const Item& a, const Item& b) {

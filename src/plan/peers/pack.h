@@ -18,7 +18,7 @@ struct Item {
   double memory_bytes = 0.0;  ///< its activations, on however many ranks
   int min_degree = 1;         ///< by memory and the cap on tokens, allowed
   int max_degree = 1;         ///< by the shortest shard allowed; at least min_degree
-  std::int32_t place = 0;     ///< in the batch
+  std::int32_t position = 0;  ///< in the batch
 };
 
 /// One item a sequence, by falling memory, ties by id. The batch must be feasible (Limits::find_infeasible).

@@ -30,7 +30,7 @@ struct MicroBatch {
   Packing packing;
   std::vector<int> block_of;  ///< one a bin
   std::vector<int> degrees;   ///< one a bin
-  std::vector<int> first;     ///< one a bin: it has the places first, first + 1, … of Limits::live()
+  std::vector<int> first;     ///< one a bin: it has the positions first, first + 1, … of Limits::live()
   double seconds = 0.0;       ///< of its slowest bin; infinite if the options are broken
 };
 
@@ -92,7 +92,7 @@ class PaperPlanner {
   Indices in_order() const {
     Indices order(items_.size());
     for (std::size_t i = 0; i < items_.size(); ++i) {
-      order[static_cast<std::size_t>(items_[i].place)] = static_cast<std::int32_t>(i);
+      order[static_cast<std::size_t>(items_[i].position)] = static_cast<std::int32_t>(i);
     }
     return order;
   }

@@ -273,9 +273,9 @@ void AloneFiller::find_moves(int last, int rank) {
     const double end = std::max(last_s - moved / last_speed, rank_s + moved / rank_speed);
     if (end >= last_s || (moves_.size() == kMostMoves && end >= moves_.back().end_s)) return;
     if (moves_.size() == kMostMoves) moves_.pop_back();
-    auto place = moves_.end();
-    while (place != moves_.begin() && (place - 1)->end_s > end) --place;
-    moves_.insert(place, {end, rank, given, taken});
+    auto at = moves_.end();
+    while (at != moves_.begin() && (at - 1)->end_s > end) --at;
+    moves_.insert(at, {end, rank, given, taken});
   };
   std::size_t next = 0;  // the first of `take` that is not too long
   for (const std::int32_t given : give) {
@@ -335,7 +335,7 @@ bool AloneFiller::apply(int last, const Move& move) {
   return true;
 }
 
-/// Brings one rank whose end has changed to its place in by_end_.
+/// Brings one rank whose end has changed to its position in by_end_.
 void AloneFiller::move_rank(int rank) {
   const auto before = [&](int a, int b) {
     return end_s_[index(a)] != end_s_[index(b)] ? end_s_[index(a)] < end_s_[index(b)] : a < b;
@@ -349,7 +349,7 @@ void AloneFiller::move_rank(int rank) {
 AlonePacks AloneFiller::packs() const {
   AlonePacks all = in_holes_;
   Rooms rooms;
-  std::vector<std::size_t> pack_of;  // by place in the tail: in `all`
+  std::vector<std::size_t> pack_of;  // by position in the tail: in `all`
   for (int rank = 0; rank < ranks_.count(); ++rank) {
     const Tail& tail = tails_[index(rank)];
     rooms.clear();

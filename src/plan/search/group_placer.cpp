@@ -245,7 +245,7 @@ void GroupPlacer::occupy(std::int32_t item, int degree) {
   }
 }
 
-/// Moves a rank whose ready time has grown to its new place in its pool.
+/// Moves a rank whose ready time has grown to its new position in its pool.
 void GroupPlacer::sort_in(int rank) {
   const Pool& pool = cell_.pools()[index(cell_.pool_of(rank))];
   const auto end = sorted_.begin() + pool.end;

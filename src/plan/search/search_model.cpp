@@ -90,27 +90,27 @@ std::vector<SearchItem> sorted_items(const Batch& batch, const SearchModel& mode
   struct Key {
     double alone_s;
     std::int64_t id;
-    std::int32_t place;
+    std::int32_t position;
   };
   std::vector<SearchItem> items;
   std::vector<Key> keys;
   items.reserve(batch.sequences.size());
   keys.reserve(batch.sequences.size());
   for (const Sequence& sequence : batch.sequences) {
-    const auto place = static_cast<std::int32_t>(items.size());
+    const auto position = static_cast<std::int32_t>(items.size());
     items.push_back(model.item(sequence));
-    keys.push_back({items.back().alone_s, sequence.id, place});
+    keys.push_back({items.back().alone_s, sequence.id, position});
   }
   std::sort(keys.begin(), keys.end(),
             [](const Key& a, const Key& b) { return a.alone_s != b.alone_s ? a.alone_s > b.alone_s : a.id < b.id; });
   std::vector<SearchItem> sorted;
   sorted.reserve(items.size());
-  for (const Key& key : keys) sorted.push_back(items[static_cast<std::size_t>(key.place)]);
+  for (const Key& key : keys) sorted.push_back(items[static_cast<std::size_t>(key.position)]);
   return sorted;
 }
 
-FreeCell::FreeCell(const SearchModel& model, int first_place, int ranks)
-    : model_(&model), first_place_(first_place), ranks_(ranks) {
+FreeCell::FreeCell(const SearchModel& model, int first_position, int ranks)
+    : model_(&model), first_position_(first_position), ranks_(ranks) {
   find_pools();
   find_speeds();
   int largest_block = 0;
@@ -127,14 +127,14 @@ FreeCell::FreeCell(const SearchModel& model, int first_place, int ranks)
 void FreeCell::find_pools() {
   const Limits& limits = model_->limits();
   const auto& begins = limits.block_begins();
-  const auto node_of = [&](int place) {
-    return limits.cluster().node_of(limits.live()[static_cast<std::size_t>(place)]);
+  const auto node_of = [&](int position) {
+    return limits.cluster().node_of(limits.live()[static_cast<std::size_t>(position)]);
   };
   for (int rank = 0; rank < ranks_; ++rank) {
-    const int place = first_place_ + rank;
-    const bool new_block = rank == 0 || std::binary_search(begins.begin(), begins.end(), place);
+    const int position = first_position_ + rank;
+    const bool new_block = rank == 0 || std::binary_search(begins.begin(), begins.end(), position);
     if (new_block) blocks_.push_back({static_cast<int>(pools_.size()), static_cast<int>(pools_.size()), 0});
-    if (new_block || node_of(place) != node_of(place - 1)) {
+    if (new_block || node_of(position) != node_of(position - 1)) {
       pools_.push_back({rank, rank});
       block_of_.push_back(static_cast<int>(blocks_.size()) - 1);
       ++blocks_.back().end;
@@ -164,8 +164,8 @@ void FreeCell::find_speeds() {
   constexpr std::size_t kMostSteps = 6;
   const Limits& limits = model_->limits();
   for (int rank = 0; rank < ranks_; ++rank) {
-    const int place = first_place_ + rank;
-    lanes_.speed.push_back(limits.cluster().speed_of(limits.live()[static_cast<std::size_t>(place)]));
+    const int position = first_position_ + rank;
+    lanes_.speed.push_back(limits.cluster().speed_of(limits.live()[static_cast<std::size_t>(position)]));
     lanes_.total_speed += lanes_.speed.back();
   }
   std::vector<double> sorted = lanes_.speed;

@@ -107,14 +107,14 @@ struct Lanes {
   int count() const { return static_cast<int>(speed.size()); }
 };
 
-/// Ranks that are planned together: consecutive places of Limits::live(), whole blocks of them where groups are
+/// Ranks that are planned together: consecutive positions of Limits::live(), whole blocks of them where groups are
 /// confined to blocks.
 class FreeCell {
  public:
-  FreeCell(const SearchModel& model, int first_place, int ranks);
+  FreeCell(const SearchModel& model, int first_position, int ranks);
 
   const SearchModel& model() const { return *model_; }
-  int first_place() const { return first_place_; }
+  int first_position() const { return first_position_; }
   int ranks() const { return ranks_; }
   const std::vector<Pool>& pools() const { return pools_; }
   const std::vector<PoolRange>& blocks() const { return blocks_; }
@@ -146,7 +146,7 @@ class FreeCell {
   void find_speeds();
 
   const SearchModel* model_;
-  int first_place_;
+  int first_position_;
   int ranks_;
   std::vector<Pool> pools_;
   std::vector<PoolRange> blocks_;

@@ -29,8 +29,8 @@ Packs pack_best_fit(const Batch& batch, const Limits& limits, int degree, double
   std::vector<Load> loads;
   std::vector<std::vector<std::int32_t>> members;
   std::set<std::pair<double, std::size_t>> by_slack;  // slack and pack
-  for (const auto& [negative_bytes, id, place] : by_memory) {
-    const Sequence& sequence = batch.sequences[static_cast<std::size_t>(place)];
+  for (const auto& [negative_bytes, id, position] : by_memory) {
+    const Sequence& sequence = batch.sequences[static_cast<std::size_t>(position)];
     Load joined;
     // Slack is a rounded difference: begin a little below, pack_holds() decides.
     const double least = -negative_bytes * (1.0 - 1e-9);
@@ -50,7 +50,7 @@ Packs pack_best_fit(const Batch& batch, const Limits& limits, int degree, double
     const std::size_t pack = entry->second;
     auto moved = by_slack.extract(entry);
     loads[pack] = joined;
-    members[pack].push_back(place);
+    members[pack].push_back(position);
     moved.value().first = share * limits.budget_bytes() * degree - bytes_of(joined);
     by_slack.insert(std::move(moved));
   }

@@ -10,13 +10,13 @@
 namespace dhp::plan {
 namespace {
 
-/// Begins of the runs of places that a group of a mesh must not leave, and the number of places at the end.
+/// Begins of the runs of positions that a group of a mesh must not leave, and the number of positions at the end.
 std::vector<int> mesh_runs(const Limits& limits, const PlanOptions& options) {
   std::vector<int> begins = {0};
-  for (int place = 1; options.within_node && place < limits.ranks(); ++place) {
-    const auto at = static_cast<std::size_t>(place);
+  for (int position = 1; options.within_node && position < limits.ranks(); ++position) {
+    const auto at = static_cast<std::size_t>(position);
     if (limits.cluster().node_of(limits.live()[at]) != limits.cluster().node_of(limits.live()[at - 1])) {
-      begins.push_back(place);
+      begins.push_back(position);
     }
   }
   begins.push_back(limits.ranks());

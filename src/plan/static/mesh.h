@@ -20,7 +20,7 @@ namespace dhp::plan {
 /// `degree`.
 struct Mesh {
   int degree = 1;
-  std::vector<int> first;          ///< place in Limits::live(), one a group
+  std::vector<int> first;          ///< position in Limits::live(), one a group
   std::vector<GroupShape> shapes;  ///< one a group
 
   std::size_t groups() const { return first.size(); }
@@ -52,7 +52,7 @@ struct Pack {
   std::size_t end = 0;
 };
 struct Packs {
-  std::vector<std::int32_t> order;  ///< places in the batch
+  std::vector<std::int32_t> order;  ///< positions in the batch
   std::vector<Pack> packs;
 };
 

@@ -1,4 +1,4 @@
-// Bad files: every message names the file, the place, what stands there and what belongs there.
+// Bad files: every message names the file, the location, what stands there and what belongs there.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -28,7 +28,7 @@ const std::string kPlan = R"({"format": "dhp.plan/1", "schedule": "free", "ranks
 struct BadInput {
   std::string from;  // part of the good text ...
   std::string to;    // ... and what makes it bad
-  std::string place;
+  std::string location;
   std::vector<std::string> words;  // all stand in the message
 };
 
@@ -50,7 +50,7 @@ void expect_errors(const std::string& good, const std::string& source, const Par
     ASSERT_NE(at, std::string::npos);
     text.replace(at, bad.from.size(), bad.to);
     const std::string message = test::input_error([&] { parse(text); });
-    EXPECT_EQ(message.rfind(source + ": " + bad.place + ": ", 0), 0U) << message;
+    EXPECT_EQ(message.rfind(source + ": " + bad.location + ": ", 0), 0U) << message;
     for (const std::string& word : bad.words) EXPECT_NE(message.find(word), std::string::npos) << message;
   }
 }
@@ -145,15 +145,15 @@ TEST(BadInput, Plan) {
 }
 
 TEST(BadInput, TruncatedAnywhere) {
-  // Every proper prefix of a batch is refused, with the place where it ends.
+  // Every proper prefix of a batch is refused, with the location where it ends.
   for (std::size_t size = 1; size < kBatch.size(); ++size) {
     const std::string text = kBatch.substr(0, size);
     const std::string message = test::input_error([&] { parse_batch_json(text, "batch.json"); });
     const std::size_t newline = text.find('\n');
     const bool second_line = newline != std::string::npos;
-    const std::string place =
+    const std::string location =
         second_line ? "line 2, column " + std::to_string(size - newline) : "line 1, column " + std::to_string(size + 1);
-    EXPECT_EQ(message, "batch.json: " + place + ": not valid JSON: the text ends too early; is the file cut off?")
+    EXPECT_EQ(message, "batch.json: " + location + ": not valid JSON: the text ends too early; is the file cut off?")
         << "size " << size;
   }
 }

@@ -100,7 +100,7 @@ TEST(Contracts, PlansThatCannotBeWalkedAreRefused) {
     walks("explain_plan", no_cluster, [&] { explain_plan(*plan, batch, cluster, cost); });
     walks("explain_tasks", no_cluster, [&] { explain_tasks(*plan, batch, cluster, cost, options); });
     walks("explain_changes", no_cluster, [&] { explain_changes(*plan, batch, cluster, cost, options); });
-    walks("measure_plan", no_cluster, [&] { measure_plan(*plan, batch, cluster, cost); });
+    walks("plan_metrics", no_cluster, [&] { plan_metrics(*plan, batch, cluster, cost); });
     walks("count_peers", no_plan, [&] { count_peers(*plan); });
     walks("simulate", no_cluster, [&] { simulate(*plan, batch, cluster, cost); });
     walks("rank_spans", no_cluster, [&] { rank_spans(*plan, cluster, step); });
@@ -146,7 +146,7 @@ TEST(Contracts, ShapesAreNamed) {
     change(changed.tasks[1]);
     return test::input_error([&] { require_shape(changed); });
   };
-  EXPECT_EQ(with([](Task& task) { task.id = 5; }), "plan: tasks[1].id: found 5, expected 1, its place");
+  EXPECT_EQ(with([](Task& task) { task.id = 5; }), "plan: tasks[1].id: found 5, expected 1, its position");
   EXPECT_EQ(with([](Task& task) { task.ranks = {0, 2}; }), "plan: tasks[1].ranks: found 2, expected 0 to 1");
   EXPECT_EQ(with([](Task& task) {
               task.ranks = {1, 1};

@@ -9,10 +9,10 @@
 #include "dhp/batch.h"
 #include "dhp/cluster.h"
 #include "dhp/cost_model.h"
-#include "dhp/dataset.h"
 #include "dhp/device.h"
 #include "dhp/plan.h"
 #include "dhp/presets.h"
+#include "dhp/workload.h"
 #include "support.h"
 #include "temporary_folder.h"
 
@@ -39,7 +39,7 @@ TEST(IndexFile, IsABatch) {
 TEST(IndexFile, IsSamplesToDrawFrom) {
   const std::vector<MediaSample> samples = parse_sample_index(kIndex, "x.idx");
   ASSERT_EQ(samples.size(), 3U);
-  EXPECT_EQ(samples[2].place, "line 5");
+  EXPECT_EQ(samples[2].location, "line 5");
   const Batch batch = make_batch({}, samples, {}, 0, "x.idx");
   const std::vector<Sequence> expected = {{0, 220, 24, 24}, {1, 31, 0, 0}, {2, 512, 96, 48}};
   EXPECT_EQ(batch.sequences, expected);

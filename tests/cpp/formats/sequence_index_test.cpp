@@ -23,8 +23,8 @@ TEST(SequenceIndex, FindsWhatAWalkFinds) {
   const std::vector<std::vector<std::int64_t>> batches = {
       {},
       {7},
-      {0, 1, 2, 3, 4},         // places
-      {-2, -1, 0, 1},          // places, from a negative one on
+      {0, 1, 2, 3, 4},         // positions
+      {-2, -1, 0, 1},          // positions, from a negative one on
       {3, 1, 0, 2},            // a table
       {0, 1, 3, 4},            // a table with a gap
       {0, 1, 2, 1'000'000},    // sparse

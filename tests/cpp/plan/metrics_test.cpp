@@ -1,4 +1,4 @@
-// measure_plan() and noisy_makespans() against figures worked out by hand.
+// plan_metrics() and noisy_makespans() against figures worked out by hand.
 
 #include "dhp/metrics.h"
 
@@ -16,7 +16,7 @@ TEST(PlanMetrics, PeersMemoryAndIdleTime) {
   const Batch batch = test::make_batch({600, 300, 900, 100});
   const Plan plan = test::make_plan(
       4, {test::make_task(0, {2, 0}, {0}), test::make_task(1, {1}, {1}), test::make_task(2, {0, 1}, {2, 3})});
-  const PlanMetrics metrics = measure_plan(plan, batch, cluster, cost);
+  const PlanMetrics metrics = plan_metrics(plan, batch, cluster, cost);
   EXPECT_EQ(metrics.peers, (std::vector{2, 1, 1, 0}));
   EXPECT_EQ(metrics.most_peers, 2);
   EXPECT_EQ(metrics.memory_bytes, (std::vector{500.0, 500.0, 300.0, 0.0}));  // a token is a byte
@@ -37,7 +37,7 @@ TEST(PlanMetrics, PipelinesWaitForTheSlowestMicroBatchOfEveryStage) {
   plan.schedule = Schedule::lockstep;
   plan.tasks[2].micro_batch = 1;
   const std::vector<double> seconds = predict_task_seconds(plan, batch, cluster, cost);
-  const PlanMetrics metrics = measure_plan(plan, batch, cluster, cost);
+  const PlanMetrics metrics = plan_metrics(plan, batch, cluster, cost);
   test::expect_relative(metrics.slowest_micro_batch_s, seconds[2], 1e-12);
   test::expect_relative(metrics.pipeline_s(1), seconds[0] + seconds[2], 1e-12);
   test::expect_relative(metrics.pipeline_s(4), seconds[0] + 4 * seconds[2], 1e-12);
@@ -53,11 +53,11 @@ TEST(PlanMetrics, ExposedTransferIsWhatTransfersAddToATask) {
   const Plan plan = test::make_plan(4, {test::make_task(0, {0, 1, 2}, {0}), test::make_task(1, {3}, {1})});
   const double slow_s = predict_task_seconds(plan, batch, cluster, cost)[0];
   const double quick_s = predict_task_seconds(plan, batch, quick, cost)[0];
-  const PlanMetrics metrics = measure_plan(plan, batch, cluster, cost);
+  const PlanMetrics metrics = plan_metrics(plan, batch, cluster, cost);
   ASSERT_GT(slow_s, quick_s);
   test::expect_relative(metrics.exposed_transfer_s, 3 * (slow_s - quick_s), 1e-12);
   test::expect_relative(metrics.exposed_transfer_share, metrics.exposed_transfer_s / (4 * metrics.makespan_s), 1e-12);
-  EXPECT_EQ(measure_plan(plan, batch, quick, cost).exposed_transfer_s, 0.0);
+  EXPECT_EQ(plan_metrics(plan, batch, quick, cost).exposed_transfer_s, 0.0);
 }
 
 TEST(PlanMetrics, NothingOfAllToAllIsHidden) {
@@ -75,7 +75,7 @@ TEST(PlanMetrics, NothingOfAllToAllIsHidden) {
 
 TEST(PlanMetrics, EmptyPlan) {
   const PlanMetrics metrics =
-      measure_plan(test::make_plan(4, {}), {}, test::make_cluster(1, 4, 1e6), test::make_cost());
+      plan_metrics(test::make_plan(4, {}), {}, test::make_cluster(1, 4, 1e6), test::make_cost());
   EXPECT_EQ(metrics.makespan_s, 0.0);
   EXPECT_EQ(metrics.exposed_transfer_share, 0.0);
   EXPECT_EQ(metrics.most_peers, 0);

@@ -33,9 +33,9 @@ class OptionRules {
  public:
   OptionRules(const Plan& plan, const Case& made) : plan_(plan), made_(made) {
     for (const Sequence& sequence : made.batch.sequences) sequences_[sequence.id] = sequence;
-    int place = 0;
+    int position = 0;
     for (Rank rank = 0; rank < made.cluster.ranks(); ++rank) {
-      if (made.cluster.speed_of(rank) > 0.0) place_of_[rank] = place++;
+      if (made.cluster.speed_of(rank) > 0.0) position_of_[rank] = position++;
     }
   }
 
@@ -57,7 +57,7 @@ class OptionRules {
     }
     for (const auto& [micro_batch, ranks] : busy) {
       const bool idle = options.no_idle_ranks && plan_.schedule == Schedule::lockstep;
-      if (idle && ranks.size() < place_of_.size()) {
+      if (idle && ranks.size() < position_of_.size()) {
         broken_.push_back({"no_idle_ranks", "micro-batch " + std::to_string(micro_batch) + " leaves ranks idle"});
       }
     }
@@ -71,16 +71,16 @@ class OptionRules {
 
   void check_ranks(const Task& task) {
     std::set<int> nodes;
-    std::set<int> places;
+    std::set<int> positions;
     for (const Rank rank : task.ranks) {
-      const auto found = place_of_.find(rank);
-      if (found == place_of_.end())
+      const auto found = position_of_.find(rank);
+      if (found == position_of_.end())
         return fail(task, "rank_speed", "has rank " + std::to_string(rank) + ", out of service");
       nodes.insert(made_.cluster.node_of(rank));
-      places.insert(found->second);
+      positions.insert(found->second);
     }
     if (made_.options.within_node && nodes.size() > 1) fail(task, "within_node", "spans nodes");
-    const bool consecutive = *places.rbegin() - *places.begin() + 1 == std::ssize(places);
+    const bool consecutive = *positions.rbegin() - *positions.begin() + 1 == std::ssize(positions);
     if (made_.options.placement == Placement::consecutive && !consecutive)
       fail(task, "placement", "has ranks that are apart");
   }
@@ -117,7 +117,7 @@ class OptionRules {
   const Plan& plan_;
   const Case& made_;
   std::map<std::int64_t, Sequence> sequences_;
-  std::map<Rank, int> place_of_;  // of ranks in service
+  std::map<Rank, int> position_of_;  // of ranks in service
   std::vector<BrokenOption> broken_;
 };
 

@@ -17,7 +17,7 @@ using test::plan_of;
 
 using Lengths = std::vector<std::int64_t>;
 
-/// [first rank, degree, [places]] of every group, round by round, in the order of their ranks.
+/// [first rank, degree, [positions]] of every group, round by round, in the order of their ranks.
 nlohmann::json rounds_of(const Plan& plan) {
   nlohmann::json rounds = nlohmann::json::array();
   for (const Task& task : plan.tasks) {

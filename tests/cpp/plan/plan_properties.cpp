@@ -32,7 +32,7 @@ struct Twin {
   std::int64_t id_step = 1;
 };
 
-/// By place in the batch of rising ids.
+/// By position in the batch of rising ids.
 std::map<std::int64_t, std::int64_t> new_ids(const Batch& batch, std::int64_t step) {
   std::map<std::int64_t, std::int64_t> ids;
   for (const Sequence& sequence : batch.sequences) ids[sequence.id] = sequence.id;

@@ -106,7 +106,7 @@ def test_metrics_and_noise() -> None:
     batch = batch_of(3000, 200, 1500, 70, 900, 9000)
     plan = core.plan_batch(batch, CLUSTER, COST)
     assert isinstance(plan, core.Plan)
-    metrics = core.measure_plan(plan, batch, CLUSTER, COST)
+    metrics = core.plan_metrics(plan, batch, CLUSTER, COST)
     assert plan.predicted is not None
     assert metrics.makespan_s == plan.predicted.makespan_s
     assert metrics.peak_memory_bytes == max(metrics.memory_bytes) <= 3e9

@@ -12,8 +12,8 @@ import pytest
 from dhp._core import (
     Batch,
     InputError,
-    measure_plan,
     parse_plan,
+    plan_metrics,
     plan_options,
     read_batch,
     read_cluster,
@@ -162,7 +162,7 @@ def test_plan_table_plans_as_the_command_line_does(tmp_path: Path, line: str, pl
         words += [flag, *([] if value is True else [text])]
     shown = subprocess.run([DHP, "plan", *words], capture_output=True, text=True, timeout=240, check=True).stdout
     stated = plan(batch, cluster, cost, planner=config.planner, **{**config.plan, "tighter_bound": True})
-    stated.most_peers = measure_plan(stated, batch, cluster, cost).most_peers  # which the command states, too
+    stated.most_peers = plan_metrics(stated, batch, cluster, cost).most_peers  # which the command states, too
     assert stated == parse_plan(shown, "dhp plan")
     assert made != plan(batch, cluster, cost, planner=planner), f"{line} changes nothing"
 

@@ -1,4 +1,4 @@
-#include "dhp/dataset.h"
+#include "dhp/workload.h"
 
 #include <algorithm>
 #include <array>
@@ -186,7 +186,7 @@ std::vector<MediaSample> draw_each(std::int64_t count, std::uint64_t seed, const
   return samples;
 }
 
-/// One giant in every 128 samples, at a drawn place.
+/// One giant in every 128 samples, at a drawn position.
 std::vector<MediaSample> draw_burst(std::int64_t count, std::uint64_t seed) {
   constexpr std::int64_t kOneIn = 128;
   std::vector<MediaSample> samples =
@@ -233,15 +233,15 @@ Sequence count_sample(const TokenRules& rules, const MediaSample& sample, const 
 
 }  // namespace
 
-const std::vector<DatasetInfo>& datasets() {
-  static const std::vector<DatasetInfo> kDatasets = {
+const std::vector<WorkloadInfo>& workloads() {
+  static const std::vector<WorkloadInfo> kWorkloads = {
       {"msrvtt", true, "the 10,000 real durations of MSR-VTT, 320x240, real caption lengths"},
       {"internvid", true, "2 s + log-normal up to 1,200 s (median 2.6 s, mean 11.7 s), 360p to 720p"},
       {"openvid", true, "2 s + log-normal up to 120 s (median 5.3 s), 1920x1080, long captions"},
       {"lognormal", false, "tokens: median 2,500, sigma 1.3, 64 to 131,072"},
       {"burst", false, "tokens: one in 128 of 131,072 among 500 to 4,000"},
       {"uniform", false, "tokens: 1,024 to 8,192"}};
-  return kDatasets;
+  return kWorkloads;
 }
 
 std::vector<MediaSample> draw_samples(const std::string& name, std::int64_t count, std::uint64_t seed,
@@ -258,9 +258,10 @@ std::vector<MediaSample> draw_samples(const std::string& name, std::int64_t coun
   if (name == "lognormal") return draw_each(count, seed, draw_lognormal);
   if (name == "burst") return draw_burst(count, seed);
   if (name == "uniform") return draw_each(count, seed, draw_uniform);
-  throw InputError("--name", "", "found \"" + name + "\", expected " + listed(datasets(), [](const DatasetInfo& info) {
-                                   return info.name;
-                                 }) + ", or a file, CSV or what dhp index has written");
+  throw InputError("--name", "",
+                   "found \"" + name + "\", expected " + listed(workloads(), [](const WorkloadInfo& info) {
+                     return info.name;
+                   }) + ", or a file, CSV or what dhp index has written");
 }
 
 std::vector<MediaSample> draw_from(const std::vector<MediaSample>& samples, std::int64_t count, std::uint64_t seed) {
@@ -280,7 +281,8 @@ Batch make_batch(const TokenRules& rules, const std::vector<MediaSample>& sample
     try {
       batch.sequences.push_back(count_sample(rules, sample, options, seed, id));
     } catch (const InputError& error) {
-      throw InputError(source, sample.place.empty() ? "sample " + std::to_string(id) : sample.place, error.what());
+      throw InputError(source, sample.location.empty() ? "sample " + std::to_string(id) : sample.location,
+                       error.what());
     }
   }
   return batch;

@@ -1,5 +1,5 @@
-// Data sets: what is drawn against the documented distributions, the same everywhere; a user's index.
-#include "dhp/dataset.h"
+// Workloads: what is drawn against the documented distributions, the same everywhere; a user's index.
+#include "dhp/workload.h"
 
 #include <gtest/gtest.h>
 
@@ -11,7 +11,7 @@
 #include "base/random.h"
 #include "support.h"
 
-namespace dhp::dataset_test {
+namespace dhp::workload_test {
 namespace {
 
 constexpr std::int64_t kMany = 40'000;
@@ -82,8 +82,8 @@ TEST(RandomNumbers, AreTheSameEverywhere) {
   }
 }
 
-TEST(Datasets, SamplesDependOnSeedAndPlaceAlone) {
-  for (const DatasetInfo& info : datasets()) {
+TEST(Workloads, SamplesDependOnSeedAndPositionAlone) {
+  for (const WorkloadInfo& info : workloads()) {
     const auto few = draw_samples(info.name, 100, 7);
     const auto many = draw_samples(info.name, 300, 7);
     EXPECT_TRUE(std::equal(few.begin(), few.end(), many.begin())) << info.name;
@@ -97,7 +97,7 @@ TEST(Datasets, SamplesDependOnSeedAndPlaceAlone) {
   EXPECT_EQ(test::input_error([] { draw_samples("msrvtt", -1, 7); }).rfind("--count: found -1", 0), 0U);
 }
 
-TEST(Datasets, AnEpochOfMsrvttIsMsrvtt) {
+TEST(Workloads, AnEpochOfMsrvttIsMsrvtt) {
   auto samples = draw_samples("msrvtt", 10'000, 3);
   std::sort(samples.begin(), samples.end(),
             [](const MediaSample& a, const MediaSample& b) { return a.duration_s < b.duration_s; });
@@ -118,7 +118,7 @@ TEST(Datasets, AnEpochOfMsrvttIsMsrvtt) {
   EXPECT_EQ(draw_samples("msrvtt", 1, 3)[0].text_tokens, captions[0].text_tokens + kPromptTokens);
 }
 
-TEST(Datasets, InternVidAsPublished) {
+TEST(Workloads, InternVidAsPublished) {
   const auto samples = draw_samples("internvid", kMany, 11, 0);
   const auto shorter = [&](double seconds) {
     return share(samples, [&](const MediaSample& s) { return s.duration_s < seconds; });
@@ -136,7 +136,7 @@ TEST(Datasets, InternVidAsPublished) {
   EXPECT_NEAR(mean_text(samples), 17.6 * 1.053, 0.6);
 }
 
-TEST(Datasets, OpenVidIsWithinItsLimits) {
+TEST(Workloads, OpenVidIsWithinItsLimits) {
   const auto samples = draw_samples("openvid", kMany, 11, 0);
   EXPECT_EQ(share(samples, [](const MediaSample& s) { return s.duration_s <= 2.0 || s.duration_s > 120.0; }), 0.0);
   // Half below 2 + e^1.2 = 5.32 s.
@@ -144,7 +144,7 @@ TEST(Datasets, OpenVidIsWithinItsLimits) {
   EXPECT_NEAR(mean_text(samples), 140.0, 0.8);
 }
 
-TEST(Datasets, TokenLengths) {
+TEST(Workloads, TokenLengths) {
   const auto lognormal = draw_samples("lognormal", kMany, 5);
   EXPECT_NEAR(share(lognormal, [](const MediaSample& s) { return s.tokens < 2500; }), 0.5, 0.010);
   // One sigma: 2500 e^1.3 = 9173.
@@ -177,7 +177,7 @@ double distance(const std::vector<std::int64_t>& a, const std::vector<std::int64
   return most;
 }
 
-TEST(Datasets, AreSpreadAsTheSharedCases) {
+TEST(Workloads, AreSpreadAsTheSharedCases) {
   // Batches of 512 made apart from the project. Two samples of one distribution, of 512 and of 4,096, are further apart
   // than 1.95 sqrt(1/512 + 1/4096) = 0.091 once in a thousand.
   constexpr double kLimit = 0.091;
@@ -238,7 +238,7 @@ TEST(SampleCsv, ColumnsByName) {
   EXPECT_EQ(samples[0].height, 240);
   EXPECT_EQ(samples[0].fps, 25.0);
   EXPECT_EQ(samples[0].text_tokens, kPromptTokens);
-  EXPECT_EQ(samples[1].place, "line 4");
+  EXPECT_EQ(samples[1].location, "line 4");
   const auto counted = parse_sample_csv("id,tokens,patches\n9,100,400\n", "i.csv");
   EXPECT_EQ(counted[0].tokens, 100);
   EXPECT_EQ(counted[0].patches, 400);
@@ -295,4 +295,4 @@ TEST(SampleCsv, RowsAreDrawnOnceAnEpoch) {
 }
 
 }  // namespace
-}  // namespace dhp::dataset_test
+}  // namespace dhp::workload_test

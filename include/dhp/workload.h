@@ -23,20 +23,20 @@ struct MediaSample {
   std::int64_t tokens = 0;       ///< where above 0: already counted, like both patches; no rule is asked
   std::int64_t patches = 0;
   std::int64_t frame_patches = 0;
-  std::string place = {};  ///< where it was read ("line 7"), for errors
+  std::string location = {};  ///< where it was read ("line 7"), for errors
 
   bool operator==(const MediaSample&) const = default;
 };
 
-/// Whether drawn from real lengths or from a distribution, and which.
-struct DatasetInfo {
+/// A workload: lengths of a published data set, or a distribution of lengths. `dhp dataset` draws batches from them.
+struct WorkloadInfo {
   std::string name;
   bool has_media = true;  ///< false: lengths in tokens, no model needed
   std::string help;
 };
 
 /// msrvtt, internvid, openvid; lognormal, burst, uniform. Distributions and sources: docs/tokens.md.
-const std::vector<DatasetInfo>& datasets();
+const std::vector<WorkloadInfo>& workloads();
 
 /// Tokens of a sample's text beside its caption: Qwen's chat template around the prompt "Describe this video."
 /// (`<|im_start|>user\n` 3, the prompt 4, `<|im_end|>\n` 2, `<|im_start|>assistant\n` 3, `<|im_end|>\n` 2).
@@ -45,7 +45,7 @@ inline constexpr std::int64_t kPromptTokens = 14;
 /// Most samples of one batch.
 inline constexpr std::int64_t kMaxSamples = std::int64_t{1} << 24;
 
-/// `count` samples of a named data set. Sample i depends on name, seed and i alone and is the same on every machine.
+/// `count` samples of a named workload. Sample i depends on name, seed and i alone and is the same on every machine.
 /// Real lengths (msrvtt) are drawn without repetition, epoch by epoch. Throws InputError for an unknown name.
 std::vector<MediaSample> draw_samples(const std::string& name, std::int64_t count, std::uint64_t seed,
                                       std::int64_t prompt_tokens = kPromptTokens);
