@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from dataclasses import dataclass, field
 
 from command_line import ROOT
@@ -23,9 +24,9 @@ def shown_in(file: str) -> list[Shown]:
     """The commands of all console blocks of a file, each with what it prints there. `$ NAME=...` is put before those
     that follow."""
     commands: list[Shown] = []
-    for block in re.findall(r"```console\n(.*?)```", (ROOT / file).read_text(), re.DOTALL):
-        before = ""
-        for line in block.splitlines():
+    before = ""
+    for block in re.findall(r"^ *```console\n(.*?)```", (ROOT / file).read_text(), re.DOTALL | re.MULTILINE):
+        for line in textwrap.dedent(block.rstrip(" ")).splitlines():
             if re.match(r"\$ [A-Z]+=", line):
                 before += line[2:] + "\n"
             elif line.startswith("$ "):

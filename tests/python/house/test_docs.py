@@ -27,7 +27,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-FILES = ["README.md", "docs/simulator.md", "docs/costs.md", "docs/tokens.md"]
+FILES = ["README.md", *(f"docs/{name}.md" for name in ("costs", "explain", "plan_quality", "simulator", "tokens"))]
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -36,8 +36,8 @@ def test_console_blocks_are_what_commands_print(place: Path, file: str) -> None:
     environment = os.environ | {"PATH": f"{Path(DHP).parent}:{os.environ['PATH']}", "LC_ALL": "C.UTF-8"}
     for shown in console.shown_in(file):
         command = shown.command
-        if command.startswith("cd "):
-            folder = place / command[3:]
+        if cd := re.fullmatch(r"cd (\S+)", command):
+            folder = place / cd[1]
         if "dhp " not in command:
             continue
         done = subprocess.run(
