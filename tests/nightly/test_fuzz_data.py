@@ -87,7 +87,7 @@ def test_odd_lines_are_read_or_named(folder: Path, odd: list[Line], end: bytes, 
     trains_on(folder, data, out)
     if left_out:
         out.unlink()
-        code, said = dhp_index(str(data), "--model", str(folder / "model"), "-o", str(out))
+        code, said = dhp_index(str(data), "--model", str(folder / "model"), "-o", str(out), *["--verify"] * verify)
         check_said(code, said, data, left_out)
         assert code == 2 and not out.exists(), (code, said)
 

@@ -126,12 +126,19 @@ def one_line(text: str) -> str:
 
 def complain(text: str) -> None:
     """Prints to standard error, whatever characters it holds; where that is closed, nobody reads. In one piece, also
-    where Python does not buffer: lines of several ranks must not run into each other."""
+    where Python does not buffer: lines of several ranks must not run into each other. Of a line too long to read, as a
+    path of thousands of characters makes it, the middle is left out."""
     if sys.stderr is None:
         return
     with contextlib.suppress(OSError, ValueError):
-        sys.stderr.write(printable(text) + "\n")
+        sys.stderr.write("\n".join(map(_readable, printable(text).split("\n"))) + "\n")
         sys.stderr.flush()
+
+
+def _readable(line: str) -> str:
+    first, last = 600, 300  # characters
+    left_out = len(line) - first - last
+    return line if left_out <= 100 else f"{line[:first]} … {left_out:,} characters left out … {line[-last:]}"
 
 
 def say(text: str) -> int:

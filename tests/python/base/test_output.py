@@ -163,6 +163,13 @@ def test_names_do_not_steer_the_terminal(text: str, shown: str, capsys: pytest.C
     assert capsys.readouterr().err == shown + "\n"
 
 
+def test_the_middle_of_a_line_too_long_to_read_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    complain(f"dhp: error: {'x' * 4000}: cannot be read\n{'y' * 1000}")
+    first, second, end = capsys.readouterr().err.split("\n")
+    assert re.fullmatch(r"dhp: error: x{588} … 3,128 characters left out … x{284}: cannot be read", first)
+    assert (second, end) == ("y" * 1000, "")
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_complaint_is_written_in_one_piece(unbuffered: str) -> None:
     """A pipe of messages: it keeps the pieces apart. Ranks share one standard error."""
