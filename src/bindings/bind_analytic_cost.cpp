@@ -13,8 +13,6 @@ using namespace nb::literals;
 namespace dhp::bindings {
 namespace {
 
-const auto kEqual = nb::sig("def __eq__(self, arg: object, /) -> bool");
-
 void bind_presets(nb::module_& module) {
   nb::class_<Preset>(module, "Preset", "A file of data/models, data/devices or data/clusters, embedded in the program.")
       .def_ro("name", &Preset::name)

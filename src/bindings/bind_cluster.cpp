@@ -14,8 +14,6 @@ using namespace nb::literals;
 namespace dhp::bindings {
 namespace {
 
-const auto kEqual = nb::sig("def __eq__(self, arg: object, /) -> bool");
-
 /// Numbers of ranks come from Python as they are.
 void require_rank(const Cluster& cluster, Rank rank) {
   validate(cluster, "cluster");

@@ -13,8 +13,6 @@ using namespace nb::literals;
 namespace dhp::bindings {
 namespace {
 
-const auto kEqual = nb::sig("def __eq__(self, arg: object, /) -> bool");
-
 void bind_task(nb::module_& module) {
   nb::class_<Task>(module, "Task", "A set of sequences run together, forward and backward, on a group of ranks.")
       .def(

@@ -14,9 +14,7 @@ namespace dhp::bindings {
 namespace {
 
 using namespace qwen_vl;
-const auto kEqual = nb::sig("def __eq__(self, arg: object, /) -> bool");
-
-void bind_rules(nb::module_& module) {
+void bind_qwen_rules(nb::module_& module) {
   nb::enum_<Processor>(module, "Processor", "Whose code resizes pictures and samples clips.")
       .value("qwen2_vl", Processor::qwen2_vl, "transformers, Qwen2-VL and Qwen2.5-VL: limits on each frame")
       .value("qwen3_vl", Processor::qwen3_vl, "transformers, Qwen3-VL: limits on frames x height x width")
@@ -56,7 +54,7 @@ void bind_rules(nb::module_& module) {
              "Parses the texts of the two processor files. Raises InputError.");
 }
 
-void bind_media(nb::module_& module) {
+void bind_qwen_media(nb::module_& module) {
   nb::class_<Grid>(module, "Grid", "Vision patches of one picture or clip.")
       .def(
           "__init__",
@@ -105,8 +103,8 @@ void bind_media(nb::module_& module) {
 void bind_qwen_vl(nb::module_& module) {
   nb::module_ submodule =
       module.def_submodule("qwen_vl", "The token and patch rules of Qwen2-VL, Qwen2.5-VL and Qwen3-VL.");
-  bind_rules(submodule);
-  bind_media(submodule);
+  bind_qwen_rules(submodule);
+  bind_qwen_media(submodule);
 }
 
 }  // namespace dhp::bindings

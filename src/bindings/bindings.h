@@ -29,6 +29,9 @@ void bind_simulator(nanobind::module_& module);      // simulator.h, result.h, t
 /// its length.
 std::string shown(nanobind::handle self);
 
+/// Of operators that compare with anything.
+inline const auto kEqual = nanobind::sig("def __eq__(self, arg: object, /) -> bool");
+
 /// Throws InputError unless each is valid: objects that Python made, or changed, are not by themselves.
 void require_valid(const Batch& batch, const Cluster& cluster, const CostModel& cost);
 
