@@ -122,7 +122,7 @@ std::string to_text(const std::vector<Entry>& entries, const CompareCommand& com
     }
     const PlanMetrics& m = entry.metrics;
     best_bound_s = std::max(best_bound_s, entry.bound_s);
-    std::vector<std::string> cells = {entry.planner == entry.plan.planner ? entry.planner : entry.plan.planner,
+    std::vector<std::string> cells = {entry.plan.planner,
                                       seconds_text(m.makespan_s),
                                       entry.bound_s > 0.0 ? fixed_text(m.makespan_s / entry.bound_s, 3) : "-",
                                       percent_text(m.idle_share),
@@ -158,8 +158,7 @@ std::string to_text(const std::vector<Entry>& entries, const CompareCommand& com
 Json to_json(const Entry& entry, int stages) {
   if (!entry.planned()) return {{"planner", entry.planner}, {"reason", entry.reason}};
   const PlanMetrics& m = entry.metrics;
-  Json json = {{"planner", entry.planner},
-               {"planner", entry.plan.planner},
+  Json json = {{"planner", entry.plan.planner},
                {"makespan_s", m.makespan_s},
                {"lower_bound_s", if_bounded(entry.bound_s, entry.bound_s)},
                {"ratio_to_bound", if_bounded(entry.bound_s, m.makespan_s / entry.bound_s)},
