@@ -75,7 +75,7 @@ std::string todays_name(const std::string& keyword, const nb::kwargs& keywords) 
     throw InputError("schedule", "", "is the old name of planner, which is given too; leave it out");
   }
   // A DeprecationWarning is hidden unless the call stands in the main program.
-  const char* const text = "schedule= is now planner=; the old name goes with the next release";
+  const char* const text = "schedule= is now planner=; the next release drops the old name";
   if (PyErr_WarnEx(PyExc_FutureWarning, text, 1) < 0) throw nb::python_error();
   return "planner";
 }

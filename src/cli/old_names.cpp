@@ -37,7 +37,7 @@ void replace_old_names(std::vector<std::string>& words) {
     if (has(option.now)) {
       throw InputError(option.then, "", "is the old name of " + option.now + ", which is given too; leave it out");
     }
-    complain("note", option.then + " is now " + option.now + "; the old name goes with the next release");
+    complain("note", option.then + " is now " + option.now + "; the next release drops the old name");
     for (std::string& word : words) {
       if (is_option(word, option.then)) word.replace(0, option.then.size(), option.now);
     }

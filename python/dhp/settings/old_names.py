@@ -21,7 +21,7 @@ def todays_names(source: str, keys: Iterable[str]) -> dict[str, str]:
         if now in names:
             raise InputError(f"{source}: {then}: is the old name of {now}, which is given too; leave it out")
         if os.environ.get("RANK", "0") == "0":
-            complain(f"dhp: note: {source}: {then} is now {now}; the old name goes with the next release")
+            complain(f"dhp: note: {source}: {then} is now {now}; the next release drops the old name")
     return names
 
 

@@ -15,7 +15,7 @@ from dhp.run.runtime import plan
 from dhp.settings.config import read_config
 from small_result import SMALL, parsed
 
-GOES = "the old name goes with the next release\n"
+DROPS = "the next release drops the old name\n"
 
 
 # --- dhp plan, compare and simulate
@@ -25,7 +25,7 @@ GOES = "the old name goes with the next release\n"
 def test_plan_takes_schedule(files: dict[str, Path], given: list[str]) -> None:
     words = ["plan", *inputs(files), "--output-format", "json"]
     old, new = dhp(*words, *given), dhp(*words, "--planner", "static:2")
-    assert old.err == f"dhp: note: --schedule is now --planner; {GOES}"
+    assert old.err == f"dhp: note: --schedule is now --planner; {DROPS}"
     assert (old.code, old.out, new.err) == (0, new.out, "")
     assert old.json()["planner"] == "static:2"
 
@@ -33,7 +33,7 @@ def test_plan_takes_schedule(files: dict[str, Path], given: list[str]) -> None:
 @pytest.mark.parametrize("command", [["compare"], ["simulate", "--sweep"]])
 def test_compare_and_sweep_take_schedules(files: dict[str, Path], command: list[str]) -> None:
     old = dhp(*command, *inputs(files), "--schedules", "static:2,free", "--output-format", "json")
-    assert (old.code, old.err) == (0, f"dhp: note: --schedules is now --planners; {GOES}")
+    assert (old.code, old.err) == (0, f"dhp: note: --schedules is now --planners; {DROPS}")
     answer = old.json()
     rows = answer["planners"] if command == ["compare"] else answer["runs"]
     assert {row["planner"] for row in rows} == {"static:2", "free"}
@@ -70,7 +70,7 @@ def toml(tmp_path: Path) -> Path:
 def test_settings_files_take_schedule(toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
     toml.write_text(toml.read_text() + 'schedule = "paper"\n')
     assert read_config(toml).planner == "paper"
-    assert capsys.readouterr().err == f"dhp: note: {toml}: schedule is now planner; {GOES}"
+    assert capsys.readouterr().err == f"dhp: note: {toml}: schedule is now planner; {DROPS}"
     assert read_config(toml, ["planner=static:2"]).planner == "static:2", "what is said later wins"
 
 
@@ -80,7 +80,7 @@ def test_the_command_line_of_train_takes_schedule(
 ) -> None:
     toml.write_text(toml.read_text() + 'planner = "free"\n')
     assert settings_of(options(str(toml), *words)).planner == "paper"
-    assert capsys.readouterr().err == f"dhp: note: command line: schedule is now planner; {GOES}"
+    assert capsys.readouterr().err == f"dhp: note: command line: schedule is now planner; {DROPS}"
 
 
 def test_rank_0_alone_says_so(toml: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,7 +111,7 @@ def test_the_keyword_schedule_works_and_warns(files: dict[str, Path]) -> None:
         core.read_cost_model(str(files["cost"])),
     )
     for function in (core.plan_batch, plan):
-        with pytest.warns(FutureWarning, match="^schedule= is now planner=; the old name goes with the next release$"):
+        with pytest.warns(FutureWarning, match="^schedule= is now planner=; the next release drops the old name$"):
             old = function(*case, schedule="static:2")
         with warnings.catch_warnings():
             warnings.simplefilter("error")
