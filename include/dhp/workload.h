@@ -61,7 +61,6 @@ std::vector<MediaSample> draw_from(const std::vector<MediaSample>& samples, std:
 /// duration_s 0 is a picture. Other columns are ignored. Throws InputError that names line and column.
 std::vector<MediaSample> parse_sample_csv(std::string_view text, const std::string& source,
                                           std::int64_t prompt_tokens = kPromptTokens);
-std::vector<MediaSample> read_sample_csv(const std::string& file, std::int64_t prompt_tokens = kPromptTokens);
 
 /// The samples of what `dhp index` writes, in its order: tokens, patches and frame_patches are counted already.
 std::vector<MediaSample> parse_sample_index(std::string_view text, const std::string& source);

@@ -1,7 +1,6 @@
 #include <optional>
 
 #include "base/csv_reader.h"
-#include "base/json_reader.h"
 #include "dhp/error.h"
 #include "dhp/workload.h"
 #include "tokens/media_limits.h"
@@ -66,10 +65,6 @@ std::vector<MediaSample> parse_sample_csv(std::string_view text, const std::stri
     samples.push_back(std::move(sample));
   }
   return samples;
-}
-
-std::vector<MediaSample> read_sample_csv(const std::string& file, std::int64_t prompt_tokens) {
-  return parse_sample_csv(read_text_file(file, kMostDataBytes), file, prompt_tokens);
 }
 
 }  // namespace dhp
