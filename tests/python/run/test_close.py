@@ -21,6 +21,7 @@ def test_a_closed_run_leaves_no_thread() -> None:
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_threads_after_runs, args=(theirs,))
     process.start()
+    theirs.close()  # so that recv ends when the process does
     counts = [ours.recv() for _ in range(4)]
     process.join(60)
     assert process.exitcode == 0
