@@ -3,6 +3,8 @@
     python bench/flexsp.py                        # the shared cases at 8,192 tokens a rank, beside dhp's planners
     python bench/flexsp.py --batch B.json --cluster C.json --cost K.json -o plan.json
 
+Needs highspy, of requirements-tests.txt.
+
 After FlexSP (Wang et al., ASPLOS 2025; Hetu-Galvatron, branch flexsp), from its rules: the batch, longest first, is cut
 into consecutive micro-batches so that the one with most tokens has fewest; the least number that memory allows and the
 four above it are tried. The lengths of a micro-batch fall into 16 buckets whose upper ends exceed them by least in sum

@@ -73,7 +73,7 @@ def check_alike(run: Run, data: Dataset) -> None:
             if theirs[what] != value:
                 raise InputError(
                     f"{data.index.data}: {first[0]} and {name} differ in the {what}; give all hosts the same data, "
-                    f"media and model, and remove {data.index.path} where it was made of others"
+                    f"media and model, and remove {data.index.path} where it was made from other files"
                 )
 
 
