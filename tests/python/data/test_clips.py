@@ -21,7 +21,6 @@ from dhp.data.grid import probe_medium
 from dhp.data.media import PixelReader
 from dhp.data.processor import Processor, load_processor
 from dhp.data.samples import MediumRef
-from dhp.demo.checkpoint import make_tiny_checkpoint
 from made_media import (
     config,
     decode_all,
@@ -32,25 +31,6 @@ from made_media import (
     with_display_matrix,
     write_clip,
 )
-
-SMALL = {"layers": 1, "hidden": 16, "heads": 1, "kv_heads": 1, "head_dim": 16, "vision_layers": 1, "vision_hidden": 16}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_checkpoint(tmp_path_factory.mktemp("ck"), deepstack=(0,), **SMALL)
-
-
-@pytest.fixture(scope="module")
-def processor(folder: Path) -> Processor:
-    return load_processor(folder)
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """10 s of H.264 with B-frames, a key frame every 24."""
-    return write_clip(tmp_path_factory.mktemp("clip") / "a.mp4", 250, options={"g": "24", "bf": "2"})
-
 
 # ---- clips: pixels --------------------------------------------------------------------------------------------------
 
@@ -67,16 +47,16 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_clip_equals_hugging_face(
-    folder: Path, processor: Processor, tmp_path: Path, size: tuple[int, int], options: dict[str, Any]
+    checkpoint: Path, processor: Processor, tmp_path: Path, size: tuple[int, int], options: dict[str, Any]
 ) -> None:
     path = write_clip(tmp_path / "c.mp4", 75, size=size)
     medium = probe_medium(MediumRef("video", str(path), **options), processor)
-    video = config(folder, "video_preprocessor_config")
+    video = config(checkpoint, "video_preprocessor_config")
     picked = hf.sampled(video, 75, 25.0, {"num_frames" if k == "nframes" else k: v for k, v in options.items()})
     expected, grid = hf.video_rows(np.stack(decode_all(path))[picked], video)
     assert list(medium.grid) == grid
     assert list(medium.frame_indices) == picked + picked[-1:] * (len(picked) % 2)
-    ours = PixelReader(folder).read_units(medium, 0, medium.units)
+    ours = PixelReader(checkpoint).read_units(medium, 0, medium.units)
     assert torch.equal(ours, expected)
 
 
@@ -91,7 +71,9 @@ class _NoTokenizer:
         return 0
 
 
-def test_frames_and_clips_share_the_patch_order_of_pictures(folder: Path, processor: Processor, tmp_path: Path) -> None:
+def test_frames_and_clips_share_the_patch_order_of_pictures(
+    checkpoint: Path, processor: Processor, tmp_path: Path
+) -> None:
     """A video of the same frame twice is the picture, but for where rescaling is rounded."""
     path = tmp_path / "p.png"
     Image.fromarray(noise(160, 128)).save(path)
@@ -345,21 +327,21 @@ def test_a_cover_is_no_clip(tmp_path: Path) -> None:
     assert number_in(read_frames(str(path), [5])[5]) == 5
 
 
-def changed(folder: Path, target: Path, **values: Any) -> Processor:
+def changed(checkpoint: Path, target: Path, **values: Any) -> Processor:
     import shutil
 
-    shutil.copytree(folder, target)
+    shutil.copytree(checkpoint, target)
     path = target / "video_preprocessor_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
     return load_processor(target)
 
 
-def test_without_sampling_every_frame_is_taken_as_hugging_face_does(folder: Path, tmp_path: Path) -> None:
+def test_without_sampling_every_frame_is_taken_as_hugging_face_does(checkpoint: Path, tmp_path: Path) -> None:
     path = write_clip(tmp_path / "c.mp4", 31)
-    processor = changed(folder, tmp_path / "every", do_sample_frames=False)
+    processor = changed(checkpoint, tmp_path / "every", do_sample_frames=False)
     medium = probe_medium(MediumRef("video", str(path)), processor)
     assert list(medium.frame_indices) == [*range(31), 30]
-    expected, grid = hf.video_rows(np.stack(decode_all(path)), config(folder, "video_preprocessor_config"))
+    expected, grid = hf.video_rows(np.stack(decode_all(path)), config(checkpoint, "video_preprocessor_config"))
     assert list(medium.grid) == grid
     assert torch.equal(PixelReader(processor).read_units(medium, 0, medium.units), expected)
     reference = hf.processor(_NoTokenizer())
@@ -369,9 +351,9 @@ def test_without_sampling_every_frame_is_taken_as_hugging_face_does(folder: Path
 
 
 @pytest.mark.parametrize(("key", "value"), [("num_frames", 8), ("fps", None), ("do_sample_frames", "no")])
-def test_what_else_decides_frames_is_refused(folder: Path, tmp_path: Path, key: str, value: object) -> None:
+def test_what_else_decides_frames_is_refused(checkpoint: Path, tmp_path: Path, key: str, value: object) -> None:
     with pytest.raises(DataError, match=rf"video_preprocessor_config\.json: {key}"):
-        changed(folder, tmp_path / "bad", **{key: value})
+        changed(checkpoint, tmp_path / "bad", **{key: value})
 
 
 def test_container_that_states_a_wrong_count(tmp_path: Path) -> None:

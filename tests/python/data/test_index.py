@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +23,7 @@ from dhp.data.index import (
 from dhp.data.media import PixelReader
 from dhp.data.text import Encoder
 from dhp.demo.checkpoint import make_tiny_checkpoint
-from indexed_data import ROWS, SMALL, make, row, write
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """data.jsonl, media/ and model/; not to be changed."""
-    return make(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture
-def folder(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "copy"))
-
+from indexed_data import ROWS, SMALL, row, write
 
 # ---- counts and files -----------------------------------------------------------------------------------------------
 

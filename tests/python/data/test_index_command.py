@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,19 +15,7 @@ from dhp.data.index import (
     load_index,
 )
 from dhp.data.index_command import main, summary
-from indexed_data import ROWS, make, row, write
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """data.jsonl, media/ and model/; not to be changed."""
-    return make(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture
-def folder(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "copy"))
-
+from indexed_data import ROWS, row, write
 
 # ---- the command ----------------------------------------------------------------------------------------------------
 

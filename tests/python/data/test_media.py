@@ -16,34 +16,15 @@ from dhp.data.clips import probe_clip
 from dhp.data.errors import DataError, MediumError
 from dhp.data.grid import probe_medium
 from dhp.data.media import Medium, PixelReader, probe_image, read_image
-from dhp.data.processor import Processor, load_processor
+from dhp.data.processor import Processor
 from dhp.data.samples import MediumRef
-from dhp.demo.checkpoint import make_tiny_checkpoint
 from made_media import config, noise, write_clip
 
-SMALL = {"layers": 1, "hidden": 16, "heads": 1, "kv_heads": 1, "head_dim": 16, "vision_layers": 1, "vision_hidden": 16}
 
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_checkpoint(tmp_path_factory.mktemp("ck"), deepstack=(0,), **SMALL)
-
-
-@pytest.fixture(scope="module")
-def processor(folder: Path) -> Processor:
-    return load_processor(folder)
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """10 s of H.264 with B-frames, a key frame every 24."""
-    return write_clip(tmp_path_factory.mktemp("clip") / "a.mp4", 250, options={"g": "24", "bf": "2"})
-
-
-def image_reference(folder: Path, picture: Any, **size: int) -> tuple[torch.Tensor, list[int]]:
+def image_reference(checkpoint: Path, picture: Any, **size: int) -> tuple[torch.Tensor, list[int]]:
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-    values = {k: v for k, v in config(folder, "preprocessor_config").items() if not k.endswith(("_type", "_class"))}
+    values = {k: v for k, v in config(checkpoint, "preprocessor_config").items() if not k.endswith(("_type", "_class"))}
     values["size"] = {**values["size"], **size}
     out = Qwen2VLImageProcessorPil(**values)(images=[picture], return_tensors="pt")
     return out["pixel_values"], out["image_grid_thw"][0].tolist()
@@ -57,26 +38,26 @@ def image_reference(folder: Path, picture: Any, **size: int) -> tuple[torch.Tens
     [(64, 64), (97, 61), (640, 427), (1000, 31), (33, 900), (1, 1), (7, 150), (511, 513), (2000, 1500)],
 )
 def test_picture_equals_hugging_face(
-    folder: Path, processor: Processor, tmp_path: Path, width: int, height: int
+    checkpoint: Path, processor: Processor, tmp_path: Path, width: int, height: int
 ) -> None:
     path = tmp_path / "p.png"
     Image.fromarray(noise(width, height)).save(path)
     medium = probe_medium(MediumRef("image", str(path)), processor)
-    expected, grid = image_reference(folder, Image.open(path))
+    expected, grid = image_reference(checkpoint, Image.open(path))
     ours = PixelReader(processor).read_units(medium, 0, 1)
     assert list(medium.grid) == grid
     assert ours.dtype == torch.float32
     assert torch.equal(ours, expected)
 
 
-def test_max_pixels_of_a_picture(folder: Path, processor: Processor, tmp_path: Path) -> None:
+def test_max_pixels_of_a_picture(checkpoint: Path, processor: Processor, tmp_path: Path) -> None:
     path = tmp_path / "p.png"
     Image.fromarray(noise(400, 300)).save(path)
     medium = probe_medium(MediumRef("image", str(path), max_pixels=20_000), processor)
-    expected, grid = image_reference(folder, Image.open(path), longest_edge=20_000)
+    expected, grid = image_reference(checkpoint, Image.open(path), longest_edge=20_000)
     assert list(medium.grid) == grid
     assert medium.patches * 256 <= 20_000
-    assert torch.equal(PixelReader(folder).read_units(medium, 0, 1), expected)
+    assert torch.equal(PixelReader(checkpoint).read_units(medium, 0, 1), expected)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "PA", "RGBA", "1", "CMYK", "YCbCr", "F"])
@@ -119,7 +100,7 @@ def test_exif_orientation_as_hugging_face(tmp_path: Path, orientation: int) -> N
 @pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_turned_tiff_as_hugging_face(
-    folder: Path, processor: Processor, tmp_path: Path, orientation: int, compression: str
+    checkpoint: Path, processor: Processor, tmp_path: Path, orientation: int, compression: str
 ) -> None:
     """Pillow turns TIFF itself, when it reads it, and states the upright size before."""
     from transformers.image_utils import load_image
@@ -130,7 +111,7 @@ def test_a_turned_tiff_as_hugging_face(
     assert picture.size == ((96, 64) if orientation < 5 else (64, 96))
     assert probe_image(str(path)) == (picture.height, picture.width)
     medium = probe_medium(MediumRef("image", str(path)), processor)
-    expected, grid = image_reference(folder, picture)
+    expected, grid = image_reference(checkpoint, picture)
     assert list(medium.grid) == grid
     assert torch.equal(PixelReader(processor).read_units(medium, 0, 1), expected)
 
@@ -140,7 +121,7 @@ def test_a_turned_tiff_as_hugging_face(
     "kind", ["RGBA", "LA", "RGB with one colour", "L with one level", "palette", "palette of alphas"]
 )
 def test_what_is_transparent_lies_on_white_as_in_hugging_faces_processor(
-    folder: Path, processor: Processor, tmp_path: Path, kind: str
+    checkpoint: Path, processor: Processor, tmp_path: Path, kind: str
 ) -> None:
     path = tmp_path / "p.png"
     levels = noise(96, 64, seed=4, channels=4)
@@ -157,7 +138,7 @@ def test_what_is_transparent_lies_on_white_as_in_hugging_faces_processor(
         alphas = bytes(range(256)) if kind.endswith("alphas") else 3
         Image.fromarray(levels[:, :, :3]).quantize(256).save(path, transparency=alphas)
     with Image.open(path) as picture:
-        expected, _ = image_reference(folder, picture)
+        expected, _ = image_reference(checkpoint, picture)
         hidden = np.asarray(picture.convert("RGB"))
     ours = read_image(str(path))
     medium = probe_medium(MediumRef("image", str(path)), processor)
@@ -186,13 +167,13 @@ def broken(kind: str, path: Path, clip: Path) -> None:
         path.write_text("hello, hello, hello\n" * 50)
     elif kind == "cut":
         path.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
-    elif kind == "folder":
+    elif kind == "checkpoint":
         path.mkdir()
 
 
 @pytest.mark.parametrize(
     ("kind", "said"),
-    [("missing", "no such file"), ("empty", "is empty"), ("words", ""), ("cut", ""), ("folder", "")],
+    [("missing", "no such file"), ("empty", "is empty"), ("words", ""), ("cut", ""), ("checkpoint", "")],
 )
 @pytest.mark.parametrize("what", ["image", "video"])
 def test_unreadable(processor: Processor, clip: Path, tmp_path: Path, kind: str, said: str, what: Any) -> None:
