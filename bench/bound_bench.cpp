@@ -4,14 +4,12 @@
 
 #include <benchmark/benchmark.h>
 
-#include <exception>
-#include <iostream>
 #include <string>
 
 #include "dhp/bound.h"
 #include "dhp/cost_model.h"
-#include "dhp/peers.h"
 #include "dhp/plan.h"
+#include "run_benchmarks.h"
 
 namespace {
 
@@ -114,17 +112,4 @@ void add_all() {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  try {
-    dhp::add_peers();
-    benchmark::Initialize(&argc, argv);
-    if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
-    add_all();
-    benchmark::RunSpecifiedBenchmarks();
-    benchmark::Shutdown();
-    return 0;
-  } catch (const std::exception& error) {
-    std::cerr << "bound_bench: " << error.what() << '\n';
-    return 2;
-  }
-}
+int main(int argc, char** argv) { return dhp::bench::run_benchmarks("bound_bench", argc, argv, add_all); }

@@ -6,12 +6,10 @@
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
-#include <exception>
-#include <iostream>
 #include <string>
 
 #include "cases.h"
-#include "dhp/peers.h"
+#include "run_benchmarks.h"
 
 namespace {
 
@@ -62,17 +60,4 @@ void add_all() {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  try {
-    dhp::add_peers();
-    benchmark::Initialize(&argc, argv);
-    if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
-    add_all();
-    benchmark::RunSpecifiedBenchmarks();
-    benchmark::Shutdown();
-    return 0;
-  } catch (const std::exception& error) {
-    std::cerr << "planner_bench: " << error.what() << '\n';
-    return 2;
-  }
-}
+int main(int argc, char** argv) { return dhp::bench::run_benchmarks("planner_bench", argc, argv, add_all); }
