@@ -283,7 +283,7 @@ def _non_negative(x: Array, y: Array, weights: Array) -> Array:
     scaled = x * root[:, None]
     length = np.linalg.norm(scaled, axis=0)  # columns differ by many powers of ten
     length[length == 0.0] = 1.0
-    return nnls(scaled / length, y * root)[0] / length
+    return nnls(scaled / length, y * root, maxiter=1000)[0] / length  # a few do; its error would end a run
 
 
 def _why_undetermined(rows: Array, terms: Sequence[str]) -> str:
