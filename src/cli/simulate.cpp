@@ -159,19 +159,20 @@ std::string to_json(const SimulateCommand& command, const Subject& subject, cons
 /// A folder with a file a rank, or one file with all of them.
 void write_trace(const SimulateCommand& command, const Subject& subject, const Simulation& simulation) {
   const std::string& place = command.trace;
-  const auto& [batch, cluster, cost, plan] = subject;
   const std::filesystem::path path = place;
   std::error_code error;
   if (!place.ends_with('/') && !std::filesystem::is_directory(path, error)) {
-    return write_atomically(
-        place, [&](const TextSink& write) { chrome_trace(write, simulation, plan, batch, cluster, cost); });
+    return write_atomically(place, [&](const TextSink& write) {
+      chrome_trace(write, simulation, subject.plan, subject.batch, subject.cluster, subject.cost);
+    });
   }
   std::filesystem::create_directories(path, error);
   if (error) throw InputError(place, "", "cannot be made: " + error.message());
-  for (const Rank rank : cluster.live_ranks()) {
+  for (const Rank rank : subject.cluster.live_ranks()) {
     const std::string file = (path / rank_trace_name(rank)).string();
     refuse_overwriting(file, command.files_read());
-    write_atomically(file, [&](const TextSink& write) { rank_trace(write, simulation, plan, cluster, rank); });
+    write_atomically(
+        file, [&](const TextSink& write) { rank_trace(write, simulation, subject.plan, subject.cluster, rank); });
   }
 }
 
