@@ -11,6 +11,8 @@ VENV ?= build/venv
 JOBS ?= $(shell nproc)
 DEMO ?= build/demo
 FUZZ_SECONDS ?= 6
+# The tests wait for processes half of their time.
+TESTERS := $(shell echo $$(($(JOBS) * 3 / 2)))
 
 export PYTHON
 export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
@@ -33,7 +35,7 @@ test: build
 	@scripts/setup.sh $(VENV) "$(TORCH)" tests browser
 	cmake --build build/release
 	ctest --test-dir build/release --output-on-failure -j $(JOBS)
-	$(python) -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder $(wildcard tests/nightly) tests/python
+	$(python) -m pytest -q -n $(TESTERS) --dist loadfile --no-loadscope-reorder $(wildcard tests/nightly) tests/python
 
 # The core alone: no torch, no Python packages.
 test-core:
