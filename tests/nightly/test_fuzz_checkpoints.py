@@ -22,9 +22,8 @@ from odd_values import as_json, changes
 
 from dhp import train
 from dhp.data.index import build_index
-from dhp.demo.checkpoint import make_tiny_checkpoint
+from tiny_run import as_toml, make_tiny
 
-TINY = {"layers": 1, "hidden": 16, "heads": 1, "kv_heads": 1, "head_dim": 16, "vision_layers": 1, "vision_hidden": 16}
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 301992\n"
 HOW = [
     "remove",
@@ -184,8 +183,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """whole/: model/, data, and out/ with two checkpoints of a run; foreign/: a model of another shape."""
     folder = tmp_path_factory.mktemp("checkpoints")
     whole = folder / "whole"
-    make_tiny_checkpoint(whole / "model", deepstack=(0,), **TINY)
-    make_tiny_checkpoint(folder / "foreign", deepstack=(0,), **{**TINY, "hidden": 32, "vocabulary": 900})
+    make_tiny(whole / "model")
+    make_tiny(folder / "foreign", hidden=32, vocabulary=900)
     turns = [[{"role": "user", "content": "One? " * i}, {"role": "assistant", "content": "Two."}] for i in range(1, 7)]
     (whole / "data.jsonl").write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in turns))
     build_index(whole / "data.jsonl", whole / "model", whole / "data.idx")
@@ -198,7 +197,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def write_settings(folder: Path, **more: Any) -> None:
     table = {**SETTINGS, **more}
-    (folder / "run.toml").write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items()))
+    (folder / "run.toml").write_text(as_toml(table))
 
 
 def fresh(folder: Path) -> Path:

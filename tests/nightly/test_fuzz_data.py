@@ -26,9 +26,8 @@ from dhp.data import index as indexing
 from dhp.data import index_command
 from dhp.data.dataset import Dataset
 from dhp.data.scan import SHOWN
-from dhp.demo.checkpoint import make_tiny_checkpoint
+from tiny_run import make_tiny
 
-TINY = {"layers": 1, "hidden": 16, "heads": 1, "kv_heads": 1, "head_dim": 16, "vision_layers": 1, "vision_hidden": 16}
 LINES = 10  # inputs a file
 
 
@@ -37,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Media of all kinds, and model/."""
     folder = tmp_path_factory.mktemp("odd")
     odd_media.make(folder)
-    make_tiny_checkpoint(folder / "model", deepstack=(0,), **TINY)
+    make_tiny(folder / "model")
     yield folder
 
 

@@ -19,10 +19,9 @@ from odd_values import odd_values, scratched
 
 from dhp._core import plan_options
 from dhp.data.index import build_index
-from dhp.demo.checkpoint import make_tiny_checkpoint
 from dhp.settings.config import TrainConfig
+from tiny_run import make_tiny
 
-TINY = {"layers": 1, "hidden": 16, "heads": 1, "kv_heads": 1, "head_dim": 16, "vision_layers": 1, "vision_hidden": 16}
 # Paths are relative to the working folder; whatever they become, they stay below the test's own folder.
 BASE: dict[str, Any] = {
     "model": "../model",
@@ -152,7 +151,7 @@ def calls(draw: st.DrawFn) -> tuple[bytes, list[str]]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """model/, data.jsonl, data.idx; tests work in a folder below."""
     folder = tmp_path_factory.mktemp("settings") / "deep" / "down"
-    make_tiny_checkpoint(folder / "model", deepstack=(0,), **TINY)
+    make_tiny(folder / "model")
     turns = [[{"role": "user", "content": "One? " * i}, {"role": "assistant", "content": "Two."}] for i in range(1, 7)]
     (folder / "data.jsonl").write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in turns))
     build_index(folder / "data.jsonl", folder / "model", folder / "data.idx")

@@ -8,9 +8,8 @@ from typing import Any
 
 from quick import Program, QuickStart, free_port
 
-from dhp.demo.checkpoint import make_tiny_checkpoint
+from tiny_run import as_toml, make_tiny
 
-TINY = {"layers": 1, "hidden": 16, "heads": 1, "kv_heads": 1, "head_dim": 16, "vision_layers": 1, "vision_hidden": 16}
 SETTINGS: dict[str, Any] = {
     "model": "model",
     "data": "data.jsonl",
@@ -22,7 +21,7 @@ SETTINGS: dict[str, Any] = {
 
 def make_world(folder: Path, samples: int = 24) -> Path:
     """model/ and data.jsonl: texts of 20 to 200 tokens, so that tasks have one to a few ranks."""
-    make_tiny_checkpoint(folder / "model", deepstack=(0,), **TINY)
+    make_tiny(folder / "model")
     turns = [
         [
             {"role": "user", "content": "A sentence, and more. " * (1 + i % 8)},
@@ -36,7 +35,7 @@ def make_world(folder: Path, samples: int = 24) -> Path:
 
 def write_settings(folder: Path, name: str = "run.toml", **settings: Any) -> str:
     table = {**SETTINGS, **settings}
-    (folder / name).write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items()))
+    (folder / name).write_text(as_toml(table))
     return name
 
 

@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dhp.demo.checkpoint import make_tiny_checkpoint
 from made_media import write_clip
-
-SMALL = {"layers": 1, "hidden": 16, "heads": 1, "kv_heads": 1, "head_dim": 16, "vision_layers": 1, "vision_hidden": 16}
+from tiny_run import make_tiny
 
 
 def row(question: str, answer: str = "Yes, all of it.", **media: Any) -> dict[str, Any]:
@@ -45,6 +43,6 @@ def make(folder: Path) -> Path:
         levels = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
         Image.fromarray(levels).save(folder / "media" / f"{name}.png")
     write_clip(folder / "media" / "clip.mp4", 100)
-    make_tiny_checkpoint(folder / "model", deepstack=(0,), **SMALL)
+    make_tiny(folder / "model")
     write(folder / "data.jsonl", ROWS)
     return folder

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +27,7 @@ from dhp.cost.recalibrate import Recalibration, with_terms
 from dhp.settings.config import read_config
 from programs import run_program
 from thread_run import ThreadRun, on_threads
+from tiny_run import copied_run
 
 
 def cost(scale: float = 1.0) -> CostModel:
@@ -168,25 +168,12 @@ def test_setting_is_checked(tmp_path: Path) -> None:
 def test_ranks_agree_on_plans_and_predictions_come_nearer(mixed_data: Path, tmp_path: Path) -> None:
     """Three ranks start with a cost that is a hundred times too quick, and fit it every second step. That plans stay
     the same on all ranks is what lets the run end well: `agree_on` compares them at every step."""
-    shutil.copytree(mixed_data, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.pt", "run-*"))
     wrong = cost(0.01)
     (tmp_path / "cost.json").write_text(to_json(wrong))
     assert parse_cost_model((tmp_path / "cost.json").read_text(), "cost") == wrong
-    settings = {
-        "model": str(tmp_path / "model"),
-        "data": str(tmp_path / "train.jsonl"),
-        "output_dir": str(tmp_path / "out"),
-        "cost": str(tmp_path / "cost.json"),
-        "ranks": 3,
-        "global_batch_size": 6,
-        "steps": 9,
-        "capacity_tokens": 80,
-        "timeout_s": 240.0,
-        "log_every": 1,
-        "recalibrate_every": 2,
-    }
-    (tmp_path / "run.toml").write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
-    done = run_program("dhp.train", tmp_path / "run.toml", "--metrics", tmp_path / "m.jsonl")
+    settings = {"steps": 9, "capacity_tokens": 80, "log_every": 1, "recalibrate_every": 2}
+    run = copied_run(mixed_data, tmp_path, cost=str(tmp_path / "cost.json"), ranks=3, **settings)
+    done = run_program("dhp.train", run, "--metrics", tmp_path / "m.jsonl")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("cost fitted to") == 4, done.stdout
     errors = [json.loads(line)["task_error"] for line in (tmp_path / "m.jsonl").read_text().splitlines()]

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from dhp.data.processor import Processor, load_processor
-from dhp.demo.checkpoint import make_tiny_checkpoint
-from indexed_data import SMALL, make
+from indexed_data import make
 from made_media import write_clip
+from tiny_run import make_tiny
 
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_checkpoint(tmp_path_factory.mktemp("ck"), deepstack=(0,), **SMALL)
+    return make_tiny(tmp_path_factory.mktemp("ck"))
 
 
 @pytest.fixture(scope="session")

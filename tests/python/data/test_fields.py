@@ -16,10 +16,9 @@ from dhp.data.index import build_index, load_index
 from dhp.data.index_command import summary
 from dhp.data.samples import parse_sample
 from dhp.data.text import IGNORED, Encoder
-from dhp.demo.checkpoint import make_tiny_checkpoint
+from tiny_run import make_tiny
 from tool_template import TOOL_TEMPLATE
 
-SIZES = {"layers": 1, "hidden": 16, "heads": 1, "kv_heads": 1, "head_dim": 16, "vision_layers": 1, "vision_hidden": 16}
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
 CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Oslo", "hours": [1, None]}}}
 
@@ -38,7 +37,7 @@ def answer(text: Any, **more: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_checkpoint(tmp_path_factory.mktemp("plain"), deepstack=(0,), **SIZES)
+    return make_tiny(tmp_path_factory.mktemp("plain"))
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,8 @@ from dhp.data.index import (
 )
 from dhp.data.media import PixelReader
 from dhp.data.text import Encoder
-from dhp.demo.checkpoint import make_tiny_checkpoint
-from indexed_data import ROWS, SMALL, row, write
+from indexed_data import ROWS, row, write
+from tiny_run import make_tiny
 
 # ---- counts and files -----------------------------------------------------------------------------------------------
 
@@ -118,7 +118,7 @@ def test_changed_processor_is_stale(folder: Path, name: str) -> None:
 
 def test_other_weights_are_not_stale(folder: Path) -> None:
     index = build_index(folder / "data.jsonl", folder / "model")
-    make_tiny_checkpoint(folder / "model", seed=1, deepstack=(0,), **SMALL)
+    make_tiny(folder / "model", seed=1)
     assert load_index(index.path, folder / "data.jsonl", folder / "model").samples == index.samples
 
 

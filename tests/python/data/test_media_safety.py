@@ -19,17 +19,15 @@ from dhp.data.errors import DataError, MediumError
 from dhp.data.index import build_index, load_or_build_index
 from dhp.data.index_command import main
 from dhp.data.media import probe_image, read_image
-from dhp.demo.checkpoint import make_tiny_checkpoint
 from made_media import write_clip
-
-SIZES = {"layers": 1, "hidden": 16, "heads": 1, "kv_heads": 1, "head_dim": 16, "vision_layers": 1, "vision_hidden": 16}
+from tiny_run import make_tiny
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """inside/ and outside/ with a picture and a clip each; model/. Not to be changed."""
     folder = tmp_path_factory.mktemp("made")
-    make_tiny_checkpoint(folder / "model", deepstack=(0,), **SIZES)
+    make_tiny(folder / "model")
     for name in ("inside", "outside"):
         (folder / name).mkdir()
         Image.fromarray(np.full((64, 64, 3), 100, np.uint8)).save(folder / name / "a.png")

@@ -17,15 +17,14 @@ from dhp.data import index_command
 from dhp.data.errors import DataError
 from dhp.data.folder import check_folder
 from dhp.data.text import Encoder
-from dhp.demo.checkpoint import make_tiny_checkpoint
+from tiny_run import make_tiny
 
-SIZES = {"layers": 1, "hidden": 16, "heads": 1, "kv_heads": 1, "head_dim": 16, "vision_layers": 1, "vision_hidden": 16}
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 1\n"
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_checkpoint(tmp_path_factory.mktemp("model"), deepstack=(0,), **SIZES)
+    return make_tiny(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from dhp.data.errors import DataError
 from dhp.data.processor import load_processor
 from dhp.data.samples import Message
 from dhp.data.text import IGNORED, Encoder
-from dhp.demo.checkpoint import CONTROL_TOKENS, make_tiny_checkpoint
+from dhp.demo.checkpoint import CONTROL_TOKENS
+from tiny_run import make_tiny
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,7 @@ class Talk:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    sizes = {"layers": 1, "hidden": 16, "heads": 1, "kv_heads": 1, "head_dim": 16, "vision_layers": 1}
-    return make_tiny_checkpoint(tmp_path_factory.mktemp("ck"), **sizes, deepstack=(0,), vision_hidden=16)
+    return make_tiny(tmp_path_factory.mktemp("ck"))
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import json
 import math
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from dhp.settings.config import TrainConfig
 from dhp.train import STOPPED
 from dhp.watch.result import read_result
 from programs import run_program
+from tiny_run import as_toml, copied_run
 
 FIELDS = {"step", "loss", "tokens", "degrees", "plan_s", "idle_share", "gap"}
 
@@ -35,19 +35,7 @@ FIELDS = {"step", "loss", "tokens", "degrees", "plan_s", "idle_share", "gap"}
 @pytest.fixture
 def folder(mixed_data: Path, tmp_path: Path) -> Path:
     """A copy of the data with a run.toml of 6 steps on 4 ranks."""
-    shutil.copytree(mixed_data, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.pt", "run-*"))
-    settings = {
-        "model": str(tmp_path / "model"),
-        "data": str(tmp_path / "train.jsonl"),
-        "output_dir": str(tmp_path / "out"),
-        "ranks": 4,
-        "global_batch_size": 6,
-        "steps": 6,
-        "capacity_tokens": 56,
-        "learning_rate": 1e-3,
-        "timeout_s": 240.0,
-    }
-    (tmp_path / "run.toml").write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
+    copied_run(mixed_data, tmp_path, ranks=4, steps=6, capacity_tokens=56, learning_rate=1e-3)
     return tmp_path
 
 
@@ -169,9 +157,8 @@ def test_runs_follow_planner_and_plan_table(
     folder: Path, planner: str, options: dict, degrees: set[int], exchange: str
 ) -> None:
     write_two_nodes(folder / "cluster.json", 110)
-    table = "".join(f"{key} = {json.dumps(value)}\n" for key, value in options.items())
     with (folder / "run.toml").open("a") as file:
-        file.write(f"[plan]\n{table}")
+        file.write(f"[plan]\n{as_toml(options)}")
     trace, metrics = folder / "t.json", folder / "m.jsonl"
     done = dhp_train(
         folder, "--planner", planner, "--steps", "2", "--set", f"cluster={folder}/cluster.json",

@@ -11,14 +11,13 @@ import pytest
 from dhp import Dataset
 from dhp._core import InputError
 from programs import run_program
+from tiny_run import copied_run
 
 
 @pytest.fixture
 def folder(mixed_data: Path, tmp_path: Path) -> Path:
     """A copy of the data with five lines more, four of which cannot be used, and a run.toml of a step."""
-    shutil.copytree(
-        mixed_data, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.pt", "run-*", "*.index.*")
-    )
+    copied_run(mixed_data, tmp_path, "*.index.*", ranks=2, steps=1, capacity_tokens=1000)
     turns = [{"role": "user", "content": "<image>?"}, {"role": "assistant", "content": "A."}]
     with open(tmp_path / "train.jsonl", "a") as file:
         file.write(json.dumps({"messages": turns, "images": ["none.png"]}) + "\n")
@@ -34,17 +33,6 @@ def folder(mixed_data: Path, tmp_path: Path) -> Path:
             )
             + "\n"
         )
-    settings = {
-        "model": str(tmp_path / "model"),
-        "data": str(tmp_path / "train.jsonl"),
-        "output_dir": str(tmp_path / "out"),
-        "ranks": 2,
-        "global_batch_size": 6,
-        "steps": 1,
-        "capacity_tokens": 1000,
-        "timeout_s": 240.0,
-    }
-    (tmp_path / "run.toml").write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
     return tmp_path
 
 

@@ -3,7 +3,6 @@ with its host, never one that waited for it."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -20,6 +19,7 @@ from by_hand import Rank, all_said, causes, end_all, start_ranks, train, wait_un
 from dhp.run import joining, launch, runtime
 from programs import run_program
 from ranks import context
+from tiny_run import as_toml
 
 SIZE = 3
 # Far above what it takes on an idle machine, far below any wait without an end.
@@ -131,7 +131,7 @@ def training(folder: Path, **settings: object) -> str:
         **settings,
     }
     file = folder / "by_hand.toml"
-    file.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items()))
+    file.write_text(as_toml(values))
     return str(file)
 
 

@@ -19,6 +19,7 @@ import dhp
 from by_hand import Rank, causes, end_all, start_ranks, train, wait_until
 from dhp._core import InputError
 from dhp.run import launch, made_once, runtime
+from tiny_run import as_toml
 
 SECONDS = 120.0  # far above what anything takes, far below any wait without an end
 LINES = 30
@@ -218,7 +219,5 @@ def train_at_its_host(folder: str) -> int:
         "steps": 1,
         "timeout_s": 120.0,
     }
-    Path(f"run{os.environ['RANK']}.toml").write_text(
-        "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
-    )
+    Path(f"run{os.environ['RANK']}.toml").write_text(as_toml(values))
     return train(f"run{os.environ['RANK']}.toml")
