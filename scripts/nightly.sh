@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# What is too slow for every change, some six hours on two cores: one part after another, on after a failed one, with a
-# table at the end.
+# What is too slow for every change: parts beside each other, since many wait for processes, and a table of them.
 #   nightly.sh JOBS [PART...]    logs: build/nightly/PART.log
 set -uo pipefail
 jobs=$1
@@ -8,51 +7,52 @@ shift
 cd "$(dirname "$0")/.." || exit
 mkdir -p build/nightly
 parts=("$@")
-[ $# != 0 ] || parts=(properties inputs kills network scale docs compilers same-bytes fuzz sanitizers lint roots)
-seed=${SEED:-$(date +%Y%m%d%H)}
-export DHP_WERROR=ON DHP_TEST_SEED=$seed
+# Long ones first.
+[ $# != 0 ] || parts=(inputs trixie bookworm noble kills sanitizers docs fuzz network properties lint same-bytes scale)
+export SEED=${SEED:-$(date +%Y%m%d%H)} DHP_WERROR=ON JOBS=$jobs
 
-# Minutes are of two idle cores.
+tried() {
+  DHP_NIGHTLY=1 build/venv/bin/python -m pytest -q -s tests/nightly -k "$1"
+}
+
 run_part() {
-  local pytest="env DHP_NIGHTLY=1 build/venv/bin/python -m pytest -q -s tests/nightly"
   case $1 in
-    # Random cases of planners and bounds, other ones each night. 5 min
-    properties) make build && cmake --build build/release --target core_tests &&
+    # Random cases of planners and bounds, other ones each night.
+    properties) cmake --build build/release --target core_tests &&
       build/release/tests/cpp/core_tests --gtest_filter='Planners/*:BoundExhaustive*' ;;
     # 10,000 broken data lines, settings and checkpoint folders each.
-    inputs) make build setup FOR=tests && $pytest -k fuzz ;;
+    inputs) tried fuzz ;;
     # kill -9 at 200 random moments, resumed every time.
-    kills) make build setup FOR=tests && $pytest -k kill ;;
+    kills) tried kill ;;
     # Cut and slow links between network namespaces.
-    network) make build setup FOR=tests && $pytest -k network ;;
+    network) tried network ;;
     # 500 steps, 16,384 ranks.
-    scale) make build setup FOR=tests && $pytest -k scale ;;
+    scale) tried scale ;;
     # What README and docs show of the demo and of measurements.
-    docs) make build setup FOR=tests && $pytest -k shown ;;
-    # The core by every compiler that there are packages of.
-    compilers) make compilers ;;
+    docs) tried shown ;;
     same-bytes) make same-bytes ;;
-    # Readers of files under libFuzzer, 5 min each.
-    fuzz) make fuzz FUZZ_SECONDS=300 ;;
+    # Readers of files under libFuzzer.
+    fuzz) make fuzz FUZZ_SECONDS=120 ;;
     sanitizers) DHP_TEST_SHARE=0.1 make test-sanitizers ;;
     lint) make lint DEEP=1 ;;
-    # Fresh machines, every compiler of theirs included.
-    roots) COMMANDS="demo test compilers" scripts/fresh_roots.sh ;;
+    # Fresh machines: both commands of the README, and the core by every compiler of the newest Debian.
+    trixie) COMMANDS="demo test compilers" scripts/fresh_roots.sh trixie ;;
+    bookworm | noble) scripts/fresh_roots.sh "$1" ;;
     *) echo "nightly: no part $1"; return 2 ;;
   esac
 }
 
-echo "nightly: ${parts[*]}, seed $seed (SEED=$seed repeats it)"
-rows=() failed=0
-for part in "${parts[@]}"; do
-  start=$SECONDS log=build/nightly/$part.log
-  if JOBS=$jobs run_part "$part" >"$log" 2>&1 </dev/null; then
-    result=passed
-  else
-    result=FAILED failed=1
-  fi
-  rows+=("$(printf '%-11s %-7s %4d min  %s' "$part" $result $(((SECONDS - start + 30) / 60)) "$(tail -1 "$log")")")
-  echo "${rows[-1]}"
-done
-[ $failed = 0 ] || echo "nightly: failed; see the logs in build/nightly"
-exit $failed
+report_part() {
+  local part=$1 start=$SECONDS result log=build/nightly/$1.log
+  if DHP_TEST_SEED=$SEED run_part "$part" >"$log" 2>&1 </dev/null; then result=passed; else result=FAILED; fi
+  printf '%-11s %-7s %4d min  %s\n' "$part" $result $(((SECONDS - start + 30) / 60)) "$(tail -1 "$log" | cut -c1-100)"
+  [ $result = passed ]
+}
+export -f tried run_part report_part
+
+make build setup FOR="tests lint clang fuzz" || exit
+echo "nightly: ${parts[*]}, seed $SEED (SEED=$SEED repeats it)"
+printf '%s\n' "${parts[@]}" | xargs -P $((jobs * 3 / 2)) -I{} bash -uo pipefail -c 'report_part {}' || {
+  echo "nightly: failed; see the logs in build/nightly"
+  exit 1
+}
