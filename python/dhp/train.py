@@ -21,7 +21,7 @@ from dhp._core import InputError, Task
 from dhp.base.output import complain
 from dhp.cost.recalibrate import Recalibration
 from dhp.data.dataset import Dataset, Share
-from dhp.loop.batches import Drops, agree_on_dropped, prepare_ahead
+from dhp.loop.batches import Ahead, Drops, agree_on_dropped
 from dhp.loop.inputs import open_dataset, planning_inputs
 from dhp.loop.start import begin, check_before_ranks, check_options, launched_here, says, together
 from dhp.loop.step_clock import StepClock
@@ -49,24 +49,30 @@ def train(
     settings: TrainConfig, run: Run, reporter: Reporter | None, tracer: Tracer, recorder: Recorder, saved: Saved | None
 ) -> None:
     """Batch, plan, tasks, gradients, step; the next batch is planned and read meanwhile. `saved`: where to go on."""
-    model = together(run, lambda: load_model(settings, saved.folder if saved else settings.model))
-    agree_on_weights(model, run)
     cluster, cost = planning_inputs(settings, run.world_size)
     costs = Recalibration(cost, settings.recalibrate_every, run)
-    adapter = attach(model, run, cluster=cluster)
-    data = open_dataset(settings, cluster, cost, run)
-    adamw = optimizer.make_optimizer(model, settings, run)
-    drops, skips = Drops(settings.max_dropped_share), Skips(settings.on_nonfinite)
+    if saved:
+        costs.restore(saved.costs)
     first_step = saved.step if saved else 0
+    data = open_dataset(settings, cluster, cost, run)
+    ahead = Ahead(range(first_step, settings.steps), data, cluster, costs, settings, run.rank)
+    model = together(run, lambda: load_model(settings, saved.folder if saved else settings.model))
+    agree_on_weights(model, run)
+    adapter = attach(model, run, cluster=cluster)
+    adamw = optimizer.make_optimizer(model, settings, run)
     if saved:
         together(run, lambda: checkpoint.load_optimizer(saved.folder, model, adamw))
-        costs.restore(saved.costs)
+    drops, skips = Drops(settings.max_dropped_share), Skips(settings.on_nonfinite)
     recorder.begin(cluster, cost)
     if reporter:
         reporter.say(headline(settings, model, data, run, first_step))
 
-    for now in prepare_ahead(range(first_step, settings.steps), data, cluster, costs, settings, run):
-        step, clock = now.step, StepClock(now.plan)
+    for step in ahead.steps:
+        clock = StepClock()
+        with run.at(f"step {step + 1}, planning"):
+            with clock.planning():
+                now = ahead.take(step)
+            runtime.agree_on(now.plan, run)
         with run.at(f"step {step + 1}, reading"), clock.reading():
             share = now.share.result()
             clock.has_read()
@@ -83,7 +89,7 @@ def train(
             with clock.part("reduce"):
                 finite = reduce_gradients(model, run)
                 norm = optimizer.gradient_norm(model)
-            bad_ranks = clock.combine(run, finite, norm.item())
+            bad_ranks = clock.combine(run, now.plan, finite, norm.item())
             trouble = trouble_of(now.plan, clock.bad_losses, bad_ranks, model)
             skipped = skips.skip(step + 1, trouble)
             with clock.part("optimizer"):
@@ -91,44 +97,45 @@ def train(
                     adamw.zero_grad(set_to_none=True)
                 else:
                     optimizer.update(model, adamw, settings, step, norm)
-            recorder.step(step + 1, now.plan, now.batch, now.plan_s, clock.task_cpu_s.tolist(), clock.watch)
             news = costs.add(now.plan, now.batch, clock.task_cpu_s.tolist())
             if settings.check_weights_every and (step + 1) % settings.check_weights_every == 0:
                 agree_on_weights(model, run)
+        saved_as, not_saved = "", ""
+        if (settings.save_steps and (step + 1) % settings.save_steps == 0) or step + 1 == settings.steps:
+            with run.at(f"step {step + 1}, saving"), clock.part("save"):
+                saved_as, not_saved = save(step + 1, model, adamw, settings, run, costs)
+        with run.at(f"step {step + 1}, recording"):
+            recorder.step(step + 1, now.plan, now.batch, now.plan_s, clock.task_cpu_s.tolist(), clock.watch)
+            tracer.step(step + 1, now.plan, clock.watch)
         if reporter:
             if skipped:
                 complain(f"dhp: step {step + 1} is skipped: {trouble}")
             rate = optimizer.learning_rate(settings, step)
             reporter.step(clock.record(now, valid_tokens, dropped, norm.item(), rate, trouble))
             reporter.say(news)
-        if (settings.save_steps and (step + 1) % settings.save_steps == 0) or step + 1 == settings.steps:
-            with run.at(f"step {step + 1}, saving"), clock.part("save"):
-                save(step + 1, model, adamw, settings, run, costs, reporter)
-        tracer.step(step + 1, now.plan, clock.watch)
+            reporter.say(saved_as)
+        go_on_unsaved(not_saved, step + 1, settings, run)
 
 
 def save(
-    step: int,
-    model: Any,
-    adamw: torch.optim.Optimizer,
-    settings: TrainConfig,
-    run: Run,
-    costs: Recalibration,
-    reporter: Reporter | None,
-) -> None:
-    """A checkpoint, and a line about it. One that cannot be written is no reason to end the run, but after the last
-    step it is."""
+    step: int, model: Any, adamw: torch.optim.Optimizer, settings: TrainConfig, run: Run, costs: Recalibration
+) -> tuple[str, str]:
+    """Writes a checkpoint. Returns the line about it, and why it could not be written."""
     try:
-        said = f"saved {checkpoint.save_checkpoint(step, model, adamw, settings, run, costs.state())}"
+        return f"saved {checkpoint.save_checkpoint(step, model, adamw, settings, run, costs.state())}", ""
     except checkpoint.NotSavedError as error:
-        if step == settings.steps:
-            raise RunStopped(f"step {step}: {error}") from None
-        following = min(settings.steps, step + settings.save_steps)
-        if run.rank == 0:
-            complain(f"dhp: step {step}: {error}; the run goes on and saves again after step {following}")
-        said = f"not saved: {error}"
-    if reporter:
-        reporter.say(said)
+        return f"not saved: {error}", str(error)
+
+
+def go_on_unsaved(why: str, step: int, settings: TrainConfig, run: Run) -> None:
+    """A checkpoint that could not be written is no reason to end the run, but after the last step it is."""
+    if not why:
+        return
+    if step == settings.steps:
+        raise RunStopped(f"step {step}: {why}")
+    following = min(settings.steps, step + settings.save_steps)
+    if run.rank == 0:
+        complain(f"dhp: step {step}: {why}; the run goes on and saves again after step {following}")
 
 
 def headline(settings: TrainConfig, model: Any, data: Dataset, run: Run, first_step: int) -> str:
@@ -164,7 +171,11 @@ def work(settings: TrainConfig, options: argparse.Namespace) -> int:
             reporter = None
             if run.rank == 0:
                 reporter = Reporter(
-                    settings.steps, options.metrics, log_every=settings.log_every, output_format=options.output_format
+                    settings.steps,
+                    options.metrics,
+                    log_every=settings.log_every,
+                    quiet=options.quiet,
+                    output_format=options.output_format,
                 )
             recorder = Recorder(options.result, run, settings, clock=options.result_clock, step=options.result_step)
             tracer = Tracer(options.trace, run)

@@ -47,7 +47,7 @@ def dhp_train(
     exception but argparse's exit goes through: it is a fault. `hold` may patch more."""
     started: TrainConfig | None = None
     computed = False
-    real_work, real_prepare_ahead = train.work, train.prepare_ahead
+    real_work = train.work
 
     def run_local(ranks: int, work: Callable[[], int], **_: object) -> int:
         return work()  # the launcher's own look at files, or a rank
@@ -57,17 +57,21 @@ def dhp_train(
         started = settings
         return real_work(settings, *rest) if rank else 0
 
-    def prepare_ahead(wanted: range, *rest: Any) -> Iterator[Any]:
-        nonlocal computed
-        for prepared in real_prepare_ahead(wanted[:steps], *rest):
+    class Ahead(train.Ahead):
+        def __init__(self, wanted: range, *rest: Any) -> None:
+            super().__init__(wanted[:steps], *rest)
+
+        def take(self, step: int) -> Any:
+            nonlocal computed
+            prepared = super().take(step)
             computed = True
-            yield prepared
+            return prepared
 
     said = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, _inside(cwd), contextlib.redirect_stderr(said):
         patch.setattr(train, "run_local", run_local)
         patch.setattr(train, "work", work)
-        patch.setattr(train, "prepare_ahead", prepare_ahead)
+        patch.setattr(train, "Ahead", Ahead)
         for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
             patch.delenv(name, raising=False)
         if hold:

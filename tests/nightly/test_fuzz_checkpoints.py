@@ -214,25 +214,24 @@ class Loaded:
         self.first_step = -1
 
     def hold(self, patch: pytest.MonkeyPatch) -> None:
-        attach, prepare_ahead, make_optimizer = train.attach, train.prepare_ahead, train.optimizer.make_optimizer
-        made: list[Any] = []
+        attach, load_optimizer = train.attach, train.checkpoint.load_optimizer
 
         def attached(model: Any, *rest: Any, **named: Any) -> Any:
             self.weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
             return attach(model, *rest, **named)
 
-        def made_optimizer(*rest: Any) -> Any:
-            made.append(make_optimizer(*rest))
-            return made[-1]
+        class FirstStep(train.Ahead):
+            def __init__(ahead, steps: range, *rest: Any) -> None:
+                self.first_step = steps.start
+                super().__init__(steps, *rest)
 
-        def no_steps(steps: range, *rest: Any) -> Iterator[train.Prepared]:
-            self.first_step = steps.start
-            self.moments = [v for state in made[-1].state.values() for v in state.values() if torch.is_tensor(v)]
-            return prepare_ahead(steps, *rest)
+        def loaded_optimizer(saved: Path, model: Any, adamw: torch.optim.Optimizer) -> None:
+            load_optimizer(saved, model, adamw)
+            self.moments = [v for state in adamw.state.values() for v in state.values() if torch.is_tensor(v)]
 
         patch.setattr(train, "attach", attached)
-        patch.setattr(train, "prepare_ahead", no_steps)
-        patch.setattr(train.optimizer, "make_optimizer", made_optimizer)
+        patch.setattr(train, "Ahead", FirstStep)
+        patch.setattr(train.checkpoint, "load_optimizer", loaded_optimizer)
 
     def same(self, other: Loaded) -> bool:
         pairs = [*zip(self.moments, other.moments, strict=True)] if len(self.moments) == len(other.moments) else None

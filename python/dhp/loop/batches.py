@@ -1,11 +1,10 @@
-"""Global batches: drawn and planned on every rank, each rank's share read while the batch before it trains."""
+"""Global batches: drawn and planned on every rank, each rank's share read, while the batch before it trains."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -29,35 +28,46 @@ class Prepared:
     step: int  # from 0
     batch: Batch
     plan: Plan
-    plan_s: float
+    plan_s: float  # to draw, plan and check it
     share: Future[Share]
 
 
-def prepare_ahead(
-    steps: range, data: Dataset, cluster: Cluster, costs: Recalibration, settings: TrainConfig, run: Run
-) -> Iterator[Prepared]:
-    """The batches of these steps; each is planned, and its share being read, while the one before it trains. So
-    a cost that is fitted after a step first plans the second step from there."""
-    ahead: Prepared | None = None
-    for step in steps:
-        cost = costs.cost if ahead else costs.cost_ahead  # a run that continues plans as the one before would have
-        now, ahead = ahead, prepare(step, data, cluster, cost, settings, run)
-        if now:
-            yield now
-    if ahead:
-        yield ahead
+class Ahead:
+    """The batches of `steps`, planned in a thread, one ahead: while a batch trains, the next one is planned and this
+    rank's share of it begins to be read. The first is planned from now on. So a cost that is fitted after a step first
+    plans the second step from there.
+    """
+
+    def __init__(
+        self, steps: range, data: Dataset, cluster: Cluster, costs: Recalibration, settings: TrainConfig, rank: int
+    ) -> None:
+        self.steps = steps
+        self._data, self._cluster, self._costs, self._settings, self._rank = data, cluster, costs, settings, rank
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="dhp-plan")
+        self._next = self._begin(steps.start, costs.cost_ahead)  # as the run before would have, where one continues
+
+    def take(self, step: int) -> Prepared:
+        """The batch of this step, once it is planned; they are taken in order. Begins with the next. Raises whatever
+        planning has raised."""
+        assert self._next is not None, f"step {step} is not one of {self.steps}"
+        now = self._next.result()
+        self._next = self._begin(step + 1, self._costs.cost)
+        return now
+
+    def _begin(self, step: int, cost: CostModel) -> Future[Prepared] | None:
+        if step not in self.steps:
+            return None
+        return self._thread.submit(prepare, step, self._data, self._cluster, cost, self._settings, self._rank)
 
 
-def prepare(step: int, data: Dataset, cluster: Cluster, cost: CostModel, settings: TrainConfig, run: Run) -> Prepared:
-    """Draws and plans a global batch, as every rank does, and starts to read this rank's share."""
-    with run.at(f"step {step + 1}, planning"):
-        batch = data.batch(step, settings.global_batch_size, settings.seed)
-        started = time.perf_counter()
-        options = {"tighter_bound": True, **settings.plan}  # a step takes far longer than the bound
-        plan = runtime.plan(batch, cluster, cost, planner=settings.planner, **options)
-        plan_s = time.perf_counter() - started
-        runtime.agree_on(plan, run)
-        return Prepared(step, batch, plan, plan_s, data.read_ahead(plan, run.rank))
+def prepare(step: int, data: Dataset, cluster: Cluster, cost: CostModel, settings: TrainConfig, rank: int) -> Prepared:
+    """Draws and plans a global batch, as every rank does, and starts to read this rank's share. Rank 0 alone, which
+    tells the gap, works out the tighter bound."""
+    started = time.perf_counter()
+    batch = data.batch(step, settings.global_batch_size, settings.seed)
+    bound = {"tighter_bound": rank == 0 and settings.plan.get("tighter_bound", True)}
+    plan = runtime.plan(batch, cluster, cost, planner=settings.planner, **(settings.plan | bound))
+    return Prepared(step, batch, plan, time.perf_counter() - started, data.read_ahead(plan, rank))
 
 
 def agree_on_dropped(share: Share, now: Prepared, data: Dataset, settings: TrainConfig, run: Run) -> list[int]:

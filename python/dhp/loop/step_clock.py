@@ -18,15 +18,21 @@ from dhp.watch.steps import StepRecord
 
 
 class StepClock:
-    """Loss and times of one step: first of this rank, after `combine` of all."""
+    """Loss and times of one step, which begins now: first of this rank, after `combine` of all."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self) -> None:
         self.loss = torch.zeros((), dtype=torch.float64)
-        self.bad_losses = torch.zeros(len(plan.tasks), dtype=torch.float64)  # 1: the task's loss is not finite
-        self.task_cpu_s = torch.zeros(len(plan.tasks), dtype=torch.float64)
         self.watch = Stopwatch(started=time.time())
         self._started = time.perf_counter()
-        self._read_wait_s = 0.0
+        self._plan_wait_s = self._read_wait_s = 0.0
+        self._bad: set[int] = set()  # tasks whose loss is not finite
+
+    @contextlib.contextmanager
+    def planning(self) -> Iterator[None]:
+        """Waiting for the plan: what the step before did not hide."""
+        yield
+        self._plan_wait_s = time.perf_counter() - self._started
+        self.watch.plan = (self.watch.started, time.time())
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
@@ -44,7 +50,7 @@ class StepClock:
         """CPU time of the computing thread: what the task costs, however many ranks share a core."""
         started, wall = time.thread_time(), time.time()
         yield
-        self.task_cpu_s[task.id] = self.watch.tasks_cpu_s[task.id] = time.thread_time() - started
+        self.watch.tasks_cpu_s[task.id] = time.thread_time() - started
         self.watch.tasks[task.id] = (wall, time.time())
 
     @contextlib.contextmanager
@@ -57,22 +63,25 @@ class StepClock:
 
     def add_loss(self, task: Task, loss: float) -> None:
         self.loss += loss
-        self.bad_losses[task.id] = float(not math.isfinite(loss))
+        if not math.isfinite(loss):
+            self._bad.add(task.id)
 
-    def combine(self, run: Run, finite: bool, norm: float) -> list[int]:
+    def combine(self, run: Run, plan: Plan, finite: bool, norm: float) -> list[int]:
         """Losses add up; a task lasts as long as its slowest member. `finite`: whether this rank's own gradients were,
         and `norm` that of their sum. Returns the ranks whose own were not, all of them where only the sum is not."""
         run.sum(self.loss)
+        ids = [task.id for task in plan.tasks]
+        cpu_s = torch.tensor([self.watch.tasks_cpu_s.get(i, 0.0) for i in ids], dtype=torch.float64)
+        bad_losses = torch.tensor([float(i in self._bad) for i in ids], dtype=torch.float64)
         bad = torch.zeros(run.world_size + 1, dtype=torch.float64)
         bad[run.rank] = float(not finite)
         bad[-1] = float(not math.isfinite(norm))
-        tasks = len(self.task_cpu_s)
-        most = run.max(torch.cat([self.task_cpu_s, self.bad_losses, bad]))
-        self.task_cpu_s, self.bad_losses = most[:tasks], most[tasks : 2 * tasks]
-        ranks = most[2 * tasks : -1].nonzero().flatten().tolist()
+        most = run.max(torch.cat([cpu_s, bad_losses, bad]))
+        self.task_cpu_s, self.bad_losses = most[: len(ids)], most[len(ids) : 2 * len(ids)]
+        ranks = most[2 * len(ids) : -1].nonzero().flatten().tolist()
         return ranks or (list(range(run.world_size)) if most[-1] else [])
 
-    def record(
+    def record(  # at the end of the step, saving included
         self, now: Prepared, valid_tokens: int, dropped: list[int], norm: float, rate: float, skipped: str
     ) -> StepRecord:
         tasks, predicted = now.plan.tasks, now.plan.predicted
@@ -93,6 +102,7 @@ class StepClock:
             seconds=seconds,
             tokens_per_s=tokens / seconds,
             plan_s=now.plan_s,
+            plan_wait_s=self._plan_wait_s,
             read_wait_s=self._read_wait_s,
             idle_share=emulated.idle_share(),
             emulated_step_s=emulated.makespan_s,

@@ -23,6 +23,7 @@ def parser() -> argparse.ArgumentParser:
         "--result-clock", choices=CLOCKS, default="auto", help="auto: emulated where ranks outnumber cores, else wall"
     )
     p.add_argument("--output-format", choices=("text", "json"), default="text", help="json: the metrics on stdout")
+    p.add_argument("--quiet", action="store_true", help="no lines but errors")
     p.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in output_dir")
     p.add_argument(
         "--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="override settings; after CONFIG"

@@ -35,6 +35,7 @@ Figure = dict[str, Any]
 # Okabe and Ito's palette, told apart by colour-blind readers (Wong, Nature Methods 8, 441, 2011), its yellow left out:
 # it vanishes on white.
 BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"
+YELLOW = "#F0E442"
 PALETTE = [BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY]
 DASHES = ["solid", "dash", "dot", "dashdot"]
 MARKERS = ["circle", "square", "diamond", "triangle-up", "cross", "x"]

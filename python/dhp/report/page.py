@@ -38,7 +38,7 @@ SECTIONS = [
         "Estimates against steps",
         "Each point is a step: the plan's prediction, and what its tasks took together.",
     ),
-    ("planning", "Planning time", "Time to plan each step's batch; it hides behind the step before."),
+    ("planning", "Planning time", "Time to draw, plan and check each step's batch, while the step before trains."),
     ("lengths", "Lengths", "The sequences of the step in the timeline, in bins of half a doubling."),
     ("memory", "Memory by rank", "Activations of each rank at their peak, against what it has for them."),
     ("memory_over_time", "Memory over time", "Activations in the step of the timeline."),

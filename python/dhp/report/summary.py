@@ -14,7 +14,7 @@ from dhp.watch.result import CAUSES, KINDS, SPANS, Result, Step
 
 CLEAR_SHARE = 0.03  # of all rank time: what is worth a sentence
 CLEAR_ERROR = 0.10  # of the time: estimates that are worth a sentence
-OTHER_WORK = ("reduce", "optimizer")
+OTHER_WORK = ("reduce", "optimizer", "save")
 LONGEST_NAME = 200
 
 CAUSE_NAMES = {
@@ -64,7 +64,7 @@ class Summary:
     over_bound: float | None  # tasks (the whole step where these are not known) / bound - 1
     idle_share: float | None
     idle_shares: dict[str, float]  # a cause
-    other_work_share: float | None  # gradients and optimizer, in the step of the timeline
+    other_work_share: float | None  # gradients, optimizer and saving, in the step of the timeline
     tokens_per_s: float | None
     tokens_per_s_per_rank: float | None
     planning_s: float | None
@@ -365,7 +365,7 @@ def _limit_sentence(summary: Summary) -> str:
     other = summary.other_work_share or 0.0
     said = {f"{percent(share)} of all rank time is lost {_lost(cause)}: {REMEDIES[cause]}.": share
             for cause, share in summary.idle_shares.items()}  # fmt: skip
-    said[f"Gradients and optimizer take {percent(other)}: larger batches share that among more tokens."] = other
+    said[f"Gradients, optimizer and saving take {percent(other)}: larger batches share that among more tokens."] = other
     if summary.lower_bound_s:
         # What is left when waits and the update are taken away, in seconds as estimated, against the bound.
         estimate = 1 + summary.task_errors.bias if summary.task_errors else 1.0

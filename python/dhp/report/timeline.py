@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dhp.report.charts import GREEN, ORANGE, PURPLE, QUIET, SKY, VERMILION, wrapped
+from dhp.report.charts import GREEN, ORANGE, PURPLE, QUIET, SKY, VERMILION, YELLOW, wrapped
 from dhp.report.summary import Summary
 from dhp.watch.result import SPANS, Columns, Result
 
@@ -24,8 +24,9 @@ NAMES = {
     "data": "waiting for data",
     "reduce": "gradients",
     "optimizer": "optimizer",
+    "save": "saving",
 }
-COLOURS = {"transfer": ORANGE, "peer": VERMILION, "data": PURPLE, "reduce": GREEN, "optimizer": SKY}
+COLOURS = {"transfer": ORANGE, "peer": VERMILION, "data": PURPLE, "reduce": GREEN, "optimizer": SKY, "save": YELLOW}
 KINDS = [
     *({"name": name, "color": colour} for (_, name), colour in zip(GROUP_SIZES, GROUP_COLOURS, strict=True)),
     *({"name": NAMES[kind], "color": COLOURS[kind]} for kind in SPANS if kind != "compute"),

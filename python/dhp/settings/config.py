@@ -105,7 +105,7 @@ class TrainConfig:
     resume: bool = False  # continue from the newest checkpoint in output_dir
     timeout_s: float = number(600.0, 1, 10**6)  # longest wait for a peer
     traceback: bool = False  # where an error arose, for developers
-    log_every: int = number(0, 0, MOST_STEPS)  # lines also where the output is no terminal, one in so many steps
+    log_every: int = number(1, 0, MOST_STEPS)  # one step in so many has a line; 0: as --quiet
 
     @property
     def frozen(self) -> Freeze:

@@ -31,6 +31,7 @@ from dhp.watch.result import CAUSES, Memory, Result, Span, Step, TaskTime, Timel
 
 CLOCKS = ("auto", "emulated", "wall")
 MOST_TASKS = 100_000  # kept: a long run would fill rank 0's memory
+PARTS = ("reduce", "optimizer", "save")  # of a step, after its tasks
 WARM_UP = 1  # steps before the one whose timeline is kept, unless asked otherwise
 
 Interval = tuple[float, float]
@@ -41,11 +42,12 @@ class Stopwatch:
     """When this rank did what in a step: wall time (time.time) and CPU seconds of its compute thread."""
 
     started: float  # wall
-    read_s: float = 0.0  # until this rank's share was there
-    data: Interval = (0.0, 0.0)  # until all had theirs
+    plan: Interval = (0.0, 0.0)  # waiting for the plan
+    read_s: float = 0.0  # from the start until this rank's share was there
+    data: Interval = (0.0, 0.0)  # waiting for the media of all ranks
     tasks: dict[int, Interval] = field(default_factory=dict)
     tasks_cpu_s: dict[int, float] = field(default_factory=dict)
-    parts: dict[str, Interval] = field(default_factory=dict)  # reduce, optimizer, save
+    parts: dict[str, Interval] = field(default_factory=dict)  # those of PARTS, in this order
     parts_cpu_s: dict[str, float] = field(default_factory=dict)
 
 
@@ -179,27 +181,28 @@ class Recorder:
                 self._peak[rank] = max(self._peak[rank], held)
 
     def _emulated(self, plan: Plan, task_cpu_s: list[float], watch: Stopwatch) -> Measured:
-        """The replay, between the longest wait for data, which all ranks share, and the slowest rank's update."""
-        slowest = torch.tensor(
-            [watch.read_s, watch.parts_cpu_s["reduce"], watch.parts_cpu_s["optimizer"]],
-            dtype=torch.float64,
-        )
-        data_s, reduce_s, optimizer_s = self._run.max(slowest).tolist()
+        """The replay, between the longest wait for plan and data, which all ranks share, and the slowest rank's other
+        work."""
+        parts = [part for part in PARTS if part in watch.parts]  # the same on all ranks
+        slowest = torch.tensor([watch.read_s, *(watch.parts_cpu_s[part] for part in parts)], dtype=torch.float64)
+        data_s, *parts_s = self._run.max(slowest).tolist()
         lines = replay(plan, task_cpu_s)
         spans = replay_spans(plan, lines, data_s)
         at = data_s + lines.makespan_s
         for rank in range(plan.ranks):
             if data_s > 0:
                 spans.append(Span(rank, "data", 0.0, data_s))
-            spans.append(Span(rank, "reduce", at, at + reduce_s))
-            spans.append(Span(rank, "optimizer", at + reduce_s, at + reduce_s + optimizer_s))
+            begin = at
+            for part, seconds in zip(parts, parts_s, strict=True):
+                spans.append(Span(rank, part, begin, begin + seconds))
+                begin += seconds
         idle = dict.fromkeys(CAUSES, 0.0)
         del idle["transfer"]  # waiting takes no CPU time: not known
         for span in spans:
             if span.kind in idle:
                 idle[span.kind] += span.end_s - span.start_s
         idle["no_task"] = max(0.0, plan.ranks * lines.makespan_s - sum(lines.busy_s) - idle["peer"])
-        return Measured(at + reduce_s + optimizer_s, lines.makespan_s, idle, task_cpu_s, spans)
+        return Measured(at + sum(parts_s), lines.makespan_s, idle, task_cpu_s, spans)
 
     def _wall(self, plan: Plan, watch: Stopwatch, keep: bool) -> Measured:
         """Every rank's own times. A task begins once its last member has come; time from there on that is not CPU time
@@ -210,8 +213,8 @@ class Recorder:
         for task, (start, end) in watch.tasks.items():
             times[0, task], times[1, task] = start - began, end - began
         came, went = run.max(times).tolist()  # the last member of each task
-        data_end, optimizer_end = watch.data[1] - began, watch.parts["optimizer"][1] - began
-        seconds, first = run.max(torch.tensor([optimizer_end, -data_end], dtype=torch.float64)).tolist()
+        data_end, step_end = watch.data[1] - began, max(end for _, end in watch.parts.values()) - began
+        seconds, first = run.max(torch.tensor([step_end, -data_end], dtype=torch.float64)).tolist()
         finished = max(went, default=data_end)
         spans = own_spans(run.rank, watch, began, came, finished, {t.id for t in plan.tasks if len(t.ranks) > 1})
         last = max([end - began for _, end in watch.tasks.values()], default=data_end)
@@ -252,7 +255,7 @@ def own_spans(
         if end > start:
             spans.append(Span(rank, kind, max(0.0, start), end, task))
 
-    add("data", watch.data[0] - began, watch.data[1] - began)
+    add("data", watch.started - began, watch.data[1] - began)  # for the plan, too
     for task, (start, end) in watch.tasks.items():
         start, end = start - began, end - began
         begins = max(start, came[task])

@@ -19,6 +19,10 @@ from dhp.base.output import complain, open_append
 class StepRecord:
     """One step, all ranks together.
 
+    seconds          wall time from the end of the step before to the end of this one, saving included
+    plan_s           time to draw, plan and check the batch, while the step before trains
+    plan_wait_s      what of it that step did not hide, on rank 0
+    read_wait_s      what of reading the step before, and planning, did not hide
     idle_share       share of ranks x step in which no task ran, replaying the plan with the measured seconds of each
                      task (CPU seconds of the ranks' compute threads: on few cores wall time cannot show balance)
     emulated_step_s  the step time of that replay
@@ -31,10 +35,11 @@ class StepRecord:
     samples: int
     degrees: list[int]  # of the tasks, largest first
     micro_batches: int
-    seconds: float  # wall
+    seconds: float
     tokens_per_s: float
     plan_s: float
-    read_wait_s: float  # wall time that reading was not hidden
+    plan_wait_s: float
+    read_wait_s: float
     idle_share: float
     emulated_step_s: float
     predicted_step_s: float
@@ -60,24 +65,24 @@ def groups_text(degrees: list[int]) -> str:
 
 
 class Reporter:
-    """Prints and stores records; rank 0 has one. Where the output is no terminal, step lines are left out unless
-    `log_every` asks for them; output_format "json" prints the records instead."""
+    """Prints and stores records; rank 0 has one. Of `log_every` steps one has a line, with `quiet` none, nor anything
+    else; output_format "json" prints the records instead."""
 
     def __init__(
         self,
         steps: int,
         metrics: str | Path | None,
         *,
-        log_every: int = 0,
+        log_every: int = 1,
+        quiet: bool = False,
         output_format: str = "text",
         stream: TextIO = sys.stdout,
     ) -> None:
         self._steps = steps
         self._stream = stream
         self._json = output_format == "json"
-        terminal = stream.isatty()
-        self._every = log_every or (1 if terminal else 0)
-        self._colour = terminal and "NO_COLOR" not in os.environ
+        self._every = 0 if quiet else log_every
+        self._colour = stream.isatty() and "NO_COLOR" not in os.environ
         self._file: TextIO | None = None
         self._metrics = metrics
         self._skipped = 0
@@ -115,7 +120,7 @@ class Reporter:
             f"groups {groups_text(r.degrees)}",
             f"idle {r.idle_share:.0%}".replace("%", " %"),
             f"gap {r.gap:.0%}".replace("%", " %"),
-            f"plan {r.plan_s * 1e3:.1f} ms",
+            f"plan {r.plan_s * 1e3:.1f} ms, waited {r.plan_wait_s * 1e3:.1f}",
         ]
         if r.dropped:
             parts.append(f"dropped {len(r.dropped)}")

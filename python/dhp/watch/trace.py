@@ -60,6 +60,7 @@ class Tracer:
         if self._path is None:
             return
         self._steps.append((f"ProfilerStep#{number}", watch.started * 1e6))
+        self._bar("wait for the plan", "plan", watch.plan)
         self._bar("wait for data", "data", watch.data)
         for task in plan.tasks:
             if task.id in watch.tasks:

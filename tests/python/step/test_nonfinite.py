@@ -28,11 +28,11 @@ def combined(losses: dict[tuple[int, int], float], finite: list[bool], norm: flo
     model.bias.grad = torch.zeros(1)
 
     def work(run: Any) -> tuple[str, float]:
-        clock = StepClock(PLAN)
+        clock = StepClock()
         for task in PLAN.tasks:
             if run.rank in task.ranks:
                 clock.add_loss(task, losses.get((run.rank, task.id), 1.0))
-        bad = clock.combine(run, finite[run.rank], norm)
+        bad = clock.combine(run, PLAN, finite[run.rank], norm)
         return trouble_of(PLAN, clock.bad_losses, bad, model), clock.loss.item()
 
     return on_threads(3, work)

@@ -34,8 +34,8 @@ def test_replayed_spans_by_hand() -> None:
 
 
 def test_spans_by_the_clock_on_the_wall_by_hand() -> None:
-    """The rank reads until 1, is alone in task 0 until 3, comes to task 2 then, its peer at 4; it computes 1.5 of the
-    2 s that are left until 6. The last task of all ends at 7, so gradients are summed from there."""
+    """The rank waits for its plan and reads until 1, is alone in task 0 until 3, comes to task 2 then, its peer at 4;
+    it computes 1.5 of the 2 s that are left until 6. The last task of all ends at 7, so gradients are summed there."""
     watch = Stopwatch(
         started=100.0,
         data=(100.0, 101.0),

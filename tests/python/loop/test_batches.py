@@ -1,0 +1,116 @@
+"""Batches planned ahead in a thread, and the clock of a step."""
+
+import threading
+import time
+from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from command_line import CASES
+from dhp._core import Batch, Cluster, CostModel, Link, Plan, Sequence, read_cost_model, simple_lower_bound_s
+from dhp.loop import batches
+from dhp.loop.batches import Ahead
+from dhp.loop.step_clock import StepClock
+from dhp.run import runtime
+from dhp.run.runtime import InfeasibleBatch
+from dhp.settings.config import TrainConfig
+from thread_run import on_threads
+
+LINK = Link(bandwidth_bytes_per_s=2e9, latency_s=5e-5)
+COST = read_cost_model(str(CASES / "cost_qwen3-vl-2b.json"))
+CLUSTER = Cluster(nodes=1, ranks_per_node=2, memory_bytes=6.4e10, intra_node=LINK, inter_node=LINK)
+SETTINGS = TrainConfig(model="m", data="d.jsonl", ranks=2)
+
+
+class Lengths:
+    """Data whose batch of each step has these lengths."""
+
+    def __init__(self, *steps: list[int]) -> None:
+        self._steps = steps
+        self.read: list[str] = []
+
+    def batch(self, step: int, size: int, seed: int) -> Batch:
+        return Batch([Sequence(i, tokens) for i, tokens in enumerate(self._steps[step])])
+
+    def read_ahead(self, plan: Plan, rank: int) -> Future[Any]:
+        self.read.append(plan.hash)
+        return Future()
+
+
+def ahead_of(data: Any, rank: int = 0, costs: Any = None, steps: int = 3) -> Ahead:
+    costs = costs or SimpleNamespace(cost=COST, cost_ahead=COST)
+    return Ahead(range(steps), data, CLUSTER, costs, SETTINGS, rank)
+
+
+def test_one_batch_is_planned_and_read_while_another_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned: list[tuple[str, float]] = []
+    make_plan, second = runtime.plan, threading.Event()
+
+    def plan(batch: Batch, cluster: Cluster, cost: CostModel, **options: Any) -> Plan:
+        planned.append((threading.current_thread().name, cost.task_s))
+        if len(planned) == 2:
+            assert second.wait(60)
+        return make_plan(batch, cluster, cost, **options)
+
+    monkeypatch.setattr(batches.runtime, "plan", plan)
+
+    def costs_with(task_s: float) -> Any:
+        fitted = read_cost_model(str(CASES / "cost_qwen3-vl-2b.json"))
+        fitted.task_s = task_s
+        return fitted
+
+    data = Lengths([900, 800], [700, 600], [500])
+    costs = SimpleNamespace(cost=costs_with(2.0), cost_ahead=costs_with(1.0))
+    ahead = ahead_of(data, costs=costs)
+    first = ahead.take(0)
+    assert (first.step, [s.tokens for s in first.batch.sequences]) == (0, [900, 800])
+    costs.cost = costs_with(3.0)  # what is fitted after step 1 plans step 3
+    second.set()  # step 1 is trained; the next was begun before
+    assert [s.tokens for s in ahead.take(1).batch.sequences] == [700, 600]
+    assert ahead.take(2).plan.hash == data.read[2]
+    assert len(data.read) == 3
+    assert [cost for _, cost in planned] == [1.0, 2.0, 3.0]
+    assert {name for name, _ in planned} == {"dhp-plan_0"}
+
+
+def test_a_batch_without_a_plan_is_no_concern_of_the_step_before() -> None:
+    ahead = ahead_of(Lengths([900], [10**9], [5]))
+    ahead.take(0)
+    with pytest.raises(InfeasibleBatch, match="sequence 0 needs"):
+        ahead.take(1)
+
+
+def test_only_rank_0_works_out_the_tighter_bound() -> None:
+    lengths = [30_000, 20_000, 16_000]
+    first, second = (ahead_of(Lengths(lengths), rank, steps=1).take(0).plan for rank in (0, 1))
+    assert first.hash == second.hash
+    simple = simple_lower_bound_s(Batch([Sequence(i, n) for i, n in enumerate(lengths)]), CLUSTER, COST)
+    assert second.predicted.lower_bound_s == simple
+    assert first.predicted.lower_bound_s > simple
+
+
+def test_a_step_lasts_from_the_wait_for_its_plan_to_the_end_of_saving() -> None:
+    def work(run: Any) -> None:
+        ahead = ahead_of(Lengths([900, 800]), run.rank, steps=1)
+        began = time.perf_counter()
+        clock = StepClock()
+        with clock.planning():
+            now = ahead.take(0)
+            time.sleep(0.02)
+        with clock.reading():
+            time.sleep(0.03)
+        for name in ("reduce", "optimizer", "save"):
+            with clock.part(name):
+                time.sleep(0.01)
+        assert clock.combine(run, now.plan, True, 1.0) == []
+        record = clock.record(now, 7, [], 1.0, 0.1, "")
+        assert record.plan_wait_s >= 0.02 and record.read_wait_s >= 0.03
+        assert 0.08 <= record.seconds <= time.perf_counter() - began
+        assert record.tokens_per_s == pytest.approx(1700 / record.seconds)
+        watch = clock.watch
+        assert watch.started == watch.plan[0] < watch.plan[1] <= watch.data[0] < watch.data[1]
+        assert list(watch.parts) == ["reduce", "optimizer", "save"]
+
+    assert on_threads(2, work) == [None, None]
