@@ -45,7 +45,7 @@ from dhp.cost.local import local_cluster
 from dhp.data.dataset import Dataset, Share
 from dhp.demo.prepare import prepare
 from dhp.models import Adapter, attach
-from dhp.run import runtime
+from dhp.run import entry, runtime
 from dhp.run.launch import run_local
 from dhp.run.runtime import Run
 
@@ -69,7 +69,7 @@ def run_plan(plan: Plan, share: Share, adapter: Adapter, valid_tokens: int, run:
 
 def work(options: argparse.Namespace) -> int:
     torch.set_num_threads(1)
-    run = runtime.init(timeout_s=1800.0)
+    run = entry.init(timeout_s=1800.0)
     from transformers import AutoModelForImageTextToText
     from transformers.utils import logging
 

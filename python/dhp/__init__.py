@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from dhp.cost.local import local_cluster, local_cost
     from dhp.data.dataset import Dataset
     from dhp.models import attach
-    from dhp.run.runtime import InfeasibleBatch, RankFailed, Run, init, plan, tasks
+    from dhp.run.entry import init, join
+    from dhp.run.runtime import InfeasibleBatch, RankFailed, Run, plan, tasks
     from dhp.step.gradients import reduce_gradients
 
 # Planning needs no torch: what does is imported when it is first used.
@@ -50,7 +51,8 @@ _LATER = {
     "RankFailed": "dhp.run.runtime",
     "Run": "dhp.run.runtime",
     "attach": "dhp.models",
-    "init": "dhp.run.runtime",
+    "init": "dhp.run.entry",
+    "join": "dhp.run.entry",
     "local_cluster": "dhp.cost.local",
     "local_cost": "dhp.cost.local",
     "plan": "dhp.run.runtime",
@@ -79,6 +81,7 @@ __all__ = [
     "attach",
     "check_plan",
     "init",
+    "join",
     "local_cluster",
     "local_cost",
     "plan",

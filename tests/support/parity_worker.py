@@ -22,7 +22,7 @@ from dhp import train
 from dhp._core import Batch, Cluster, CostModel, Plan, annotate, check_plan, parse_plan
 from dhp.data.dataset import Dataset
 from dhp.models import freeze, import_families, weights
-from dhp.run import runtime
+from dhp.run import entry, runtime
 from dhp.run.launch import run_local
 from dhp.settings.config import TrainConfig
 from dhp.step import optimizer
@@ -157,7 +157,7 @@ def run_dhp(folder: Path, name: str) -> int:
     torch.set_num_threads(1)
     settings, recorder, losses, plans = settings_for(folder, name), Recorder(), Losses(), Plans("handmade" in name)
     optimizer.update, runtime.plan = recorder.update, plans.plan
-    run = runtime.init(timeout_s=600)
+    run = entry.init(timeout_s=600)
     train.train(settings, run, losses, Tracer(None, run), record.Recorder("", run, settings), None)
     if run.rank == 0:
         result = {
@@ -174,7 +174,7 @@ def run_dhp(folder: Path, name: str) -> int:
 def run_reference(folder: Path, name: str) -> int:
     torch.set_num_threads(1)
     settings, recorder = settings_for(folder, name), Recorder()
-    run = runtime.init()
+    run = entry.init()
     dtype = weights.DTYPES[settings.precision]
     model = AutoModelForImageTextToText.from_pretrained(settings.model, dtype=dtype).train()
     freeze(model, settings.frozen)

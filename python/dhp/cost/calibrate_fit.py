@@ -133,7 +133,7 @@ def _use_mirror(adapter: Any, design: Design) -> None:
     torch.ops.dhp.create_mirror_group(
         name, design.degree, busiest_position(design), str(next(adapter.model.parameters()).device)
     )
-    adapter.run = SimpleNamespace(traffic=name)
+    adapter.run = SimpleNamespace(traffic=name, group_of=lambda task: list(task.ranks))
 
 
 def _of_all_ranks(table: Any, run: Run) -> Any:

@@ -22,7 +22,7 @@ class Group:
     """What attention needs to know of the task at hand; travels through the model as the argument `dhp`."""
 
     seq_tokens: list[int]  # padded global lengths
-    ranks: list[int]  # world ranks in ring order
+    ranks: list[int]  # of the default process group, in ring order
     traffic: str
     exchange: str
     nodes: list[int]  # of each of `ranks`; empty: all on one
@@ -75,7 +75,7 @@ class Qwen3VLAdapter:
     def loss(self, task_input: TaskInput, task: Task, valid_tokens: int) -> torch.Tensor:
         layout = task_input.layout
         nodes = [self._cluster.node_of(rank) for rank in task.ranks] if self._cluster else []
-        group = Group(layout.seq_tokens, list(task.ranks), self.run.traffic, task.exchange.name, nodes)
+        group = Group(layout.seq_tokens, self.run.group_of(task), self.run.traffic, task.exchange.name, nodes)
         device = next(self._text.parameters()).device
         ids, positions, labels = (x.to(device) for x in self._shard(task_input))
         embeds = self._text.embed_tokens(ids)  # [T_local, C]

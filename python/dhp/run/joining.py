@@ -6,7 +6,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch.distributed as dist
@@ -29,8 +29,12 @@ _joined = itertools.count()
 class Joining:
     """A rank from when it reaches the store until its watch runs: gives signs of life, and sees those of the others."""
 
-    def __init__(self, base: dist.Store, prefix: str, place: Place, name: str) -> None:
+    def __init__(
+        self, base: dist.Store, prefix: str, place: Place, name: str, said: dict[str, str] | None = None
+    ) -> None:
         self.store = dist.PrefixStore(prefix, base)
+        for key, text in (said or {}).items():
+            self.store.set(f"dhp/{key}/{place.rank}", text)
         self.host = place.host or "rank 0"  # of the store; with its name as soon as that is known
         self._place, self._name = place, name
         # Connections of their own: a call that waits for its answer holds up the others of its connection.
@@ -103,6 +107,16 @@ class Joining:
                 self._bid_farewell()
                 raise NotJoined(cause)
 
+    def said_by(self, key: str, ranks: Sequence[int]) -> list[str]:
+        """What these ranks have said of themselves."""
+        return [text.decode() for text in self.store.multi_get([f"dhp/{key}/{rank}" for rank in ranks])]
+
+    def give_up(self, cause: str) -> str:
+        """Ends the joining on all ranks; returns the first cause of all."""
+        first = self._try(ANSWER_S, lambda: self._publish(cause))
+        self._bid_farewell()
+        return first
+
     def meet_again(self, key: str) -> None:
         """Returns when every rank has called this."""
         if self.store.add(f"dhp/{key}", 1) == self._place.world_size:
@@ -170,11 +184,9 @@ class Joining:
 
 def join(place: Place, name: str, timeout_s: float) -> Joining:
     """Joins the run when all ranks have come to its store. `name` says who this one is. Raises Unreachable."""
-    # A run after this one, or workers that torchrun starts anew, must not find what this one has written.
-    prefix = f"run{next(_joined)}.{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
     try:
         joining = within(
-            timeout_s + ANSWER_S, lambda: Joining(rendezvous.open_store(place, timeout_s), prefix, place, name)
+            timeout_s + ANSWER_S, lambda: Joining(rendezvous.open_store(place, timeout_s), _prefix(), place, name)
         )
     except Unreachable:
         raise
@@ -185,6 +197,22 @@ def join(place: Place, name: str, timeout_s: float) -> Joining:
         ) from None
     joining.meet(timeout_s)
     return joining
+
+
+def join_by(store: dist.Store, place: Place, name: str, timeout_s: float, said: dict[str, str]) -> Joining:
+    """The same by the store of a process group that is there already. What is `said` of this rank the others find as
+    `joining.said_by`."""
+    try:
+        joining = within(timeout_s + ANSWER_S, lambda: Joining(store, _prefix(), place, name, said))
+    except (TimeoutError, RuntimeError) as error:
+        raise Unreachable(f"the store of the default process group does not answer: {_line(error)}") from None
+    joining.meet(timeout_s)
+    return joining
+
+
+def _prefix() -> str:
+    # A run after this one, or workers that torchrun starts anew, must not find what this one has written.
+    return f"run{next(_joined)}.{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
 
 
 def _connect_again(store: dist.Store) -> dist.Store:

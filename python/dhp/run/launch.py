@@ -19,7 +19,7 @@ import torch.distributed as dist
 
 from dhp._core import InputError
 from dhp.base.output import complain
-from dhp.run import runtime
+from dhp.run import entry, runtime
 from dhp.run.commands import INTERRUPTED, end_on_interrupt
 from dhp.run.joining import LOST_KEY
 
@@ -61,7 +61,7 @@ def join(timeout_s: float) -> runtime.Run | int:
     """This rank's run, which Ctrl-C ends without a traceback; the exit code, where that cannot be joined and it was
     said why."""
     try:
-        run = runtime.init(timeout_s=timeout_s)
+        run = entry.init(timeout_s=timeout_s)
     except (InputError, ImportError, runtime.RankFailed) as error:
         complain(f"dhp: error: {error}")
         return 1 if isinstance(error, runtime.RankFailed) else BAD_INPUT

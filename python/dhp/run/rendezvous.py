@@ -35,12 +35,12 @@ class NotJoined(Unreachable):
 
 @dataclass(frozen=True)
 class Place:
-    """What the environment says of this rank."""
+    """What the environment, or the program's process group, says of this rank."""
 
     rank: int
     world_size: int
-    address: str
-    port: int
+    address: str = ""  # none where the program has connected the ranks itself
+    port: int = 0
 
     @property
     def host_rank(self) -> int:
@@ -53,11 +53,18 @@ class Place:
         if "DHP_LAUNCHER" in os.environ:  # it outlives each of the ranks
             return "the launcher of the ranks"
         if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-            return f"torchrun on {self.address}"
+            return f"torchrun on {self.address}" if self.address else "torchrun"
         return ""
 
+    @property
+    def advice(self) -> str:
+        """What to look at where ranks do not come."""
+        if self.address:
+            return "were all of them started, with the same MASTER_ADDR and MASTER_PORT?"
+        return "every rank of the default process group calls it, members and others"
+
     def __str__(self) -> str:
-        return f"{self.address}:{self.port}"
+        return f"{self.address}:{self.port}" if self.address else "dhp.join"
 
 
 def read_environment() -> Place | None:
@@ -202,7 +209,7 @@ def _describe_missing(missing: list[int], place: Place, timeout_s: float) -> str
     )
     return (
         f"{'ranks' if len(missing) > 1 else 'rank'} {listed} of {place.world_size} did not come to {place} within "
-        f"{timeout_s:g} s (timeout_s); were all of them started, with the same MASTER_ADDR and MASTER_PORT?"
+        f"{timeout_s:g} s (timeout_s); {place.advice}"
     )
 
 

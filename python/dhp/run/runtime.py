@@ -1,4 +1,4 @@
-"""The run: who this rank is, the two process groups, and what happens when a rank fails."""
+"""The run: who this rank is, what it tells the others and gets from them, and what happens when a rank fails."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ import torch.distributed as dist
 
 from dhp._core import Batch, Cluster, CostModel, Infeasible, InputError, Plan, Task, check_plan, plan_batch
 from dhp.base.output import complain
-from dhp.run import joining, ops, rendezvous
+from dhp.run import rendezvous
 
 EXCHANGES = ("ring", "direct", "hierarchical")  # how the run-time moves shards
 SLICE_S = 0.2  # how soon a wait ends after the failure of another rank
-CARRIER_SHARE, ROOM_S = 1.1, 5.0  # what Gloo's own time-out is more than the run's
 END_S = 3.0  # that a failed process may take to end by itself
 
 
@@ -41,11 +40,16 @@ class RankFailed(RuntimeError):
 
 @dataclass
 class Run:
-    """One rank of a run. Made by `dhp.init`, closed by `close()` (or `with dhp.init() as run:`).
+    """One rank of a run. Made by `dhp.init` or `dhp.join`, closed by `close()` (or `with dhp.init() as run:`).
 
-    rank, world_size  this rank and how many there are
+    rank, world_size  this rank, and how many there are, as plans count them; -1 in a process that is no member
+    members           their ranks in the default process group, by rank of the run
     traffic           name of the process group that carries shards and rows between the ranks of a task
     timeout_s         how long a rank waits for a peer; must exceed the skew that a free schedule makes legitimate
+
+    `sum` to `barrier` are collectives of the members: all of them call, in the same order, with tensors of the same
+    shape and type on the CPU. They raise RankFailed when a member fails or keeps the others waiting for `timeout_s`,
+    and InputError in a process that is no member. None uses the default process group.
     """
 
     rank: int
@@ -53,9 +57,11 @@ class Run:
     traffic: str
     timeout_s: float
     store: dist.Store
+    members: tuple[int, ...] = ()
     place: str = "start"
     name: str = ""  # "rank 5 (host b, pid 123)"
-    _groups: list[dist.ProcessGroup] = field(default_factory=list, repr=False)
+    _groups: list[dist.ProcessGroup] = field(default_factory=list, repr=False)  # the one of `traffic`
+    _owns_world: bool = field(default=False, repr=False)  # init has made the default process group
 
     def __enter__(self) -> Run:
         return self
@@ -116,53 +122,106 @@ class Run:
         """Prints to standard error what several ranks may have to say, the first time only."""
         key = "dhp/said/" + hashlib.sha256(message.encode()).hexdigest()
         with contextlib.suppress(RuntimeError, TimeoutError):  # the store is gone, or its host hangs
-            answers = torch.ops.dhp.pulse(self.traffic, self.rank) >= 0
+            answers = torch.ops.dhp.pulse(self.traffic, dist.get_rank()) >= 0
             if answers and rendezvous.within(rendezvous.ANSWER_S, lambda: self.store.add(key, 1)) > 1:
                 return
         complain(message)
 
+    def group_of(self, task: Task) -> list[int]:
+        """The ranks of a task in ring order, as `torch.ops.dhp` takes them: of the default process group."""
+        return [self.members[rank] for rank in task.ranks]
+
+    @property
+    def group(self) -> dist.ProcessGroup:
+        """The process group of `traffic`. It spans the world, whoever is a member: for collectives of all processes."""
+        return self._groups[0]
+
     def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """Sum over all ranks, in place."""
-        self.wait_for("sum", lambda: [dist.all_reduce(values, op=dist.ReduceOp.SUM, async_op=True)])
-        return values
+        """Sum over all ranks, in place: the same bits on all."""
+        return self._reduce("sum", values, dist.ReduceOp.SUM)
 
     def max(self, values: torch.Tensor) -> torch.Tensor:
         """Elementwise maximum over all ranks, in place."""
-        self.wait_for("max", lambda: [dist.all_reduce(values, op=dist.ReduceOp.MAX, async_op=True)])
-        return values
+        return self._reduce("max", values, dist.ReduceOp.MAX)
 
     def gather(self, value: Any) -> list[Any]:
         """The values of all ranks, by rank, on rank 0; nothing on the others. For small ones: they are pickled."""
-        data = pickle.dumps(value)
-        room = int(self.max(torch.tensor([len(data)]))[0])
-        mine = torch.frombuffer(bytearray(data.ljust(room)), dtype=torch.uint8)  # pickle ignores what follows
+        if not self._spans_world():
+            return [theirs for theirs in self.all(value) if self.rank == 0]
+        mine = self._packed(value)
         theirs = [torch.empty_like(mine) for _ in range(self.world_size)] if self.rank == 0 else None
-        self.wait_for("gather", lambda: [dist.gather(mine, theirs, async_op=True)])
-        return [pickle.loads(buffer.numpy().tobytes()) for buffer in theirs or []]
+        first = self.members[0]
+        self.wait_for("gather", lambda: [dist.gather(mine, theirs, first, self.group, async_op=True)])
+        return [pickle.loads(theirs[member].numpy().tobytes()) for member in self.members] if theirs else []
 
     def all(self, value: Any) -> list[Any]:
         """The values of all ranks, by rank, on all ranks. For small ones: they are pickled."""
-        data = pickle.dumps(value)
-        room = int(self.max(torch.tensor([len(data)]))[0])
-        mine = torch.frombuffer(bytearray(data.ljust(room)), dtype=torch.uint8)
-        theirs = [torch.empty_like(mine) for _ in range(self.world_size)]
-        self.wait_for("all_gather", lambda: [dist.all_gather(theirs, mine, async_op=True)])
+        mine = self._packed(value)
+        if self._spans_world():
+            theirs = [torch.empty_like(mine) for _ in range(self.world_size)]
+            self.wait_for("all_gather", lambda: [dist.all_gather(theirs, mine, self.group, async_op=True)])
+            theirs = [theirs[member] for member in self.members]
+        else:
+            theirs = list(self._exchange(mine.expand(self.world_size, -1)))
         return [pickle.loads(buffer.numpy().tobytes()) for buffer in theirs]
 
     def from_rank_0(self, value: Any) -> Any:
         """Rank 0's value, on all ranks. For small ones: they are pickled."""
-        data = pickle.dumps(value) if self.rank == 0 else b""
-        room = int(self.max(torch.tensor([len(data)]))[0])
-        buffer = torch.frombuffer(bytearray(data.ljust(room)), dtype=torch.uint8)
-        self.wait_for("broadcast", lambda: [dist.broadcast(buffer, src=0, async_op=True)])
+        if not self._spans_world():
+            return self.all(value if self.rank == 0 else None)[0]
+        buffer = self._packed(value if self.rank == 0 else None)
+        first = self.members[0]
+        self.wait_for("broadcast", lambda: [dist.broadcast(buffer, first, self.group, async_op=True)])
         return pickle.loads(buffer.numpy().tobytes())
 
     def barrier(self) -> None:
-        self.wait_for("barrier", lambda: [dist.all_reduce(torch.zeros(1, dtype=torch.uint8), async_op=True)])
+        """Returns when all ranks have come."""
+        self._reduce("barrier", torch.zeros(1, dtype=torch.uint8), dist.ReduceOp.SUM)
+
+    def _spans_world(self) -> bool:
+        """Whether every process is a member, so that the members' collectives are those of the process group."""
+        self.require_member()
+        return self.world_size == self.group.size()
+
+    def require_member(self) -> None:
+        """Raises InputError in a process that is none."""
+        if self.rank < 0:
+            raise InputError(f"{self.name} is no member of a run: dhp.join was given members without it")
+
+    def _packed(self, value: Any) -> torch.Tensor:
+        """Pickled, uint8 [as long on all ranks]; unpickling ignores what follows."""
+        data = pickle.dumps(value)
+        room = int(self.max(torch.tensor([len(data)]))[0])
+        return torch.frombuffer(bytearray(data.ljust(room)), dtype=torch.uint8)
+
+    def _reduce(self, name: str, values: torch.Tensor, op: dist.ReduceOp.RedOpType) -> torch.Tensor:
+        if self._spans_world():
+            self.wait_for(name, lambda: [dist.all_reduce(values, op, self.group, async_op=True)])
+            return values
+        # Each member reduces its share of the values, in the order of ranks, and hands the result to all: as many bytes
+        # as a ring carries. A process group of the members would be one more that every process has to make.
+        share = -(-values.numel() // self.world_size)
+        padding = self.world_size * share - values.numel()
+        shares = torch.nn.functional.pad(values.detach().reshape(-1), (0, padding)).reshape(self.world_size, share)
+        theirs = self._exchange(shares)
+        mine = theirs.amax(0) if op == dist.ReduceOp.MAX else theirs.sum(0, dtype=theirs.dtype)
+        whole = self._exchange(mine.expand(self.world_size, -1)).reshape(-1)[: values.numel()]
+        with torch.no_grad():
+            values.copy_(whole.view(values.shape))
+        return values
+
+    def _exchange(self, rows: torch.Tensor) -> torch.Tensor:
+        """Row i of `rows` [members, C] goes to rank i; the result [members, C] are the rows from all, by rank."""
+        ones = [1] * self.world_size
+        try:
+            with torch.no_grad():
+                return torch.ops.dhp.exchange_rows(rows, ones, ones, list(self.members), self.traffic)
+        except Exception as error:
+            raise self.failure(error) from error
 
     def wait_for(self, name: str, start: Callable[[], Iterable[dist.Work | None]]) -> None:
-        """Starts collectives, which every rank starts in the same order, and waits for them as for every peer: at most
-        `timeout_s`, and not beyond the failure of another rank. Raises RankFailed with the cause."""
+        """Starts collectives, which every process starts in the same order, and waits for them as for every peer: at
+        most `timeout_s`, and not beyond the failure of another rank. Raises RankFailed with the cause."""
         with self.collective(name):
             for work in start():
                 if work is not None:
@@ -200,13 +259,13 @@ class Run:
         torch.ops.dhp.leave_collective(self.traffic)
 
     def close(self) -> None:
-        """Ends the run: waits for all ranks, then releases the groups."""
-        global _current
-        self.barrier()
-        _current = None
+        """Ends the run: waits for all ranks, then releases its process group, and the default one if `init` made it."""
+        if self.rank >= 0:
+            self.barrier()
+        set_current(None)
         torch.ops.dhp.release_group(self.traffic)
-        self._groups.clear()  # who keeps the run must not keep their threads and connections
-        dist.destroy_process_group()
+        group = self._groups.pop()  # who keeps the run must not keep their threads and connections
+        dist.destroy_process_group(None if self._owns_world else group)
 
 
 def without_advice(text: str) -> str:
@@ -223,66 +282,24 @@ _current: Run | None = None
 
 
 def current_run() -> Run:
-    """The run that `init` joined last. Raises RuntimeError before."""
+    """The run that this process joined last. Raises RuntimeError before."""
     if _current is None:
-        raise RuntimeError("there is no run yet: call dhp.init() first")
+        raise RuntimeError("there is no run yet: call dhp.init() first, or dhp.join() where there is a process group")
     return _current
 
 
-def init(*, timeout_s: float = 600.0) -> Run:
-    """Joins the run that the environment describes (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT: `dhp train`, torchrun
-    and SLURM scripts set them); without them, a run of one rank.
+def is_current() -> bool:
+    """Whether this process is in a run."""
+    return _current is not None
 
-    Makes two process groups over all ranks, and no other ever: the default group, which sums gradients, and the
-    traffic group, which carries the shards and rows of tasks. Groups of a plan are arrays of ranks on the latter.
 
-    Raises InputError where the environment is wrong, RankFailed when a rank or the store cannot be reached within
-    `timeout_s`, and ImportError when the run-time library does not fit the installed torch. Each is one line.
-    """
+def set_current(run: Run | None) -> None:
+    """The run that this process is in from here on."""
     global _current
-    ops.load()
-    place = rendezvous.read_environment()
-    rank, world_size = (place.rank, place.world_size) if place else (0, 1)
-    name = torch.ops.dhp.own_name(rank)
-    seconds = 2 * timeout_s + ROOM_S
-    try:
-        if place is None:
-            store: dist.Store = dist.HashStore()
-            traffic = _make_groups(store, rank, world_size, timeout_s)
-        else:
-            others = joining.join(place, name, timeout_s)
-            store = others.store
-            traffic = others.watch(seconds, lambda: _make_groups(store, rank, world_size, timeout_s))
-        torch.ops.dhp.configure_group(traffic.group_name, timeout_s)
-        if place:
-            torch.ops.dhp.set_store_host(traffic.group_name, place.host_rank, others.host)
-            torch.ops.dhp.failure(traffic.group_name)  # the watch has begun when it has looked
-            others.watch(seconds, lambda: others.meet_again("ready"))  # from here on all have one
-            others.end()
-    except rendezvous.Unreachable as error:  # who is lost stands first, not who tells it
-        seen = "" if isinstance(error, rendezvous.NotJoined) else f" (seen by {name})"
-        raise RankFailed(f"{error}{seen}") from error
-    except (RuntimeError, TimeoutError) as error:
-        raise RankFailed(f"{name}: the ranks cannot be connected: {_one_line(error)}") from error
-    run = Run(rank, world_size, traffic.group_name, timeout_s, store, name=name, _groups=[traffic])
-    run.wait_for("start", lambda: [dist.barrier(group=traffic, async_op=True)])  # all pairs connect here, not in a task
     _current = run
     atexit.unregister(_leave_soon)
-    atexit.register(_leave_soon)  # not with `run`, which would stay after its end
-    return run
-
-
-def _make_groups(store: dist.Store, rank: int, world_size: int, timeout_s: float) -> dist.ProcessGroup:
-    """Gloo's own time-out closes the connections to all ranks: the run's comes before it."""
-    timeout = timedelta(seconds=timeout_s * CARRIER_SHARE + ROOM_S)
-    dist.init_process_group(
-        "gloo", store=dist.PrefixStore("dhp", store), rank=rank, world_size=world_size, timeout=timeout
-    )
-    return dist.new_group(list(range(world_size)), backend="gloo", timeout=timeout)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(without_advice(str(error) or type(error).__name__).split())
+    if run:
+        atexit.register(_leave_soon)  # not with `run`, which would stay after its end
 
 
 def _leave_soon() -> None:
@@ -317,8 +334,8 @@ def plan(batch: Batch, cluster: Cluster, cost: CostModel, *, run: Run | None = N
 
 
 def agree_on(plan: Plan, run: Run) -> None:
-    """Raises RankFailed on every rank unless all ranks hold this very plan, for as many ranks as there are, and
-    InputError if its tasks use an exchange that the run-time does not implement."""
+    """Raises RankFailed on every rank unless all ranks hold this very plan, for as many ranks as the run has members,
+    and InputError if its tasks use an exchange that the run-time does not implement."""
     if missing := {task.exchange.name for task in plan.tasks} - set(EXCHANGES):
         raise InputError(
             f"planner: {plan.planner or 'the plan'} exchanges by {', '.join(missing)}, which is there for comparing "

@@ -37,7 +37,7 @@ class _Sharded(ZeroRedundancyOptimizer):
 
     def __init__(self, groups: list[dict[str, Any]], run: Run, **settings: Any) -> None:
         self._run = run
-        super().__init__(groups, torch.optim.AdamW, **settings)
+        super().__init__(groups, torch.optim.AdamW, process_group=run.group, **settings)
 
     def _sync_params(self) -> None:
         shares = (self._broadcast_params_from_rank(r) for r in range(self.world_size))  # type: ignore[attr-defined]

@@ -98,10 +98,10 @@ def test_frames_of_one_token_are_as_many_as_text_can_part() -> None:
 
 @pytest.fixture(scope="module")
 def run() -> Iterator[Run]:
-    from dhp.run import runtime
+    from dhp.run import entry
 
     torch.set_num_threads(1)
-    run = runtime.init()
+    run = entry.init()
     yield run
     run.close()
 

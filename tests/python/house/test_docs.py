@@ -49,20 +49,20 @@ def test_console_blocks_are_what_commands_print(place: Path, file: str) -> None:
     assert compared >= 1
 
 
-def _own_loop(folder: str, rank: int, ranks: int, port: int) -> None:
+def _example(name: str, folder: str, rank: int, ranks: int, port: int) -> None:
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1")
     os.environ.update(MASTER_PORT=str(port), OMP_NUM_THREADS="1")
     os.chdir(folder)
     sys.stdout = (Path(folder) / f"out-{ranks}-{rank}").open("w")
-    runpy.run_path(str(ROOT / "examples/own_loop.py"), run_name="__main__")
+    runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
     sys.stdout.close()
 
 
-def losses_of_own_loop(folder: Path, ranks: int) -> list[float]:
+def losses_of(name: str, folder: Path, ranks: int) -> list[float]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    processes = [context.Process(target=_own_loop, args=(str(folder), rank, ranks, port)) for rank in range(ranks)]
+    processes = [context.Process(target=_example, args=(name, str(folder), rank, ranks, port)) for rank in range(ranks)]
     for process in processes:
         process.start()
     for process in processes:
@@ -75,10 +75,11 @@ def losses_of_own_loop(folder: Path, ranks: int) -> list[float]:
     return [float(match[2]) for match in found if match]
 
 
-def test_the_loop_of_ones_own_learns_the_same_on_one_rank_and_two(mixed_data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["own_loop.py", "join_existing_group.py"])
+def test_examples_of_loops_learn_the_same_on_one_rank_and_two(name: str, mixed_data: Path, tmp_path: Path) -> None:
     (tmp_path / "build").mkdir()
     (tmp_path / "build/demo").symlink_to(mixed_data)
-    alone, shared = losses_of_own_loop(tmp_path, 1), losses_of_own_loop(tmp_path, 2)
+    alone, shared = losses_of(name, tmp_path, 1), losses_of(name, tmp_path, 2)
     assert len(alone) == 10
     assert shared == pytest.approx(alone, abs=2e-4), "printed with four digits"
     assert alone[-1] < alone[0]

@@ -3,7 +3,7 @@
 import os
 from multiprocessing.connection import Connection
 
-from dhp.run import runtime
+from dhp.run import entry
 from ranks import context
 
 
@@ -12,7 +12,7 @@ def _threads_after_runs(pipe: Connection) -> None:
         os.environ.pop(variable, None)
     kept = []  # a caller may hold on to its run
     for _ in range(4):
-        kept.append(runtime.init())
+        kept.append(entry.init())
         kept[-1].close()
         pipe.send(len(os.listdir("/proc/self/task")))
 

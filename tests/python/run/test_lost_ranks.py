@@ -201,7 +201,7 @@ def test_ranks_that_cannot_meet_say_why_in_one_line(changes: dict[str, str], mes
 
 
 def die_in_joining(lost: int, stage: str, number: int) -> int:
-    """`lost` gets the signal when it comes to a stage of runtime.init."""
+    """`lost` gets the signal when it comes to a stage of dhp.init."""
     owner = {"meet_again": joining.Joining, "wait_for": runtime.Run}.get(stage, torch.distributed)
     function = getattr(owner, stage)
 

@@ -20,12 +20,12 @@ def values(rank: int) -> list[torch.Tensor | None]:
 
 
 def work(folder: Path) -> int:
-    from dhp.run import runtime
+    from dhp.run import entry
     from dhp.step import gradients
 
     torch.set_num_threads(1)  # forked: the threads of the parent are not here
     gradients.BUCKET_BYTES = 16  # several buckets
-    run = runtime.init(timeout_s=240)
+    run = entry.init(timeout_s=240)
     given = values(run.rank)
     parameters = [torch.nn.Parameter(torch.zeros(s), requires_grad=s != (7,)) for s in [(3, 2), (4,), (2,), (5,), (7,)]]
     parameters[3] = torch.nn.Parameter(torch.zeros(5, dtype=torch.float64))

@@ -1,0 +1,197 @@
+"""How a process comes into a run: by the environment (`init`), or with a process group that it has already (`join`)."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+from dhp._core import InputError
+from dhp.run import joining, ops, rendezvous
+from dhp.run.joining import Joining
+from dhp.run.rendezvous import Place
+from dhp.run.runtime import RankFailed, Run, is_current, set_current, without_advice
+
+CARRIER_SHARE, ROOM_S = 1.1, 5.0  # what Gloo's own time-out is more than the run's
+SHOWN = 8  # members in a message
+T = TypeVar("T")
+
+
+def init(*, timeout_s: float = 600.0) -> Run:
+    """Joins the run that the environment describes (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT: `dhp train`, torchrun
+    and SLURM scripts set them); without them, a run of one rank. A program that has a process group calls `join`.
+
+    Makes two process groups over all ranks, and no other ever: the default group, which torch wants to be there, and
+    the traffic group, which carries all that ranks tell each other. Groups of a plan are arrays of ranks on the latter.
+
+    Raises InputError where the environment is wrong or this process is in a run, RankFailed when a rank or the store
+    cannot be reached within `timeout_s`, and ImportError when the run-time library does not fit the installed torch.
+    Each is one line.
+    """
+    _refuse_second(timeout_s)
+    if dist.is_initialized():
+        raise InputError("dhp.init: this program has made a process group already; call dhp.join() instead")
+    ops.load()
+    place = rendezvous.read_environment()
+    rank, size = (place.rank, place.world_size) if place else (0, 1)
+    name = torch.ops.dhp.own_name(rank)
+    with _in_one_line(name):
+        others = joining.join(place, name, timeout_s) if place else None
+        store = dist.PrefixStore("dhp", others.store) if others else dist.HashStore()
+
+        def make_world() -> None:
+            timeout = _carrier_timeout(timeout_s)
+            dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timeout)
+
+        _watched(others, timeout_s, make_world)
+        return _connect(others, place or Place(rank, size), store, tuple(range(size)), timeout_s, owns_world=True)
+
+
+def join(members: Sequence[int] | None = None, timeout_s: float = 600.0) -> Run:
+    """A run on the ranks of a program that has a default process group: Accelerate, Trainer, Megatron, FSDP, your own.
+
+    members    ranks of the default group that train together, in the order in which plans count them: a plan's rank is
+               an index into it. All ranks without it. Several slices of the ranks may have each a list of its own,
+               without a rank in two. A process that its own list leaves out is in no slice: its `run.rank` is -1.
+    timeout_s  how long a rank waits for a peer
+
+    Every rank of the default group calls it, also those in no slice, as often as the others. It makes one process
+    group, over all of them and by Gloo, which carries everything of all slices: collectives of the run leave the
+    default group alone, whatever its backend is, and a rank that is lost in one slice ends the others too. `close()`
+    ends the run and leaves the program's groups as they are.
+
+    Raises InputError for wrong members, without a process group, or in a process that is in a run already; RankFailed
+    when a rank does not come within `timeout_s` or is lost, and on the ranks that could not know that another one's
+    members are wrong. Each is one line.
+    """
+    _refuse_second(timeout_s)
+    if not dist.is_available() or not dist.is_initialized():
+        raise InputError(
+            "dhp.join: there is no process group yet; call torch.distributed.init_process_group() first, or "
+            "dhp.init(), which makes one"
+        )
+    ops.load()
+    place = Place(dist.get_rank(), dist.get_world_size())
+    name = torch.ops.dhp.own_name(place.rank)
+    listed, problem = _check_members(members, place.world_size)
+    said = {"members": problem or _some(listed), "slice": "" if problem else _digest(listed, place.rank)}
+    store = dist.group.WORLD.get_group_store()  # type: ignore[union-attr]  # it is initialized
+    with _in_one_line(name):
+        others = joining.join_by(store, place, name, timeout_s, said)
+        if problem:
+            others.give_up(f"dhp.join: {name}: {problem}")
+            raise InputError(f"dhp.join: {problem}")
+        _watched(others, timeout_s, lambda: _compare_members(others, listed, name))
+        return _connect(others, place, others.store, listed, timeout_s, owns_world=False)
+
+
+def _refuse_second(timeout_s: float) -> None:
+    if is_current():
+        raise InputError("this process is in a run already: close() it before the next, a rank is in one slice at most")
+    if not 1e-3 <= timeout_s <= 1e6:
+        raise InputError(f"timeout_s: found {timeout_s}, expected seconds from 0.001 to 1,000,000")
+
+
+def _check_members(members: Sequence[int] | None, world_size: int) -> tuple[tuple[int, ...], str]:
+    """The members, and what is wrong with them."""
+    if members is None:
+        return tuple(range(world_size)), ""
+    try:
+        listed = tuple(operator.index(member) for member in members)
+    except TypeError:
+        return (), f"members: found {members!r}, expected ranks of the default process group"
+    if not listed:
+        return (), "members: found an empty list, expected the ranks of a slice; one that this rank is not in will do"
+    for position, member in enumerate(listed):
+        if not 0 <= member < world_size:
+            return (), f"members[{position}]: found {member}, expected a rank from 0 to {world_size - 1}"
+        if member in listed[:position]:
+            return (), f"members[{position}]: found rank {member} twice, expected every rank once"
+    return listed, ""
+
+
+def _digest(members: tuple[int, ...], rank: int) -> str:
+    """Equal where the ranks are in one slice."""
+    return hashlib.sha256(str(members).encode()).hexdigest()[:32] if rank in members else "none"
+
+
+def _some(members: tuple[int, ...]) -> str:
+    more = f", … ({len(members):,} in all)" if len(members) > SHOWN else ""
+    return f"[{', '.join(map(str, members[:SHOWN]))}{more}]"
+
+
+def _compare_members(others: Joining, members: tuple[int, ...], name: str) -> None:
+    """Raises NotJoined, on all ranks, unless all members have joined with the same ones."""
+    expected = _digest(members, members[0])
+    for member, found in zip(members, others.said_by("slice", members), strict=True):
+        if found == expected:
+            continue
+        words = others.said_by("members", [member])[0]
+        cause = (
+            f"rank {member} called dhp.join with members {words}, {name} with {_some(members)}: all of a slice give "
+            "the same ranks in the same order, and no rank is in two"
+            if found
+            else f"rank {member} called dhp.join with wrong members: {words}"
+        )
+        raise rendezvous.NotJoined(others.give_up(cause))
+
+
+def _connect(
+    others: Joining | None,
+    place: Place,
+    store: dist.Store,
+    members: tuple[int, ...],
+    timeout_s: float,
+    *,
+    owns_world: bool,
+) -> Run:
+    """Makes the traffic group over the world, and sees to it that from then on every rank watches the others."""
+
+    def make_traffic() -> dist.ProcessGroup:
+        ranks = list(range(place.world_size))
+        return dist.new_group(ranks, backend="gloo", timeout=_carrier_timeout(timeout_s))
+
+    traffic = _watched(others, timeout_s, make_traffic)
+    torch.ops.dhp.configure_group(traffic.group_name, timeout_s)
+    if others:
+        torch.ops.dhp.set_store_host(traffic.group_name, place.host_rank, others.host)
+        torch.ops.dhp.failure(traffic.group_name)  # the watch has begun when it has looked
+        _watched(others, timeout_s, lambda: others.meet_again("ready"))  # from here on all have one
+        others.end()
+    rank = members.index(place.rank) if place.rank in members else -1
+    name = torch.ops.dhp.own_name(place.rank)
+    run = Run(rank, len(members), traffic.group_name, timeout_s, store, members, name=name)
+    run._groups, run._owns_world = [traffic], owns_world
+    run.wait_for("start", lambda: [dist.barrier(group=traffic, async_op=True)])  # all pairs connect here, not in a task
+    set_current(run)
+    return run
+
+
+def _watched(others: Joining | None, timeout_s: float, call: Callable[[], T]) -> T:
+    return others.watch(2 * timeout_s + ROOM_S, call) if others else call()
+
+
+def _carrier_timeout(timeout_s: float) -> timedelta:
+    """Gloo's own time-out closes the connections to all ranks: the run's comes before it."""
+    return timedelta(seconds=timeout_s * CARRIER_SHARE + ROOM_S)
+
+
+@contextlib.contextmanager
+def _in_one_line(name: str) -> Iterator[None]:
+    """Errors of ranks that cannot be connected: who is lost stands first, not who tells it."""
+    try:
+        yield
+    except RankFailed:
+        raise
+    except rendezvous.Unreachable as error:
+        seen = "" if isinstance(error, rendezvous.NotJoined) else f" (seen by {name})"
+        raise RankFailed(f"{error}{seen}") from error
+    except (RuntimeError, TimeoutError) as error:
+        words = " ".join(without_advice(str(error) or type(error).__name__).split())
+        raise RankFailed(f"{name}: the ranks cannot be connected: {words}") from error
