@@ -47,17 +47,15 @@ std::optional<std::int64_t> whole_in(const Json& value, std::int64_t min, std::i
   return number;
 }
 
-/// "line 3, column 14" of the byte with this index.
-std::string location_in(std::string_view text, std::size_t byte) {
-  const std::string_view before = text.substr(0, std::min(byte, text.size()));
-  const auto line = 1 + std::count(before.begin(), before.end(), '\n');
-  const std::size_t line_start = before.rfind('\n') + 1;  // npos + 1 == 0: the first line
-  return "line " + std::to_string(line) + ", column " + std::to_string(before.size() - line_start + 1);
+[[noreturn]] void fail_as_too_large(const std::string& file, std::size_t most_bytes) {
+  throw InputError(file, "",
+                   "has more than " + std::to_string(most_bytes >> 20U) +
+                       " MiB, too much for a file of this kind; is it the right one?");
 }
 
 }  // namespace
 
-std::string read_text_file(const std::string& file, std::size_t most_bytes) {
+std::ifstream open_text_file(const std::string& file, std::size_t most_bytes) {
   std::error_code ignored;
   const std::filesystem::file_status status = std::filesystem::status(file, ignored);
   if (std::filesystem::is_directory(status)) throw InputError(file, "", "is a folder, expected a file");
@@ -70,105 +68,33 @@ std::string read_text_file(const std::string& file, std::size_t most_bytes) {
     const char* reason = errno != 0 ? std::strerror(errno) : "unknown reason";
     throw InputError(file, "", std::string("cannot be opened (") + reason + "); check the path");
   }
+  if (size_of_file(file).value_or(0) > most_bytes) fail_as_too_large(file, most_bytes);
+  return stream;
+}
+
+std::optional<std::size_t> size_of_file(const std::string& file) {
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(file, error)) return std::nullopt;
+  const std::uintmax_t size = std::filesystem::file_size(file, error);
+  return error ? std::nullopt : std::optional(static_cast<std::size_t>(size));
+}
+
+std::string read_text_file(const std::string& file, std::size_t most_bytes) {
+  std::ifstream stream = open_text_file(file, most_bytes);
   // In one piece where the size is known: a text that grows takes twice its size and more.
   constexpr std::size_t kChunk = std::size_t{1} << 16;
-  const std::uintmax_t known = std::filesystem::is_regular_file(status) ? std::filesystem::file_size(file, ignored) : 0;
+  const std::size_t known = size_of_file(file).value_or(0);
   std::string text;
   std::size_t size = 0;
   do {
-    if (size > most_bytes || (!ignored && known > most_bytes)) {
-      throw InputError(file, "",
-                       "has more than " + std::to_string(most_bytes >> 20U) +
-                           " MiB, too much for a file of this kind; is it the right one?");
-    }
-    text.resize(size + (!ignored && known > size ? static_cast<std::size_t>(known) - size + 1 : kChunk));
+    if (size > most_bytes) fail_as_too_large(file, most_bytes);
+    text.resize(size + (known > size ? known - size + 1 : kChunk));
     stream.read(text.data() + size, static_cast<std::streamsize>(text.size() - size));
     size += static_cast<std::size_t>(stream.gcount());
   } while (stream);
   if (stream.bad()) throw InputError(file, "", "cannot be read to its end");
   text.resize(size);
   return text;
-}
-
-JsonDocument::JsonDocument(std::string_view text, std::string source) : source_(std::move(source)) {
-  parse(text, nullptr);
-}
-
-JsonDocument::JsonDocument(std::string_view text, std::string source, std::vector<std::string_view> fields,
-                           const JsonEntries& entries)
-    : source_(std::move(source)) {
-  constexpr std::size_t kMostValues = std::size_t{1} << 22;  // of one entry
-  using Event = Json::parse_event_t;
-  bool is_key = false;     // the value that follows is the entries'
-  bool in_array = false;   // inside of it
-  std::size_t values = 0;  // of the entry at hand
-  parse(text, [&](int depth, Event event, Json& value) {
-    if (depth == 1 && event == Event::key) {
-      const auto& key = value.get_ref<const std::string&>();
-      is_key = entries.read && key == entries.key;
-      return is_key || std::find(fields.begin(), fields.end(), key) != fields.end();
-    }
-    if (depth == 1 && event == Event::array_start && is_key) {
-      in_array = true;
-      read_ = 0;
-      wrong_ = {};
-      entries.begin();
-    }
-    if (depth == 1 && event == Event::array_end) in_array = false;
-    if (!in_array || depth < 2) return true;
-    if (wrong_) return false;
-    if (depth > 2) {
-      if (event == Event::value && ++values > kMostValues) {
-        wrong_ = std::make_exception_ptr(
-            InputError(source_, std::string(entries.key) + "[" + std::to_string(read_) + "]",
-                       "has more than " + std::to_string(kMostValues) + " values, too many for one"));
-      }
-      return !wrong_;
-    }
-    if (event == Event::object_start || event == Event::array_start) {
-      values = 0;
-      return true;
-    }
-    return read_entry(entries, value);
-  });
-}
-
-/// False: it is not kept.
-bool JsonDocument::read_entry(const JsonEntries& entries, Json& value) {
-  try {
-    entries.read({value, source_, std::string(entries.key) + "[" + std::to_string(read_) + "]"});
-    ++read_;
-  } catch (const InputError&) {
-    wrong_ = std::current_exception();
-  }
-  return false;
-}
-
-void JsonDocument::expect_entries(const char* key) const {
-  root().objects(key);
-  if (wrong_) std::rethrow_exception(wrong_);
-}
-
-void JsonDocument::parse(std::string_view text, const Json::parser_callback_t& callback) {
-  if (text.find_first_not_of(" \t\r\n") == std::string_view::npos) {
-    throw InputError(source_, "", "is empty, expected a JSON object");
-  }
-  try {
-    value_ = Json::parse(text, callback);
-  } catch (const Json::parse_error& error) {
-    const std::size_t byte = error.byte > 0 ? error.byte - 1 : 0;
-    std::string reason = error.what();
-    if (byte >= text.size()) {
-      reason = "the text ends too early; is the file cut off?";
-    } else if (const auto start = reason.find(": ", reason.find("] ")); start != std::string::npos) {
-      reason = reason.substr(start + 2);
-    }
-    throw InputError(source_, location_in(text, byte), "not valid JSON: " + reason);
-  } catch (const Json::exception& error) {  // a number too large for a double
-    std::string reason = error.what();
-    if (const auto start = reason.find("] "); start != std::string::npos) reason = reason.substr(start + 2);
-    throw InputError(source_, "", "not valid JSON: " + reason);
-  }
 }
 
 JsonObject::JsonObject(const Json& value, const std::string& source, std::string path)

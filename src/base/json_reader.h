@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <exception>
+#include <fstream>
 #include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -17,6 +18,13 @@ namespace dhp {
 inline constexpr std::size_t kMostSettingBytes = std::size_t{64} << 20;
 /// Most bytes of a batch, of samples and of a plan: what has more is the wrong file, or a pipe without an end.
 inline constexpr std::size_t kMostDataBytes = std::size_t{16} << 30;
+
+/// A text file or a pipe, to be read. Throws InputError naming the file if it is missing, a folder, a device (some have
+/// no end) or a file that is larger.
+std::ifstream open_text_file(const std::string& file, std::size_t most_bytes);
+
+/// Bytes of a file; nothing for a pipe, and where the size is not known.
+std::optional<std::size_t> size_of_file(const std::string& file);
 
 /// The whole of a text file or a pipe. Throws InputError naming the file if it is missing, a folder, a device (some
 /// have no end), unreadable or larger.
@@ -81,7 +89,8 @@ class JsonObject {
   std::string path_;
 };
 
-/// An array of the root whose objects are read one after the other and not kept, as there may be very many.
+/// An array of the root whose objects are read one after the other and not kept, as there may be very many. They all
+/// stand in the same place, one after the other: an entry is gone when `read` returns.
 struct JsonEntries {
   const char* key = "";
   std::function<void()> begin = {};                        ///< the array begins (anew, where the key is repeated)
@@ -96,6 +105,9 @@ class JsonDocument {
   /// come in the order in which fields are asked for.
   JsonDocument(std::string_view text, std::string source, std::vector<std::string_view> fields,
                const JsonEntries& entries = {});
+  /// The same of a file, of which no more than a piece is kept in memory at a time.
+  JsonDocument(std::ifstream& file, std::string source, std::vector<std::string_view> fields,
+               const JsonEntries& entries = {});
   JsonDocument(const JsonDocument&) = delete;
   JsonDocument& operator=(const JsonDocument&) = delete;
 
@@ -104,10 +116,6 @@ class JsonDocument {
   void expect_entries(const char* key) const;
 
  private:
-  void parse(std::string_view text, const nlohmann::json::parser_callback_t& callback);
-  bool read_entry(const JsonEntries& entries, nlohmann::json& value);
-
-  std::size_t read_ = 0;           // entries
   std::exception_ptr wrong_ = {};  // of the first entry that is
   std::string source_;
   nlohmann::json value_;

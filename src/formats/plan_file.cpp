@@ -1,4 +1,8 @@
 #include <algorithm>
+#include <fstream>
+#include <optional>
+#include <string>
+#include <vector>
 
 #include "base/json_reader.h"
 #include "dhp/error.h"
@@ -23,29 +27,28 @@ Task parse_task(const JsonObject& entry) {
   return task;
 }
 
-std::string format_task(const Task& task) {
-  std::string text = "{\"id\": " + std::to_string(task.id) + ", \"ranks\": " + format_list(task.ranks) +
-                     ", \"sequences\": " + format_list(task.sequences) +
-                     ", \"micro_batch\": " + std::to_string(task.micro_batch) + ", \"exchange\": \"" +
-                     std::string(to_string(task.exchange)) + "\"";
-  if (task.start_s) text += ", \"start_s\": " + format_number(*task.start_s);
-  if (task.end_s) text += ", \"end_s\": " + format_number(*task.end_s);
-  return text + "}";
+/// How often the file has this character.
+std::size_t count_of(char character, std::ifstream& file) {
+  std::vector<char> piece(std::size_t{1} << 20);
+  std::size_t count = 0;
+  do {
+    file.read(piece.data(), std::ssize(piece));
+    count += static_cast<std::size_t>(std::count(piece.begin(), piece.begin() + file.gcount(), character));
+  } while (file);
+  file.clear();
+  file.seekg(0);
+  return count;
 }
 
-}  // namespace
-
-Plan read_plan(const std::string& file) { return parse_plan(read_text_file(file, kMostDataBytes), file); }
-
-Plan parse_plan(std::string_view text, const std::string& source) {
-  constexpr std::size_t kShortest = 37;  // {"id":0,"ranks":[0],"sequences":[0]},
+/// `text`: what a JsonDocument is made of. No more than `entries` tasks are in it.
+template <typename Text>
+Plan plan_of(Text& text, const std::string& source, std::size_t entries, const PlanMemory& empty) {
   Plan plan;
-  PlanMemory memory(text.size());
-  const auto entries = static_cast<std::size_t>(std::count(text.begin(), text.end(), '{'));
+  PlanMemory memory = empty;
   const auto begin = [&] {
     plan.tasks.clear();
-    memory = PlanMemory(text.size());
-    plan.tasks.reserve(std::min(entries, text.size() / kShortest + 1));
+    memory = empty;
+    plan.tasks.reserve(std::min(entries, memory.most_tasks()));
   };
   const auto read = [&](const JsonObject& entry) {
     plan.tasks.push_back(parse_task(entry));
@@ -74,6 +77,31 @@ Plan parse_plan(std::string_view text, const std::string& source) {
   }
   document.expect_entries("tasks");
   return plan;
+}
+
+std::string format_task(const Task& task) {
+  std::string text = "{\"id\": " + std::to_string(task.id) + ", \"ranks\": " + format_list(task.ranks) +
+                     ", \"sequences\": " + format_list(task.sequences) +
+                     ", \"micro_batch\": " + std::to_string(task.micro_batch) + ", \"exchange\": \"" +
+                     std::string(to_string(task.exchange)) + "\"";
+  if (task.start_s) text += ", \"start_s\": " + format_number(*task.start_s);
+  if (task.end_s) text += ", \"end_s\": " + format_number(*task.end_s);
+  return text + "}";
+}
+
+}  // namespace
+
+Plan read_plan(const std::string& file) {
+  const std::optional<std::size_t> size = size_of_file(file);
+  if (!size) return parse_plan(read_text_file(file, kMostDataBytes), file);  // a pipe, or an error
+  std::ifstream stream = open_text_file(file, kMostDataBytes);
+  const std::size_t entries = count_of('{', stream);
+  return plan_of(stream, file, entries, PlanMemory::of_file(*size));
+}
+
+Plan parse_plan(std::string_view text, const std::string& source) {
+  const auto entries = static_cast<std::size_t>(std::count(text.begin(), text.end(), '{'));
+  return plan_of(text, source, entries, PlanMemory::of_text(text.size()));
 }
 
 std::string to_json(const Plan& plan) {

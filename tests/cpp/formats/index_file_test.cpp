@@ -109,11 +109,18 @@ TEST(JsonEntries, AreReadInPassing) {
   std::vector<std::int64_t> seen;
   const JsonEntries entries{"all", [&] { seen.clear(); },
                             [&](const JsonObject& one) { seen.push_back(one.whole("n", 0, 9)); }};
-  const auto read = [&](const std::string& text) {
-    const JsonDocument document(text, "f", {"kept"}, entries);
+  const test::TemporaryFolder folder;
+  const std::string path = folder.path() + "/f";
+  const auto asked = [](const JsonDocument& document) {
     document.expect_entries("all");
     EXPECT_FALSE(document.root().has("junk"));
     return document.root().whole_or("kept", -1, 0, 9);
+  };
+  const auto read = [&](const std::string& text) { return asked({text, "f", {"kept"}, entries}); };
+  const auto read_file = [&](const std::string& text) {
+    std::ofstream(path) << text;
+    std::ifstream file = open_text_file(path, text.size());
+    return asked({file, "f", {"kept"}, entries});
   };
   EXPECT_EQ(read(R"({"all": [{"n": 1, "all": [{"n": 5}]}, {"n": 2}], "junk": {"all": [{"n": 7}]}, "kept": 3})"), 3);
   EXPECT_EQ(seen, (std::vector<std::int64_t>{1, 2}));
@@ -121,7 +128,13 @@ TEST(JsonEntries, AreReadInPassing) {
   EXPECT_TRUE(seen.empty());
   EXPECT_EQ(read(R"({"all": [{"n": 99}], "all": [{"n": 4}]})"), -1);
   EXPECT_EQ(seen, (std::vector<std::int64_t>{4}));
-  const auto wrong = [&](const std::string& text) { return input_error([&] { read(text); }); };
+  const auto wrong = [&](const std::string& text) {
+    const std::string error = input_error([&] { read(text); });
+    EXPECT_EQ(input_error([&] { read_file(text); }), error);
+    return error;
+  };
+  EXPECT_EQ(read_file(R"({"all": [{"n": 1, "x": "y"}, {"x": 5, "n": 2}], "kept": 3})"), 3);
+  EXPECT_EQ(seen, (std::vector<std::int64_t>{1, 2}));
   EXPECT_EQ(wrong(R"({"all": [{"n": 1}, {"n": 10}, {"n": 11}]})"),
             "f: all[1].n: found 10, expected a whole number from 0 to 9");
   EXPECT_EQ(wrong(R"({"all": [{"n": 1}, [1, [2], 3]]})"), "f: all[1]: found an array of 3, expected an object");
@@ -129,6 +142,18 @@ TEST(JsonEntries, AreReadInPassing) {
   EXPECT_EQ(wrong(R"({"all": {"n": [{"n": 1}]}})"), "f: all: found an object, expected an array of objects");
   EXPECT_EQ(wrong(R"({"kept": 1})"), "f: all: missing, expected an array of objects");
   EXPECT_EQ(wrong(R"([{"n": 1}])"), "f: found an array of 1, expected an object");
+  // An entry has nothing of the one before.
+  EXPECT_EQ(wrong(R"({"all": [{"n": 1}, {"m": 1}]})"), "f: all[1].n: missing, expected a whole number from 0 to 9");
+  EXPECT_EQ(wrong(R"({"all": [{"n": [1, 2, 3]}]})"),
+            "f: all[0].n: found an array of 3, expected a whole number from 0 to 9");
+  EXPECT_EQ(wrong("{\"all\": [{\"n\": 1},\n  {\"n\": oops}]}"),
+            "f: line 2, column 9: not valid JSON: syntax error while parsing value - invalid literal; last read: "
+            "'\"n\": o'");
+  EXPECT_EQ(wrong("{\n\n\"all\": [{\"n\": 1}"),
+            "f: line 3, column 17: not valid JSON: the text ends too early; is the file cut off?");
+  EXPECT_EQ(wrong(" \n"), "f: is empty, expected a JSON object");
+  EXPECT_EQ(wrong(std::string(10'000, ' ')), "f: is empty, expected a JSON object");
+  EXPECT_EQ(wrong(R"({"all": [{"n": 1e999}]})"), "f: not valid JSON: number overflow parsing '1e999'");
 }
 
 TEST(JsonEntries, SettingsHaveALimitOfSize) {
