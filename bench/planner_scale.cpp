@@ -9,13 +9,27 @@
 //     build/release/bench/planner_scale                     free, at most 20 s a plan
 //     build/release/bench/planner_scale lockstep 5 16384    another planner, limit in seconds, most ranks
 //     build/release/bench/planner_scale free 20 65536 fast  one level of effort, or default
+//
+// And what else is done about a batch on the first rank, for eight sequences a rank: the least of three times of
+// planning, check, hash, tighter bound, plan as JSON and back from its file, with the peak of memory.
+//
+//     build/release/bench/planner_scale around              to 65,536 ranks
+//     build/release/bench/planner_scale around 1024
 
+#include <sys/resource.h>
+
+#include <algorithm>
 #include <cstdio>
 #include <ctime>
 #include <exception>
+#include <filesystem>
+#include <fstream>
+#include <stdexcept>
 #include <string>
+#include <variant>
 
 #include "cases.h"
+#include "dhp/bound.h"
 #include "dhp/peers.h"
 #include "dhp/plan_options.h"
 
@@ -36,10 +50,17 @@ bench::Case make_case(bool long_tail, int ranks, int count) {
   return one;
 }
 
-double seconds_of(const bench::Case& one, const PlanOptions& options) {
-  const std::clock_t begin = std::clock();  // of the processor: other programs do not count
-  const PlanResult result = plan_batch(one.batch, one.cluster, one.cost, options);
-  const double seconds = static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
+/// Seconds of the processor: other programs do not count.
+template <typename Call>
+double seconds_of(const Call& call) {
+  const std::clock_t begin = std::clock();
+  call();
+  return static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
+}
+
+double planning_seconds(const bench::Case& one, const PlanOptions& options) {
+  PlanResult result;
+  const double seconds = seconds_of([&] { result = plan_batch(one.batch, one.cluster, one.cost, options); });
   if (const auto* none = std::get_if<Infeasible>(&result)) {
     std::fprintf(stderr, "planner_scale: %s: %s\n", one.name.c_str(), none->reason.c_str());
   }
@@ -62,7 +83,7 @@ void print_curves(const PlanOptions& options, bool long_tail, double limit_s, in
         continue;
       }
       const bench::Case one = make_case(long_tail, ranks, static_cast<int>(kShapes[i] * ranks));
-      const double seconds = seconds_of(one, options);
+      const double seconds = planning_seconds(one, options);
       const double growth = before[i] > 0.0 && ranks >= 4 * kRanks[0] ? seconds / before[i] : 0.0;
       std::printf("%10.4f %6.1fx%s", seconds, growth, growth > kMostGrowth && seconds > kTelling ? "!" : " ");
       std::fflush(stdout);
@@ -72,12 +93,61 @@ void print_curves(const PlanOptions& options, bool long_tail, double limit_s, in
   }
 }
 
+/// One line of the table: milliseconds of each step, the least of three.
+void print_around(const bench::Case& one, const std::string& file) {
+  constexpr int kRuns = 3;
+  constexpr std::size_t kSteps = 7;  // the columns
+  double ms[kSteps];
+  std::fill(std::begin(ms), std::end(ms), 1e300);
+  double gap = 0.0;
+  for (int run = 0; run < kRuns; ++run) {
+    std::size_t step = 0;
+    const auto time = [&](const auto& call) { ms[step] = std::min(ms[step], 1e3 * seconds_of(call)), ++step; };
+    Plan plan;
+    std::string text;
+    const auto make = [&](std::int64_t effort) {
+      plan = std::get<Plan>(plan_batch(one.batch, one.cluster, one.cost, {.planner = "free", .effort = effort}));
+    };
+    time([&] { make(kEffortFast); });
+    time([&] { make(kEffortDefault); });
+    time([&] {
+      if (!check_plan(plan, one.batch, one.cluster, one.cost).empty()) throw std::logic_error("the plan is wrong");
+    });
+    time([&] { plan_hash(plan, one.batch); });
+    time([&] { gap = plan.predicted->makespan_s / tighter_lower_bound_s(one.batch, one.cluster, one.cost); });
+    time([&] { text = to_json(plan); });
+    std::ofstream(file) << text;
+    time([&] { read_plan(file); });
+  }
+  std::printf("%8d %9.2f %9.2f %9.2f %9.2f %9.2f %9.2f %9.2f %9.2f %9.4f", one.cluster.ranks(), ms[0], ms[1], ms[2],
+              ms[3], ms[4], ms[1] + ms[2] + ms[3] + ms[4], ms[5], ms[6], gap);
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  std::printf(" %8ld\n", usage.ru_maxrss >> 10);
+  std::fflush(stdout);
+}
+
+void print_around(int most_ranks) {
+  std::printf(
+      "free, OpenVid, 8 sequences a rank: processor milliseconds; makespan / tighter bound; peak MiB\n"
+      "   ranks      fast      plan     check      hash     bound   the four  JSON out   JSON in       gap     peak\n");
+  const std::string file = std::filesystem::temp_directory_path() / "planner_scale.json";
+  for (const int ranks : {8, 64, 128, 256, 512, 1024, 2048, 4096, 16384, 65536}) {
+    if (ranks <= most_ranks) print_around(bench::large_case(ranks, "openvid"), file);
+  }
+  std::filesystem::remove(file);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   try {
     dhp::add_peers();
     const std::string planner = argc > 1 ? argv[1] : "free";
+    if (planner == "around") {
+      print_around(argc > 2 ? std::stoi(argv[2]) : 65536);
+      return 0;
+    }
     const double limit_s = argc > 2 ? std::stod(argv[2]) : 20.0;
     const int most_ranks = argc > 3 ? std::stoi(argv[3]) : 65536;
     const std::string level = argc > 4 ? argv[4] : "";
