@@ -1,13 +1,13 @@
 // Whether a plan keeps its options. Independent of Limits and of the planners: what they keep is derived anew here.
 #include <algorithm>
-#include <map>
-#include <set>
 #include <string>
+#include <vector>
 
 #include "dhp/plan_options.h"
 #include "dhp/planner.h"
 #include "formats/sequence_index.h"
 #include "formats/shape.h"
+#include "plan/check/met_ranks.h"
 
 namespace dhp {
 namespace {
@@ -17,15 +17,15 @@ class OptionsChecker {
   OptionsChecker(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
                  const PlanOptions& options)
       : plan_(plan), cluster_(cluster), cost_(cost), options_(options), sequences_(batch) {
+    live_before_.assign(static_cast<std::size_t>(cluster.ranks()), 0);
     for (Rank rank = 0; rank < cluster.ranks(); ++rank) {
+      live_before_[static_cast<std::size_t>(rank)] = live_.size();
       if (in_service(rank)) live_.push_back(rank);
     }
   }
 
   std::vector<std::string> run() {
     for (const Task& task : plan_.tasks) {
-      const auto exists = [&](Rank rank) { return rank >= 0 && rank < cluster_.ranks(); };
-      if (task.ranks.empty() || !std::all_of(task.ranks.begin(), task.ranks.end(), exists)) continue;
       check_degree(task);
       check_tokens(task);
       check_shards(task);
@@ -105,14 +105,17 @@ class OptionsChecker {
   }
 
   void check_ranks(const Task& task) {
-    std::set<int> nodes;
+    bool spans = false;
     for (const Rank rank : task.ranks) {
-      nodes.insert(rank / cluster_.ranks_per_node);
+      spans = spans || rank / cluster_.ranks_per_node != task.ranks.front() / cluster_.ranks_per_node;
       if (!in_service(rank)) violation(task, "has rank " + std::to_string(rank) + ", which is out of service");
     }
-    if (options_.within_node && nodes.size() > 1) violation(task, "spans nodes, against within_node");
+    if (options_.within_node && spans) violation(task, "spans nodes, against within_node");
     if (options_.placement != Placement::consecutive) return;
-    if (std::search(live_.begin(), live_.end(), task.ranks.begin(), task.ranks.end()) == live_.end()) {
+    const std::size_t first = live_before_[static_cast<std::size_t>(task.ranks.front())];
+    const bool has_room = first + task.ranks.size() <= live_.size();
+    if (!has_room ||
+        !std::equal(task.ranks.begin(), task.ranks.end(), live_.begin() + static_cast<std::ptrdiff_t>(first))) {
       violation(task, "is not on consecutive ranks in service, in rising order");
     }
   }
@@ -127,24 +130,27 @@ class OptionsChecker {
 
   void check_peers() {
     if (options_.max_peers == 0) return;
-    std::map<Rank, std::set<Rank>> met;
-    for (const Task& task : plan_.tasks) {
-      for (const Rank rank : task.ranks) met[rank].insert(task.ranks.begin(), task.ranks.end());
-    }
-    for (const auto& [rank, ranks] : met) {
-      const std::ptrdiff_t peers = std::ssize(ranks) - 1;
-      if (peers <= options_.max_peers) continue;
-      violations_.push_back("rank " + std::to_string(rank) + " shares tasks with " + std::to_string(peers) +
-                            " ranks, more than the " + std::to_string(options_.max_peers) + " of max_peers");
+    const auto slot_of = [](Rank rank) { return static_cast<std::size_t>(rank); };
+    Rank rank = 0;
+    for (const std::ptrdiff_t peers : count_met_ranks(plan_, live_before_.size(), slot_of)) {
+      if (peers > options_.max_peers) {
+        violations_.push_back("rank " + std::to_string(rank) + " shares tasks with " + std::to_string(peers) +
+                              " ranks, more than the " + std::to_string(options_.max_peers) + " of max_peers");
+      }
+      ++rank;
     }
   }
 
   void check_idle() {
-    std::map<int, std::set<Rank>> busy;  // by micro-batch
-    for (const Task& task : plan_.tasks) busy[task.micro_batch].insert(task.ranks.begin(), task.ranks.end());
-    for (const auto& [micro_batch, ranks] : busy) {
+    const std::vector<std::size_t> order = tasks_by_micro_batch(plan_);
+    std::vector<int> busy_in(live_before_.size(), -1);  // by rank: its last micro-batch so far
+    for (auto i = order.begin(); i != order.end();) {
+      const int micro_batch = plan_.tasks[*i].micro_batch;
+      for (; i != order.end() && plan_.tasks[*i].micro_batch == micro_batch; ++i) {
+        for (const Rank rank : plan_.tasks[*i].ranks) busy_in[static_cast<std::size_t>(rank)] = micro_batch;
+      }
       for (const Rank rank : live_) {
-        if (ranks.contains(rank)) continue;
+        if (busy_in[static_cast<std::size_t>(rank)] == micro_batch) continue;
         violations_.push_back("rank " + std::to_string(rank) + " has no task in micro_batch " +
                               std::to_string(micro_batch) + ", against no_idle_ranks");
       }
@@ -157,6 +163,7 @@ class OptionsChecker {
   const PlanOptions& options_;
   SequenceIndex sequences_;
   std::vector<Rank> live_;
+  std::vector<std::size_t> live_before_;  // by rank: how many ranks in service come before it
   std::vector<std::string> violations_;
 };
 

@@ -2,10 +2,11 @@
 // through the order that the schedule prescribes, where replay() walks clocks of ranks.
 #include <algorithm>
 #include <cmath>
-#include <map>
+#include <cstdint>
+#include <iterator>
 #include <optional>
-#include <set>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "dhp/bound.h"
 #include "dhp/plan.h"
 #include "formats/shape.h"
+#include "plan/check/met_ranks.h"
 
 namespace dhp {
 namespace {
@@ -37,6 +39,7 @@ class Checker {
   std::vector<std::string> run() {
     check_ranks_of_plan();
     find_positions();
+    find_ranks();
     for (std::size_t i = 0; i < plan_.tasks.size(); ++i) check_task(i);
     check_coverage();
     if (plan_.schedule == Schedule::lockstep) check_micro_batches();
@@ -55,11 +58,32 @@ class Checker {
     for (std::size_t position = 0; position < sequences.size(); ++position)
       positions_.emplace_back(sequences[position].id, position);
     if (!std::is_sorted(positions_.begin(), positions_.end())) std::sort(positions_.begin(), positions_.end());
-    last_task_of_.assign(static_cast<std::size_t>(std::clamp(plan_.ranks, 0, kMaxRanks)), kNoTask);
+  }
+
+  /// Tables by rank are vectors: those of the plan first, then others that tasks name.
+  void find_ranks() {
+    ranks_ = static_cast<std::size_t>(std::clamp(plan_.ranks, 0, kMaxRanks));
+    const auto is_outside = [&](Rank rank) { return rank < 0 || static_cast<std::size_t>(rank) >= ranks_; };
+    for (const Task& task : plan_.tasks) {
+      std::copy_if(task.ranks.begin(), task.ranks.end(), std::back_inserter(outside_), is_outside);
+    }
+    std::sort(outside_.begin(), outside_.end());
+    outside_.erase(std::unique(outside_.begin(), outside_.end()), outside_.end());
+    last_task_of_.assign(ranks_ + outside_.size(), kNoTask);
+  }
+
+  std::size_t slot_of(Rank rank) const {
+    if (rank >= 0 && static_cast<std::size_t>(rank) < ranks_) return static_cast<std::size_t>(rank);
+    const auto found = std::lower_bound(outside_.begin(), outside_.end(), rank);
+    return ranks_ + static_cast<std::size_t>(found - outside_.begin());
   }
 
   /// Of a sequence in the batch; nothing if the batch lacks it.
   std::optional<std::size_t> position_of(std::int64_t id) const {
+    // Ids mostly count up by one.
+    const std::uint64_t guess =
+        static_cast<std::uint64_t>(id) - static_cast<std::uint64_t>(positions_.empty() ? 0 : positions_.front().first);
+    if (guess < positions_.size() && positions_[guess].first == id) return positions_[guess].second;
     const auto found = std::lower_bound(positions_.begin(), positions_.end(), std::pair(id, std::size_t{0}));
     return found != positions_.end() && found->first == id ? std::optional(found->second) : std::nullopt;
   }
@@ -101,9 +125,7 @@ class Checker {
       violation(name(i) + " has no ranks");
       ok = false;
     }
-    std::set<Rank> outside;
     for (const Rank rank : task.ranks) {
-      const bool exists = rank >= 0 && static_cast<std::size_t>(rank) < last_task_of_.size();
       if (rank < 0 || rank >= plan_.ranks) {
         violation(name(i) + " has rank " + std::to_string(rank) + ", outside 0 to " + std::to_string(plan_.ranks - 1));
         ok = false;
@@ -111,9 +133,7 @@ class Checker {
         violation(name(i) + " has rank " + std::to_string(rank) + ", which is out of service");
         ok = false;
       }
-      const bool twice =
-          exists ? std::exchange(last_task_of_[static_cast<std::size_t>(rank)], i) == i : !outside.insert(rank).second;
-      if (twice) {
+      if (std::exchange(last_task_of_[slot_of(rank)], i) == i) {
         violation(name(i) + " has rank " + std::to_string(rank) + " twice");
         ok = false;
       }
@@ -177,16 +197,23 @@ class Checker {
     }
   }
 
+  /// Complaints come in the order of the tasks.
   void check_micro_batches() {
-    std::map<std::pair<int, Rank>, std::size_t> used;  // (micro-batch, rank) -> task
-    for (std::size_t i = 0; i < plan_.tasks.size(); ++i) {
+    std::vector<std::size_t> first_of(last_task_of_.size(), kNoTask);  // by rank: of its last micro-batch so far
+    std::vector<std::tuple<std::size_t, Rank, std::size_t>> shared;    // task, rank, first task with it
+    for (const std::size_t i : tasks_by_micro_batch(plan_)) {
       const Task& task = plan_.tasks[i];
-      for (const Rank rank : std::set<Rank>(task.ranks.begin(), task.ranks.end())) {
-        const auto [first, is_new] = used.emplace(std::pair{task.micro_batch, rank}, i);
-        if (is_new) continue;
-        violation("lockstep: rank " + std::to_string(rank) + " is in " + name(first->second) + " and " + name(i) +
-                  " of micro_batch " + std::to_string(task.micro_batch));
+      for (const Rank rank : task.ranks) {
+        std::size_t& first = first_of[slot_of(rank)];
+        if (first == kNoTask || plan_.tasks[first].micro_batch != task.micro_batch) first = i;
+        if (first != i) shared.emplace_back(i, rank, first);
       }
+    }
+    std::sort(shared.begin(), shared.end());
+    shared.erase(std::unique(shared.begin(), shared.end()), shared.end());
+    for (const auto& [i, rank, first] : shared) {
+      violation("lockstep: rank " + std::to_string(rank) + " is in " + name(first) + " and " + name(i) +
+                " of micro_batch " + std::to_string(plan_.tasks[i].micro_batch));
     }
   }
 
@@ -200,12 +227,11 @@ class Checker {
 
   void check_peers() {
     if (!plan_.most_peers) return;
-    std::map<Rank, std::set<Rank>> met;  // every rank meets itself, too
-    for (const Task& task : plan_.tasks) {
-      for (const Rank rank : task.ranks) met[rank].insert(task.ranks.begin(), task.ranks.end());
-    }
+    const auto slot_of_rank = [&](Rank rank) { return slot_of(rank); };
     std::ptrdiff_t most = 0;
-    for (const auto& [rank, ranks] : met) most = std::max(most, std::ssize(ranks) - 1);
+    for (const std::ptrdiff_t met : count_met_ranks(plan_, last_task_of_.size(), slot_of_rank)) {
+      most = std::max(most, met);
+    }
     if (*plan_.most_peers == most) return;
     violation("most_peers is " + std::to_string(*plan_.most_peers) + ", expected " + std::to_string(most));
   }
@@ -219,21 +245,18 @@ class Checker {
     Times times;
     std::vector<double>& ends = times.ends;
     ends.assign(plan_.tasks.size(), 0.0);
-    std::map<Rank, std::size_t> last_task;
-    double latest = 0.0;   // end of the tasks so far
-    double barrier = 0.0;  // when the last task of an earlier micro-batch ends
+    times.starts.reserve(plan_.tasks.size());
+    std::vector<double> ready(last_task_of_.size(), 0.0);  // by rank: the end of its last task
+    double latest = 0.0;                                   // end of the tasks so far
+    double barrier = 0.0;                                  // when the last task of an earlier micro-batch ends
     for (std::size_t i = 0; i < plan_.tasks.size(); ++i) {
       if (i > 0 && plan_.tasks[i].micro_batch != plan_.tasks[i - 1].micro_batch) barrier = latest;
       double start = 0.0;
-      for (const Rank rank : plan_.tasks[i].ranks) {
-        if (const auto found = last_task.find(rank); found != last_task.end()) {
-          start = std::max(start, ends[found->second]);
-        }
-        last_task[rank] = i;
-      }
+      for (const Rank rank : plan_.tasks[i].ranks) start = std::max(start, ready[slot_of(rank)]);
       if (plan_.schedule != Schedule::free) start = std::max(start, barrier);
       times.starts.push_back(start);
       ends[i] = start + durations_[i];
+      for (const Rank rank : plan_.tasks[i].ranks) ready[slot_of(rank)] = ends[i];
       latest = std::max(latest, ends[i]);
     }
     return times;
@@ -245,21 +268,22 @@ class Checker {
     const Times times = longest_paths();
     double makespan = 0.0;
     for (std::size_t i = 0; i < times.ends.size(); ++i) {
-      check_time(name(i) + ".start_s", plan_.tasks[i].start_s, times.starts[i]);
-      check_time(name(i) + ".end_s", plan_.tasks[i].end_s, times.ends[i]);
+      check_time([&] { return name(i) + ".start_s"; }, plan_.tasks[i].start_s, times.starts[i]);
+      check_time([&] { return name(i) + ".end_s"; }, plan_.tasks[i].end_s, times.ends[i]);
       makespan = std::max(makespan, times.ends[i]);
     }
     if (plan_.predicted) check_prediction(makespan);
   }
 
-  void check_time(const std::string& what, const std::optional<double>& found, double expected) {
+  template <typename Name>
+  void check_time(const Name& what, const std::optional<double>& found, double expected) {
     if (!found || close(*found, expected)) return;
-    violation(what + " is " + shown(*found) + ", expected " + shown(expected));
+    violation(what() + " is " + shown(*found) + ", expected " + shown(expected));
   }
 
   void check_prediction(double makespan) {
     const Prediction& predicted = *plan_.predicted;
-    check_time("predicted.makespan_s", predicted.makespan_s, makespan);
+    check_time([] { return std::string("predicted.makespan_s"); }, predicted.makespan_s, makespan);
     const double bound = predicted.lower_bound_s;
     check_bound(bound);
     if (bound > makespan && !close(bound, makespan)) {
@@ -293,7 +317,9 @@ class Checker {
   static constexpr std::size_t kNoTask = static_cast<std::size_t>(-1);
   std::vector<std::pair<std::int64_t, std::size_t>> positions_;  // ids and positions in the batch, by id
   std::vector<std::size_t> task_of_;                             // by position: the first task that has it
-  std::vector<std::size_t> last_task_of_;  // by rank of the plan: the last task looked at that has it
+  std::size_t ranks_ = 0;                                        // of the plan
+  std::vector<Rank> outside_;                                    // ranks that tasks name and the plan lacks, rising
+  std::vector<std::size_t> last_task_of_;  // by slot_of(rank): the last task looked at that has it
   bool timed_ = true;                      // no violation so far that leaves the times without a meaning
   std::vector<double> durations_;
   std::vector<std::string> violations_;

@@ -158,8 +158,10 @@ TEST(Layering, NoTwoTypesShareAName) {
 
 TEST(Layering, TheCheckerSharesNoCodeWithPlanners) {
   // formats/shape.h: what every function that takes a cluster asks of it, before anything is planned or checked.
-  const std::set<std::string> allowed = {"dhp/plan.h",  "dhp/bound.h",        "dhp/cost_model.h", "dhp/cluster.h",
-                                         "dhp/batch.h", "base/json_reader.h", "formats/shape.h"};
+  // plan/check/met_ranks.h: the two checkers' own counting.
+  const std::set<std::string> allowed = {"dhp/plan.h",      "dhp/bound.h",           "dhp/cost_model.h",
+                                         "dhp/cluster.h",   "dhp/batch.h",           "base/json_reader.h",
+                                         "formats/shape.h", "plan/check/met_ranks.h"};
   for (const std::string& include : includes_of(kRoot / "src/plan/check/check_plan.cpp")) {
     const bool of_project = include.find('/') != std::string::npos;
     EXPECT_TRUE(!of_project || allowed.contains(include)) << include;

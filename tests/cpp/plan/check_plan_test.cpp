@@ -3,6 +3,8 @@
 
 #include <functional>
 #include <limits>
+#include <map>
+#include <set>
 
 #include "dhp/bound.h"
 #include "dhp/plan.h"
@@ -259,6 +261,56 @@ TEST(CheckPlan, TimelineAgreesWithReplayOnRandomPlans) {
     annotate(c.plan, c.batch, c.cluster, c.cost);
     EXPECT_EQ(c.check(), std::vector<std::string>{});
     EXPECT_GE(c.plan.predicted->gap, 0.0);
+  }
+}
+
+/// What the checker says of ranks that share micro-batches, and of how many each rank meets, by sets and maps.
+std::vector<std::string> shared_and_met(const Plan& plan) {
+  std::vector<std::string> found;
+  std::map<std::pair<int, Rank>, std::string> used;
+  std::map<Rank, std::set<Rank>> met;
+  for (std::size_t i = 0; i < plan.tasks.size(); ++i) {
+    const Task& task = plan.tasks[i];
+    const std::string name = "tasks[" + std::to_string(i) + "]";
+    for (const Rank rank : std::set<Rank>(task.ranks.begin(), task.ranks.end())) {
+      const auto [first, is_new] = used.emplace(std::pair{task.micro_batch, rank}, name);
+      if (!is_new) {
+        found.push_back("lockstep: rank " + std::to_string(rank) + " is in " + first->second + " and " + name +
+                        " of micro_batch " + std::to_string(task.micro_batch));
+      }
+      met[rank].insert(task.ranks.begin(), task.ranks.end());
+    }
+  }
+  std::size_t most = 1;
+  for (const auto& [rank, ranks] : met) most = std::max(most, ranks.size());
+  if (plan.most_peers != static_cast<int>(most) - 1) {
+    found.push_back("most_peers is " + std::to_string(*plan.most_peers) + ", expected " + std::to_string(most - 1));
+  }
+  return found;
+}
+
+/// Ranks may be outside the plan or stand in a task twice, and micro-batches in any order: that is said besides.
+TEST(CheckPlan, SharedRanksAndPeersAsSetsCountThem) {
+  const std::uint64_t first = test::first_seed(1);
+  for (std::uint64_t seed = first; seed < first + test::share_of(500); ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    test::Random random(seed);
+    Case c;
+    c.plan = {.schedule = Schedule::lockstep, .ranks = 8, .most_peers = static_cast<int>(random.whole(0, 6))};
+    const std::int64_t tasks = random.whole(0, 12);
+    const std::int64_t sorted = random.whole(0, 1);
+    for (int id = 0; id < tasks; ++id) {
+      Task task{.id = id, .micro_batch = static_cast<int>(sorted == 1 ? id / 3 : random.whole(0, 3))};
+      for (std::int64_t left = random.whole(0, 4); left > 0; --left) {
+        task.ranks.push_back(static_cast<Rank>(random.whole(-1, 9)));
+      }
+      c.plan.tasks.push_back(std::move(task));
+    }
+    std::vector<std::string> found = c.check();
+    std::erase_if(found, [](const std::string& sentence) {
+      return !sentence.starts_with("lockstep: ") && !sentence.starts_with("most_peers ");
+    });
+    EXPECT_EQ(found, shared_and_met(c.plan));
   }
 }
 
