@@ -62,7 +62,7 @@ LARGER_SHAPE = {
 def prepare_inputs(options: argparse.Namespace) -> int:
     """In a process of its own: one that has read media has threads, and must not fork."""
     prepare(DEMO)
-    if options.device == "cuda" and options.model == str(LARGER) and not (LARGER / "config.json").exists():
+    if options.torch_device == "cuda" and options.model == str(LARGER) and not (LARGER / "config.json").exists():
         make_tiny_checkpoint(LARGER, **LARGER_SHAPE)
     return 0
 
@@ -80,10 +80,10 @@ def tokens_that_fit(cost: CostModel, memory_bytes: float) -> int:
 
 def longest_task(options: argparse.Namespace) -> int:
     """Tokens of the longest task of the set spread. Ends the program where the GPU holds none."""
-    if options.device != "cuda":
+    if options.torch_device != "cuda":
         return 2048
     memory = float(torch.cuda.get_device_properties(0).total_memory)
-    tokens = tokens_that_fit(local_cost(options.model, 1, device=options.memory_of, recompute=False), memory)
+    tokens = tokens_that_fit(local_cost(options.model, 1, device=options.device, recompute=False), memory)
     if not tokens:
         sys.exit(
             f"--model: {options.model}: tasks of {LEAST_TOKENS:,} tokens do not fit into the {memory / 2**30:.0f} GiB "
@@ -94,15 +94,15 @@ def longest_task(options: argparse.Namespace) -> int:
 
 def calibrate(options: argparse.Namespace, tasks: str, seed: int) -> dict[str, Any]:
     """The object `fit` of the cost file."""
-    flags = ["--model", options.model, "--device", options.device, "--seed", str(seed)]
+    flags = ["--model", options.model, "--torch-device", options.torch_device, "--seed", str(seed)]
     flags += ["--samples", str(options.samples), "--left-out", str(options.left_out)]
     flags += ["--repeats", str(options.repeats), "--max-tokens", str(options.max_tokens)]
     if tasks != "spread":
         flags += ["--data", options.data, "--capacity-tokens", str(options.capacity_tokens)]
     if tasks == "ranks":
         flags += ["--ranks", str(options.ranks)]
-    if options.device == "cuda":
-        flags += ["--precision", "bf16", "--memory-of", options.memory_of]
+    if options.torch_device == "cuda":
+        flags += ["--precision", "bf16", "--device", options.device]
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "cost.json"
         command = [sys.executable, "-m", "dhp.cost.calibrate", *flags, "-o", str(file)]
@@ -135,8 +135,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="", help="Hugging Face checkpoint folder")
     parser.add_argument("--data", default="", metavar="FILE.jsonl")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if cuda else "cpu")
-    parser.add_argument("--memory-of", default="h100", help="device preset whose memory plans count with, on a GPU")
+    parser.add_argument("--torch-device", choices=("cpu", "cuda"), default="cuda" if cuda else "cpu")
+    parser.add_argument("--device", default="h100", help="preset whose memory plans count with, on a GPU")
     parser.add_argument("--sets", nargs="+", choices=("spread", "data", "ranks"))
     parser.add_argument("--trials", type=int, default=3, help="calibrations a set, other tasks each")
     parser.add_argument("--samples", type=int, default=72)
@@ -147,7 +147,7 @@ def main() -> int:
     parser.add_argument("--capacity-tokens", type=int, default=512, help="tokens a rank holds, in plans of --data")
     parser.add_argument("--output", default="", metavar="FILE.json", help="every fit")
     options = parser.parse_args()
-    on_gpu = options.device == "cuda"
+    on_gpu = options.torch_device == "cuda"
     options.sets = options.sets or (["spread", "data"] if on_gpu else ["spread", "data", "ranks"])
     options.model = options.model or str(LARGER if on_gpu else DEMO / "model")
     options.data = options.data or str(DEMO / "train.jsonl")
@@ -155,7 +155,7 @@ def main() -> int:
         return code
     options.max_tokens = options.max_tokens or longest_task(options)
     name = torch.cuda.get_device_name() if on_gpu else f"{platform.machine()} CPU, {os.cpu_count()} cores"
-    limits = LIMITS[options.device]
+    limits = LIMITS[options.torch_device]
     print(
         f"{options.model} on {name}, torch {torch.__version__}, {options.trials} trials a set, {options.samples} tasks "
         f"of the fit each, {options.repeats} repeats\n"

@@ -19,6 +19,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import torch
 
 from dhp._core import Cluster, CostModel, Exchange, InputError, Link, parse_freeze, to_json
+from dhp.base.old_flags import todays_flags
 from dhp.base.output import check_apart, check_writable, complain, say, write_atomically
 from dhp.cost.calibrate_data import fitting, planned_designs
 from dhp.cost.calibrate_fit import GOOD_MEAN, GOOD_P95, Calibration, fit, measure
@@ -122,18 +123,18 @@ def counted_cost(options: argparse.Namespace, run: Run) -> CostModel:
     return local_cost(
         options.model,
         run.world_size,
-        device=options.memory_of,
-        recompute=options.gradient_checkpointing,
+        device=options.device,
+        recompute=options.recompute == "full",
         freeze=parse_freeze(options.freeze, "--freeze"),
         capacity_tokens=options.capacity_tokens,
     )
 
 
 def _device(options: argparse.Namespace, run: Run) -> torch.device:
-    kind = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    kind = options.torch_device or ("cuda" if torch.cuda.is_available() else "cpu")
     if kind == "cuda":
         if not torch.cuda.is_available():
-            raise InputError("--device: found cuda, but this torch sees none; use cpu")
+            raise InputError("--torch-device: found cuda, but this torch sees none; use cpu")
         if run.world_size > 1:
             raise InputError("--ranks: found more than 1 with cuda: shards travel over Gloo, between CPUs; use 1 rank")
         return torch.device("cuda", torch.cuda.current_device())
@@ -145,7 +146,7 @@ def _load(options: argparse.Namespace, device: torch.device) -> Any:
     model = load_weights(options.model, DTYPES[options.precision])
     model.train()
     freeze(model, parse_freeze(options.freeze, "--freeze"))
-    if options.gradient_checkpointing:
+    if options.recompute == "full":
         model.activation_checkpointing_enable()
     return model.to(device)
 
@@ -158,9 +159,9 @@ def attention_kernel(precision: str, text: Any, device: torch.device) -> str:
     kernel = torch.ops.dhp.kernel_of(torch.empty(1, heads, size, dtype=dtype, device=device))
     if device.type != "cpu" and kernel == "reference":
         raise InputError(
-            f"--device: found {device.type} with --precision {precision} and heads of {size}: there is no flash "
+            f"--torch-device: found {device.type} with --precision {precision} and heads of {size}: there is no flash "
             "attention for these, and plain algebra would be timed, which keeps whole score matrices; take --precision "
-            "bf16 and a model whose head size is a multiple of 8 up to 256, or --device cpu"
+            "bf16 and a model whose head size is a multiple of 8 up to 256, or --torch-device cpu"
         )
     return str(kernel)
 
@@ -176,7 +177,7 @@ def _nodes(options: argparse.Namespace, run: Run) -> Cluster | None:
             "--ranks"
         )
     most = max(run.world_size, options.max_degree or MOST_DEGREE)
-    cluster = local_cluster(size, device=options.memory_of)
+    cluster = local_cluster(size, device=options.device)
     cluster.nodes = -(-most // size)
     return cluster
 
@@ -226,16 +227,16 @@ def _designs_of_data(
     if index.problems and run.rank == 0:
         complain(f"dhp: {index.left_out()}")
     samples = index.samples
-    cluster = local_cluster(most, device=options.memory_of, capacity_tokens=options.capacity_tokens)
+    cluster = local_cluster(most, device=options.device, capacity_tokens=options.capacity_tokens)
     if why := no_room(base, cluster):
-        raise InputError(f"--memory-of: {options.memory_of}: {why}; take a device with more, or --capacity-tokens")
+        raise InputError(f"--device: {options.device}: {why}; take a device with more, or --capacity-tokens")
     designs = planned_designs(samples, base, cluster, counts, options.batch_size, options.seed)
     by_use = {use: [d for d in designs if d.use == use] for use in ("fit", "left out")}
     if not all(by_use.values()):
         raise InputError(
             f"--data: {options.data}: {len(fitting(samples, base, cluster))} of its {len(samples)} samples fit on "
             f"{most} ranks, expected at least 2: some to fit to, others to see the error on; add samples, or take more "
-            "--max-degree, --capacity-tokens, or a --memory-of that holds more"
+            "--max-degree, --capacity-tokens, or a --device that holds more"
         )
     totals = [sum(shape.tokens for shape in design.shapes) for design in designs]
     degrees = {use: tuple(sorted({d.degree for d in tasks})) for use, tasks in by_use.items()}
@@ -253,7 +254,7 @@ def _designs_of_data(
 
 
 def _cluster(options: argparse.Namespace, run: Run, links: tuple[Link | None, Link | None]) -> Cluster:
-    cluster = local_cluster(run.world_size, device=options.memory_of, capacity_tokens=options.capacity_tokens)
+    cluster = local_cluster(run.world_size, device=options.device, capacity_tokens=options.capacity_tokens)
     inside, between = links
     if inside or between:
         size = ranks_per_node(run)
@@ -416,6 +417,14 @@ def _progress(options: argparse.Namespace, run: Run) -> Callable[[int, int], Non
     return show
 
 
+RENAMED = {
+    "--device cpu": "--torch-device cpu",
+    "--device cuda": "--torch-device cuda",
+    "--memory-of": "--device",
+    "--gradient-checkpointing": "--recompute full",
+}
+
+
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="dhp calibrate",
@@ -425,7 +434,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("-o", "--output", default="", metavar="COST.json", help="where to write the cost file")
     p.add_argument("--cluster-output", default="", metavar="CLUSTER.json", help="cluster file with the measured links")
     p.add_argument("--ranks", type=int, default=1, help="local ranks: groups are real, and links are measured")
-    p.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    p.add_argument("--torch-device", choices=("cpu", "cuda"), help="where to measure; default: cuda where there is one")
     p.add_argument("--data", default="", metavar="FILE.jsonl", help="measure tasks as planners make them of it")
     p.add_argument("--batch-size", type=int, default=16, help="samples of a planned batch, with --data")
     p.add_argument("--min-tokens", type=int, default=32, help="shortest task")
@@ -440,10 +449,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--exchange", choices=("ring", "direct", "hierarchical"), default="ring", help="how shards travel")
     p.add_argument("--ranks-per-node", type=int, default=0, help="for hierarchical; default: those of each machine")
     p.add_argument("--precision", choices=sorted(DTYPES), default="fp32", help="as in dhp train")
-    p.add_argument("--freeze", default="", metavar="LIST", help="parts that do not train: vit,aligner,llm")
-    p.add_argument("--gradient-checkpointing", action="store_true")
+    p.add_argument("--freeze", default="", metavar="PARTS", help="parts that do not train, of vit,aligner,llm")
+    p.add_argument("--recompute", choices=("full", "none"), default="none", help="as in dhp cost")
     p.add_argument("--capacity-tokens", type=int, default=0, help="tokens a rank may hold, as in dhp train")
-    p.add_argument("--memory-of", default="local-cpu", metavar="DEVICE", help="device preset whose memory counts")
+    p.add_argument("--device", default="local-cpu", help="as in dhp cost: whose memory counts")
     p.add_argument("--output-format", choices=("text", "json"), default="text", help="json: the cost file on stdout")
     return p
 
@@ -477,8 +486,8 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = parser().parse_args(arguments)
     try:
+        options = parser().parse_args(todays_flags(sys.argv[1:] if arguments is None else arguments, RENAMED))
         _check(options)
     except InputError as error:
         complain(f"dhp: error: {error}")

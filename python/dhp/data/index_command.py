@@ -14,10 +14,13 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 
 from dhp._core import InputError
+from dhp.base.old_flags import todays_flags
 from dhp.base.output import complain, printable, say
 from dhp.data.index import Index, TooLongError, build_index, compact
 from dhp.data.lines import MAX_LINE_BYTES
 from dhp.data.scan import MAX_WORKERS, Limits, describe
+
+RENAMED = {"--capacity-tokens-per-rank": "--capacity-tokens"}
 
 
 def summary(index: Index) -> str:
@@ -59,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", "--output", metavar="FILE", help="the index; default: DATA.index.jsonl")
     parser.add_argument("--max-tokens", type=_positive, metavar="N", help="a longer sample is too long")
     parser.add_argument("--max-degree", type=_positive, metavar="D", help="a sample that needs more ranks is too long")
-    parser.add_argument("--capacity-tokens-per-rank", type=_positive, metavar="N", help="tokens one rank can hold")
+    parser.add_argument("--capacity-tokens", type=_positive, metavar="N", help="tokens a rank may hold")
     parser.add_argument("--on-error", choices=("skip", "fail"), default="fail", help="bad or too long samples (fail)")
     parser.add_argument("--on-malformed", choices=("skip", "fail"), help="lines that make no sense (as --on-error)")
     parser.add_argument(
@@ -89,12 +92,15 @@ def _positive(text: str) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
-    args = parser.parse_args(argv)
-    if args.max_degree and not args.capacity_tokens_per_rank:
-        parser.error("--max-degree needs --capacity-tokens-per-rank")
+    try:
+        args = parser.parse_args(todays_flags(sys.argv[1:] if argv is None else argv, RENAMED))
+    except InputError as error:
+        parser.error(str(error))
+    if args.max_degree and not args.capacity_tokens:
+        parser.error("--max-degree needs --capacity-tokens")
     if args.workers > MAX_WORKERS:
         parser.error(f"argument --workers: found {args.workers}, must be at most {MAX_WORKERS}")
-    limits = Limits(args.max_tokens, args.max_degree, args.capacity_tokens_per_rank)
+    limits = Limits(args.max_tokens, args.max_degree, args.capacity_tokens)
     try:
         index = build_index(
             args.data,

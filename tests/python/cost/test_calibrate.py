@@ -193,7 +193,7 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def options_of(model: Path, *arguments: str) -> argparse.Namespace:
-    return calibrate.parser().parse_args(["--model", str(model), "--device", "cpu", *arguments])
+    return calibrate.parser().parse_args(["--model", str(model), "--torch-device", "cpu", *arguments])
 
 
 def calibrated(run: Run, model: Path, *arguments: str) -> Any:
@@ -229,7 +229,7 @@ def test_counts_memory_and_bytes_as_training_does(
     mixed_data: Path, run: Run, unmeasured: None, freeze: str, checkpointing: bool
 ) -> None:
     model = mixed_data / "model"
-    flags = ["--gradient-checkpointing"] * checkpointing + ["--freeze", freeze] * bool(freeze)
+    flags = ["--recompute", "full"] * checkpointing + ["--freeze", freeze] * bool(freeze)
     file = calibrated(run, model, *flags).file
     frozen = {f"freeze_{part}": True for part in freeze.split(",") if part}
     settings = TrainConfig(str(model), "", gradient_checkpointing=checkpointing, **frozen)
@@ -282,7 +282,7 @@ def test_plain_algebra_is_not_timed_where_training_has_flash_attention() -> None
     text = SimpleNamespace(num_attention_heads=4, hidden_size=64)
     assert calibrate.attention_kernel("fp32", text, torch.device("cpu")) == "cpu_flash"
     with pytest.raises(
-        InputError, match="--device: found meta with --precision fp32 and heads of 16: there is no flash"
+        InputError, match="--torch-device: found meta with --precision fp32 and heads of 16: there is no flash"
     ):
         calibrate.attention_kernel("fp32", text, torch.device("meta"))
 
@@ -346,9 +346,7 @@ def test_a_model_without_room_for_activations_is_named(
     small = local_cluster(8, capacity_tokens=2**20)
     monkeypatch.setattr(calibrate, "local_cluster", lambda *_, **__: small)
     said = refused(run, mixed_data / "model", "--data", str(mixed_data / "train.jsonl"))
-    assert said.startswith(
-        "--memory-of: local-cpu: the model's state (parameters, gradients, optimizer, reserve) needs "
-    )
+    assert said.startswith("--device: local-cpu: the model's state (parameters, gradients, optimizer, reserve) needs ")
     assert "a rank has 1 MiB, which leaves nothing for activations; take a device with more" in said
 
 
@@ -449,7 +447,7 @@ def test_a_bad_fit_is_said_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["--label-share", "2"], "--label-share: found 2.0, expected a share from 0 to 1"),
         (["--ranks", "2", "--max-degree", "4"], "--max-degree: found 4, but there are 2 ranks; take at most 2"),
         (["--ranks", "2", "-o", "/proc/none/c.json"], "-o: /proc/none/c.json cannot be written (No such file"),
-        (["--device", "cuda"], "--device: found cuda, but this torch sees none; use cpu"),
+        (["--torch-device", "cuda"], "--torch-device: found cuda, but this torch sees none; use cpu"),
         (["--model", "nowhere"], "nowhere/config.json: cannot be read"),
     ],
 )

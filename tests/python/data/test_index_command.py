@@ -56,7 +56,7 @@ def test_histogram_counts_every_sample(made: Path, tmp_path: Path) -> None:
     ("arguments", "code", "message"),
     [
         (["data.jsonl", "--model", "model", "--max-tokens", "50"], 1, "fits"),
-        (["data.jsonl", "--model", "model", "--max-degree", "2", "--capacity-tokens-per-rank", "40"], 1, "degree >= "),
+        (["data.jsonl", "--model", "model", "--max-degree", "2", "--capacity-tokens", "40"], 1, "degree >= "),
         (["data.jsonl", "--model", "model", "--max-tokens", "50", "--on-error", "skip"], 0, "skipped"),
         (["data.jsonl", "--model", "media"], 2, "no config.json"),
         (["data.jsonl", "--model", "llava"], 2, 'model_type "llava" is not supported; supported: qwen3_vl'),
