@@ -79,7 +79,7 @@ def sweep_cases(dhp: Dhp) -> Iterator[Case]:
         for data in ("openvid", "internvid", "msrvtt"):
             batch, cost = dhp.folder / "batch.json", dhp.folder / "cost.json"
             family = "internvl" if model.startswith("internvl") else "qwen3-vl"
-            dhp.json("dataset", "--name", data, "--model", family, "--count", str(count), "--seed", "3", "-o", batch)
+            dhp.json("dataset", "--data", data, "--model", family, "--count", str(count), "--seed", "3", "-o", batch)
             dhp.json("cost", "--model", model, "--device", device, "--ranks", "64", "-o", cost)
             read = core.read_batch(str(batch)), cluster_of(device, nodes), core.read_cost_model(str(cost))
             yield Case([f"{device} {nodes}×8", model, data, f"{count}"], *read)

@@ -60,7 +60,7 @@ class Dhp:
         file = self.folder / f"{name}_{'qwen' if qwen else 'internvl'}_{count}_{seed}.batch.json"
         if not file.exists():
             family = ["--model", "qwen3-vl"] if qwen else ["--model", "internvl", "--fps", "2"]
-            self.json("dataset", "--name", name, *family, "--count", str(count), "--seed", str(seed), "-o", file)
+            self.json("dataset", "--data", name, *family, "--count", str(count), "--seed", str(seed), "-o", file)
             if not qwen:
                 cut_long(file)
         return file

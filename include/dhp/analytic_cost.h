@@ -103,7 +103,12 @@ struct CostReport {
 CostReport analytic_report(std::string_view config_json, const std::string& source, const CostOptions& options,
                            const std::string& label = "");
 
-/// The cost model of the report.
+/// The cost model of the report. Throws as analytic_report() does.
 CostModel analytic_cost(std::string_view config_json, const std::string& source, const CostOptions& options);
+
+/// A `dhp.cost/1` file, or "MODEL@DEVICE" where there is no file of that name: a model of read_model_config() counted
+/// on a device of read_device(), its optimizer's state sharded over the ranks in service ("qwen3-vl-8b@h100"). Throws
+/// InputError, which lists the models or the devices there are where a name is not known.
+CostModel read_cost_model(const std::string& name, const Cluster& cluster);
 
 }  // namespace dhp

@@ -48,7 +48,7 @@ struct CostModel {
 /// 1e18 bytes), so that sums over any batch are finite.
 void validate(const CostModel& cost, const std::string& source);
 
-/// Reads `dhp.cost/1` JSON. Throws InputError.
+/// Reads `dhp.cost/1` JSON. Throws InputError. analytic_cost.h has another that takes "MODEL@DEVICE", too.
 CostModel read_cost_model(const std::string& file);
 CostModel parse_cost_model(std::string_view text, const std::string& source);
 std::string to_json(const CostModel& cost);

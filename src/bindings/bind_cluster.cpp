@@ -4,6 +4,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "bindings/bindings.h"
+#include "dhp/analytic_cost.h"
 #include "dhp/cluster.h"
 #include "dhp/cost_model.h"
 #include "dhp/error.h"
@@ -158,7 +159,13 @@ void bind_task_cost(nb::module_& module) {
       .value("hierarchical", Exchange::hierarchical)
       .value("all_to_all", Exchange::all_to_all);
 
-  module.def("read_cost_model", &read_cost_model, "file"_a, "Reads dhp.cost/1 JSON. Raises InputError.");
+  module.def(
+      "read_cost_model",
+      [](const std::string& file, const Cluster* cluster) {
+        return cluster != nullptr ? read_cost_model(file, *cluster) : read_cost_model(file);
+      },
+      "file"_a, "cluster"_a.none() = nb::none(),
+      "Reads dhp.cost/1 JSON; for a cluster also \"MODEL@DEVICE\" (\"qwen3-vl-8b@h100\"). Raises InputError.");
   module.def("parse_cost_model", &parse_cost_model, "text"_a, "source"_a,
              "Parses dhp.cost/1 JSON; `source` names the text in errors. Raises InputError.");
   module.def("to_json", nb::overload_cast<const CostModel&>(&to_json), "cost"_a, "As dhp.cost/1 JSON.");

@@ -42,7 +42,7 @@ void add_check_command(CLI::App& app, int& exit_code) {
   auto command = std::make_shared<CheckCommand>();
   CLI::App& sub = *app.add_subcommand("check", "Name everything that is wrong with a plan");
   command->inputs.add_options(sub);
-  sub.add_option("plan", command->plan_file, "dhp.plan/1 JSON")->required();
+  sub.add_option("--plan", command->plan_file, kPlanHelp)->required();
   add_checked_options(sub, command->options);
   add_output_format(sub, command->json);
   sub.footer(

@@ -137,7 +137,7 @@ int run(const DatasetCommand& command) {
   return kOk;
 }
 
-std::string name_help() {
+std::string data_help() {
   std::string text =
       "the workload; or what dhp index has written; or FILE.csv with columns duration_s,width,height[,fps]"
       "[,text_tokens] or tokens,patches[,frame_patches]:";
@@ -150,7 +150,7 @@ std::string name_help() {
 void add_dataset_command(CLI::App& app, int& exit_code) {
   auto command = std::make_shared<DatasetCommand>();
   CLI::App& sub = *app.add_subcommand("dataset", "Make a batch with the lengths of a workload or of your data");
-  sub.add_option("--name", command->name, name_help())->required();
+  sub.add_option("--data", command->name, data_help())->required();
   command->media.add_options(sub);
   sub.add_option("--count,--batch-size", command->count, "samples; default 512, of a file all of its rows in order");
   sub.add_option("--seed", command->seed, "what is drawn; the same everywhere")

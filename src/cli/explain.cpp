@@ -35,7 +35,7 @@ void add_explain_command(CLI::App& app, int& exit_code) {
   CLI::App& sub = *app.add_subcommand(
       "explain", "Say what bounds a plan, where its ranks wait, why tasks have theirs, and what would help");
   command->inputs.add_options(sub);
-  sub.add_option("plan", command->plan_file, "dhp.plan/1 JSON")->required();
+  sub.add_option("--plan", command->plan_file, kPlanHelp)->required();
   sub.add_flag("--all", command->all, "every rank and every task, not the most telling ones");
   add_plan_options(sub, command->options);
   add_output_format(sub, command->json);

@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "cli/cli.h"
+#include "dhp/analytic_cost.h"
 #include "dhp/plan_options.h"
 
 namespace dhp::cli {
@@ -11,14 +12,14 @@ namespace dhp::cli {
 void Inputs::add_options(CLI::App& command) {
   command.add_option("--batch", batch_file, kBatchHelp)->required();
   command.add_option("--cluster", cluster_file, kClusterHelp)->required();
-  command.add_option("--cost", cost_file, "dhp.cost/1 JSON")->required();
+  command.add_option("--cost", cost_file, kCostHelp)->required();
 }
 
 void Inputs::read(const std::string& out_file) {
   refuse_overwriting(out_file, {batch_file, cluster_file, cost_file});
   batch = read_batch(batch_file);
   cluster = read_cluster(cluster_file);
-  cost = read_cost_model(cost_file);
+  cost = read_cost_model(cost_file, cluster);
 }
 
 Plan read_tasks(const std::string& file) {

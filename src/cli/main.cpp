@@ -96,7 +96,7 @@ int run(int argc, char** argv) {
     }
     run_external(program, {words.begin() + 1, words.end()});
   }
-  replace_old_names(words);
+  replace_old_names(words, app);
   try {
     app.parse(std::vector<std::string>(words.rbegin(), words.rend()));  // it takes the last one first
   } catch (const CLI::ParseError& error) {

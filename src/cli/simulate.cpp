@@ -13,6 +13,7 @@
 #include "cli/planners.h"
 #include "cli/show/json.h"
 #include "cli/show/report.h"
+#include "dhp/analytic_cost.h"
 #include "dhp/error.h"
 #include "dhp/metrics.h"
 #include "dhp/trace.h"
@@ -36,9 +37,10 @@ const std::string& only_one(const std::vector<std::string>& files, const std::st
 Subject read(const SimulateCommand& command) {
   if (command.plan_file.empty()) throw InputError("--plan", "", "missing; --sweep plans by itself");
   for (const std::string& file : {command.trace, command.result_file}) refuse_overwriting(file, command.files_read());
+  const Cluster cluster = read_cluster(only_one(command.cluster_files, "--cluster"));
   return {.batch = read_batch(only_one(command.batch_files, "--batch")),
-          .cluster = read_cluster(only_one(command.cluster_files, "--cluster")),
-          .cost = read_cost_model(only_one(command.cost_files, "--cost")),
+          .cluster = cluster,
+          .cost = read_cost_model(only_one(command.cost_files, "--cost"), cluster),
           .plan = read_tasks(command.plan_file)};
 }
 
@@ -255,8 +257,8 @@ void add_simulate_command(CLI::App& app, int& exit_code) {
   CLI::App& sub = *app.add_subcommand("simulate", "Run a plan on a model of the cluster, event by event");
   sub.add_option("--batch", command->batch_files, kBatchHelp)->required();
   sub.add_option("--cluster", command->cluster_files, kClusterHelp)->required();
-  sub.add_option("--cost", command->cost_files, "dhp.cost/1 JSON")->required();
-  sub.add_option("--plan", command->plan_file, "dhp.plan/1 JSON");
+  sub.add_option("--cost", command->cost_files, kCostHelp)->required();
+  sub.add_option("--plan", command->plan_file, kPlanHelp);
   sub.add_option("--steps", command->options.steps, "how often to run the plan, each time with other noise")
       ->check(whole_from(1, 1'000'000))
       ->capture_default_str();

@@ -14,6 +14,7 @@
 #include "cli/show/report.h"
 #include "cli/show/table.h"
 #include "cli/simulate.h"
+#include "dhp/analytic_cost.h"
 #include "dhp/error.h"
 
 namespace dhp::cli {
@@ -21,7 +22,7 @@ namespace {
 
 template <typename Value>
 struct Named {
-  std::string name;  // of the file, without folder and ending
+  std::string name;  // of the file, without folder and ending; of a preset, all of it
   Value value;
 };
 
@@ -29,7 +30,11 @@ template <typename Value, typename Read>
 std::vector<Named<Value>> read_all(const std::vector<std::string>& files, const Read& read) {
   std::vector<Named<Value>> all;
   all.reserve(files.size());
-  for (const std::string& file : files) all.push_back({std::filesystem::path(file).stem().string(), read(file)});
+  for (const std::string& file : files) {
+    const std::filesystem::path path(file);
+    const bool has_ending = path.extension().string().starts_with(".json");  // "qwen2.5-vl-7b@h100" has none
+    all.push_back({(has_ending ? path.stem() : path.filename()).string(), read(file)});
+  }
   return all;
 }
 
@@ -124,16 +129,25 @@ struct Cell {
 std::vector<Run> run_all(const SimulateCommand& command) {
   const auto batches = read_all<Batch>(command.batch_files, read_batch);
   const auto clusters = read_all<Cluster>(command.cluster_files, read_cluster);
-  const auto costs = read_all<CostModel>(command.cost_files, read_cost_model);
+  // A cost of each cluster: one that is counted by name depends on the number of ranks.
+  std::vector<std::vector<Named<CostModel>>> costs;
+  for (const auto& [name, cluster] : clusters) {
+    costs.push_back(read_all<CostModel>(command.cost_files, [&cluster = cluster](const std::string& cost_file) {
+      return read_cost_model(cost_file, cluster);
+    }));
+  }
   std::vector<Run> runs;
   std::vector<Cell> cells;
-  for (const auto& [cost_name, cost] : costs) {
-    for (std::size_t i = 0; i < batches.size(); ++i) note_frames(batches[i].value, command.batch_files[i], cost);
-    for (const auto& [cluster_name, cluster] : clusters) {
+  for (std::size_t k = 0; k < command.cost_files.size(); ++k) {
+    for (std::size_t i = 0; i < batches.size(); ++i) {
+      note_frames(batches[i].value, command.batch_files[i], costs.front()[k].value);
+    }
+    for (std::size_t c = 0; c < clusters.size(); ++c) {
+      const auto& [cost_name, cost] = costs[c][k];
       for (const auto& [batch_name, batch] : batches) {
         for (const std::string& planner : planner_names(command.planners)) {
-          runs.push_back({.planner = planner, .batch = batch_name, .cluster = cluster_name, .cost = cost_name});
-          cells.push_back({&batch, &cluster, &cost});
+          runs.push_back({.planner = planner, .batch = batch_name, .cluster = clusters[c].name, .cost = cost_name});
+          cells.push_back({&batch, &clusters[c].value, &cost});
         }
       }
     }

@@ -66,7 +66,7 @@ Batch read_batch(const std::string& file) {
   if (is_index(text)) return parse_batch_index(text, file);
   if (file.ends_with(".csv")) {
     throw InputError(file, "",
-                     "is CSV, expected dhp.batch/1 JSON; dhp dataset --name " + file + " -o batch.json makes it");
+                     "is CSV, expected dhp.batch/1 JSON; dhp dataset --data " + file + " -o batch.json makes it");
   }
   return parse_batch_json(text, file);
 }

@@ -58,9 +58,9 @@ void validate(const CostModel& cost, const std::string& source) {
 CostModel read_cost_model(const std::string& file) {
   const auto is_named = [&](const Preset& model) { return model.name == file; };
   if (std::any_of(model_presets().begin(), model_presets().end(), is_named) && !std::filesystem::exists(file)) {
-    throw InputError(
-        file, "",
-        "is a model, expected a cost file; dhp cost --model " + file + " --device DEVICE -o cost.json writes one");
+    throw InputError(file, "",
+                     "is a model, expected a cost file; " + file + "@DEVICE counts one, and dhp cost --model " + file +
+                         " --device DEVICE -o cost.json writes it");
   }
   return parse_cost_model(read_text_file(file), file);
 }

@@ -258,7 +258,7 @@ std::vector<MediaSample> draw_samples(const std::string& name, std::int64_t coun
   if (name == "lognormal") return draw_each(count, seed, draw_lognormal);
   if (name == "burst") return draw_burst(count, seed);
   if (name == "uniform") return draw_each(count, seed, draw_uniform);
-  throw InputError("--name", "",
+  throw InputError("--data", "",
                    "found \"" + name + "\", expected " + listed(workloads(), [](const WorkloadInfo& info) {
                      return info.name;
                    }) + ", or a file, CSV or what dhp index has written");

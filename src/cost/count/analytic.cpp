@@ -1,9 +1,11 @@
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 
 #include "cost/count/modules.h"
 #include "dhp/analytic_cost.h"
 #include "dhp/error.h"
+#include "dhp/presets.h"
 
 namespace dhp {
 namespace {
@@ -362,6 +364,22 @@ CostReport analytic_report(std::string_view config_json, const std::string& sour
 
 CostModel analytic_cost(std::string_view config_json, const std::string& source, const CostOptions& options) {
   return analytic_report(config_json, source, options).cost;
+}
+
+CostModel read_cost_model(const std::string& name, const Cluster& cluster) {
+  std::error_code ignored;
+  const std::size_t at = name.rfind('@');
+  if (at == std::string::npos || std::filesystem::exists(name, ignored)) return read_cost_model(name);
+  CostOptions options;
+  options.device = name.substr(at + 1);
+  options.ranks = std::max(1, static_cast<int>(cluster.live_ranks().size()));
+  try {
+    const NamedText config = read_model_config(name.substr(0, at));
+    const bool is_file = config.source.ends_with(".json");
+    return analytic_report(config.text, config.source, options, is_file ? "" : config.source).cost;
+  } catch (const InputError& error) {
+    throw InputError(name, "", std::string("is no file, and read as MODEL@DEVICE: ") + error.what());
+  }
 }
 
 }  // namespace dhp

@@ -88,7 +88,7 @@ TEST(BadInput, CsvIsNoBatch) {
   const test::TemporaryFolder folder;
   const std::string file = folder.write("batch.csv", "id,tokens,patches\n0,10,4\n");
   EXPECT_EQ(test::input_error([&] { read_batch(file); }),
-            file + ": is CSV, expected dhp.batch/1 JSON; dhp dataset --name " + file + " -o batch.json makes it");
+            file + ": is CSV, expected dhp.batch/1 JSON; dhp dataset --data " + file + " -o batch.json makes it");
 }
 
 TEST(BadInput, Cluster) {

@@ -92,7 +92,7 @@ TEST(Workloads, SamplesDependOnSeedAndPositionAlone) {
   }
   EXPECT_TRUE(draw_samples("msrvtt", 0, 7).empty());
   EXPECT_EQ(test::input_error([] { draw_samples("msvd", 1, 7); }),
-            "--name: found \"msvd\", expected msrvtt, internvid, openvid, lognormal, burst, uniform, or a file, CSV or "
+            "--data: found \"msvd\", expected msrvtt, internvid, openvid, lognormal, burst, uniform, or a file, CSV or "
             "what dhp index has written");
   EXPECT_EQ(test::input_error([] { draw_samples("msrvtt", -1, 7); }).rfind("--count: found -1", 0), 0U);
 }

@@ -90,7 +90,7 @@ def test_every_command_states_the_same_bound(files: dict[str, Path]) -> None:
     bound = json.loads(files["plan"].read_text())["predicted"]["lower_bound_s"]
     assert f"bound     {bound:.3f} s" in text
     assert dhp("plan", *words, "--output-format", "json").json()["predicted"]["lower_bound_s"] == bound
-    assert dhp("explain", *words, files["plan"], "--output-format", "json").json()["lower_bound_s"] == bound
+    assert dhp("explain", *words, "--plan", files["plan"], "--output-format", "json").json()["lower_bound_s"] == bound
     simulated = dhp("simulate", *words, "--plan", files["plan"], "--output-format", "json").json()
     assert simulated["lower_bound_s"] == bound
     compared = dhp("compare", *words, "--planners", "free", "--output-format", "json").json()
@@ -103,7 +103,7 @@ def test_where_no_bound_is_known(files: dict[str, Path]) -> None:
     assert (predicted["lower_bound_s"], predicted["gap"]) == (None, None)
     summary = dhp("plan", *words, "-o", files["plan"], "--output-format", "json").json()
     assert (summary["lower_bound_s"], summary["gap"]) == (None, None)
-    assert dhp("check", *inputs(files), files["plan"]).code == 0
+    assert dhp("check", *inputs(files), "--plan", files["plan"]).code == 0
     compared = dhp("compare", *inputs(files), "--planners", "ulysses:2")
     assert "bound" not in compared.out.splitlines()[0]
 
@@ -111,7 +111,7 @@ def test_where_no_bound_is_known(files: dict[str, Path]) -> None:
 def test_ranks_out_of_service_are_not_idle(files: dict[str, Path]) -> None:
     files["cluster"].write_text(json.dumps({**GOOD_CLUSTER, "rank_speed": [0, 1, 1, 1, 1, 1]}))
     dhp("plan", *inputs(files), "-o", files["plan"])
-    explained = dhp("explain", *inputs(files), files["plan"], "--output-format", "json").json()
+    explained = dhp("explain", *inputs(files), "--plan", files["plan"], "--output-format", "json").json()
     simulated = dhp("simulate", *inputs(files), "--plan", files["plan"], "--output-format", "json").json()
     exposed = explained["metrics"]["exposed_transfer_share"]
     assert explained["idle_share"] + exposed == pytest.approx(simulated["idle_share"], abs=1e-9)
@@ -121,9 +121,9 @@ def test_ranks_out_of_service_are_not_idle(files: dict[str, Path]) -> None:
 def test_a_plan_is_explained_with_other_costs(files: dict[str, Path]) -> None:
     """Its own predictions are of the costs that it was planned with."""
     files["cost"].write_text(json.dumps(changed(GOOD_COST, ("task_s",), 1.0)))
-    explained = dhp("explain", *inputs(files), files["plan"])
+    explained = dhp("explain", *inputs(files), "--plan", files["plan"])
     assert explained.code == 0, explained.err
-    checked = dhp("check", *inputs(files), files["plan"])
+    checked = dhp("check", *inputs(files), "--plan", files["plan"])
     assert checked.code == 1
     assert "predicted.makespan_s" in checked.out
 
@@ -169,7 +169,7 @@ def test_numbers_of_no_device_are_refused(
     ],
 )
 def test_numbers_of_options(files: dict[str, Path], words: list[str], message: str) -> None:
-    needed = {"cost": ["--model", "qwen3-vl-2b"], "dataset": ["--name", "uniform"]}
+    needed = {"cost": ["--model", "qwen3-vl-2b"], "dataset": ["--data", "uniform"]}
     result = dhp(*words, *needed.get(words[0], inputs(files)))
     assert result.code == 2
     assert result.err.startswith(f"dhp: error: {message}")
@@ -191,6 +191,6 @@ def test_costs_say_what_stands_in_the_way() -> None:
 
 
 def test_options_of_media_say_nothing_about_tokens() -> None:
-    result = dhp("dataset", "--name", "lognormal", "--fps", "2")
+    result = dhp("dataset", "--data", "lognormal", "--fps", "2")
     assert result.code == 2
     assert result.err.startswith("dhp: error: lognormal: has lengths in tokens: --fps")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from command_line import CASES, ROOT, dhp, inputs
+from dhp import _core as core
 
 PASSES = ("forward", "backward", "recompute")
 
@@ -102,3 +103,47 @@ def test_cluster_presets(files: dict[str, Path]) -> None:
     unknown = dhp("plan", *words, "--cluster", "h100")
     assert unknown.code == 2
     assert unknown.err.startswith("dhp: error: h100: is neither a file nor a preset; presets: a100-8x8, ")
+
+
+# --- MODEL@DEVICE
+
+
+def test_a_cost_by_name_is_what_dhp_cost_counts_for_the_ranks_in_service(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    cluster = json.loads(files["cluster"].read_text()) | {"memory_bytes": 8e10, "rank_speed": [1, 1, 0, 1, 1, 1]}
+    files["cluster"].write_text(json.dumps(cluster))
+    counted = tmp_path / "counted.json"
+    assert dhp("cost", "--model", "qwen3-vl-2b", "--device", "h100", "--ranks", "5", "-o", counted).code == 0
+    expected = dhp("plan", *inputs(files | {"cost": counted}), "--output-format", "json")
+    for name in ("qwen3-vl-2b@h100", "Qwen/Qwen3-VL-2B-Instruct@H100"):
+        named = dhp("plan", *inputs(files | {"cost": Path(name)}), "--output-format", "json")
+        assert (named.code, named.out) == (0, expected.out)
+    core_cost = core.read_cost_model("qwen3-vl-2b@h100", core.read_cluster(str(files["cluster"])))
+    assert core_cost == core.read_cost_model(str(counted))
+    sweep = dhp("simulate", "--sweep", *inputs(files), "--cost", "qwen2.5-vl-7b@h100", "--output-format", "json").json()
+    assert {run["cost"] for run in sweep["runs"]} == {files["cost"].stem, "qwen2.5-vl-7b@h100"}
+
+
+def test_a_file_whose_name_has_an_at_sign_is_a_file(files: dict[str, Path], tmp_path: Path) -> None:
+    for name in ("qwen3-vl-2b@h100", "my@cost.json"):
+        file = tmp_path / name
+        file.write_text(files["cost"].read_text())
+        as_file = dhp("plan", *inputs(files | {"cost": file}))
+        assert (as_file.code, as_file.out) == (0, dhp("plan", *inputs(files)).out)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("qwen3-vl-2b@h900", "h900: is neither a file nor a preset; presets: a100, ascend-910b, h100"),
+        ("qwen9@h100", "qwen9: is neither a file nor a preset; presets: internvl2.5-4b"),
+        ("qwen3-vl-2b@", ": is neither a file nor a preset; presets: a100"),
+        ("a/b@c.json", "a/b: cannot be opened (No such file or directory); check the path"),
+    ],
+)
+def test_unknown_models_and_devices_by_name(files: dict[str, Path], name: str, said: str) -> None:
+    result = dhp("plan", *inputs(files | {"cost": Path(name)}))
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith(f"dhp: error: {name}: is no file, and read as MODEL@DEVICE: {said}")
+    assert result.err.count("\n") == 1

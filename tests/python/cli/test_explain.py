@@ -15,7 +15,7 @@ from command_line import DHP, GOOD_BATCH, GOOD_CLUSTER, GOOD_COST, dhp, inputs
 
 
 def test_explain(files: dict[str, Path]) -> None:
-    text = dhp("explain", *inputs(files), files["plan"])
+    text = dhp("explain", *inputs(files), "--plan", files["plan"])
     assert text.code == 0, text.err
     # The verdict, then waits, chart, reasons, and what would help.
     places = [text.out.index(word) for word in ("step ", "waits", "ranks and time", "why each task", "one change")]
@@ -23,7 +23,7 @@ def test_explain(files: dict[str, Path]) -> None:
     assert places[0] == 0
     for word in ("bound ", "gap ", "limited by ", "groups ", "idle ", "transfer ", "memory ", "peers "):
         assert word in text.out
-    answer = dhp("explain", *inputs(files), files["plan"], "--output-format", "json").json()
+    answer = dhp("explain", *inputs(files), "--plan", files["plan"], "--output-format", "json").json()
     plan = json.loads(files["plan"].read_text())
     assert answer["makespan_s"] == pytest.approx(plan["predicted"]["makespan_s"], rel=1e-12)
     assert answer["lower_bound_s"] >= plan["predicted"]["lower_bound_s"] * (1 - 1e-12)
@@ -48,17 +48,17 @@ def test_explain_names_the_options_that_a_plan_breaks(files: dict[str, Path]) ->
     wide = sum(len(task["ranks"]) > 1 for task in plan["tasks"])
     # One rank holds no 3,800 tokens under this cap, so that planning again has no answer.
     words = ["--max-degree", "1", "--max-tokens-per-rank", "3000"]
-    text = dhp("explain", *inputs(files), files["plan"], *words)
+    text = dhp("explain", *inputs(files), "--plan", files["plan"], *words)
     assert text.code == 0, text.err
     assert "\nbreaks    tasks[0] has " in text.out
     reason = "sequence 11 has 3800 tokens; 1 rank offers 3000 under the cap on tokens a rank"
     assert f"planned again by free, which as it is gives no answer: {reason})" in text.out
     assert "0.000 s" not in text.out[text.out.index("what one change") :]
-    answer = dhp("explain", *inputs(files), files["plan"], *words, "--output-format", "json").json()
+    answer = dhp("explain", *inputs(files), "--plan", files["plan"], *words, "--output-format", "json").json()
     degrees = [one for one in answer["broken_options"] if "max_degree" in one]
     assert len(degrees) == wide
     assert (answer["what_if"]["from_s"], answer["what_if"]["no_answer"]) == (None, reason)
-    kept = dhp("explain", *inputs(files), files["plan"], "--output-format", "json").json()
+    kept = dhp("explain", *inputs(files), "--plan", files["plan"], "--output-format", "json").json()
     assert kept["broken_options"] == []
     assert kept["what_if"]["no_answer"] is None
 
@@ -66,7 +66,7 @@ def test_explain_names_the_options_that_a_plan_breaks(files: dict[str, Path]) ->
 def test_explain_gives_reasons_by_the_options(files: dict[str, Path]) -> None:
     words = [*inputs(files), "--max-tokens-per-rank", "700"]
     assert dhp("plan", *words, "-o", files["plan"]).code == 0
-    reasons = dhp("explain", *words, files["plan"], "--output-format", "json").json()["tasks"]
+    reasons = dhp("explain", *words, "--plan", files["plan"], "--output-format", "json").json()["tasks"]
     plan = json.loads(files["plan"].read_text())
     forced = 0
     for task, reason in zip(plan["tasks"], reasons, strict=True):
@@ -77,7 +77,7 @@ def test_explain_gives_reasons_by_the_options(files: dict[str, Path]) -> None:
 
 
 def test_explain_in_a_pipe_has_no_colours_and_a_hundred_columns(files: dict[str, Path]) -> None:
-    out = dhp("explain", *inputs(files), files["plan"]).out
+    out = dhp("explain", *inputs(files), "--plan", files["plan"]).out
     assert "\x1b" not in out
     chart = out[out.index("ranks and time") :].splitlines()[1:7]
     assert [line[0] for line in chart] == list("012345")
@@ -87,7 +87,7 @@ def test_explain_in_a_pipe_has_no_colours_and_a_hundred_columns(files: dict[str,
 def test_explain_on_a_terminal(files: dict[str, Path]) -> None:
     def shown(**env: str) -> str:
         ours, theirs = os.openpty()
-        words = [DHP, "explain", *map(str, inputs(files)), str(files["plan"])]
+        words = [DHP, "explain", *map(str, inputs(files)), "--plan", str(files["plan"])]
         with subprocess.Popen(words, stdout=theirs, env={**os.environ, "TERM": "xterm", **env}) as process:
             os.close(theirs)
             text = b""
@@ -106,10 +106,10 @@ def test_explain_of_a_plan_by_hand_uses_bounds(files: dict[str, Path]) -> None:
     plan = json.loads(files["plan"].read_text())
     plan["planner"] = "me"
     files["plan"].write_text(json.dumps(plan))
-    answer = dhp("explain", *inputs(files), files["plan"], "--output-format", "json").json()
+    answer = dhp("explain", *inputs(files), "--plan", files["plan"], "--output-format", "json").json()
     assert answer["what_if"]["method"] == "lower bounds"
     assert answer["what_if"]["from_s"] == answer["lower_bound_s"]
-    assert dhp("explain", *inputs(files), files["plan"], "--all").code == 0
+    assert dhp("explain", *inputs(files), "--plan", files["plan"], "--all").code == 0
 
 
 # --- compare
@@ -211,7 +211,7 @@ def test_notes_of_frames_that_are_not_known(files: dict[str, Path]) -> None:
     commands = [
         ["plan"],
         ["compare", "--planners", "free"],
-        ["explain", files["plan"]],
+        ["explain", "--plan", files["plan"]],
         ["simulate", "--plan", files["plan"]],
     ]
     sequences = [sequence | {"patches": 400} for sequence in GOOD_BATCH["sequences"]]

@@ -137,7 +137,7 @@ def test_no_command_overwrites_its_inputs(files: dict[str, Path], tmp_path: Path
     config.write_text((ROOT / "data" / "models" / "qwen3-vl-8b.json").read_text())
     simulate = ["simulate", *inputs(files)]
     commands: list[list[str | Path]] = [
-        ["dataset", "--name", rows, "-o", rows],
+        ["dataset", "--data", rows, "-o", rows],
         ["cost", "--model", config, "-o", config],
         ["cost", "--model", tmp_path, "-o", config],
         [*simulate, "--plan", plan, "--result", plan],
@@ -156,7 +156,7 @@ def test_no_command_overwrites_its_inputs(files: dict[str, Path], tmp_path: Path
 def test_devices_are_not_read(files: dict[str, Path], option: str) -> None:
     """Some have no end."""
     files[option] = Path("/dev/zero")
-    result = dhp("check", *inputs(files), files["plan"])
+    result = dhp("check", *inputs(files), "--plan", files["plan"])
     assert result.code == 2
     assert result.err == "dhp: error: /dev/zero: is a device, expected a file or a pipe\n"
 
@@ -171,9 +171,9 @@ def test_names_do_not_forge_lines(files: dict[str, Path], tmp_path: Path) -> Non
     forged = "x\ndhp: error: all is lost"
     for words in (
         ["plan", *inputs(dict(files, batch=tmp_path / forged))],
-        ["check", *inputs(files), tmp_path / forged],
+        ["check", *inputs(files), "--plan", tmp_path / forged],
         ["plan", *inputs(files), "-o", tmp_path / "none" / forged],
-        ["dataset", "--name", forged],
+        ["dataset", "--data", forged],
         ["plan", *inputs(files), "--" + forged],
         [forged],
     ):
@@ -184,7 +184,7 @@ def test_names_do_not_forge_lines(files: dict[str, Path], tmp_path: Path) -> Non
     plan = json.loads(files["plan"].read_text())
     plan["hash"] = forged
     files["plan"].write_text(json.dumps(plan))
-    found = dhp("check", *inputs(files), files["plan"]).out
+    found = dhp("check", *inputs(files), "--plan", files["plan"]).out
     assert "x\\ndhp: error: all is lost" in found
     assert all(line.startswith("violation: ") for line in found.splitlines())
 
@@ -192,5 +192,5 @@ def test_names_do_not_forge_lines(files: dict[str, Path], tmp_path: Path) -> Non
 def test_any_file_may_be_a_data_set(tmp_path: Path) -> None:
     rows = tmp_path / "rows"
     rows.write_text("tokens,patches\n100,20\n")
-    assert dhp("dataset", "--name", rows).out.startswith(f"{rows}: 1 sample, 100 tokens, 20 patches\n")
-    assert dhp("dataset", "--name", "none").err.endswith(", or a file, CSV or what dhp index has written\n")
+    assert dhp("dataset", "--data", rows).out.startswith(f"{rows}: 1 sample, 100 tokens, 20 patches\n")
+    assert dhp("dataset", "--data", "none").err.endswith(", or a file, CSV or what dhp index has written\n")

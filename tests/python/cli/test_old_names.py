@@ -10,6 +10,9 @@ import pytest
 
 from command_line import dhp, inputs
 from dhp import _core as core
+from dhp.base.old_flags import todays_flags
+from dhp.cost import calibrate
+from dhp.data import index_command
 from dhp.loop.train_options import parser, settings_of
 from dhp.run.runtime import plan
 from dhp.settings.config import read_config
@@ -47,10 +50,50 @@ def test_both_flags_are_refused(files: dict[str, Path], command: str, old: str) 
     assert result.err == f"dhp: error: {old}: is the old name of {new}, which is given too; leave it out\n"
 
 
+@pytest.mark.parametrize("command", ["check", "explain"])
+def test_a_plan_is_taken_without_its_flag(files: dict[str, Path], command: str) -> None:
+    words = [*inputs(files), "--max-degree", "6"]
+    new = dhp(command, *words, "--plan", files["plan"])
+    for old in (dhp(command, *words, files["plan"]), dhp(command, files["plan"], *words)):
+        assert old.err == f"dhp: note: {files['plan']} is now --plan {files['plan']}; {DROPS}"
+        assert (old.code, old.out, new.code, new.err) == (0, new.out, 0, "")
+    both = dhp(command, *words, "--plan", files["plan"], files["plan"])
+    assert (both.code, both.out) == (2, "")
+    assert "The following argument was not expected" in both.err
+
+
+def test_dataset_takes_name() -> None:
+    old, new = (dhp("dataset", flag, "uniform", "--count", "5") for flag in ("--name", "--data"))
+    assert old.err == f"dhp: note: --name is now --data; {DROPS}"
+    assert (old.code, old.out, new.err) == (0, new.out, "")
+
+
 def test_commands_that_never_had_it_refuse_it(files: dict[str, Path]) -> None:
     result = dhp("check", *inputs(files), "--schedule", "free")
     assert result.code == 2
     assert "note" not in result.err
+
+
+# --- dhp index and calibrate
+
+
+def test_flags_of_python_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--model", "m", "--memory-of=h100", "--device", "cpu", "--gradient-checkpointing"]
+    today = ["--model", "m", "--device", "h100", "--torch-device", "cpu", "--recompute", "full"]
+    assert todays_flags(words, calibrate.RENAMED) == today
+    assert capsys.readouterr().err.splitlines() == [
+        f"dhp: note: {then} is now {now}; {DROPS.strip()}"
+        for then, now in (
+            ("--memory-of", "--device"),
+            ("--device cpu", "--torch-device cpu"),
+            ("--gradient-checkpointing", "--recompute full"),
+        )
+    ]
+    assert todays_flags(today, calibrate.RENAMED) == today
+    assert todays_flags(["d", "--capacity-tokens-per-rank=8"], index_command.RENAMED) == ["d", "--capacity-tokens", "8"]
+    capsys.readouterr()
+    with pytest.raises(core.InputError, match=r"^--memory-of: is the old name of --device, which is given too"):
+        todays_flags(["--memory-of", "h100", "--device=a100"], calibrate.RENAMED)
 
 
 # --- settings

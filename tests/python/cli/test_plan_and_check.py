@@ -34,9 +34,9 @@ def test_plan_says_how_many_peers_a_rank_has(files: dict[str, Path], tmp_path: P
     assert most > 0
     assert summary["most_peers"] == plan["most_peers"] == most
     assert f"peers     {most} at most share tasks with one rank\n" in dhp("plan", *words).out
-    assert dhp("check", *inputs(files), tmp_path / "plan.json").code == 0
+    assert dhp("check", *inputs(files), "--plan", tmp_path / "plan.json").code == 0
     (tmp_path / "plan.json").write_text(json.dumps(plan | {"most_peers": most + 1}))
-    wrong = dhp("check", *inputs(files), tmp_path / "plan.json")
+    wrong = dhp("check", *inputs(files), "--plan", tmp_path / "plan.json")
     assert (wrong.code, wrong.out) == (1, f"violation: most_peers is {most + 1}, expected {most}\n")
 
 
@@ -70,8 +70,8 @@ def test_csv_becomes_a_batch_by_dataset(files: dict[str, Path], tmp_path: Path) 
     table.write_text("\n".join(rows) + "\n")
     refused = dhp("plan", *inputs({**files, "batch": table}))
     assert refused.code == 2
-    assert f"expected dhp.batch/1 JSON; dhp dataset --name {table} -o batch.json makes it" in refused.err
-    assert dhp("dataset", "--name", table, "-o", files["batch"]).code == 0
+    assert f"expected dhp.batch/1 JSON; dhp dataset --data {table} -o batch.json makes it" in refused.err
+    assert dhp("dataset", "--data", table, "-o", files["batch"]).code == 0
     assert dhp("plan", *inputs(files), "--output-format", "json").out == files["plan"].read_text()
 
 
@@ -208,7 +208,7 @@ def test_bad_documents_are_named(files: dict[str, Path], name: str, document: An
 def test_truncated_json(files: dict[str, Path], name: str) -> None:
     text = files[name].read_text()
     files[name].write_text(text[: len(text) // 2])
-    result = dhp("check", *inputs(files), files["plan"])
+    result = dhp("check", *inputs(files), "--plan", files["plan"])
     assert result.code == 2
     assert result.err.startswith(f"dhp: error: {files[name]}: ")
 
@@ -217,7 +217,7 @@ def test_truncated_json(files: dict[str, Path], name: str) -> None:
 def test_missing_file_and_folder(files: dict[str, Path], name: str, tmp_path: Path) -> None:
     for path in (tmp_path / "nothing.json", tmp_path):
         files[name] = path
-        result = dhp("check", *inputs(files), files["plan"])
+        result = dhp("check", *inputs(files), "--plan", files["plan"])
         assert result.code == 2
         assert result.err.startswith(f"dhp: error: {path}: ")
 
@@ -226,7 +226,10 @@ def test_a_model_given_for_its_cost_file(files: dict[str, Path]) -> None:
     files["cost"] = Path("qwen3-vl-8b")
     result = dhp("plan", *inputs(files))
     assert result.code == 2
-    assert "qwen3-vl-8b: is a model, expected a cost file; dhp cost --model qwen3-vl-8b" in result.err
+    assert (
+        "qwen3-vl-8b: is a model, expected a cost file; qwen3-vl-8b@DEVICE counts one, and dhp cost --model qwen3-vl-8b"
+        in result.err
+    )
 
 
 @pytest.mark.parametrize(
@@ -269,10 +272,10 @@ def test_wrong_options(words: list[str]) -> None:
 
 
 def test_check_accepts_what_plan_makes(files: dict[str, Path]) -> None:
-    text = dhp("check", *inputs(files), files["plan"])
+    text = dhp("check", *inputs(files), "--plan", files["plan"])
     assert (text.code, text.err) == (0, "")
     assert text.out.startswith("valid: ")
-    assert dhp("check", *inputs(files), files["plan"], "--output-format", "json").json() == {
+    assert dhp("check", *inputs(files), "--plan", files["plan"], "--output-format", "json").json() == {
         "valid": True,
         "violations": [],
     }
@@ -283,22 +286,22 @@ def test_check_names_the_options_that_a_plan_breaks(files: dict[str, Path]) -> N
     plan = json.loads(files["plan"].read_text())
     wide = [task["id"] for task in plan["tasks"] if len(task["ranks"]) > 1]
     assert wide
-    broken = dhp("check", *inputs(files), files["plan"], "--max-degree", "1")
+    broken = dhp("check", *inputs(files), "--plan", files["plan"], "--max-degree", "1")
     assert broken.code == 1
     assert [line.split()[1] for line in broken.out.splitlines()] == [f"tasks[{task}]" for task in wide]
     assert broken.out.count("more than the 1 of max_degree") == len(wide)
-    assert dhp("check", *inputs(files), files["plan"], "--max-degree", "6", "--max-peers", "5").code == 0
+    assert dhp("check", *inputs(files), "--plan", files["plan"], "--max-degree", "6", "--max-peers", "5").code == 0
     # Shards are looked at where that is asked for alone: plans are made with other numbers, too.
     made = ["--min-shard-tokens", "1", "--degrees-divide", "6"]
     files["batch"].write_text(json.dumps({"format": "dhp.batch/1", "sequences": [{"id": 0, "tokens": 120}]}))
     plan = {"format": "dhp.plan/1", "schedule": "free", "ranks": 6, "tasks": [{"id": 0, "sequences": [0]}]}
     plan["tasks"][0]["ranks"] = [0, 1]
     files["plan"].write_text(json.dumps(plan))
-    assert dhp("check", *inputs(files), files["plan"], *made).code == 0
-    assert dhp("check", *inputs(files), files["plan"]).code == 0
-    short = dhp("check", *inputs(files), files["plan"], "--min-shard-tokens", "64")
+    assert dhp("check", *inputs(files), "--plan", files["plan"], *made).code == 0
+    assert dhp("check", *inputs(files), "--plan", files["plan"]).code == 0
+    short = dhp("check", *inputs(files), "--plan", files["plan"], "--min-shard-tokens", "64")
     assert "below min_shard_tokens 64" in short.out
-    assert dhp("check", *inputs(files), files["plan"], "--effort", "fast").code == 2
+    assert dhp("check", *inputs(files), "--plan", files["plan"], "--effort", "fast").code == 2
 
 
 def test_check_names_every_violation(files: dict[str, Path]) -> None:
@@ -307,25 +310,25 @@ def test_check_names_every_violation(files: dict[str, Path]) -> None:
     plan["tasks"][-1]["ranks"][0] = 99
     del plan["hash"], plan["predicted"]
     files["plan"].write_text(json.dumps(plan))
-    text = dhp("check", *inputs(files), files["plan"])
+    text = dhp("check", *inputs(files), "--plan", files["plan"])
     assert text.code == 1
     lines = text.out.splitlines()
     assert all(line.startswith("violation: ") for line in lines)
     assert any(f"sequence {lost}" in line for line in lines)
     assert any("99" in line for line in lines)
-    answer = dhp("check", *inputs(files), files["plan"], "--output-format", "json")
+    answer = dhp("check", *inputs(files), "--plan", files["plan"], "--output-format", "json")
     assert answer.code == 1
     assert answer.json() == {"valid": False, "violations": [line.removeprefix("violation: ") for line in lines]}
 
 
 def test_a_plan_for_another_batch_is_not_valid(files: dict[str, Path]) -> None:
     files["batch"].write_text(json.dumps(changed(GOOD_BATCH, ("sequences", 0, "tokens"), 501)))
-    assert dhp("check", *inputs(files), files["plan"]).code == 1
+    assert dhp("check", *inputs(files), "--plan", files["plan"]).code == 1
     files["batch"].write_text(json.dumps(changed(GOOD_BATCH, ("sequences", 0, "id"), 77)))
-    result = dhp("check", *inputs(files), files["plan"])
+    result = dhp("check", *inputs(files), "--plan", files["plan"])
     assert result.code == 1
     assert "77" in result.out
-    explained = dhp("explain", *inputs(files), files["plan"])
+    explained = dhp("explain", *inputs(files), "--plan", files["plan"])
     assert explained.code == 1
     assert "is not a valid plan for this batch" in explained.err
     assert explained.out == ""

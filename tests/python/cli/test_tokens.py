@@ -73,7 +73,7 @@ def test_tokens_bad_input(options: tuple[str, ...], message: str) -> None:
 
 def test_dataset_batches(tmp_path: Path) -> None:
     out = tmp_path / "batch.json"
-    options = ["dataset", "--name", "msrvtt", "--model", "qwen3-vl", "--count", "64", "--output-format", "json"]
+    options = ["dataset", "--data", "msrvtt", "--model", "qwen3-vl", "--count", "64", "--output-format", "json"]
     summary = dhp(*options, "--seed", "7", "-o", out).json()
     batch = json.loads(out.read_text())
     assert batch["format"] == "dhp.batch/1"
@@ -100,7 +100,7 @@ def test_dataset_batches(tmp_path: Path) -> None:
 def test_dataset_of_a_file(tmp_path: Path, files: dict[str, Path]) -> None:
     index = tmp_path / "clips.csv"
     index.write_text("path,duration_s,width,height,fps,text_tokens\na.mp4,30,1280,720,30,5\nb.jpg,0,1280,720,30,7\n")
-    options = ["dataset", "--name", index, "--output-format", "json"]
+    options = ["dataset", "--data", index, "--output-format", "json"]
     result = dhp(*options, "-o", files["batch"])
     assert result.code == 2
     assert "--model: is missing" in result.err
@@ -115,7 +115,7 @@ def test_dataset_of_a_file(tmp_path: Path, files: dict[str, Path]) -> None:
     assert dhp("plan", *inputs(files)).code == 0
     index.write_text("tokens,patches\n500,0\n800\n")
     assert "clips.csv: line 3: found 1 cells, expected 2" in dhp(*options).err
-    assert '--name: found "msvd", expected msrvtt' in dhp("dataset", "--name", "msvd").err
+    assert '--data: found "msvd", expected msrvtt' in dhp("dataset", "--data", "msvd").err
 
 
 def test_what_dhp_index_writes_is_a_batch(tmp_path: Path, files: dict[str, Path]) -> None:
@@ -126,15 +126,15 @@ def test_what_dhp_index_writes_is_a_batch(tmp_path: Path, files: dict[str, Path]
         {"id": 9, "tokens": 31, "patches": 0, "label_tokens": 4, "messages": [], "media": []},
     ]
     index.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert dhp("dataset", "--name", index, "--batch-size", "5", "--seed", "3", "-o", files["batch"]).code == 0
+    assert dhp("dataset", "--data", index, "--batch-size", "5", "--seed", "3", "-o", files["batch"]).code == 0
     sequences = json.loads(files["batch"].read_text())["sequences"]
     assert len(sequences) == 5
     assert {s["tokens"]: s.get("frame_patches", 0) for s in sequences} == {31: 0, 220: 24}
     whole = dict(files, batch=index)
     plan = tmp_path / "plan.json"
     assert dhp("plan", *inputs(whole), "-o", plan).code == 0
-    assert dhp("check", *inputs(whole), plan).out == "valid: 2 tasks, 2 sequences\n"
-    assert dhp("explain", *inputs(whole), plan).code == 0
+    assert dhp("check", *inputs(whole), "--plan", plan).out == "valid: 2 tasks, 2 sequences\n"
+    assert dhp("explain", *inputs(whole), "--plan", plan).code == 0
     assert dhp("compare", *inputs(whole)).out.startswith("2 sequences on 6 ranks")
 
 
@@ -145,14 +145,14 @@ def test_a_terminal_is_not_steered(tmp_path: Path, files: dict[str, Path]) -> No
     made["hash"] = "\x1b[31m\u009b\u202e"
     plan.write_text(json.dumps(made))
     for options in ([], ["--output-format", "json"]):
-        result = dhp("check", *inputs(files), plan, *options)
+        result = dhp("check", *inputs(files), "--plan", plan, *options)
         assert result.code == 1
         assert not set(result.out) & {"\x1b", "\u009b", "\u202e"}
-    wrong = dhp("check", *inputs(dict(files, batch=tmp_path / "no\x1b[31m.json")), plan)
+    wrong = dhp("check", *inputs(dict(files, batch=tmp_path / "no\x1b[31m.json")), "--plan", plan)
     assert "no\\x1b[31m.json: cannot be opened" in wrong.err
 
 
 def test_a_wrong_model_is_named_even_where_none_is_asked() -> None:
-    result = dhp("dataset", "--name", "uniform", "--model", "qwen9-vl")
+    result = dhp("dataset", "--data", "uniform", "--model", "qwen9-vl")
     assert (result.code, result.out) == (2, "")
     assert '--model: found "qwen9-vl"' in result.err
