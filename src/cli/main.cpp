@@ -8,14 +8,13 @@
 #include "base/text.h"
 #include "cli/cli.h"
 #include "cli/old_names.h"
+#include "cli/version.h"
 #include "dhp/error.h"
 #include "dhp/peers.h"
 
 namespace {
 
 using namespace dhp::cli;
-
-constexpr const char* kVersion = "dhp " DHP_VERSION;
 
 /// One line of help for the commands that the Python package adds; empty for others.
 std::string python_command_help(const std::string& name) {
@@ -65,7 +64,7 @@ int run(int argc, char** argv) {
   dhp::add_peers();
   int exit_code = kOk;
   CLI::App app("Dynamic hybrid parallelism: which ranks share which sequences of a batch", "dhp");
-  app.set_version_flag("--version", kVersion);
+  app.set_version_flag("--version", std::string("dhp ") + version());
   app.require_subcommand(1);
   add_plan_command(app, exit_code);
   add_check_command(app, exit_code);

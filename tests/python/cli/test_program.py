@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import re
 import shutil
 import stat
+import tomllib
 from pathlib import Path
 
-from command_line import DHP, dhp
+from command_line import DHP, ROOT, dhp
 
 
 def test_help_and_version() -> None:
@@ -19,7 +22,10 @@ def test_help_and_version() -> None:
     assert dhp("plan", "--help").code == 0
     assert dhp("help", "plan").out == dhp("plan", "--help").out
     assert dhp("help", "plam").code == 2
-    assert dhp("--version").out.startswith("dhp ")
+    said = re.fullmatch(r"dhp ([0-9.]+)(?: \([\w.-]+\))?\n", dhp("--version").out)
+    assert said
+    stated = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert said[1] == stated == importlib.metadata.version("dhp")
     nothing = dhp()
     assert nothing.code == 2
     assert nothing.out == ""
