@@ -4,8 +4,7 @@
 
 namespace dhp {
 
-/// As in bound.h, with the weaker form beyond `most_entries` sequences times ranks.
-LowerBound tighter_lower_bound(const Batch& batch, const Cluster& cluster, const CostModel& cost,
-                               std::size_t most_entries);
+/// As in bound.h. Of more than `few` sequences, charges are chosen for a quarter as many.
+LowerBound tighter_lower_bound(const Batch& batch, const Cluster& cluster, const CostModel& cost, std::size_t few);
 
 }  // namespace dhp

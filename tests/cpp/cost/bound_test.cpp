@@ -3,6 +3,7 @@
 
 #include <limits>
 
+#include "cost/bound/charges.h"
 #include "cost/bound/least_transfer.h"
 #include "cost/bound/tighter_bound.h"
 #include "cost/transfer.h"
@@ -140,8 +141,14 @@ TEST(TighterBound, ExampleOfTheDocs) {  // docs/bounds.md, "An example": seconds
       .name = "plain", .layers = 1, .task_s = 30.0, .forward = {.token_s = 1.0, .step_s = 10.0}, .token_bytes = 1.0};
   const Batch batch = test::make_batch({600, 100});
   test::expect_relative(simple_lower_bound_s(batch, cluster, cost), 820.0 / 3, 1e-12);
-  test::expect_relative(tighter_lower_bound(batch, cluster, cost, 0).seconds, (700 + 60 * 600 / 350.0 / 3 + 120) / 3,
-                        1e-5);
+  const Problem problem(batch, cluster, cost);
+  const std::vector<Lambda> zero(4, Lambda{});
+  for (const auto& [parts, expected] : {std::pair{0, 600 + 60 * 600 / 350.0 / 3}, {1, 660.0}}) {
+    double charge_of_three = 0.0;
+    const Charges charges(problem, {.parts = parts}, zero);
+    charges.visit_below(problem.items()[0], kInfinity, [&](int, double charge) { charge_of_three = charge; });
+    test::expect_relative(charge_of_three, expected, 1e-12);
+  }
   const Plan plan = test::plan_of(plan_batch(batch, cluster, cost, {.planner = "static:3", .tighter_bound = true}));
   test::expect_relative(plan.predicted->makespan_s, 880.0 / 3, 1e-12);
   test::expect_relative(plan.predicted->lower_bound_s, 880.0 / 3, 1e-5);
@@ -159,15 +166,49 @@ TEST(TighterBound, BelowEveryPlanOfTheSharedCases) {
       EXPECT_GT(plan.predicted->lower_bound_s, simple_lower_bound_s(batch, cluster, cost));
       test::expect_valid(plan, batch, cluster, cost);
     }
-    const double weaker = tighter_lower_bound(batch, cluster, cost, 0).seconds;
-    EXPECT_GE(weaker, simple_lower_bound_s(batch, cluster, cost));
-    EXPECT_LE(weaker, tighter_lower_bound_s(batch, cluster, cost) * (1 + 1e-6));
+    const double sampled = tighter_lower_bound(batch, cluster, cost, 64).seconds;
+    EXPECT_GE(sampled, simple_lower_bound_s(batch, cluster, cost));
+    EXPECT_LE(sampled, tighter_lower_bound_s(batch, cluster, cost) * (1 + 1e-6));
     // Slower ranks can only take longer.
     const double nominal = tighter_lower_bound_s(batch, cluster, cost);
     cluster.rank_speed.assign(64, 1.0);
     EXPECT_EQ(tighter_lower_bound_s(batch, cluster, cost), nominal);
     cluster.rank_speed[7] = 0.5;
     EXPECT_GE(tighter_lower_bound_s(batch, cluster, cost), nominal * 0.999);
+  }
+}
+
+/// Ranges of degrees that cannot hold the least charge are passed over: walking all degrees finds no other.
+TEST(Charges, OfAllDegreesAreSeen) {
+  const std::uint64_t first = test::first_seed(1);
+  for (std::uint64_t seed = first; seed < first + test::share_of(300); ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    test::Random random(seed);
+    CostModel cost = test::make_cost();
+    cost.forward.sequence_step_s = random.whole(0, 1) == 0 ? 0.0 : 1e-3 * random.unit();
+    cost.patch_pair_s = random.whole(0, 1) == 0 ? 0.0 : 1e-4 * random.unit();
+    const Cluster cluster = test::make_cluster(static_cast<int>(random.whole(1, 20)), 8, 100);
+    Batch batch;
+    for (std::int64_t id = 0; id < 20; ++id) {
+      batch.sequences.push_back({id, random.whole(1, 500), 40, random.whole(0, 40)});
+    }
+    const Problem problem(batch, cluster, cost);
+    std::vector<Lambda> lambdas(static_cast<std::size_t>(problem.ranks()) + 1);
+    for (Lambda& lambda : lambdas) lambda = {random.unit(), random.whole(0, 1) == 0 ? 0.0 : 1.0};
+    const Sharing sharing{.by_rank = random.whole(0, 1) == 0, .parts = static_cast<int>(random.whole(0, 2))};
+    const Charges charges(problem, sharing, lambdas);
+    for (const Item& item : problem.items()) {
+      double least = kInfinity;
+      int seen = 0;
+      charges.visit_below(item, kInfinity, [&](int degree, double charge) {
+        EXPECT_EQ(degree, item.least + seen++);
+        least = std::min(least, charge);
+      });
+      EXPECT_EQ(seen, problem.ranks() - item.least + 1);
+      double limit = kInfinity;
+      charges.visit_below(item, limit, [&](int, double charge) { limit = charge; });
+      EXPECT_EQ(limit, least);
+    }
   }
 }
 
