@@ -66,7 +66,7 @@ class Model:
 
     def __init__(self, cluster: core.Cluster, cost: core.CostModel, exchange: str) -> None:
         self.cluster, self.cost, self.exchange = cluster, cost, getattr(core.Exchange, exchange)
-        self.ranks = cluster.ranks()
+        self.ranks = cluster.ranks
         self.budget_bytes = core.activation_budget_bytes(cost, cluster)
         # Without what a task has once, the time of one sequence is its part: copies, with fixed terms of zero.
         self.part_cost = core.parse_cost_model(core.to_json(cost), "cost")
@@ -344,7 +344,7 @@ def ratios_of_planners(batch: core.Batch, cluster: core.Cluster, cost: core.Cost
     """Over the bound; infinite where a planner has no plan."""
     ratios = []
     for name in planner_names():
-        plan = core.plan_batch(batch, cluster, cost, planner=name)
+        plan = core.try_plan(batch, cluster, cost, planner=name)
         ratios.append(math.inf if isinstance(plan, core.Infeasible) else plan.predicted.makespan_s / bound_s)
     return ratios
 

@@ -111,13 +111,13 @@ class Errors:
         if error == "alike":
             kinds = [self.kind(task) for task in tasks]
             return self.draw(max(kinds) + 1)[:, kinds]
-        ends = np.cumsum([task.degree() for task in tasks])
+        ends = np.cumsum([task.degree for task in tasks])
         drawn = self.draw(int(ends[-1]))
         return np.maximum.reduceat(drawn, np.concatenate([[0], ends[:-1]]), axis=1)
 
     def kind(self, task: core.Task) -> int:
         longest = max(self.case.batch.sequences[self.position[one]].tokens for one in task.sequences)
-        return int(32 * task.degree() + math.log2(longest))
+        return int(32 * task.degree + math.log2(longest))
 
 
 def measure(case: Case, noise: float, trials: int) -> None:
@@ -125,7 +125,7 @@ def measure(case: Case, noise: float, trials: int) -> None:
     for info in core.planners():
         if ":" in info.name:
             continue
-        plan = core.plan_batch(case.batch, case.cluster, case.cost, planner=info.name)
+        plan = core.try_plan(case.batch, case.cluster, case.cost, planner=info.name)
         if isinstance(plan, core.Infeasible):
             continue
         task_s = np.array(core.predict_task_seconds(plan, case.batch, case.cluster, case.cost))

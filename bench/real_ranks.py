@@ -45,7 +45,7 @@ from dhp.cost.local import local_cluster
 from dhp.data.dataset import Dataset, Share
 from dhp.demo.prepare import prepare
 from dhp.models import Adapter, attach
-from dhp.run import entry, runtime
+from dhp.run import entry, planning, runtime
 from dhp.run.launch import run_local
 from dhp.run.runtime import Run
 
@@ -83,7 +83,7 @@ def work(options: argparse.Namespace) -> int:
     # The first batch warms up.
     for step in range(-1, options.batches):
         batch = data.batch(max(step, 0), options.batch_size, seed=options.seed)
-        plans = {s: runtime.plan(batch, cluster, cost, planner=s, run=run) for s in options.planners}
+        plans = {s: planning.plan(batch, cluster, cost, planner=s, run=run) for s in options.planners}
         shares = {s: data.read_share(plan, run.rank) for s, plan in plans.items()}
         valid = data.label_tokens(batch)
         taken: dict[str, list[np.ndarray]] = {planner: [] for planner in options.planners}
@@ -135,7 +135,7 @@ def judge(step: int, planner: str, plan: Plan, batch: Batch, cost: CostModel, cp
         "planner": planner,
         "emulated_s": emulated.makespan_s,
         "predicted_s": plan.predicted.makespan_s,
-        "idle_share": emulated.idle_share(),
+        "idle_share": emulated.idle_share,
         "exposed_s": sum(exposed),
         "degrees": [len(task.ranks) for task in plan.tasks],
         "tasks": [

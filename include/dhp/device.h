@@ -16,6 +16,7 @@ struct AttentionRate {
   double token_pairs = 0.0;    ///< pairs that take as long as the fixed work of one query token
   double sequence_s = 0.0;     ///< fixed time of a sequence and layer, all heads
   double backward_rate = 1.0;  ///< backward over forward rate
+  bool operator==(const AttentionRate&) const = default;
 };
 
 /// What a device achieves. `dhp.device/1` JSON:
@@ -40,6 +41,7 @@ struct Device {
 
   /// The rate of the nearest head size, by ratio.
   AttentionRate attention_of(int head_dim) const;
+  bool operator==(const Device&) const = default;
 };
 
 /// The presets, parsed: data/devices holds them and their sources.

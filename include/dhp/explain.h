@@ -16,6 +16,7 @@ struct Wait {
   double from_s = 0.0;
   int task = -1;      ///< the task waited for; -1: the end of the step
   std::string cause;  ///< "waits for rank 3, busy with task 7"
+  bool operator==(const Wait&) const = default;
 };
 
 /// What bounds a plan and where its ranks wait.
@@ -29,6 +30,7 @@ struct Explanation {
   std::string limited_by;
   std::vector<std::pair<int, int>> degrees;  ///< (degree, tasks), ascending
   std::vector<Wait> longest_waits;           ///< three at most, longest first
+  bool operator==(const Explanation&) const = default;
 };
 
 /// The plan must be valid (check_plan), here and below.
@@ -43,6 +45,7 @@ struct TaskReason {
   double seconds = 0.0;
   std::string degree;  ///< "memory: 3 ranks are the fewest that hold it"
   std::string start;   ///< "starts when rank 3 is done with task 4"
+  bool operator==(const TaskReason&) const = default;
 };
 
 /// One a task, in plan order. `options` are those that the plan was made with; its planner is the one that it names.
@@ -55,6 +58,7 @@ struct Change {
   double from_s = 0.0;      ///< the step as it is, by the same method; 0 where that has no answer
   double makespan_s = 0.0;  ///< 0 where there is no answer
   std::string no_answer;    ///< why
+  bool operator==(const Change&) const = default;
 };
 
 struct WhatIf {
@@ -64,6 +68,7 @@ struct WhatIf {
   double from_s = 0.0;
   std::string no_answer = {};  ///< why
   std::vector<Change> changes = {};
+  bool operator==(const WhatIf&) const = default;
 };
 
 /// What one change would buy: more ranks, more memory, quicker links, no barriers. Plans again with `options`, but with

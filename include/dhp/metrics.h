@@ -26,6 +26,7 @@ struct PlanMetrics {
   /// A lockstep plan's step in a pipeline of `stages`, each a mesh of the plan's ranks: all micro-batches pass every
   /// stage, and the slowest is waited for once more a further stage.
   double pipeline_s(int stages) const { return makespan_s + (stages - 1) * slowest_micro_batch_s; }
+  bool operator==(const PlanMetrics&) const = default;
 };
 
 /// Distinct ranks that each rank of the plan shares tasks with.

@@ -96,6 +96,7 @@ struct Timeline {
   /// service, say how many are: the others do not count.
   double idle_share() const { return idle_share(static_cast<int>(busy_s.size())); }
   double idle_share(int ranks_in_service) const;
+  bool operator==(const Timeline&) const = default;
 };
 /// `task_s` has one duration a task, in plan order. Throws InputError if the sizes differ or the plan cannot be walked
 /// (require_shape).

@@ -29,6 +29,7 @@ struct OptionInfo {
   std::string placeholder;  ///< "N"; empty for a flag
   std::string help;
   std::string default_text;  ///< option_text() of PlanOptions{}
+  bool operator==(const OptionInfo&) const = default;
 };
 
 /// All fields of PlanOptions, in the order of the struct.

@@ -61,6 +61,7 @@ struct Infeasible {
   double needed_bytes = 0.0;  ///< tokens where the cost counts those (counts_tokens)
   double offered_bytes = 0.0;
   int needed_ranks = 0;  ///< smallest degree that would hold the sequence, 0 when no number of ranks would
+  bool operator==(const Infeasible&) const = default;
 };
 
 /// Everything in which a plan breaks the options, one sentence a violation. Like check_plan it shares no code with the
@@ -98,6 +99,7 @@ std::optional<Infeasible> first_infeasible(const Batch& batch, const Cluster& cl
 struct PlannerInfo {
   std::string name;
   std::string help;
+  bool operator==(const PlannerInfo&) const = default;
 };
 std::vector<PlannerInfo> planners();
 

@@ -24,6 +24,7 @@ const std::vector<Preset>& dataset_presets();
 struct NamedText {
   std::string source = {};
   std::string text = {};
+  bool operator==(const NamedText&) const = default;
 };
 
 /// The file of that name, else the preset. Throws InputError that lists the presets if it is neither.

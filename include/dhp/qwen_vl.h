@@ -82,12 +82,14 @@ struct Sampling {
   std::optional<double> fps = {};               ///< replaces Rules::fps
   std::optional<int> frames = {};               ///< number of frames; excludes fps
   std::optional<std::int64_t> max_pixels = {};  ///< of one frame, as in qwen-vl-utils; only lowers the rule's limit
+  bool operator==(const Sampling&) const = default;
 };
 
 struct Clip {
   Grid grid = {};
   std::vector<std::int64_t> frame_indices = {};  ///< frames to decode, counted from the clip's first; may repeat
   std::vector<double> timestamps_s = {};  ///< one per temporal patch: mean time of its frames, from the clip's start
+  bool operator==(const Clip&) const = default;
 };
 
 /// `total_frames` and `source_fps` describe the clip (after cutting start and end). Throws InputError for fewer frames

@@ -44,6 +44,7 @@ struct Segment {
   double start_s = 0.0;
   double end_s = 0.0;
   double bytes = 0.0;  ///< of transfers: moved between all ranks of the group
+  bool operator==(const Segment&) const = default;
 };
 
 struct SimulatedTask {
@@ -53,6 +54,7 @@ struct SimulatedTask {
   double transfer_s = 0.0;     ///< shards were on their way, hidden or not
   double exposed_s = 0.0;      ///< its ranks did nothing but wait for them
   double compute_s() const { return end_s - start_s - exposed_s; }
+  bool operator==(const SimulatedTask&) const = default;
 };
 
 /// Where the time of a rank goes. The figures add up to the step's seconds, except of ranks out of service: all 0.
@@ -62,6 +64,7 @@ struct SimulatedRank {
   double reduce_s = 0.0;     ///< gradient reduction
   double optimizer_s = 0.0;  ///< of this rank
   double transfer_s = 0.0;   ///< shards of its tasks were on their way; all but idle.transfer_s of it was hidden
+  bool operator==(const SimulatedRank&) const = default;
 };
 
 struct SimulatedStep {
@@ -75,11 +78,13 @@ struct SimulatedStep {
   std::vector<SimulatedTask> tasks = {};  ///< in plan order; empty in late steps that are not recorded, see simulate()
   std::vector<SimulatedRank> ranks = {};  ///< the same
   std::vector<Segment> segments = {};     ///< if recorded: by end, then task
+  bool operator==(const SimulatedStep&) const = default;
 };
 
 struct Simulation {
   std::vector<SimulatedStep> steps = {};
   std::vector<SimulatedRank> rank_totals = {};  ///< summed over steps
+  bool operator==(const Simulation&) const = default;
 };
 
 /// The plan must be valid (check_plan). Throws InputError where it cannot be walked (require_shape) or a time does not

@@ -62,6 +62,7 @@ struct Video {
   std::int64_t width = 0;
   std::int64_t total_frames = 0;  ///< of the file
   double fps = 0.0;               ///< of the file
+  bool operator==(const Video&) const = default;
 };
 
 /// What replaces a rule for one medium.
@@ -70,6 +71,7 @@ struct MediumOptions {
   std::optional<int> frames = {};               ///< sampled frames
   std::optional<std::int64_t> max_pixels = {};  ///< of a picture or a frame; Qwen only
   std::optional<int> max_tiles = {};            ///< of a picture; InternVL only
+  bool operator==(const MediumOptions&) const = default;
 };
 
 struct MediumTokens {
@@ -83,6 +85,7 @@ struct MediumTokens {
 
   /// What the medium adds to its sequence.
   std::int64_t all() const { return tokens + marker_tokens + timestamp_tokens; }
+  bool operator==(const MediumTokens&) const = default;
 };
 
 /// Throw InputError for sizes, counts and options that the rules refuse.

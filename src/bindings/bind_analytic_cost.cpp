@@ -1,9 +1,10 @@
-#include <nanobind/operators.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include "bindings/bindings.h"
+#include "bindings/value_class.h"
 #include "dhp/analytic_cost.h"
 #include "dhp/presets.h"
 
@@ -13,15 +14,16 @@ using namespace nb::literals;
 namespace dhp::bindings {
 namespace {
 
+using Rate = std::tuple<int, double, double, double, double>;  // the fields of an AttentionRate
+
 void bind_presets(nb::module_& module) {
   nb::class_<Preset>(module, "Preset", "A file of data/models, data/devices or data/clusters, embedded in the program.")
       .def_ro("name", &Preset::name)
       .def_ro("text", &Preset::text)
-      .def("__repr__", &shown);
-  nb::class_<NamedText>(module, "NamedText", "A text and what messages call it.")
+      .def("__repr__", [](const Preset& preset) { return "Preset(" + std::string(preset.name) + ")"; });
+  ValueClass<NamedText>(module, "NamedText", "A text and what messages call it.")
       .def_ro("source", &NamedText::source)
-      .def_ro("text", &NamedText::text)
-      .def("__repr__", &shown);
+      .def_ro("text", &NamedText::text);
   module.def("model_presets", &model_presets, "Models as Hugging Face config.json.");
   module.def("device_presets", &device_presets, "Devices as dhp.device/1 JSON.");
   module.def("cluster_presets", &cluster_presets, "Clusters as dhp.cluster/1 JSON.");
@@ -30,7 +32,7 @@ void bind_presets(nb::module_& module) {
 }
 
 void bind_devices(nb::module_& module) {
-  nb::class_<Device>(module, "Device", "What a device achieves.")
+  ValueClass<Device>(module, "Device", "What a device achieves.")
       .def_ro("name", &Device::name)
       .def_ro("memory_bytes", &Device::memory_bytes)
       .def_ro("memory_bytes_per_s", &Device::memory_bytes_per_s)
@@ -39,12 +41,26 @@ void bind_devices(nb::module_& module) {
       .def_ro("launch_s", &Device::launch_s, "fixed cost of one attention step of one layer")
       .def_ro("sequence_launch_s", &Device::sequence_launch_s, "the same per packed sequence")
       .def_ro("task_s", &Device::task_s, "fixed cost of a task (host work)")
-      .def("__repr__", &shown);
+      .hidden(
+          "attention",
+          [](const Device& device) {
+            std::vector<Rate> rates;
+            for (const AttentionRate& rate : device.attention) {
+              rates.emplace_back(rate.head_dim, rate.flop_per_s, rate.token_pairs, rate.sequence_s, rate.backward_rate);
+            }
+            return nb::cast(rates);
+          },
+          [](Device& device, nb::handle state) {
+            for (const auto& [head_dim, flop_per_s, token_pairs, sequence_s, backward_rate] :
+                 nb::cast<std::vector<Rate>>(state)) {
+              device.attention.push_back({head_dim, flop_per_s, token_pairs, sequence_s, backward_rate});
+            }
+          });
   module.def("read_device", &read_device, "name"_a, "A dhp.device/1 file or a preset's name. Raises InputError.");
 }
 
 void bind_options_of_cost(nb::module_& module) {
-  nb::class_<Freeze>(module, "Freeze", "Parts of a model that do not train.")
+  ValueClass<Freeze>(module, "Freeze", "Parts of a model that do not train.")
       .def(
           "__init__",
           [](Freeze* self, bool vit, bool aligner, bool llm) {
@@ -53,9 +69,7 @@ void bind_options_of_cost(nb::module_& module) {
           "vit"_a = false, "aligner"_a = false, "llm"_a = false)
       .def_rw("vit", &Freeze::vit)
       .def_rw("aligner", &Freeze::aligner, "every matrix between tower and language model")
-      .def_rw("llm", &Freeze::llm)
-      .def(nb::self == nb::self, kEqual)
-      .def("__repr__", &shown);
+      .def_rw("llm", &Freeze::llm);
   nb::enum_<Recompute>(module, "Recompute", "What of the forward pass is computed again in the backward pass.")
       .value("full", Recompute::full)
       .value("none", Recompute::none);

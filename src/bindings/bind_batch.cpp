@@ -1,9 +1,10 @@
-#include <nanobind/operators.h>
+#include <nanobind/stl/array.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
 #include "bindings/bindings.h"
+#include "bindings/value_class.h"
 #include "dhp/batch.h"
 #include "dhp/error.h"
 
@@ -11,12 +12,36 @@ namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace dhp::bindings {
+namespace {
+
+using Columns = std::array<std::vector<std::int64_t>, 4>;  // ids, tokens, patches, frame patches
+
+nb::object columns_of(const Batch& batch) {
+  Columns columns;
+  for (auto& column : columns) column.reserve(batch.sequences.size());
+  for (const Sequence& s : batch.sequences) {
+    columns[0].push_back(s.id);
+    columns[1].push_back(s.tokens);
+    columns[2].push_back(s.patches);
+    columns[3].push_back(s.frame_patches);
+  }
+  return nb::cast(columns);
+}
+
+void set_columns(Batch& batch, nb::handle state) {
+  const auto [ids, tokens, patches, frame_patches] = nb::cast<Columns>(state);
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    batch.sequences.push_back({ids.at(i), tokens.at(i), patches.at(i), frame_patches.at(i)});
+  }
+}
+
+}  // namespace
 
 void bind_batch(nb::module_& module) {
   nb::exception<InputError>(module, "InputError", PyExc_ValueError).attr("__doc__") =
       "Bad input: the message names the file (or option), the location in it, what was found and what was expected.";
 
-  nb::class_<Sequence>(module, "Sequence", "One training sample as the planner sees it.")
+  ValueClass<Sequence>(module, "Sequence", "One training sample as the planner sees it.")
       .def(
           "__init__",
           [](Sequence* self, std::int64_t id, std::int64_t tokens, std::int64_t patches, std::int64_t frame_patches) {
@@ -27,18 +52,15 @@ void bind_batch(nb::module_& module) {
       .def_rw("tokens", &Sequence::tokens, "language-model tokens: text and merged visual tokens")
       .def_rw("patches", &Sequence::patches, "vision patches before merging; 0 for text")
       .def_rw("frame_patches", &Sequence::frame_patches,
-              "of its largest picture, pair of frames or tile, which no two ranks share; 0: can be split at will")
-      .def(nb::self == nb::self, nb::sig("def __eq__(self, arg: object, /) -> bool"))
-      .def("__repr__", &shown);
+              "of its largest picture, pair of frames or tile, which no two ranks share; 0: can be split at will");
 
-  nb::class_<Batch>(module, "Batch", "A global batch: everything one optimizer step trains on.")
+  ValueClass<Batch>(module, "Batch", "A global batch: everything one optimizer step trains on.")
       .def(
           "__init__", [](Batch* self, std::vector<Sequence> sequences) { new (self) Batch{std::move(sequences)}; },
           "sequences"_a = std::vector<Sequence>{})
       .def_rw("sequences", &Batch::sequences)
-      .def("__len__", [](const Batch& batch) { return batch.sequences.size(); })
-      .def(nb::self == nb::self, nb::sig("def __eq__(self, arg: object, /) -> bool"))
-      .def("__repr__", &shown);
+      .packed(&columns_of, &set_columns)
+      .def("__len__", [](const Batch& batch) { return batch.sequences.size(); });
 
   module.def("read_batch", &read_batch, "file"_a,
              "Reads dhp.batch/1 JSON, or what `dhp index` writes: all of its samples as one batch. Raises InputError.");

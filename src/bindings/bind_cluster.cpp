@@ -1,9 +1,9 @@
-#include <nanobind/operators.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
 #include "bindings/bindings.h"
+#include "bindings/value_class.h"
 #include "dhp/analytic_cost.h"
 #include "dhp/cluster.h"
 #include "dhp/cost_model.h"
@@ -24,7 +24,7 @@ void require_rank(const Cluster& cluster, Rank rank) {
 }
 
 void bind_link(nb::module_& module) {
-  nb::class_<Link>(module, "Link", "One kind of link between ranks.")
+  ValueClass<Link>(module, "Link", "One kind of link between ranks.")
       .def(
           "__init__",
           [](Link* self, double bandwidth_bytes_per_s, double latency_s, int links) {
@@ -33,13 +33,11 @@ void bind_link(nb::module_& module) {
           "bandwidth_bytes_per_s"_a, "latency_s"_a, "links"_a = 1)
       .def_rw("bandwidth_bytes_per_s", &Link::bandwidth_bytes_per_s, "of one link, one direction")
       .def_rw("latency_s", &Link::latency_s)
-      .def_rw("links", &Link::links, "links of a rank that carry different peers' traffic at once")
-      .def(nb::self == nb::self, kEqual)
-      .def("__repr__", &shown);
+      .def_rw("links", &Link::links, "links of a rank that carry different peers' traffic at once");
 }
 
 void bind_cluster_type(nb::module_& module) {
-  nb::class_<Cluster>(module, "Cluster", "nodes * ranks_per_node ranks, numbered node by node.")
+  ValueClass<Cluster>(module, "Cluster", "nodes * ranks_per_node ranks, numbered node by node.")
       .def(
           "__init__",
           [](Cluster* self, int nodes, int ranks_per_node, double memory_bytes, const Link& intra_node,
@@ -74,24 +72,22 @@ void bind_cluster_type(nb::module_& module) {
             require_rank(cluster, rank);
             return cluster.speed_of(rank);
           },
-          "rank"_a)
-      .def(
+          "rank"_a, "Speed of a rank as a share of what the cost model describes. Raises InputError for a wrong rank.")
+      .def_prop_ro(
           "live_ranks",
           [](const Cluster& cluster) {
             validate(cluster, "cluster");
             return cluster.live_ranks();
           },
           "Ranks in service, ascending.")
-      .def("ranks", &Cluster::ranks)
+      .def_prop_ro("ranks", &Cluster::ranks, "Number of ranks, in service or not.")
       .def(
           "node_of",
           [](const Cluster& cluster, Rank rank) {
             require_rank(cluster, rank);
             return cluster.node_of(rank);
           },
-          "rank"_a)
-      .def(nb::self == nb::self, kEqual)
-      .def("__repr__", &shown);
+          "rank"_a, "The node of a rank, from 0. Raises InputError for a wrong rank.");
 
   module.def("read_cluster", &read_cluster, "file"_a, "Reads dhp.cluster/1 JSON. Raises InputError.");
   module.def("parse_cluster", &parse_cluster, "text"_a, "source"_a,
@@ -100,7 +96,7 @@ void bind_cluster_type(nb::module_& module) {
 }
 
 void bind_pass_cost(nb::module_& module) {
-  nb::class_<PassCost>(module, "PassCost", "Coefficients of one pass (forward or backward), summed over layers.")
+  ValueClass<PassCost>(module, "PassCost", "Coefficients of one pass (forward or backward), summed over layers.")
       .def(
           "__init__",
           [](PassCost* self, double token_s, double pair_s, double step_s, double sequence_step_s,
@@ -115,13 +111,11 @@ void bind_pass_cost(nb::module_& module) {
       .def_rw("step_s", &PassCost::step_s, "fixed cost of one attention step")
       .def_rw("sequence_step_s", &PassCost::sequence_step_s, "fixed cost per sequence of one attention step")
       .def_rw("ring_bytes_per_token", &PassCost::ring_bytes_per_token)
-      .def_rw("all_to_all_bytes_per_token", &PassCost::all_to_all_bytes_per_token)
-      .def(nb::self == nb::self, kEqual)
-      .def("__repr__", &shown);
+      .def_rw("all_to_all_bytes_per_token", &PassCost::all_to_all_bytes_per_token);
 }
 
 void bind_cost_model(nb::module_& module) {
-  nb::class_<CostModel>(module, "CostModel", "What a model costs on a device.")
+  ValueClass<CostModel>(module, "CostModel", "What a model costs on a device.")
       .def(
           "__init__",
           [](CostModel* self, std::string name, int layers, double task_s, double patch_s, const PassCost& forward,
@@ -147,9 +141,7 @@ void bind_cost_model(nb::module_& module) {
       .def_rw("patch_bytes", &CostModel::patch_bytes, "activations per patch")
       .def_rw("state_bytes", &CostModel::state_bytes, "parameters, gradients, optimizer shard and reserve of one rank")
       .def_rw("gradient_bytes", &CostModel::gradient_bytes, "gradients of one rank, summed over all ranks once a step")
-      .def_rw("optimizer_s", &CostModel::optimizer_s, "of the optimizer step of one rank")
-      .def(nb::self == nb::self, kEqual)
-      .def("__repr__", &shown);
+      .def_rw("optimizer_s", &CostModel::optimizer_s, "of the optimizer step of one rank");
 }
 
 void bind_task_cost(nb::module_& module) {

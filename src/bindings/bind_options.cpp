@@ -4,6 +4,7 @@
 #include <deque>
 
 #include "bindings/bindings.h"
+#include "bindings/value_class.h"
 #include "dhp/error.h"
 #include "dhp/plan_options.h"
 
@@ -102,16 +103,18 @@ nb::sig signature(const std::string& name, const std::string& parameters, const 
 }
 
 void bind_options(nb::module_& module) {
-  nb::class_<OptionInfo>(module, "OptionInfo", "An option of plan_batch, the same on command lines and in settings.")
+  ValueClass<OptionInfo>(module, "OptionInfo", "An option of planning, the same on command lines and in settings.")
       .def_ro("name", &OptionInfo::name, "keyword; on the command line with - for _")
       .def_ro("placeholder", &OptionInfo::placeholder, "\"N\"; empty for a flag")
       .def_ro("help", &OptionInfo::help)
       .def_ro("default_text", &OptionInfo::default_text)
-      .def("__repr__", &shown);
-  module.def("plan_options", &plan_options, "All options of plan_batch.");
+      .hidden(
+          "kind", [](const OptionInfo& info) { return nb::cast(static_cast<int>(info.kind)); },
+          [](OptionInfo& info, nb::handle state) { info.kind = static_cast<Kind>(nb::cast<int>(state)); });
+  module.def("plan_options", &plan_options, "All options of planning.");
   module.def(
       "validate_options", [](const nb::kwargs& keywords) { validate(options_of(keywords)); }, "options"_a,
-      signature("validate_options", "", "None"), "Raises InputError unless plan_batch would take these options.");
+      signature("validate_options", "", "None"), "Raises InputError unless try_plan would take these options.");
   module.def(
       "refuse_unused", [](const nb::kwargs& keywords) { refuse_unused(options_of(keywords)); }, "options"_a,
       signature("refuse_unused", "", "None"),

@@ -1,10 +1,11 @@
-#include <nanobind/operators.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include "bindings/bindings.h"
+#include "bindings/value_class.h"
 #include "dhp/plan.h"
 
 namespace nb = nanobind;
@@ -13,8 +14,28 @@ using namespace nb::literals;
 namespace dhp::bindings {
 namespace {
 
+// The fields of a Task.
+using Row = std::tuple<int, std::vector<Rank>, std::vector<std::int64_t>, int, int, std::optional<double>,
+                       std::optional<double>>;
+
+nb::object rows_of(const Plan& plan) {
+  std::vector<Row> rows;
+  rows.reserve(plan.tasks.size());
+  for (const Task& t : plan.tasks) {
+    rows.emplace_back(t.id, t.ranks, t.sequences, t.micro_batch, static_cast<int>(t.exchange), t.start_s, t.end_s);
+  }
+  return nb::cast(rows);
+}
+
+void set_rows(Plan& plan, nb::handle state) {
+  for (auto& [id, ranks, sequences, micro_batch, exchange, start_s, end_s] : nb::cast<std::vector<Row>>(state)) {
+    plan.tasks.push_back(
+        {id, std::move(ranks), std::move(sequences), micro_batch, static_cast<Exchange>(exchange), start_s, end_s});
+  }
+}
+
 void bind_task(nb::module_& module) {
-  nb::class_<Task>(module, "Task", "A set of sequences run together, forward and backward, on a group of ranks.")
+  ValueClass<Task>(module, "Task", "A set of sequences run together, forward and backward, on a group of ranks.")
       .def(
           "__init__",
           [](Task* self, int id, std::vector<Rank> ranks, std::vector<std::int64_t> sequences, int micro_batch,
@@ -30,9 +51,7 @@ void bind_task(nb::module_& module) {
       .def_rw("exchange", &Task::exchange)
       .def_rw("start_s", &Task::start_s, "predicted", nb::arg().none())
       .def_rw("end_s", &Task::end_s, "predicted", nb::arg().none())
-      .def("degree", &Task::degree, "Number of ranks.")
-      .def(nb::self == nb::self, kEqual)
-      .def("__repr__", &shown);
+      .def_prop_ro("degree", &Task::degree, "Number of ranks.");
 }
 
 void bind_plan_types(nb::module_& module) {
@@ -41,7 +60,7 @@ void bind_plan_types(nb::module_& module) {
       .value("free", Schedule::free, "no barrier: a task starts when the last of its ranks is ready")
       .value("rounds", Schedule::rounds, "a barrier between micro-batches, free inside");
 
-  nb::class_<Prediction>(module, "Prediction")
+  ValueClass<Prediction>(module, "Prediction", "What a planner expects of its plan.")
       .def(
           "__init__",
           [](Prediction* self, double makespan_s, double lower_bound_s, double gap) {
@@ -50,11 +69,9 @@ void bind_plan_types(nb::module_& module) {
           "makespan_s"_a = 0.0, "lower_bound_s"_a = 0.0, "gap"_a = 0.0)
       .def_rw("makespan_s", &Prediction::makespan_s)
       .def_rw("lower_bound_s", &Prediction::lower_bound_s)
-      .def_rw("gap", &Prediction::gap, "makespan / lower bound - 1; 0 for an empty batch")
-      .def(nb::self == nb::self, kEqual)
-      .def("__repr__", &shown);
+      .def_rw("gap", &Prediction::gap, "makespan / lower bound - 1; 0 for an empty batch");
 
-  nb::class_<Plan>(module, "Plan", "Which ranks share which sequences, in execution order.")
+  ValueClass<Plan>(module, "Plan", "Which ranks share which sequences, in execution order.")
       .def(
           "__init__",
           [](Plan* self, Schedule schedule, int ranks, std::vector<Task> tasks, std::string planner, std::string hash,
@@ -67,22 +84,20 @@ void bind_plan_types(nb::module_& module) {
       .def_rw("schedule", &Plan::schedule)
       .def_rw("ranks", &Plan::ranks)
       .def_rw("tasks", &Plan::tasks)
+      .packed(&rows_of, &set_rows)
       .def_rw("planner", &Plan::planner, "who made it; informative, not hashed")
       .def_rw("hash", &Plan::hash, "32 hexadecimal digits, or empty")
       .def_rw("predicted", &Plan::predicted, nb::arg().none())
       .def_rw("most_peers", &Plan::most_peers, nb::arg().none(),
-              "most ranks that one rank shares tasks with, or None; not hashed")
-      .def(nb::self == nb::self, kEqual)
-      .def("__repr__", &shown);
+              "most ranks that one rank shares tasks with, or None; not hashed");
 
-  nb::class_<Timeline>(module, "Timeline", "When each task starts and ends.")
+  ValueClass<Timeline>(module, "Timeline", "When each task starts and ends.")
       .def_ro("start_s", &Timeline::start_s, "per task, in plan order")
       .def_ro("end_s", &Timeline::end_s, "per task, in plan order")
       .def_ro("busy_s", &Timeline::busy_s, "per rank")
       .def_ro("makespan_s", &Timeline::makespan_s)
-      .def("idle_share", nb::overload_cast<>(&Timeline::idle_share, nb::const_),
-           "Share of ranks x makespan in which no task ran; 0 for an empty plan.")
-      .def("__repr__", &shown);
+      .def_prop_ro("idle_share", nb::overload_cast<>(&Timeline::idle_share, nb::const_),
+                   "Share of ranks x makespan in which no task ran; 0 for an empty plan.");
 }
 
 void bind_plan_functions(nb::module_& module) {

@@ -5,6 +5,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "bindings/bindings.h"
+#include "bindings/value_class.h"
 #include "dhp/bound.h"
 #include "dhp/explain.h"
 #include "dhp/metrics.h"
@@ -17,30 +18,28 @@ namespace dhp::bindings {
 namespace {
 
 void bind_plan_batch(nb::module_& module) {
-  nb::class_<Infeasible>(module, "Infeasible", "The batch is well formed, but no plan of this kind holds it.")
+  ValueClass<Infeasible>(module, "Infeasible", "The batch is well formed, but no plan of this kind holds it.")
       .def_ro("reason", &Infeasible::reason, "a sentence: what needs how much, and what is there")
       .def_ro("sequence", &Infeasible::sequence, "id of the sequence that needs most, or None")
       .def_ro("needed_bytes", &Infeasible::needed_bytes)
       .def_ro("offered_bytes", &Infeasible::offered_bytes)
       .def_ro("needed_ranks", &Infeasible::needed_ranks,
-              "smallest degree that would hold the sequence, 0 when no number of ranks would")
-      .def("__repr__", &shown);
+              "smallest degree that would hold the sequence, 0 when no number of ranks would");
 
-  nb::class_<PlannerInfo>(module, "PlannerInfo")
+  ValueClass<PlannerInfo>(module, "PlannerInfo", "A planner and what it is for.")
       .def_ro("name", &PlannerInfo::name)
-      .def_ro("help", &PlannerInfo::help)
-      .def("__repr__", &shown);
+      .def_ro("help", &PlannerInfo::help);
   module.def("planners", &planners, "Name and one line of help of every planner.");
 
   module.def(
-      "plan_batch",
+      "try_plan",
       [](const Batch& batch, const Cluster& cluster, const CostModel& cost, const nb::kwargs& keywords) {
         const PlanOptions options = options_of(keywords);
         const nb::gil_scoped_release release;
         return plan_batch(batch, cluster, cost, options);
       },
       "batch"_a, "cluster"_a, "cost"_a, "options"_a,
-      signature("plan_batch", "batch: Batch, cluster: Cluster, cost: CostModel", "Plan | Infeasible"),
+      signature("try_plan", "batch: Batch, cluster: Cluster, cost: CostModel", "Plan | Infeasible"),
       "Decides which ranks share which sequences of the batch. A pure function: the same arguments give the same plan\n"
       "on every rank. An empty batch gives an empty plan. `planner`: see planners(); the rest: see plan_options().\n"
       "Raises InputError for options that make no sense. Releases the interpreter lock: change none of the arguments\n"
@@ -78,35 +77,32 @@ void bind_bound(nb::module_& module) {
 }
 
 void bind_explain(nb::module_& module) {
-  nb::class_<Wait>(module, "Wait", "A rank that stands idle before a task of its own, or after its last one.")
+  ValueClass<Wait>(module, "Wait", "A rank that stands idle before a task of its own, or after its last one.")
       .def_ro("rank", &Wait::rank)
       .def_ro("seconds", &Wait::seconds)
       .def_ro("from_s", &Wait::from_s)
       .def_ro("task", &Wait::task, "the task waited for; -1: the end of the step")
-      .def_ro("cause", &Wait::cause)
-      .def("__repr__", &shown);
-  nb::class_<Explanation>(module, "Explanation", "What bounds a plan and where its ranks wait.")
+      .def_ro("cause", &Wait::cause);
+  ValueClass<Explanation>(module, "Explanation", "What bounds a plan and where its ranks wait.")
       .def_ro("makespan_s", &Explanation::makespan_s)
       .def_ro("lower_bound_s", &Explanation::lower_bound_s)
       .def_ro("gap", &Explanation::gap, "makespan / lower bound - 1")
       .def_ro("idle_share", &Explanation::idle_share)
       .def_ro("limited_by", &Explanation::limited_by, "what bounds the batch")
       .def_ro("degrees", &Explanation::degrees, "(degree, tasks), ascending")
-      .def_ro("longest_waits", &Explanation::longest_waits, "three at most, longest first")
-      .def("__repr__", &shown);
+      .def_ro("longest_waits", &Explanation::longest_waits, "three at most, longest first");
   module.def("explain_plan", &explain_plan, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
              "What bounds the plan, its longest waits, idle share and gap. The plan must be valid (check_plan).");
 }
 
 void bind_reasons(nb::module_& module) {
-  nb::class_<TaskReason>(module, "TaskReason", "Why a task has the degree and the start that it has.")
+  ValueClass<TaskReason>(module, "TaskReason", "Why a task has the degree and the start that it has.")
       .def_ro("task", &TaskReason::task)
       .def_ro("tokens", &TaskReason::tokens)
       .def_ro("start_s", &TaskReason::start_s)
       .def_ro("seconds", &TaskReason::seconds)
       .def_ro("degree", &TaskReason::degree, "\"memory: 3 ranks are the fewest that hold it\"")
-      .def_ro("start", &TaskReason::start, "\"starts when rank 3 is done with task 4\"")
-      .def("__repr__", &shown);
+      .def_ro("start", &TaskReason::start, "\"starts when rank 3 is done with task 4\"");
   module.def(
       "explain_tasks",
       [](const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
@@ -115,18 +111,16 @@ void bind_reasons(nb::module_& module) {
       signature("explain_tasks", "plan: Plan, batch: Batch, cluster: Cluster, cost: CostModel", "list[TaskReason]"),
       "Why each task of a valid plan has its degree and its start, in plan order. The options are those that it was\n"
       "made with.");
-  nb::class_<Change>(module, "Change", "What the step would take after one change.")
+  ValueClass<Change>(module, "Change", "What the step would take after one change.")
       .def_ro("what", &Change::what, "\"one node more\"")
       .def_ro("from_s", &Change::from_s, "the step as it is, by the same method")
       .def_ro("makespan_s", &Change::makespan_s, "0 where there is no answer")
-      .def_ro("no_answer", &Change::no_answer, "why")
-      .def("__repr__", &shown);
-  nb::class_<WhatIf>(module, "WhatIf", "What one change would buy.")
+      .def_ro("no_answer", &Change::no_answer, "why");
+  ValueClass<WhatIf>(module, "WhatIf", "What one change would buy.")
       .def_ro("method", &WhatIf::method, "\"planned again by free\" or \"lower bounds\"")
       .def_ro("from_s", &WhatIf::from_s, "everything as it is; 0 where there is no answer")
       .def_ro("no_answer", &WhatIf::no_answer, "why")
-      .def_ro("changes", &WhatIf::changes)
-      .def("__repr__", &shown);
+      .def_ro("changes", &WhatIf::changes);
   module.def(
       "explain_changes",
       [](const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
@@ -139,7 +133,7 @@ void bind_reasons(nb::module_& module) {
 }
 
 void bind_metrics(nb::module_& module) {
-  nb::class_<PlanMetrics>(module, "PlanMetrics", "What a plan costs, by prediction, besides its makespan.")
+  ValueClass<PlanMetrics>(module, "PlanMetrics", "What a plan costs, by prediction, besides its makespan.")
       .def_ro("makespan_s", &PlanMetrics::makespan_s)
       .def_ro("slowest_micro_batch_s", &PlanMetrics::slowest_micro_batch_s, "of a lockstep plan; else 0")
       .def("pipeline_s", &PlanMetrics::pipeline_s, "stages"_a, "a lockstep plan's step in a pipeline of so many stages")
@@ -151,8 +145,7 @@ void bind_metrics(nb::module_& module) {
       .def_ro("peak_memory_bytes", &PlanMetrics::peak_memory_bytes, "of the fullest rank")
       .def_ro("peak_memory_share", &PlanMetrics::peak_memory_share, "the same in activation budgets")
       .def_ro("peers", &PlanMetrics::peers, "by rank: distinct ranks that it shares tasks with")
-      .def_ro("most_peers", &PlanMetrics::most_peers)
-      .def("__repr__", &shown);
+      .def_ro("most_peers", &PlanMetrics::most_peers);
   module.def("plan_metrics", &plan_metrics, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
              "Idle time, exposed transfers, memory and peers of a valid plan.");
   module.def(
@@ -162,7 +155,8 @@ void bind_metrics(nb::module_& module) {
       },
       "plan"_a, "task_s"_a, "noise"_a, "trials"_a, "seed"_a,
       "Makespans of steps in which every task takes its task_s times a log-normal factor of its own, of mean 1 and\n"
-      "sigma `noise` (0 to 1). The same on every machine. Raises ValueError for other noise.");
+      "sigma `noise` (0 to MOST_NOISE). The same on every machine. Raises ValueError for other noise.");
+  module.attr("MOST_NOISE") = kMostNoise;
   module.def("noise_factors", &noise_factors, "tasks"_a, "noise"_a, "seed"_a, "trial"_a,
              "Those factors, of one of these trials.");
 }

@@ -1,10 +1,10 @@
-#include <nanobind/operators.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
 #include "bindings/bindings.h"
+#include "bindings/value_class.h"
 #include "dhp/qwen_vl.h"
 
 namespace nb = nanobind;
@@ -20,7 +20,7 @@ void bind_qwen_rules(nb::module_& module) {
       .value("qwen3_vl", Processor::qwen3_vl, "transformers, Qwen3-VL: limits on frames x height x width")
       .value("qwen_vl_utils", Processor::qwen_vl_utils, "the package qwen-vl-utils");
 
-  nb::class_<Rules>(module, "Rules", "The token and patch rule of a checkpoint's processor files.")
+  ValueClass<Rules>(module, "Rules", "The token and patch rule of a checkpoint's processor files.")
       .def(
           "__init__",
           [](Rules* self, int patch_size, int temporal_patch_size, int merge_size, std::int64_t image_min_pixels,
@@ -46,16 +46,15 @@ void bind_qwen_rules(nb::module_& module) {
       .def_rw("min_frames", &Rules::min_frames)
       .def_rw("max_frames", &Rules::max_frames)
       .def_rw("processor", &Rules::processor)
-      .def_rw("video_total_pixels", &Rules::video_total_pixels, "qwen_vl_utils: frame pairs x height x width of a clip")
-      .def(nb::self == nb::self, kEqual)
-      .def("__repr__", &shown);
+      .def_rw("video_total_pixels", &Rules::video_total_pixels,
+              "qwen_vl_utils: frame pairs x height x width of a clip");
   module.def("parse_rules", &parse_rules, "image_json"_a, "image_source"_a, "video_json"_a.none() = nb::none(),
              "video_source"_a = "", "processor"_a = Processor::qwen3_vl,
              "Parses the texts of the two processor files. Raises InputError.");
 }
 
 void bind_qwen_media(nb::module_& module) {
-  nb::class_<Grid>(module, "Grid", "Vision patches of one picture or clip.")
+  ValueClass<Grid>(module, "Grid", "Vision patches of one picture or clip.")
       .def(
           "__init__",
           [](Grid* self, std::int64_t frames, std::int64_t height, std::int64_t width) {
@@ -65,11 +64,9 @@ void bind_qwen_media(nb::module_& module) {
       .def_rw("frames", &Grid::frames, "temporal patches (frame pairs); 1 for a picture")
       .def_rw("height", &Grid::height, "in patches")
       .def_rw("width", &Grid::width, "in patches")
-      .def("patches", &Grid::patches)
-      .def(nb::self == nb::self, kEqual)
-      .def("__repr__", &shown);
+      .def_prop_ro("patches", &Grid::patches);
 
-  nb::class_<Sampling>(module, "Sampling", "How a clip is sampled; None leaves the rule as it is.")
+  ValueClass<Sampling>(module, "Sampling", "How a clip is sampled; None leaves the rule as it is.")
       .def(
           "__init__",
           [](Sampling* self, std::optional<double> fps, std::optional<int> frames,
@@ -81,11 +78,10 @@ void bind_qwen_media(nb::module_& module) {
       .def_rw("frames", &Sampling::frames, "number of frames; excludes fps", nb::arg().none())
       .def_rw("max_pixels", &Sampling::max_pixels, "of one frame; only lowers the rule's limit", nb::arg().none());
 
-  nb::class_<Clip>(module, "Clip", "What is read of a clip.")
+  ValueClass<Clip>(module, "Clip", "What is read of a clip.")
       .def_ro("grid", &Clip::grid)
       .def_ro("frame_indices", &Clip::frame_indices, "frames to decode, counted from the clip's first; may repeat")
-      .def_ro("timestamps_s", &Clip::timestamps_s, "one per temporal patch, from the clip's start")
-      .def("__repr__", &shown);
+      .def_ro("timestamps_s", &Clip::timestamps_s, "one per temporal patch, from the clip's start");
 
   module.def("visual_tokens", &visual_tokens, "rules"_a, "grid"_a,
              "Language-model tokens of a grid, markers and timestamps apart.");

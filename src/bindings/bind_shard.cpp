@@ -1,8 +1,8 @@
-#include <nanobind/operators.h>
 #include <nanobind/stl/array.h>
 #include <nanobind/stl/string.h>
 
 #include "bindings/bindings.h"
+#include "bindings/value_class.h"
 #include "dhp/shard.h"
 
 namespace nb = nanobind;
@@ -11,7 +11,7 @@ using namespace nb::literals;
 namespace dhp::bindings {
 
 void bind_shard(nb::module_& module) {
-  nb::class_<TokenRange>(module, "TokenRange", "Half-open range of token indices.")
+  ValueClass<TokenRange>(module, "TokenRange", "Half-open range of token indices.")
       .def(
           "__init__",
           [](TokenRange* self, std::int64_t begin, std::int64_t end) {
@@ -20,10 +20,7 @@ void bind_shard(nb::module_& module) {
           "begin"_a, "end"_a)
       .def_rw("begin", &TokenRange::begin)
       .def_rw("end", &TokenRange::end)
-      .def("size", &TokenRange::size)
-      .def("__len__", &TokenRange::size)
-      .def(nb::self == nb::self, nb::sig("def __eq__(self, arg: object, /) -> bool"))
-      .def("__repr__", &shown);
+      .def("__len__", &TokenRange::size);
   module.def("padded_tokens", &padded_tokens, "tokens"_a, "degree"_a,
              "Length after padding to a multiple of 2 * degree (degree 1: not at all).");
   module.def(

@@ -1,8 +1,10 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include "bindings/bindings.h"
+#include "bindings/value_class.h"
 #include "dhp/simulator.h"
 #include "dhp/trace.h"
 
@@ -12,15 +14,33 @@ using namespace nb::literals;
 namespace dhp::bindings {
 namespace {
 
+// The fields of a Segment: two million of them in a large recorded step.
+using Stretch = std::tuple<int, bool, int, int, double, double, double>;
+
+nb::object state_of_segments(const SimulatedStep& step) {
+  std::vector<Stretch> state;
+  state.reserve(step.segments.size());
+  for (const Segment& s : step.segments) {
+    state.emplace_back(static_cast<int>(s.kind), s.backward, s.task, s.step, s.start_s, s.end_s, s.bytes);
+  }
+  return nb::cast(state);
+}
+
+void set_segments(SimulatedStep& step, nb::handle state) {
+  for (const auto& [kind, backward, task, number, start_s, end_s, bytes] : nb::cast<std::vector<Stretch>>(state)) {
+    step.segments.push_back({static_cast<Segment::Kind>(kind), backward, task, number, start_s, end_s, bytes});
+  }
+}
+
 void bind_simulation(nb::module_& module) {
-  nb::class_<SimulatedTask>(module, "SimulatedTask", "When a task ran and waited.")
+  ValueClass<SimulatedTask>(module, "SimulatedTask", "When a task ran and waited.")
       .def_ro("start_s", &SimulatedTask::start_s)
       .def_ro("end_s", &SimulatedTask::end_s)
       .def_ro("forward_end_s", &SimulatedTask::forward_end_s, "when its activations are largest")
       .def_ro("transfer_s", &SimulatedTask::transfer_s, "shards were on their way, hidden or not")
       .def_ro("exposed_s", &SimulatedTask::exposed_s, "its ranks did nothing but wait for them")
-      .def("compute_s", &SimulatedTask::compute_s);
-  nb::class_<SimulatedRank>(module, "SimulatedRank",
+      .def_prop_ro("compute_s", &SimulatedTask::compute_s, "end_s - start_s - exposed_s");
+  ValueClass<SimulatedRank>(module, "SimulatedRank",
                             "Where the time of a rank goes. Compute, idle time, reduction and optimizer add up to the\n"
                             "step's seconds, except of ranks out of service: all 0.")
       .def_ro("compute_s", &SimulatedRank::compute_s)
@@ -28,7 +48,7 @@ void bind_simulation(nb::module_& module) {
       .def_ro("reduce_s", &SimulatedRank::reduce_s, "gradient reduction")
       .def_ro("optimizer_s", &SimulatedRank::optimizer_s)
       .def_ro("transfer_s", &SimulatedRank::transfer_s, "shards of its tasks were on their way");
-  nb::class_<SimulatedStep>(module, "SimulatedStep", "One run of the plan.")
+  ValueClass<SimulatedStep>(module, "SimulatedStep", "One run of the plan.")
       .def_ro("seconds", &SimulatedStep::seconds, "the whole step")
       .def_ro("tasks_end_s", &SimulatedStep::tasks_end_s, "the makespan of the plan")
       .def_ro("reduce_end_s", &SimulatedStep::reduce_end_s, "gradients are summed; then the optimizer")
@@ -37,8 +57,9 @@ void bind_simulation(nb::module_& module) {
       .def_ro("crossing_bytes", &SimulatedStep::crossing_bytes, "the part of it that went from node to node")
       .def_ro("tasks", &SimulatedStep::tasks, "in plan order; empty in late steps of many that are not recorded")
       .def_ro("ranks", &SimulatedStep::ranks)
-      .def_ro("idle", &SimulatedStep::idle, "summed over ranks");
-  nb::class_<Simulation>(module, "Simulation", "What simulate() returns.")
+      .def_ro("idle", &SimulatedStep::idle, "summed over ranks")
+      .hidden("segments", &state_of_segments, &set_segments);
+  ValueClass<Simulation>(module, "Simulation", "What simulate() returns.")
       .def_ro("steps", &Simulation::steps)
       .def_ro("rank_totals", &Simulation::rank_totals, "every rank, summed over steps");
   module.def(
@@ -55,12 +76,12 @@ void bind_simulation(nb::module_& module) {
 }
 
 void bind_idle_time(nb::module_& module) {
-  nb::class_<IdleTime>(module, "IdleTime", "Rank-seconds in which nothing was computed, by cause.")
+  ValueClass<IdleTime>(module, "IdleTime", "Rank-seconds in which nothing was computed, by cause.")
       .def_ro("peer_s", &IdleTime::peer_s, "ready, but another rank is not")
       .def_ro("transfer_s", &IdleTime::transfer_s, "inside a task, waiting for shards")
       .def_ro("data_s", &IdleTime::data_s, "the batch or its plan was not there")
       .def_ro("no_task_s", &IdleTime::no_task_s, "nothing left to run before the others are done, too")
-      .def("total_s", &IdleTime::total_s);
+      .def_prop_ro("total_s", &IdleTime::total_s, "Sum of all causes.");
 }
 
 }  // namespace

@@ -1,8 +1,10 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
+#include <nanobind/stl/tuple.h>
 
 #include "bindings/bindings.h"
+#include "bindings/value_class.h"
 #include "dhp/tokens.h"
 
 namespace nb = nanobind;
@@ -32,7 +34,7 @@ void bind_rules(nb::module_& module) {
 }
 
 void bind_media(nb::module_& module) {
-  nb::class_<Video>(module, "Video", "A clip's file.")
+  ValueClass<Video>(module, "Video", "A clip's file.")
       .def(
           "__init__",
           [](Video* self, std::int64_t height, std::int64_t width, std::int64_t total_frames, double fps) {
@@ -43,7 +45,7 @@ void bind_media(nb::module_& module) {
       .def_rw("width", &Video::width)
       .def_rw("total_frames", &Video::total_frames)
       .def_rw("fps", &Video::fps);
-  nb::class_<MediumOptions>(module, "MediumOptions", "What replaces a rule for one medium; None leaves it.")
+  ValueClass<MediumOptions>(module, "MediumOptions", "What replaces a rule for one medium; None leaves it.")
       .def(
           "__init__",
           [](MediumOptions* self, std::optional<double> fps, std::optional<int> frames,
@@ -55,7 +57,7 @@ void bind_media(nb::module_& module) {
       .def_rw("frames", &MediumOptions::frames, "sampled frames", nb::arg().none())
       .def_rw("max_pixels", &MediumOptions::max_pixels, "of a picture or a frame; Qwen only", nb::arg().none())
       .def_rw("max_tiles", &MediumOptions::max_tiles, "of a picture; InternVL only", nb::arg().none());
-  nb::class_<MediumTokens>(module, "MediumTokens", "What a picture or a clip becomes in a sequence.")
+  ValueClass<MediumTokens>(module, "MediumTokens", "What a picture or a clip becomes in a sequence.")
       .def_ro("tokens", &MediumTokens::tokens, "visual tokens: after merging")
       .def_ro("patches", &MediumTokens::patches, "of the vision tower: before merging")
       .def_ro("marker_tokens", &MediumTokens::marker_tokens)
@@ -64,8 +66,16 @@ void bind_media(nb::module_& module) {
       .def_ro("grid", &MediumTokens::grid, "in patches")
       .def_prop_ro(
           "tiles", [](const MediumTokens& tokens) { return tokens.tiles.count(); }, "of InternVL's pictures")
-      .def("all", &MediumTokens::all, "What the medium adds to its sequence.")
-      .def("__repr__", &shown);
+      .hidden(
+          "tiles",
+          [](const MediumTokens& tokens) {
+            return nb::make_tuple(tokens.tiles.columns, tokens.tiles.rows, tokens.tiles.thumbnail);
+          },
+          [](MediumTokens& tokens, nb::handle state) {
+            const auto [columns, rows, thumbnail] = nb::cast<std::tuple<int, int, bool>>(state);
+            tokens.tiles = {columns, rows, thumbnail};
+          })
+      .def("all", &MediumTokens::all, "What the medium adds to its sequence.");
   module.def("image_tokens", &image_tokens, "rules"_a, "height"_a, "width"_a, "options"_a = MediumOptions{},
              "What a picture becomes. Raises InputError.");
   module.def("video_tokens", &video_tokens, "rules"_a, "video"_a, "options"_a = MediumOptions{},

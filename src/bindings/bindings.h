@@ -3,6 +3,7 @@
 #include <nanobind/nanobind.h>
 
 #include <string>
+#include <vector>
 
 namespace dhp {
 struct Batch;
@@ -25,9 +26,8 @@ void bind_qwen_vl(nanobind::module_& module);        // qwen_vl.h, a submodule
 void bind_tokens(nanobind::module_& module);         // tokens.h
 void bind_simulator(nanobind::module_& module);      // simulator.h, result.h, trace.h
 
-/// The __repr__ of all: `Name(field=value, ...)`, fields in the order in which they were bound. A long list is shown by
-/// its length.
-std::string shown(nanobind::handle self);
+/// `Name(field=value, ...)`; a long list is shown by its length.
+std::string shown(nanobind::handle self, const std::vector<std::string>& names);
 
 /// Of operators that compare with anything.
 inline const auto kEqual = nanobind::sig("def __eq__(self, arg: object, /) -> bool");

@@ -19,12 +19,12 @@ from dhp._core import (
     Plan,
     Sequence,
     activation_budget_bytes,
-    plan_batch,
     read_batch,
     read_cluster,
     read_cost_model,
     replay,
     task_memory_bytes,
+    try_plan,
 )
 
 CASES = Path(__file__).parents[2] / "bench" / "cases"
@@ -56,7 +56,7 @@ def case(ranks: int, data: str = "openvid") -> Case:
 
 def made_result(name: str, planner: str, where: Case, *, steps: int = 4, noise: float = 0.05, **more: Any) -> dict:
     """A `dhp.result/1` document of `planner` on batches of 8 sequences a rank."""
-    ranks = where.cluster.ranks()
+    ranks = where.cluster.ranks
     document: dict[str, Any] = {
         "format": "dhp.result/1",
         "kind": "simulated",
@@ -70,7 +70,7 @@ def made_result(name: str, planner: str, where: Case, *, steps: int = 4, noise: 
     }
     for step in range(1, steps + 1):
         batch = where.drawn(8 * ranks, seed=step)
-        plan = plan_batch(batch, where.cluster, where.cost, planner=planner)
+        plan = try_plan(batch, where.cluster, where.cost, planner=planner)
         assert isinstance(plan, Plan), plan
         generator = random.Random(step)
         seconds = [(t.end_s - t.start_s) * math.exp(generator.gauss(0, noise)) for t in plan.tasks]

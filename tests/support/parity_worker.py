@@ -22,7 +22,7 @@ from dhp import train
 from dhp._core import Batch, Cluster, CostModel, Plan, annotate, check_plan, parse_plan
 from dhp.data.dataset import Dataset
 from dhp.models import freeze, import_families, weights
-from dhp.run import entry, runtime
+from dhp.run import entry, planning
 from dhp.run.launch import run_local
 from dhp.settings.config import TrainConfig
 from dhp.step import optimizer
@@ -70,12 +70,12 @@ def handmade_plan(step: int, batch: Batch) -> Plan:
 
 
 class Plans:
-    """Stands where `runtime.plan` does: keeps the plans, and makes them by hand where it is told to."""
+    """Stands where `planning.plan` does: keeps the plans, and makes them by hand where it is told to."""
 
     def __init__(self, handmade: bool) -> None:
         self._handmade = handmade
         self.made: list[Plan] = []
-        self._plan = runtime.plan
+        self._plan = planning.plan
 
     def plan(self, batch: Batch, cluster: Cluster, cost: CostModel, *, planner: str, **options: Any) -> Plan:
         if self._handmade:
@@ -156,7 +156,7 @@ class Losses:
 def run_dhp(folder: Path, name: str) -> int:
     torch.set_num_threads(1)
     settings, recorder, losses, plans = settings_for(folder, name), Recorder(), Losses(), Plans("handmade" in name)
-    optimizer.update, runtime.plan = recorder.update, plans.plan
+    optimizer.update, planning.plan = recorder.update, plans.plan
     run = entry.init(timeout_s=600)
     train.train(settings, run, losses, Tracer(None, run), record.Recorder("", run, settings), None)
     if run.rank == 0:

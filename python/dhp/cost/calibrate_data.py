@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dhp._core import Batch, Cluster, CostModel, Plan, min_degree, plan_batch
+from dhp._core import Batch, Cluster, CostModel, Plan, min_degree, try_plan
 from dhp._core import Sequence as BatchSequence
 from dhp.cost.calibrate_tasks import Design, Shape
 from dhp.data.index import Sample
@@ -45,7 +45,7 @@ def planned_designs(
 
 def fitting(samples: Sequence[Sample], cost: CostModel, cluster: Cluster) -> list[Sample]:
     """The samples that some group of the cluster holds."""
-    return [s for s in samples if 1 <= min_degree(cost, cluster, _sequence(s)) <= cluster.ranks()]
+    return [s for s in samples if 1 <= min_degree(cost, cluster, _sequence(s)) <= cluster.ranks]
 
 
 def _sequence(sample: Sample) -> BatchSequence:
@@ -66,7 +66,7 @@ def _tasks(
         chosen = generator.choice(len(pool), batch_size, replace=False).tolist()
         batch = Batch([_sequence(pool[i]) for i in chosen])
         for planner in PLANNERS:
-            plan = plan_batch(batch, cluster, cost, planner=planner)
+            plan = try_plan(batch, cluster, cost, planner=planner)
             if not isinstance(plan, Plan):
                 continue
             for task in plan.tasks:

@@ -109,6 +109,7 @@ class Dataset:
         return max(1, sum(self.sample(s.id).label_tokens for s in batch.sequences if s.id not in missing))
 
     def sample(self, sample_id: int) -> Sample:
+        """The sample of this id. Raises KeyError for another's."""
         return self.index.by_id[sample_id]
 
     def encode(self, sample: Sample) -> Encoded:

@@ -13,7 +13,7 @@ from dhp._core import Batch, Cluster, CostModel, InputError, Plan
 from dhp.base.output import complain
 from dhp.cost.recalibrate import Recalibration
 from dhp.data.dataset import Dataset, Share
-from dhp.run import runtime
+from dhp.run import planning
 from dhp.run.runtime import Run, RunStopped
 from dhp.settings.config import TrainConfig
 
@@ -66,7 +66,7 @@ def prepare(step: int, data: Dataset, cluster: Cluster, cost: CostModel, setting
     started = time.perf_counter()
     batch = data.batch(step, settings.global_batch_size, settings.seed)
     bound = {"tighter_bound": rank == 0 and settings.plan.get("tighter_bound", True)}
-    plan = runtime.plan(batch, cluster, cost, planner=settings.planner, **(settings.plan | bound))
+    plan = planning.plan(batch, cluster, cost, planner=settings.planner, **(settings.plan | bound))
     return Prepared(step, batch, plan, time.perf_counter() - started, data.read_ahead(plan, rank))
 
 

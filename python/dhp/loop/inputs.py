@@ -10,9 +10,9 @@ from dhp._core import (
     CostModel,
     InputError,
     infeasible_sequences,
-    plan_batch,
     read_cluster,
     read_cost_model,
+    try_plan,
 )
 from dhp.base.output import complain
 from dhp.cost.local import local_cluster, local_cost, no_room
@@ -49,7 +49,7 @@ def open_dataset(settings: TrainConfig, cluster: Cluster, cost: CostModel, run: 
         too_long[answer.sequence] = f"sample {answer.sequence}: {answer.reason}"
     if too_long:
         listed = "; ".join(list(too_long.values())[:5]) + ("; ..." if len(too_long) > 5 else "")
-        problem = f"{settings.data}: {len(too_long)} samples do not fit on {cluster.ranks()} ranks: {listed}"
+        problem = f"{settings.data}: {len(too_long)} samples do not fit on {cluster.ranks} ranks: {listed}"
         if settings.on_too_long == "fail":
             raise InputError(f'{problem}; take more ranks or memory, or leave them out with on_too_long = "skip"')
         if run and run.rank == 0:
@@ -130,9 +130,9 @@ def planning_inputs(settings: TrainConfig, ranks: int) -> tuple[Cluster, CostMod
             capacity_tokens=settings.capacity_tokens,
         )
     )
-    if cluster.ranks() != ranks:
+    if cluster.ranks != ranks:
         raise InputError(
-            f"cluster: {settings.cluster} has {cluster.ranks()} ranks, the run has {ranks}; take a cluster of as many"
+            f"cluster: {settings.cluster} has {cluster.ranks} ranks, the run has {ranks}; take a cluster of as many"
         )
-    plan_batch(Batch([]), cluster, cost, planner=settings.planner, **settings.plan)
+    try_plan(Batch([]), cluster, cost, planner=settings.planner, **settings.plan)
     return cluster, cost

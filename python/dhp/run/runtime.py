@@ -17,17 +17,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from dhp._core import Batch, Cluster, CostModel, Infeasible, InputError, Plan, Task, check_plan, plan_batch
+from dhp._core import InputError, Plan, Task
 from dhp.base.output import complain
 from dhp.run import rendezvous
+from dhp.run.planning import InfeasibleBatch
 
 EXCHANGES = ("ring", "direct", "hierarchical")  # how the run-time moves shards
 SLICE_S = 0.2  # how soon a wait ends after the failure of another rank
 END_S = 3.0  # that a failed process may take to end by itself
-
-
-class InfeasibleBatch(Exception):
-    """The batch is well formed, but no plan of this kind holds it. The message names the sequence and its needs."""
 
 
 class RunStopped(Exception):
@@ -312,25 +309,6 @@ def _leave_soon() -> None:
     if torch.ops.dhp.known_failure(run.traffic):
         torch.ops.dhp.release_group(run.traffic)
         torch.ops.dhp.exit_within(END_S, 1)
-
-
-def plan(batch: Batch, cluster: Cluster, cost: CostModel, *, run: Run | None = None, **options: Any) -> Plan:
-    """Decides which ranks share which sequences of the batch: `plan_batch`, then `check_plan`. `options` are those of
-    `dhp plan`: planner="lockstep", max_degree=8, exchanges=["ring"], ….
-
-    With `run`, makes sure that all ranks have planned the same (one small collective), and that the plan is for as many
-    ranks as the run has; `agree_on` does that for a plan from elsewhere. Raises InfeasibleBatch with the reason when no
-    plan holds the batch, InputError for bad input, RankFailed when plans differ.
-    """
-    result = plan_batch(batch, cluster, cost, **options)
-    if isinstance(result, Infeasible):
-        raise InfeasibleBatch(result.reason)
-    violations = check_plan(result, batch, cluster, cost)
-    if violations:
-        raise RuntimeError("the planner made an invalid plan: " + "; ".join(violations))
-    if run is not None:
-        agree_on(result, run)
-    return result
 
 
 def agree_on(plan: Plan, run: Run) -> None:

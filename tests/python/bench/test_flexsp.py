@@ -57,7 +57,7 @@ def partitions(items: list[core.Sequence]) -> Iterator[list[list[core.Sequence]]
 
 def least_slowest_s(sequences: list[core.Sequence], cluster: core.Cluster, cost: core.CostModel) -> float:
     """Of all divisions into groups of 1, 2 and 4 ranks that hold their sequences, timed by task_seconds()."""
-    ranks = cluster.ranks()
+    ranks = cluster.ranks
 
     def seconds(group: list[core.Sequence], degree: int) -> float:
         if core.task_memory_bytes(cost, group, degree) > core.activation_budget_bytes(cost, cluster):
@@ -119,6 +119,6 @@ def test_plans_are_valid_and_no_worse_than_one_degree(flexsp: ModuleType) -> Non
             ids = {one for task in tasks for one in task.sequences}
             part = [s for s in batch.sequences if s.id in ids]
             slowest_s = model.slowest_s(
-                [flexsp.Group(task.degree(), [s for s in part if s.id in task.sequences]) for task in tasks]
+                [flexsp.Group(task.degree, [s for s in part if s.id in task.sequences]) for task in tasks]
             )
             assert slowest_s <= model.slowest_s(flexsp.solve_one_degree(model, part, model.degrees(1))) * (1 + 1e-12)

@@ -29,7 +29,7 @@ def hand_made(noise: ModuleType) -> tuple[core.Plan, np.ndarray, object]:
     batch = core.Batch([core.Sequence(10 + i, length) for i, length in enumerate(tokens)])
     groups = [([0], [10]), ([1], [11]), ([0], [12, 13]), ([2, 3, 4], [14])]
     tasks = [core.Task(i, ranks, ids) for i, (ranks, ids) in enumerate(groups)]
-    plan = core.Plan(core.Schedule.free, cluster.ranks(), tasks, "hand")
+    plan = core.Plan(core.Schedule.free, cluster.ranks, tasks, "hand")
     assert core.check_plan(plan, batch, cluster, cost) == []
     task_s = np.array(core.predict_task_seconds(plan, batch, cluster, cost))
     return plan, task_s, noise.Errors(noise.Case([], batch, cluster, cost), 0.3, TRIALS)

@@ -14,7 +14,7 @@ from dhp.base.old_flags import todays_flags
 from dhp.cost import calibrate
 from dhp.data import index_command
 from dhp.loop.train_options import parser, settings_of
-from dhp.run.runtime import plan
+from dhp.run.planning import plan
 from dhp.settings.config import read_config
 from small_result import SMALL, parsed
 
@@ -153,7 +153,7 @@ def test_the_keyword_schedule_works_and_warns(files: dict[str, Path]) -> None:
         core.read_cluster(str(files["cluster"])),
         core.read_cost_model(str(files["cost"])),
     )
-    for function in (core.plan_batch, plan):
+    for function in (core.try_plan, plan):
         with pytest.warns(FutureWarning, match="^schedule= is now planner=; the next release drops the old name$"):
             old = function(*case, schedule="static:2")
         with warnings.catch_warnings():

@@ -17,8 +17,8 @@ from dhp._core import (
     Plan,
     Sequence,
     parse_cost_model,
-    plan_batch,
     to_json,
+    try_plan,
 )
 from dhp.cost import recalibrate
 from dhp.cost.fit import estimate_s, terms_of
@@ -45,7 +45,7 @@ def recalibration(every: int, run: Any = ALONE) -> Recalibration:
 
 def planned(lengths: list[int]) -> tuple[Plan, Batch]:
     batch = Batch([Sequence(i, n, 2 * n if n % 2 else 0) for i, n in enumerate(lengths)])
-    plan = plan_batch(batch, local_cluster(4, capacity_tokens=600), cost())
+    plan = try_plan(batch, local_cluster(4, capacity_tokens=600), cost())
     assert isinstance(plan, Plan)
     return plan, batch
 

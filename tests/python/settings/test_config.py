@@ -21,7 +21,7 @@ from dhp._core import (
     to_json,
 )
 from dhp.loop.train_options import parser, settings_of
-from dhp.run.runtime import plan
+from dhp.run.planning import plan
 from dhp.settings.config import TrainConfig, read_config
 from dhp.step.optimizer import learning_rate
 

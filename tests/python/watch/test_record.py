@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dhp._core import Batch, Cluster, InputError, Link, Plan, Sequence, Task, plan_batch, read_cost_model, replay
+from dhp._core import Batch, Cluster, InputError, Link, Plan, Sequence, Task, read_cost_model, replay, try_plan
 from dhp.settings.config import TrainConfig
 from dhp.watch.record import Recorder, Stopwatch, check_result_options, chosen_clock, own_spans, replay_spans
 from dhp.watch.result import Span, read_result
@@ -63,7 +63,7 @@ def recorded(file: Path, clock: str, steps: int = 3, step: int = 0) -> Plan:
     cost = read_cost_model(str(CASES / "cost_qwen3-vl-2b.json"))
     cluster = Cluster(nodes=1, ranks_per_node=ranks, memory_bytes=6.4e10, intra_node=LINK, inter_node=LINK)
     batch = Batch([Sequence(i, tokens) for i, tokens in enumerate([30_000, 9_000, 5_000, 800, 700, 600, 90])])
-    plan = plan_batch(batch, cluster, cost)
+    plan = try_plan(batch, cluster, cost)
     assert isinstance(plan, Plan)
     shared: dict[str, Any] = {"values": [None] * ranks, "barrier": threading.Barrier(ranks)}
     settings = TrainConfig(model="m", data="clips.jsonl", ranks=ranks)

@@ -1,0 +1,35 @@
+"""A plan, or the reason why there is none as an exception. Needs no torch without a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dhp._core import Batch, Cluster, CostModel, Infeasible, Plan, check_plan, try_plan
+
+if TYPE_CHECKING:
+    from dhp.run.runtime import Run
+
+
+class InfeasibleBatch(Exception):
+    """The batch is well formed, but no plan of this kind holds it. The message names the sequence and its needs."""
+
+
+def plan(batch: Batch, cluster: Cluster, cost: CostModel, *, run: Run | None = None, **options: Any) -> Plan:
+    """Decides which ranks share which sequences of the batch: `dhp.try_plan`, then `dhp.check_plan`. `options` are
+    those of `dhp plan`: planner="lockstep", max_degree=8, exchanges=["ring"], ….
+
+    With `run`, makes sure that all ranks have planned the same (one small collective), and that the plan is for as many
+    ranks as the run has; `dhp.agree_on` does that for a plan from elsewhere. Raises InfeasibleBatch with the reason
+    when no plan holds the batch, InputError for bad input, RankFailed when plans differ.
+    """
+    result = try_plan(batch, cluster, cost, **options)
+    if isinstance(result, Infeasible):
+        raise InfeasibleBatch(result.reason)
+    violations = check_plan(result, batch, cluster, cost)
+    if violations:
+        raise RuntimeError("the planner made an invalid plan: " + "; ".join(violations))
+    if run is not None:
+        from dhp.run.runtime import agree_on
+
+        agree_on(result, run)
+    return result
