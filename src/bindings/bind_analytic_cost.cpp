@@ -32,7 +32,7 @@ void bind_presets(nb::module_& module) {
 }
 
 void bind_devices(nb::module_& module) {
-  ValueClass<Device>(module, "Device", "What a device achieves.")
+  ValueClass<Device>(module, "Device", "What a device achieves: bytes and FLOP a second of one rank, seconds.")
       .def_ro("name", &Device::name)
       .def_ro("memory_bytes", &Device::memory_bytes)
       .def_ro("memory_bytes_per_s", &Device::memory_bytes_per_s)
@@ -56,7 +56,8 @@ void bind_devices(nb::module_& module) {
               device.attention.push_back({head_dim, flop_per_s, token_pairs, sequence_s, backward_rate});
             }
           });
-  module.def("read_device", &read_device, "name"_a, "A dhp.device/1 file or a preset's name. Raises InputError.");
+  module.def("read_device", &read_device, "name"_a,
+             "Reads a dhp.device/1 file, or takes the preset of that name. Raises InputError.");
 }
 
 void bind_options_of_cost(nb::module_& module) {
@@ -73,7 +74,8 @@ void bind_options_of_cost(nb::module_& module) {
   nb::enum_<Recompute>(module, "Recompute", "What of the forward pass is computed again in the backward pass.")
       .value("full", Recompute::full)
       .value("none", Recompute::none);
-  module.def("parse_freeze", &parse_freeze, "names"_a, "source"_a, "\"vit,aligner\". Raises InputError.");
+  module.def("parse_freeze", &parse_freeze, "names"_a, "source"_a,
+             "Parts by name, commas between: \"vit,aligner\". Raises InputError for another name.");
 }
 
 }  // namespace

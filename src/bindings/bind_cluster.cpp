@@ -24,7 +24,8 @@ void require_rank(const Cluster& cluster, Rank rank) {
 }
 
 void bind_link(nb::module_& module) {
-  ValueClass<Link>(module, "Link", "One kind of link between ranks.")
+  ValueClass<Link>(module, "Link",
+                   "One kind of link between ranks: bytes a second in one direction, seconds a message.")
       .def(
           "__init__",
           [](Link* self, double bandwidth_bytes_per_s, double latency_s, int links) {
@@ -37,7 +38,10 @@ void bind_link(nb::module_& module) {
 }
 
 void bind_cluster_type(nb::module_& module) {
-  ValueClass<Cluster>(module, "Cluster", "nodes * ranks_per_node ranks, numbered node by node.")
+  ValueClass<Cluster>(
+      module, "Cluster",
+      "nodes * ranks_per_node ranks, numbered node by node, and what connects them. What takes one validates it, and\n"
+      "raises InputError.")
       .def(
           "__init__",
           [](Cluster* self, int nodes, int ranks_per_node, double memory_bytes, const Link& intra_node,
@@ -115,7 +119,10 @@ void bind_pass_cost(nb::module_& module) {
 }
 
 void bind_cost_model(nb::module_& module) {
-  ValueClass<CostModel>(module, "CostModel", "What a model costs on a device.")
+  ValueClass<CostModel>(
+      module, "CostModel",
+      "What a model costs on a device: seconds of a rank of speed 1, bytes of one rank. What takes one validates it,\n"
+      "and raises InputError.")
       .def(
           "__init__",
           [](CostModel* self, std::string name, int layers, double task_s, double patch_s, const PassCost& forward,
@@ -173,13 +180,16 @@ void bind_cost_functions(nb::module_& module) {
         return task_seconds(cost, cluster, load_of(sequences), shape_of(cluster, ranks), exchange);
       },
       "cost"_a, "cluster"_a, "sequences"_a, "ranks"_a, "exchange"_a = Exchange::ring,
-      "Seconds the sequences take together on these ranks, forward and backward.");
+      "Seconds the sequences take together on these ranks (in ring order), forward and backward. Raises ValueError\n"
+      "for ranks that the cluster does not have.");
   module.def(
       "task_memory_bytes",
       [](const CostModel& cost, const std::vector<Sequence>& sequences, int degree) {
+        if (degree < 1) throw InputError("degree", "", "found " + std::to_string(degree) + ", expected at least 1");
         return task_memory_bytes(cost, load_of(sequences), degree);
       },
-      "cost"_a, "sequences"_a, "degree"_a, "Activation bytes a rank holds when `degree` ranks share the sequences.");
+      "cost"_a, "sequences"_a, "degree"_a,
+      "Activation bytes a rank holds when `degree` ranks share the sequences. Raises InputError for a degree below 1.");
   module.def("activation_budget_bytes", &activation_budget_bytes, "cost"_a, "cluster"_a,
              "Bytes a rank can give to activations: memory_bytes - state_bytes (may be negative).");
   module.def(

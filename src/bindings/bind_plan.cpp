@@ -91,7 +91,7 @@ void bind_plan_types(nb::module_& module) {
       .def_rw("most_peers", &Plan::most_peers, nb::arg().none(),
               "most ranks that one rank shares tasks with, or None; not hashed");
 
-  ValueClass<Timeline>(module, "Timeline", "When each task starts and ends.")
+  ValueClass<Timeline>(module, "Timeline", "When each task starts and ends, in seconds from the start of the step.")
       .def_ro("start_s", &Timeline::start_s, "per task, in plan order")
       .def_ro("end_s", &Timeline::end_s, "per task, in plan order")
       .def_ro("busy_s", &Timeline::busy_s, "per rank")
@@ -110,11 +110,14 @@ void bind_plan_functions(nb::module_& module) {
              "machine.");
   module.def(
       "replay", [](const Plan& plan, const std::vector<double>& task_s) { return replay(plan, task_s); }, "plan"_a,
-      "task_s"_a, "When each task starts and ends if it takes task_s seconds (one a task, in plan order).");
-  module.def("predict_task_seconds", &predict_task_seconds, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
-             "Predicted seconds of every task, in plan order.");
+      "task_s"_a,
+      "When each task starts and ends if it takes task_s seconds (one a task, in plan order). Raises InputError where\n"
+      "there are not as many, or the plan cannot be walked.");
+  module.def(
+      "predict_task_seconds", &predict_task_seconds, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
+      "Predicted seconds of every task, in plan order. Raises InputError for sequences or ranks that are not there.");
   module.def("annotate", &annotate, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
-             "Fills start_s, end_s, predicted and hash of the plan, in place.");
+             "Fills start_s, end_s (seconds from the start of the step), predicted and hash of the plan, in place.");
   module.def("check_plan", &check_plan, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
              "Everything that is wrong with a plan, one sentence a violation; empty = valid.");
 }

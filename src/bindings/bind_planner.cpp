@@ -157,8 +157,10 @@ void bind_metrics(nb::module_& module) {
       "Makespans of steps in which every task takes its task_s times a log-normal factor of its own, of mean 1 and\n"
       "sigma `noise` (0 to MOST_NOISE). The same on every machine. Raises ValueError for other noise.");
   module.attr("MOST_NOISE") = kMostNoise;
-  module.def("noise_factors", &noise_factors, "tasks"_a, "noise"_a, "seed"_a, "trial"_a,
-             "Those factors, of one of these trials.");
+  module.def(
+      "noise_factors", &noise_factors, "tasks"_a, "noise"_a, "seed"_a, "trial"_a,
+      "By what noisy_makespans multiplies the times of `tasks` tasks in trial `trial`, from 0. Raises ValueError for\n"
+      "noise beyond MOST_NOISE.");
 }
 
 }  // namespace

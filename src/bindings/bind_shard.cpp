@@ -26,7 +26,7 @@ void bind_shard(nb::module_& module) {
   module.def(
       "shard_ranges", &shard_ranges, "tokens"_a, "degree"_a, "position"_a,
       "The two ranges that a position holds, in local order; indices at or beyond `tokens` are pads. For degree\n"
-      "1 the second range is empty.");
+      "1 the second range is empty. Raises ValueError for a position that the degree does not have.");
 }
 
 }  // namespace dhp::bindings

@@ -33,7 +33,8 @@ void set_segments(SimulatedStep& step, nb::handle state) {
 }
 
 void bind_simulation(nb::module_& module) {
-  ValueClass<SimulatedTask>(module, "SimulatedTask", "When a task ran and waited.")
+  ValueClass<SimulatedTask>(module, "SimulatedTask",
+                            "When a task ran and waited, in seconds from the start of the step.")
       .def_ro("start_s", &SimulatedTask::start_s)
       .def_ro("end_s", &SimulatedTask::end_s)
       .def_ro("forward_end_s", &SimulatedTask::forward_end_s, "when its activations are largest")
@@ -71,8 +72,12 @@ void bind_simulation(nb::module_& module) {
       },
       "plan"_a, "batch"_a, "cluster"_a, "cost"_a, nb::kw_only(), "steps"_a = 1, "noise"_a = 0.0, "seed"_a = 7,
       "planning_s"_a = 0.0, "record"_a = false,
-      "Runs a valid plan on a model of the cluster, event by event. `record` keeps what happens inside tasks, which\n"
-      "results and traces need.");
+      "Runs a valid plan on a model of the cluster, event by event, `steps` times. Every task takes its time times a\n"
+      "factor of noise_factors(); planning the next batch takes `planning_s` behind a step. `record` keeps what "
+      "happens\n"
+      "inside tasks, which results and traces need. Raises InputError for a plan that cannot be walked, ValueError "
+      "for\n"
+      "options out of range.");
 }
 
 void bind_idle_time(nb::module_& module) {

@@ -34,7 +34,7 @@ void bind_rules(nb::module_& module) {
 }
 
 void bind_media(nb::module_& module) {
-  ValueClass<Video>(module, "Video", "A clip's file.")
+  ValueClass<Video>(module, "Video", "A clip as its file has it: pixels, frames, frames a second.")
       .def(
           "__init__",
           [](Video* self, std::int64_t height, std::int64_t width, std::int64_t total_frames, double fps) {
@@ -77,9 +77,10 @@ void bind_media(nb::module_& module) {
           })
       .def("all", &MediumTokens::all, "What the medium adds to its sequence.");
   module.def("image_tokens", &image_tokens, "rules"_a, "height"_a, "width"_a, "options"_a = MediumOptions{},
-             "What a picture becomes. Raises InputError.");
+             "What a picture of height x width pixels becomes. Raises InputError for sizes and options that the rules "
+             "refuse.");
   module.def("video_tokens", &video_tokens, "rules"_a, "video"_a, "options"_a = MediumOptions{},
-             "What a clip becomes. Raises InputError.");
+             "What a clip becomes. Raises InputError for sizes, counts and options that the rules refuse.");
 }
 
 }  // namespace

@@ -75,7 +75,7 @@ def attach(model: torch.nn.Module, run: Run | None = None, *, cluster: Cluster |
 
 
 def freeze(model: torch.nn.Module, parts: Freeze) -> None:
-    """Marks what does not train. The aligner is every merger from vision to text, deepstack's too."""
+    """Marks what does not train, in place. The aligner is every merger from vision to text, deepstack's too."""
     for name, parameter in model.named_parameters():
         vision = ".visual." in f".{name}"
         aligner = vision and "merger" in name

@@ -137,6 +137,7 @@ class TaskLayout:
 
     @property
     def has_vision(self) -> bool:
+        """Whether any sequence of the task has pictures or clips."""
         return any(len(v) for v in self.visual)
 
     @cached_property

@@ -128,6 +128,10 @@ def test_task_seconds_and_memory_follow_the_formulas() -> None:
     assert core.task_seconds(COST, CLUSTER, sequences, [4], core.Exchange.ring) == pytest.approx(alone, rel=1e-12)
     assert core.task_seconds(COST, CLUSTER, sequences, [4, 0]) < alone
     assert core.task_memory_bytes(COST, sequences, 2) == (4000 * 1e6 + 400 * 1e5) / 2
+    with pytest.raises(core.InputError, match=r"^degree: found 0, expected at least 1"):
+        core.task_memory_bytes(COST, sequences, 0)
+    with pytest.raises(ValueError, match="rank 6 is outside the cluster"):
+        core.task_seconds(COST, CLUSTER, sequences, [6])
     assert core.activation_budget_bytes(COST, CLUSTER) == 3e9
     framed = core.CostModel("f", 1, 0.0, 2.0, core.PassCost(0, 0), core.PassCost(0, 0), patch_pair_s=0.5)
     for degree, vision_s in ((1, 12 * 2 + 12 * 4 * 0.5), (2, 24), (3, 16), (4, 16)):  # three frames of 4 patches
