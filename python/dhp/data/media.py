@@ -24,6 +24,7 @@ from PIL import Image, ImageOps
 from dhp.data.clips import ClipInfo, read_frames
 from dhp.data.errors import MediumError
 from dhp.data.files import check_file, check_pixels
+from dhp.data.png_orientation import orientation_of
 from dhp.data.processor import PixelScale, Processor, load_processor
 from dhp.data.samples import Kind
 
@@ -67,8 +68,8 @@ def probe_image(path: str, roots: tuple[str, ...] = ()) -> tuple[int, int]:
         width, height = picture.size
         if picture.format == "TIFF":  # Pillow turns these itself, and states the upright size
             return height, width
-        orientation = picture.getexif().get(0x0112, 1)  # EXIF tag 274; 5 … 8 lie on their side
-        return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
+        lies_on_its_side = orientation_of(picture) in (5, 6, 7, 8)
+        return (width, height) if lies_on_its_side else (height, width)
 
 
 def read_image(path: str, roots: tuple[str, ...] = ()) -> Pixels:
