@@ -25,6 +25,7 @@ Freeze parse_freeze(std::string_view names, const std::string& source);
 /// blocks, whose inputs are kept (what Hugging Face's gradient checkpointing does); or nothing.
 enum class Recompute { full, none };
 std::string_view to_string(Recompute recompute);
+/// Throws InputError naming `source` for another name.
 Recompute parse_recompute(std::string_view name, const std::string& source);
 
 struct CostOptions {
@@ -43,6 +44,7 @@ struct ParameterCounts {
 
   std::int64_t total() const { return language_body + embeddings + vision; }
 };
+/// Of a Hugging Face `config.json`; `source` names it in errors. Throws InputError as analytic_report() does of it.
 ParameterCounts count_parameters(std::string_view config_json, const std::string& source);
 
 /// Work of one pass over one unit. `bytes` are activations that kernels read and write, each operation by itself;

@@ -29,7 +29,7 @@ struct Batch {
 /// Throws InputError on anything that is not a valid batch. An empty batch is valid.
 Batch read_batch(const std::string& file);
 
-/// `source` names the text in errors.
+/// The same of a text, which `source` names in errors. Throw InputError.
 Batch parse_batch_json(std::string_view text, const std::string& source);
 Batch parse_batch_index(std::string_view text, const std::string& source);
 
@@ -40,6 +40,7 @@ void validate(const Batch& batch, const std::string& source);
 /// Longest sequence accepted: squares of lengths and their sums stay exact in double arithmetic far below it.
 inline constexpr std::int64_t kMaxTokens = std::int64_t{1} << 40;
 
+/// `dhp.batch/1` JSON: what parse_batch_json() reads as the same batch.
 std::string to_json(const Batch& batch);
 
 }  // namespace dhp

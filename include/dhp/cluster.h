@@ -36,11 +36,11 @@ struct Cluster {
   /// What all nodes together send to each other at most (an oversubscribed switch); 0: no limit. As above.
   double switch_bandwidth_bytes_per_s = 0.0;
 
-  int ranks() const { return nodes * ranks_per_node; }
+  int ranks() const { return nodes * ranks_per_node; }  ///< of a valid cluster: 1 to kMaxRanks
   int node_of(Rank rank) const { return rank / ranks_per_node; }
   /// Throws std::out_of_range where there is no such speed.
   double speed_of(Rank rank) const { return rank_speed.empty() ? 1.0 : rank_speed.at(static_cast<std::size_t>(rank)); }
-  /// Ranks in service, ascending.
+  /// Ranks in service (of a speed above 0), ascending. Throws std::out_of_range where speeds are missing.
   std::vector<Rank> live_ranks() const;
 
   bool operator==(const Cluster&) const = default;
@@ -53,7 +53,9 @@ void validate(const Cluster& cluster, const std::string& source);
 /// Reads `dhp.cluster/1` JSON: a file, or the name of a preset of data/clusters ("ascend-910b-8x8"), whose numbers of
 /// nodes and ranks a node may be others ("ascend-910b-128x8", "h100-1x4"). Throws InputError.
 Cluster read_cluster(const std::string& file);
+/// `dhp.cluster/1` JSON; `source` names it in errors. Throws InputError, also for what validate() refuses.
 Cluster parse_cluster(std::string_view text, const std::string& source);
+/// What parse_cluster() reads as the same cluster.
 std::string to_json(const Cluster& cluster);
 
 }  // namespace dhp

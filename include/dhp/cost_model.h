@@ -50,7 +50,9 @@ void validate(const CostModel& cost, const std::string& source);
 
 /// Reads `dhp.cost/1` JSON. Throws InputError. analytic_cost.h has another that takes "MODEL@DEVICE", too.
 CostModel read_cost_model(const std::string& file);
+/// `dhp.cost/1` JSON; `source` names it in errors. Throws InputError, also for what validate() refuses.
 CostModel parse_cost_model(std::string_view text, const std::string& source);
+/// What parse_cost_model() reads as the same cost.
 std::string to_json(const CostModel& cost);
 
 /// How the shards of a task travel between its ranks.
@@ -70,6 +72,7 @@ struct Load {
 
   void add(const Sequence& sequence);
 };
+/// Of valid sequences (validate() of their batch), in any order: the same sums.
 Load load_of(std::span<const Sequence> sequences);
 
 /// Vision of a load: `work_s` of rank time, of which the largest frame stays on one rank.
@@ -80,6 +83,7 @@ struct VisionSeconds {
   /// On `degree` ranks at nominal speed.
   double on(double degree) const { return work_s / degree < frame_s ? frame_s : work_s / degree; }
 };
+/// At nominal speed.
 VisionSeconds vision_seconds(const CostModel& cost, const Load& load);
 
 /// What task time depends on of a task's ranks.
@@ -90,8 +94,10 @@ struct GroupShape {
   int fewest_on_node = 1;
   double speed = 1.0;  ///< of its slowest rank: shards are equal, so the group is no quicker
 };
+/// Of distinct ranks of a valid cluster, in any order. Throws std::invalid_argument for none, or one outside it.
 GroupShape shape_of(const Cluster& cluster, std::span<const Rank> ranks);
-/// The shape of `degree` consecutive ranks beginning with rank `first`.
+/// The shape of `degree` consecutive ranks beginning with rank `first`. Throws std::invalid_argument where they are not
+/// all in the cluster.
 GroupShape consecutive_shape(const Cluster& cluster, Rank first, int degree);
 
 /// Seconds a task takes, forward and backward: compute time is divided by the speed of the group, transfer time is not.

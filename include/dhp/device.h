@@ -39,7 +39,7 @@ struct Device {
   double task_s = 0.0;                        ///< fixed cost of a task (host work)
   std::vector<AttentionRate> attention = {};  ///< at least one, a head size each
 
-  /// The rate of the nearest head size, by ratio.
+  /// The rate of the nearest head size, by ratio. There must be a rate, as there is in what parse_device() reads.
   AttentionRate attention_of(int head_dim) const;
   bool operator==(const Device&) const = default;
 };
@@ -47,8 +47,9 @@ struct Device {
 /// The presets, parsed: data/devices holds them and their sources.
 const std::vector<Device>& devices();
 
-/// A file, or the name of a preset. Throws InputError.
+/// A file, or the name of a preset in any case. Throws InputError, which lists the presets where it is neither.
 Device read_device(const std::string& name);
+/// `dhp.device/1` JSON; `source` names it in errors. Throws InputError for fields missing or out of range.
 Device parse_device(std::string_view text, const std::string& source);
 
 }  // namespace dhp

@@ -33,7 +33,8 @@ struct Explanation {
   bool operator==(const Explanation&) const = default;
 };
 
-/// The plan must be valid (check_plan), here and below.
+/// The plan must be valid (check_plan), here and below: of another, figures mean nothing. Each throws InputError
+/// for a plan that cannot be walked (require_shape), and for a batch, a cost or options out of range (validate).
 Explanation explain_plan(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost);
 
 /// Why a task has the degree and the start that it has. Worked out from the plan, not told by its planner: what the

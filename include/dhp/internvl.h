@@ -31,7 +31,7 @@ struct Rules {
   bool operator==(const Rules&) const = default;
 };
 
-/// (tile_size / patch_size / merge_size)^2: 256.
+/// (tile_size / patch_size / merge_size)^2: 256. Sizes must be at least 1, here and below.
 std::int64_t tokens_per_tile(const Rules& rules);
 /// (tile_size / patch_size)^2: 1024; the class token of the vision tower is not counted.
 std::int64_t patches_per_tile(const Rules& rules);

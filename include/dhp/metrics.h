@@ -29,10 +29,12 @@ struct PlanMetrics {
   bool operator==(const PlanMetrics&) const = default;
 };
 
-/// Distinct ranks that each rank of the plan shares tasks with.
+/// Distinct ranks that each rank of the plan shares tasks with, by rank. Throws InputError where the plan cannot be
+/// walked (require_shape).
 std::vector<int> count_peers(const Plan& plan);
 
-/// The plan must be valid (check_plan).
+/// The plan must be valid (check_plan): of one that is not, figures mean nothing. Throws InputError for a plan that
+/// cannot be walked (require_shape), and for a batch or a cost out of range (validate).
 PlanMetrics plan_metrics(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost);
 
 /// Largest noise accepted.
@@ -43,8 +45,9 @@ inline constexpr double kMostNoise = 1.0;
 /// std::invalid_argument for noise outside [0, kMostNoise].
 std::vector<double> noise_factors(std::size_t tasks, double noise, std::uint64_t seed, int trial);
 
-/// Makespans of `trials` steps in which every task takes its `task_s` times its noise factor. Throws
-/// std::invalid_argument for noise outside [0, kMostNoise] or negative trials.
+/// Makespans in seconds of `trials` steps in which every task takes its `task_s` times its noise factor. Throws
+/// std::invalid_argument for noise outside [0, kMostNoise] or negative trials, InputError where the plan cannot be
+/// walked (require_shape) or has another number of tasks.
 std::vector<double> noisy_makespans(const Plan& plan, std::span<const double> task_s, double noise, int trials,
                                     std::uint64_t seed);
 

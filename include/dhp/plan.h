@@ -59,7 +59,9 @@ struct Plan {
 
 /// Reads `dhp.plan/1` JSON. Throws InputError. Whether the plan is *valid* for a batch is check_plan's business.
 Plan read_plan(const std::string& file);
+/// The same of a text, which `source` names in errors.
 Plan parse_plan(std::string_view text, const std::string& source);
+/// What parse_plan() reads as the same plan.
 std::string to_json(const Plan& plan);
 
 /// 128-bit hash over schedule, ranks, tasks (id, ranks, sequences, micro_batch, exchange) and the batch's ids, tokens,
@@ -102,14 +104,17 @@ struct Timeline {
 /// (require_shape).
 Timeline replay(const Plan& plan, std::span<const double> task_s);
 
-/// Predicted seconds of every task, in plan order. Throws InputError if the plan names sequences the batch lacks.
+/// Predicted seconds of every task, in plan order. Throws InputError if the plan names sequences the batch lacks, or
+/// cannot be walked (require_shape).
 std::vector<double> predict_task_seconds(const Plan& plan, const Batch& batch, const Cluster& cluster,
                                          const CostModel& cost);
 
-/// Fills start_s, end_s, predicted (with the simple bound) and hash.
+/// Fills start_s, end_s, predicted (with the simple bound) and hash. Throws InputError as predict_task_seconds() does;
+/// batch, cluster and cost must be valid (validate).
 void annotate(Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost);
 
-/// Raises the bound of an annotated plan to the tighter one (bound.h), where a bound holds: not with all_to_all.
+/// Raises the bound of an annotated plan to the tighter one (bound.h), where a bound holds: not with all_to_all. Does
+/// nothing to a plan without `predicted`. Throws InputError for what validate() and require_shape() refuse.
 void certify(Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost);
 
 /// Whether a task of several ranks exchanges by all_to_all, for which no lower bound is known.

@@ -42,7 +42,7 @@ void set_option(PlanOptions& options, const std::string& name, const std::string
 /// "--max-degree" for "max_degree".
 std::string option_flag(const std::string& name);
 
-/// A field as set_option() reads it.
+/// A field as set_option() reads it. Throws InputError for an unknown name.
 std::string option_text(const PlanOptions& options, const std::string& name);
 
 /// Whether a planner ("static:4"; not necessarily one that exists) makes use of that option ("effort").

@@ -69,7 +69,7 @@ struct Grid {
   bool operator==(const Grid&) const = default;
 };
 
-/// Language-model tokens of a grid, markers and timestamps apart.
+/// Language-model tokens of a grid, markers and timestamps apart: patches / merge_size^2.
 std::int64_t visual_tokens(const Rules& rules, const Grid& grid);
 
 /// Throws InputError (source "image") for an aspect ratio beyond 200, a size below 1, or limits that leave nothing.

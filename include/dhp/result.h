@@ -55,6 +55,7 @@ struct ResultSpan {
 
   bool operator==(const ResultSpan&) const = default;
 };
+/// "compute", "transfer", ...: as in the file.
 std::string to_string(ResultSpan::Kind kind);
 
 struct ResultTimeline {

@@ -98,10 +98,12 @@ Simulation simulate(const Plan& plan, const Batch& batch, const Cluster& cluster
 std::vector<ResultSpan> rank_spans(const Plan& plan, const Cluster& cluster, const SimulatedStep& step);
 
 /// Activations of every rank: they grow from the start of a task to the end of its forward pass, and shrink from there.
+/// By rank, then time. Of the plan's step, and a valid plan of the batch: InputError where sizes are not the plan's.
 std::vector<MemoryPoint> memory_over_time(const Plan& plan, const Batch& batch, const CostModel& cost,
                                           const SimulatedStep& step);
 
-/// The whole simulation, with timeline and memory of its first step, which must be recorded.
+/// The whole simulation, with timeline and memory of its first step, which must be recorded. All arguments are those of
+/// simulate(): InputError where sizes are not the plan's.
 Result to_result(const Simulation& simulation, const Plan& plan, const Batch& batch, const Cluster& cluster,
                  const CostModel& cost);
 

@@ -28,11 +28,13 @@ enum class MediaSampling {
 
 /// "qwen2-vl", "qwen2.5-vl", "qwen3-vl", "internvl".
 std::string_view to_string(Family family);
+/// "hf", "qwen-vl-utils", "internvl-chat".
 std::string_view to_string(MediaSampling sampling);
 /// Also "internvl2.5" and "internvl3", and any name of a model that starts with a family's and goes on with "-"
 /// (qwen3-vl-8b, Qwen/Qwen3-VL-8B-Instruct); case does not matter. Throws InputError, with `source` as the option's
 /// name.
 Family parse_family(std::string_view name, const std::string& source);
+/// One of to_string()'s names. Throws InputError likewise.
 MediaSampling parse_media_sampling(std::string_view name, const std::string& source);
 /// The authors' own: qwen_vl_utils or internvl_chat.
 MediaSampling own_sampling(Family family);

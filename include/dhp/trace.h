@@ -9,7 +9,8 @@
 namespace dhp {
 
 // Simulations as traces in the Chrome trace event format, steps one after the other; docs/simulator.md. Every step must
-// be recorded. A trace may be larger than what it is made of: it is handed over in parts of about a megabyte.
+// be recorded and of the plan, else InputError. A trace may be larger than what it is made of: it is handed over in
+// parts of about a megabyte.
 
 /// Gets the parts of a text, in order.
 using TextSink = std::function<void(std::string_view)>;

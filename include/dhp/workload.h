@@ -50,7 +50,8 @@ inline constexpr std::int64_t kMaxSamples = std::int64_t{1} << 24;
 std::vector<MediaSample> draw_samples(const std::string& name, std::int64_t count, std::uint64_t seed,
                                       std::int64_t prompt_tokens = kPromptTokens);
 
-/// `count` of the samples, drawn without repetition, epoch by epoch.
+/// `count` of the samples, drawn without repetition, epoch by epoch, by seed alone. Throws InputError where there are
+/// none to draw from.
 std::vector<MediaSample> draw_from(const std::vector<MediaSample>& samples, std::int64_t count, std::uint64_t seed);
 
 /// A user's own index: CSV with a header that names the columns, in any order:
@@ -62,10 +63,11 @@ std::vector<MediaSample> draw_from(const std::vector<MediaSample>& samples, std:
 std::vector<MediaSample> parse_sample_csv(std::string_view text, const std::string& source,
                                           std::int64_t prompt_tokens = kPromptTokens);
 
-/// The samples of what `dhp index` writes, in its order: tokens, patches and frame_patches are counted already.
+/// The samples of what `dhp index` writes, in its order: tokens, patches and frame_patches are counted already. Throws
+/// InputError that names the line.
 std::vector<MediaSample> parse_sample_index(std::string_view text, const std::string& source);
 
-/// Reads either.
+/// Reads either, told apart by how it begins. Throws InputError.
 std::vector<MediaSample> read_sample_file(const std::string& file, std::int64_t prompt_tokens = kPromptTokens);
 
 /// The batch a model makes of samples; ids count from 0. InternVL's number of frames, where options have neither fps

@@ -116,6 +116,16 @@ TEST(Layering, RoomsIncludeOnlyTheRoomsThatTheyMay) {
   }
 }
 
+TEST(Layering, TheUmbrellaHeaderIncludesEveryOther) {
+  const fs::path folder = kRoot / "include/dhp";
+  std::vector<std::string> expected;
+  for (const fs::path& file : sources_in(folder)) {
+    if (file.filename() != "dhp.h") expected.push_back("dhp/" + file.filename().string());
+  }
+  std::sort(expected.begin(), expected.end());
+  EXPECT_EQ(includes_of(folder / "dhp.h"), expected);
+}
+
 /// Names of types in a file, with their namespaces; without those of unnamed namespaces, which are of the file
 /// alone.
 std::vector<std::string> types_in(const fs::path& file) {
