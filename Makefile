@@ -22,7 +22,7 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 sources := $(shell find include src cmake data/models data/devices data/clusters data/datasets) CMakeLists.txt pyproject.toml
 python := $(VENV)/bin/python
 
-.PHONY: demo test test-core test-sanitizers test-threads fuzz same-bytes compilers nightly lint format setup build bench clean
+.PHONY: demo test test-core test-sanitizers test-threads fuzz same-bytes compilers nightly wheel lint format setup build bench clean
 
 demo: build
 	@$(python) -m dhp.demo $(DEMO)
@@ -75,6 +75,11 @@ compilers:
 # Hours: what is too slow for every change. PARTS="fuzz kills": these alone.
 nightly:
 	@scripts/nightly.sh $(JOBS) $(PARTS)
+
+# Wheels without torch, tested in fresh environments; PYTHONS="python3.11 python3.13": for these.
+wheel:
+	@scripts/setup.sh $(VENV) "$(TORCH)"
+	@scripts/wheel.sh $(PYTHONS)
 
 bench: build
 	cmake --build build/release

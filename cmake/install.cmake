@@ -15,6 +15,12 @@ install(FILES ${CMAKE_CURRENT_BINARY_DIR}/dhp-config.cmake ${CMAKE_CURRENT_BINAR
 if(SKBUILD)
   # In a wheel the command line stands beside the Python scripts, so that `dhp train` finds dhp-train.
   install(TARGETS dhp RUNTIME DESTINATION ${SKBUILD_SCRIPTS_DIR} COMPONENT python)
+  # What `dhp build-ops` compiles: the run-time, and what that needs of the core.
+  install(DIRECTORY include src/torch src/exchange DESTINATION sources COMPONENT python
+    FILES_MATCHING PATTERN "*.h" PATTERN "*.cpp")
+  install(FILES src/base/index.h src/base/listing.h src/base/text.h src/base/text.cpp src/base/error.cpp
+    DESTINATION sources/base COMPONENT python)
+  install(FILES src/formats/names.cpp DESTINATION sources/formats COMPONENT python)
 else()
   install(TARGETS dhp RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT core)
 endif()

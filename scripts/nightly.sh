@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.." || exit
 mkdir -p build/nightly
 parts=("$@")
 # Long ones first.
-[ $# != 0 ] || parts=(inputs trixie bookworm noble kills sanitizers docs fuzz network properties lint same-bytes scale)
+[ $# != 0 ] || parts=(inputs trixie bookworm noble kills sanitizers docs fuzz network properties lint same-bytes scale wheel)
 export SEED=${SEED:-$(date +%Y%m%d%H)} DHP_WERROR=ON JOBS=$jobs
 
 tried() {
@@ -38,6 +38,8 @@ run_part() {
     # Fresh machines: both commands of the README, and the core by every compiler of the newest Debian.
     trixie) COMMANDS="demo test compilers" scripts/fresh_roots.sh trixie ;;
     bookworm | noble) scripts/fresh_roots.sh "$1" ;;
+    # Wheels in fresh environments, and the run-time that `dhp build-ops` compiles of one.
+    wheel) make wheel && tried wheel ;;
     *) echo "nightly: no part $1"; return 2 ;;
   esac
 }

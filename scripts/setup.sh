@@ -74,6 +74,17 @@ install_packages() {
   $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >/dev/null
 }
 
+# What pyproject.toml asks for: to build, to run, and for every extra.
+listed() {
+  "$python" -c '
+import tomllib
+with open("pyproject.toml", "rb") as file:
+    text = tomllib.load(file)
+project = text["project"]
+extras = [name for names in project["optional-dependencies"].values() for name in names]
+print(*text["build-system"]["requires"], "ninja", *project["dependencies"], *extras, sep="\n")'
+}
+
 make_environment() {
   echo "setup: virtual environment in $venv"
   rm -rf "$venv"
@@ -87,7 +98,8 @@ make_environment() {
     # shellcheck disable=SC2086 # TORCH may hold pip options
     "$venv/bin/python" -m pip install -q $torch
   fi
-  "$venv/bin/python" -m pip install -q -r requirements.txt
+  mapfile -t packages < <(listed)
+  "$venv/bin/python" -m pip install -q -c requirements.txt "${packages[@]}"
   echo "$wanted" > "$stamp"
 }
 

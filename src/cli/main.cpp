@@ -22,6 +22,7 @@ std::string python_command_help(const std::string& name) {
   if (name == "index") return "Count the tokens and patches of a data set";
   if (name == "report") return "A page about simulated and measured runs";
   if (name == "calibrate") return "Measure a model on this device into a cost file";
+  if (name == "build-ops") return "Compile the run-time for the torch that is installed";
   return "";
 }
 

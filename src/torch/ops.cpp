@@ -167,9 +167,11 @@ void exit_within_seconds(double seconds, std::int64_t code) {
 std::string failure(const std::string& group) { return find_transport(group)->failure(true).value_or(""); }
 
 /// Python looks for this text in the file before it loads it: with another torch it would not load, or worse.
-const char* const kBuiltFor = "dhp_torch built for torch " DHP_TORCH_VERSION;
+const char* const kBuiltFor = "dhp_torch of dhp " DHP_VERSION " built for torch " DHP_TORCH_VERSION;
 
-std::string torch_version() { return std::string(kBuiltFor).substr(std::string("dhp_torch built for torch ").size()); }
+std::string torch_version() {
+  return std::string(kBuiltFor).substr(std::string("dhp_torch of dhp " DHP_VERSION " built for torch ").size());
+}
 
 }  // namespace
 

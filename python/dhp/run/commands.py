@@ -4,6 +4,7 @@ it ends whatever its threads wait for. Light, because it is imported before all 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import signal
 import sys
@@ -11,17 +12,39 @@ from typing import NoReturn
 
 INTERRUPTED = 130  # the exit code after Ctrl-C, as of shells
 
+# What the extras of pyproject.toml, and torch, are imported as.
+EXTRAS = {"train": ("transformers", "tokenizers", "safetensors", "PIL", "av", "scipy"), "report": ("plotly",)}
+_NEEDS = {"train": "train", "index": "train", "calibrate": "train", "report": "report", "build-ops": ""}
+
+
+def missing(command: str) -> str:
+    """One line that says what a command lacks and how to install it; empty where all is there."""
+    extra = _NEEDS[command]
+    needed = (("torch",) if extra != "report" else ()) + EXTRAS.get(extra, ())
+    lacking = [name for name in needed if importlib.util.find_spec(name) is None]
+    if not lacking:
+        return ""
+    torch = " torch" * ("torch" in lacking)  # not of an extra: which build is right depends on the machine
+    install = torch + f' "dhp[{extra}]"' * bool(extra)
+    return f"dhp: error: dhp {command} needs {', '.join(lacking)}: pip install{install}"
+
 
 def train() -> NoReturn:
-    _run("dhp.train")
+    _run("train", "dhp.train")
 
 
 def calibrate() -> NoReturn:
-    _run("dhp.cost.calibrate")
+    _run("calibrate", "dhp.cost.calibrate")
+
+
+def report() -> int:
+    _require("report")
+    return int(importlib.import_module("dhp.report.cli").main())
 
 
 def index() -> int:
     """Ctrl-C is an exception here: it ends the processes that read, and says that nothing was written."""
+    _require("index")
     try:
         return importlib.import_module("dhp.data.index_command").main()
     except KeyboardInterrupt:
@@ -32,9 +55,22 @@ def index() -> int:
         return INTERRUPTED
 
 
-def _run(module: str) -> NoReturn:
+def _require(command: str) -> None:
+    if problem := missing(command):
+        print(problem, file=sys.stderr)
+        sys.exit(2)
+
+
+def _run(command: str, module: str) -> NoReturn:
     end_on_interrupt()
-    end(importlib.import_module(module).main())
+    _require(command)
+    main = importlib.import_module(module).main
+    try:
+        importlib.import_module("dhp.run.ops").check()  # here once, not by every rank
+    except ImportError as error:
+        print(f"dhp: error: {error}", file=sys.stderr)
+        end(2)
+    end(main())
 
 
 def end_on_interrupt() -> None:

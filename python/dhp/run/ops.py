@@ -39,6 +39,7 @@ use_kernel(name)                    makes it one of these, or "auto" again
 from __future__ import annotations
 
 import atexit
+import importlib.metadata
 import os
 import re
 from pathlib import Path
@@ -61,31 +62,38 @@ def library_path() -> Path:
         if (path := Path(folder) / LIBRARY_NAME).exists():
             return path
     raise ImportError(
-        f"dhp was installed without its op library ({LIBRARY_NAME}): install torch first, then dhp again with "
-        "--no-build-isolation and -Ccmake.define.DHP_TORCH=ON"
+        f"dhp is installed without its op library for torch {torch.__version__}: `dhp build-ops` compiles it, which "
+        "takes a C++ compiler and a minute"
     )
 
 
-def built_for(path: Path) -> str:
-    """The torch version that the library at `path` was built for."""
-    found = re.search(rb"dhp_torch built for torch ([0-9A-Za-z.+_-]+)", path.read_bytes())
+def built_for(path: Path) -> tuple[str, str]:
+    """The versions of dhp whose sources the library at `path` was built of, and of torch that it was built for."""
+    found = re.search(rb"dhp_torch of dhp ([0-9.]+) built for torch ([0-9A-Za-z.+_-]+)", path.read_bytes())
     if found is None:
-        raise ImportError(f"{path} is not an op library of dhp")
-    return found.group(1).decode()
+        raise ImportError(f"{path} is not an op library of this dhp: `dhp build-ops` makes one")
+    return found.group(1).decode(), found.group(2).decode()
+
+
+def check() -> Path:
+    """Where the library is; raises ImportError if there is none, or it was built for another torch or dhp."""
+    path = library_path()
+    of_dhp, for_torch = built_for(path)
+    own, installed = importlib.metadata.version("dhp"), torch.__version__
+    if of_dhp != own or for_torch.split("+")[0] != installed.split("+")[0]:
+        raise ImportError(
+            f"{path} was built of dhp {of_dhp} for torch {for_torch}, but here are dhp {own} and torch {installed}: "
+            "`dhp build-ops` builds it again"
+        )
+    return path
 
 
 def load() -> Path:
-    """Loads the library once; raises ImportError if it was built for another torch."""
+    """Loads the library, once. Raises ImportError as `check` does."""
     global _loaded
     if _loaded is not None:
         return _loaded
-    path = library_path()
-    version = built_for(path)
-    if version.split("+")[0] != torch.__version__.split("+")[0]:
-        raise ImportError(
-            f"{path} was built for torch {version}, but this is torch {torch.__version__}: "
-            "install dhp again so that it is rebuilt"
-        )
+    path = check()
     torch.ops.load_library(path)
     _loaded = path
     atexit.register(release)  # before the interpreter takes the process groups down
