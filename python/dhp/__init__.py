@@ -159,7 +159,14 @@ _RENAMED = {"plan_batch": "try_plan"}  # then: now
 
 def __getattr__(name: str) -> Any:
     if name in _LATER:
-        return getattr(importlib.import_module(_LATER[name]), name)
+        try:
+            return getattr(importlib.import_module(_LATER[name]), name)
+        except ModuleNotFoundError as error:
+            if (error.name or "dhp").split(".")[0] == "dhp":
+                raise
+            torch = "torch " * (error.name == "torch")
+            words = f'dhp.{name} needs {error.name}: pip install {torch}"dhp[train]"'
+            raise ModuleNotFoundError(words, name=error.name) from None
     if name in _RENAMED:
         # A DeprecationWarning is hidden unless the call stands in the main program.
         words = f"dhp.{name} is now dhp.{_RENAMED[name]}; the next release drops the old name"

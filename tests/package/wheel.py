@@ -54,11 +54,16 @@ def check_api() -> None:
     batch = dhp.read_batch(str(CASES / "batch_openvid_512.json"))
     cluster = dhp.read_cluster(str(CASES / "cluster_910b_8x8.json"))
     cost = dhp.read_cost_model(str(CASES / "cost_qwen3-vl-8b_8192.json"))
-    plan = dhp.plan_batch(batch, cluster, cost)
+    plan = dhp.try_plan(batch, cluster, cost)
     assert isinstance(plan, dhp.Plan)
     assert dhp.check_plan(plan, batch, cluster, cost) == []
     assert plan.hash == "fd63ece15d373202c16629c49281adcf", "README's"
     assert "torch" not in sys.modules
+    try:
+        dhp.init()
+        raise AssertionError("there is a torch")
+    except ImportError as error:
+        assert str(error) == 'dhp.init needs torch: pip install torch "dhp[train]"', error
 
 
 def check_what_is_lacking() -> None:
