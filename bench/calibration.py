@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from measure import span
 
 from dhp._core import CostModel
 from dhp.cost.local import local_cost
@@ -113,11 +114,6 @@ def calibrate(options: argparse.Namespace, tasks: str, seed: int) -> dict[str, A
         return dict(content["fit"])
 
 
-def span(values: list[float]) -> str:
-    """Median (least to most)."""
-    return f"{statistics.median(values):.1%} ({min(values):.1%} to {max(values):.1%})"
-
-
 def row(tasks: str, fits: list[dict[str, Any]], limits: tuple[float, float]) -> str:
     found = [fit["left_out"] for fit in fits]
     mean, p95 = ([error[key] for error in found] for key in ("mean", "p95"))
@@ -125,7 +121,7 @@ def row(tasks: str, fits: list[dict[str, Any]], limits: tuple[float, float]) -> 
     degrees = sorted({int(degree) for fit in fits for degree in fit["left_out_by_degree"]})
     return (
         f"{tasks:<8}{sum(e['samples'] for e in found):>6}  {'-'.join(str(n) for n in fits[0]['tokens']):<10}"
-        f"{','.join(str(d) for d in degrees):<17}{span(mean):<24}{span(p95):<26}"
+        f"{','.join(str(d) for d in degrees):<17}{span(mean, '.1%'):<24}{span(p95, '.1%'):<26}"
         f"{max(error['worst'] for error in found):>7.1%}  {'yes' if kept else 'NO'}"
     )
 

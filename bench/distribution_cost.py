@@ -13,21 +13,24 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import multiprocessing
-import platform
 import statistics
 import time
-from typing import Any
 
 import torch
 import torch.distributed as dist
+from measure import machine, on_ranks, over, span
 
 from dhp.run import ops
 
 
-def shard(tensor: torch.Tensor, degree: int, position: int) -> torch.Tensor:
-    chunks = tensor.chunk(2 * degree)
-    return torch.cat([chunks[position], chunks[2 * degree - 1 - position]])
+def shard(whole: torch.Tensor, degree: int, position: int, sequences: int = 1) -> torch.Tensor:
+    """[T, ...] -> [T / degree, ...]: of each of so many equal sequences the chunk `position`, and the same from its
+    end."""
+    parts = []
+    for one in whole.chunk(sequences):
+        chunks = one.chunk(2 * degree)
+        parts += [chunks[position], chunks[2 * degree - 1 - position]]
+    return torch.cat(parts)
 
 
 def forward_backward(
@@ -42,12 +45,9 @@ def forward_backward(
     return time.thread_time() - start[0], time.process_time() - start[1]
 
 
-def rank_main(rank: int, port: int, pipe: Any, options: argparse.Namespace) -> None:
-    torch.set_num_threads(1)
+def rank_work(rank: int, options: argparse.Namespace) -> dict[int, list[dict[str, tuple[float, float]]]]:
     ops.load()
     degree, tokens = options.degree, options.tokens
-    store = dist.TCPStore("127.0.0.1", port, degree, is_master=False)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=degree)
     traffic = dist.new_group(list(range(degree)))
     dtype = getattr(torch, options.dtype)
     ranks = list(range(degree))
@@ -67,45 +67,24 @@ def rank_main(rank: int, port: int, pipe: Any, options: argparse.Namespace) -> N
                 runs[exchange] = forward_backward(part, tokens, ranks, traffic.group_name, exchange, nodes)
             results[kv_heads].append(runs)
         del results[kv_heads][0]  # warms up
-    pipe.send(results)
     dist.barrier()
     torch.ops.dhp.release_all_groups()
-    dist.destroy_process_group()
-
-
-def run_ranks(options: argparse.Namespace) -> list[dict[int, list[dict[str, tuple[float, float]]]]]:
-    server = dist.TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
-    context = multiprocessing.get_context("spawn")
-    pipes, processes = [], []
-    for rank in range(options.degree):
-        ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=rank_main, args=(rank, server.port, theirs, options))
-        process.start()
-        pipes.append(ours)
-        processes.append(process)
-    results = [pipe.recv() for pipe in pipes]
-    for process in processes:
-        process.join()
     return results
 
 
 def report(options: argparse.Namespace, results: list[dict[int, list[dict[str, tuple[float, float]]]]]) -> None:
-    print(f"{platform.machine()}, {multiprocessing.cpu_count()} cores, torch {torch.__version__}, ", end="")
-    print(f"{torch.backends.cpu.get_cpu_capability()}, {options.dtype}, Gloo over loopback")
+    print(f"{machine()}, torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, ", end="")
+    print(f"{options.dtype}, Gloo over loopback")
     print(f"{options.tokens} tokens, {options.heads} heads of {options.head_size}, degree {options.degree}, ", end="")
     print(f"forward + backward, {options.repeats} repeats: median (least to most)")
     for kv_heads, exchange in itertools.product(options.kv_heads, options.exchange):
         for clock, name in enumerate(("compute", "process")):
-            one, group, ratio = [], [], []
-            for repeat in range(options.repeats):
-                runs = [result[kv_heads][repeat] for result in results]
-                one.append(statistics.mean(run["one"][clock] for run in runs))
-                group.append(sum(run[exchange][clock] for run in runs))
-                ratio.append(group[-1] / one[-1])
+            repeats = list(zip(*(result[kv_heads] for result in results), strict=True))
+            one = [statistics.mean(run["one"][clock] for run in runs) for runs in repeats]
+            group = [sum(run[exchange][clock] for run in runs) for runs in repeats]
             print(
                 f"{exchange}, {kv_heads} KV heads, {name} CPU: one process {statistics.median(one):.3f} s, all ranks "
-                f"{statistics.median(group):.3f} s, ratio {statistics.median(ratio):.3f} "
-                f"({min(ratio):.3f} to {max(ratio):.3f})"
+                f"{statistics.median(group):.3f} s, ratio {span(over(group, one), '.3f')}"
             )
 
 
@@ -123,7 +102,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.tokens % (2 * options.degree):
         parser.error(f"--tokens must be a multiple of {2 * options.degree}")
-    report(options, run_ranks(options))
+    report(options, on_ranks(options.degree, rank_work, options))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ BENCH = Path(__file__).parents[2] / "bench"
 
 
 def load_bench(name: str) -> ModuleType:
+    if str(BENCH) not in sys.path:  # as for a script: what they share is beside them
+        sys.path.append(str(BENCH))
     spec = importlib.util.spec_from_file_location(f"bench_{name}", BENCH / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
