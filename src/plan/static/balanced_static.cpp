@@ -16,24 +16,40 @@ namespace {
 /// Pairs of packs that the moves and swaps of one candidate may look at. Only very large clusters come near it.
 constexpr std::int64_t kMostLooks = 1'000'000;
 
-/// Best-fit decreasing: by falling memory, each sequence into the fullest pack that holds it.
-Packs pack_best_fit(const Batch& batch, const Limits& limits, int degree, double share) {
-  const auto bytes_of = [&](const Load& load) { return task_memory_bytes(limits.cost(), load, 1); };
-  std::vector<std::tuple<double, std::int64_t, std::int32_t>> by_memory;
-  for (std::size_t i = 0; i < batch.sequences.size(); ++i) {
-    const double bytes = bytes_of(load_of(std::span(&batch.sequences[i], 1)));
-    by_memory.emplace_back(-bytes, batch.sequences[i].id, static_cast<std::int32_t>(i));
-  }
-  std::sort(by_memory.begin(), by_memory.end());
+/// A sequence and what it needs, by value: packing walks over all of them for every mesh and size of packs.
+struct Sized {
+  double bytes = 0.0;
+  Sequence sequence;
+  std::int32_t position = 0;  ///< in the batch
+};
 
+double bytes_of(const Load& load, const Limits& limits) { return task_memory_bytes(limits.cost(), load, 1); }
+
+std::vector<Sized> by_falling_memory(const Batch& batch, const Limits& limits) {
+  std::vector<std::tuple<double, std::int64_t, std::int32_t>> keys;
+  keys.reserve(batch.sequences.size());
+  for (std::size_t i = 0; i < batch.sequences.size(); ++i) {
+    const double bytes = bytes_of(load_of(std::span(&batch.sequences[i], 1)), limits);
+    keys.emplace_back(-bytes, batch.sequences[i].id, static_cast<std::int32_t>(i));
+  }
+  std::sort(keys.begin(), keys.end());
+  std::vector<Sized> result;
+  result.reserve(keys.size());
+  for (const auto& [negative_bytes, id, position] : keys) {
+    result.push_back({-negative_bytes, batch.sequences[static_cast<std::size_t>(position)], position});
+  }
+  return result;
+}
+
+/// Best-fit decreasing: each sequence into the fullest pack that holds it.
+Packs pack_best_fit(std::span<const Sized> by_memory, const Limits& limits, int degree, double share) {
   std::vector<Load> loads;
   std::vector<std::vector<std::int32_t>> members;
   std::set<std::pair<double, std::size_t>> by_slack;  // slack and pack
-  for (const auto& [negative_bytes, id, position] : by_memory) {
-    const Sequence& sequence = batch.sequences[static_cast<std::size_t>(position)];
+  for (const auto& [bytes, sequence, position] : by_memory) {
     Load joined;
     // Slack is a rounded difference: begin a little below, pack_holds() decides.
-    const double least = -negative_bytes * (1.0 - 1e-9);
+    const double least = bytes * (1.0 - 1e-9);
     auto entry = by_slack.lower_bound({least, 0});
     for (; entry != by_slack.end(); ++entry) {
       joined = loads[entry->second];
@@ -51,7 +67,7 @@ Packs pack_best_fit(const Batch& batch, const Limits& limits, int degree, double
     auto moved = by_slack.extract(entry);
     loads[pack] = joined;
     members[pack].push_back(position);
-    moved.value().first = share * limits.budget_bytes() * degree - bytes_of(joined);
+    moved.value().first = share * limits.budget_bytes() * degree - bytes_of(joined, limits);
     by_slack.insert(std::move(moved));
   }
 
@@ -234,12 +250,14 @@ PlanResult plan_balanced_static(const Batch& batch, const Limits& limits, const 
   MeshChoice choice = choose_meshes(
       batch, limits, options, argument, [](int) { return true; }, "");
   if (choice.meshes.empty()) return std::move(choice.none);
+  const std::vector<Sized> by_memory = by_falling_memory(batch, limits);
   double best_s = kInfinity;
   Plan best;
   for (const Mesh& mesh : choice.meshes) {
     for (const double share : kPackShares) {
-      for (const auto& pack : {pack_next_fit, pack_best_fit}) {
-        const Packs packs = pack(batch, limits, mesh.degree, share);
+      for (const bool best_fit : {false, true}) {
+        const Packs packs = best_fit ? pack_best_fit(by_memory, limits, mesh.degree, share)
+                                     : pack_next_fit(batch, limits, mesh.degree, share);
         Balancer balancer(packs, limits, mesh);
         if (balancer.least_s() >= best_s) continue;
         balancer.deal();
