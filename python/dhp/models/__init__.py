@@ -60,9 +60,10 @@ def attach(model: torch.nn.Module, run: Run | None = None, *, cluster: Cluster |
     """Makes a Hugging Face model run on shards: returns its adapter.
 
     The text model's attention becomes ring attention over the group of the task at hand; vision attention, which stays
-    inside a frame, is left as it is. From then on call the model through the adapter; `dhp.models.detach(model)` gives
-    the model its own attention back, for generation or evaluation. `run` is the current one unless given; `cluster`
-    says which ranks share a node, for tasks whose exchange is hierarchical: without it, all do.
+    inside a frame, is left as it is; patches are embedded by a matrix product. From then on call the model through the
+    adapter; `dhp.models.detach(model)` gives the model its own code back, for generation or evaluation. `run` is the
+    current one unless given; `cluster` says which ranks share a node, for tasks whose exchange is hierarchical: without
+    it, all do.
 
     Raises InputError for a family without an adapter.
     """
@@ -83,5 +84,6 @@ def freeze(model: torch.nn.Module, parts: Freeze) -> None:
 
 
 def detach(model: torch.nn.Module) -> None:
-    """Undoes `attach`: the text model attends by itself again."""
+    """Undoes `attach`: the text model attends by itself again, and patches are embedded by a convolution."""
     model.set_attn_implementation({"text_config": "sdpa"})  # type: ignore[operator]
+    model.model.visual.patch_embed.proj.__dict__.pop("forward", None)  # type: ignore[union-attr]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,6 +70,7 @@ class Qwen3VLAdapter:
         self._cluster = cluster
         model.set_attn_implementation({"text_config": "dhp", "vision_config": "sdpa"})
         self._vision = model.model.visual
+        multiply_patches(self._vision.patch_embed.proj)
         self._text = model.model.language_model
         self._row_width = model.config.text_config.hidden_size * (1 + len(self._vision.deepstack_visual_indexes))
 
@@ -161,6 +163,19 @@ class Qwen3VLAdapter:
         loss = torch.nn.functional.cross_entropy(logits, labels[labelled], reduction="sum")
         # Keeps ranks without a label connected: their backward is part of their peers' backward.
         return loss + 0.0 * hidden.sum() if not labelled.any() else loss
+
+
+def multiply_patches(projection: torch.nn.Conv3d) -> None:
+    """Makes the patch embedding one matrix product. A patch is as large as the kernel, so the convolution is one; on
+    CPUs its own code takes four to five times as long, and a fifth of a small model's step."""
+    if projection.kernel_size == projection.stride and not any(projection.padding) and projection.groups == 1:
+        projection.forward = functools.partial(_product, projection)  # type: ignore[method-assign]
+
+
+def _product(projection: torch.nn.Conv3d, patches: torch.Tensor) -> torch.Tensor:
+    """[n, C, T, P, P] -> [n, E, 1, 1, 1], as the convolution gives it."""
+    rows = torch.nn.functional.linear(patches.flatten(1), projection.weight.flatten(1), projection.bias)
+    return rows[:, :, None, None, None]
 
 
 def _kinds_of_media(media_type: torch.Tensor, grids: Sequence[tuple[int, int, int]], merge: int) -> list[int]:
