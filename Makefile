@@ -1,6 +1,7 @@
 # make demo   sets everything up, builds, and trains a small Qwen3-VL on pictures and clips over four local ranks
 # make test   sets everything up, builds, and runs all tests
 # make lint   formats and static checks, as in CI; DEEP=1: the slow ones too
+# make docs   the documentation as a site, build/docs/html; needs no network once it is set up
 #
 # TORCH   what pip installs; options are allowed: make TORCH="torch==2.13.0 --index-url URL". "system": the installed one
 # PYTHON  the interpreter to make the virtual environment of
@@ -22,7 +23,7 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 sources := $(shell find include src cmake data/models data/devices data/clusters data/datasets) CMakeLists.txt pyproject.toml
 python := $(VENV)/bin/python
 
-.PHONY: demo test test-core test-sanitizers test-threads fuzz same-bytes compilers nightly wheel lint format setup build bench clean
+.PHONY: demo test test-core test-sanitizers test-threads fuzz same-bytes compilers nightly wheel docs lint format setup build bench clean
 
 demo: build
 	@$(python) -m dhp.demo $(DEMO)
@@ -81,16 +82,26 @@ wheel:
 	@scripts/setup.sh $(VENV) "$(TORCH)"
 	@scripts/wheel.sh $(PYTHONS)
 
+docs: build
+	@scripts/setup.sh $(VENV) "$(TORCH)" docs
+	cmake --build build/release --target dhp
+	$(python) -m sphinx -q -W --keep-going -b html docs build/docs/html
+	@echo "docs: build/docs/html/index.html"
+
 bench: build
 	cmake --build build/release
 	build/release/bench/planner_bench
 	$(python) bench/distribution_cost.py
+
+# Scripts are checked for names that are not there.
+loosely := --no-warn-unused-ignores $(addprefix --disable-error-code ,arg-type misc operator return-value union-attr var-annotated)
 
 lint:
 	@scripts/setup.sh $(VENV) "$(TORCH)" tests lint
 	$(VENV)/bin/ruff check python tests bench examples docs
 	$(VENV)/bin/ruff format --check python tests bench examples docs
 	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy $(loosely) bench/*.py bench/paper/*.py examples/*.py docs/*.py
 	@scripts/lint_cpp.sh $(python) $(JOBS) $(DEEP)
 
 format:
@@ -99,7 +110,7 @@ format:
 	$(VENV)/bin/ruff format python tests bench examples docs
 	git ls-files '*.cpp' '*.h' | xargs clang-format -i
 
-# FOR="tests lint clang fuzz browser": what these need, too, in one go.
+# FOR="tests lint clang fuzz browser docs": what these need, too, in one go.
 setup:
 	@scripts/setup.sh $(VENV) "$(TORCH)" $(FOR)
 

@@ -355,8 +355,8 @@ def cell(ratio: float) -> str:
 
 def compare(name: str, files: tuple[Path, Path, Path], args: argparse.Namespace, limits: Limits) -> list[str]:
     """One row of the table."""
-    readers = (core.read_batch, core.read_cluster, core.read_cost_model)
-    batch, cluster, cost = (read(str(file)) for read, file in zip(readers, files, strict=True))
+    batch, cluster = core.read_batch(str(files[0])), core.read_cluster(str(files[1]))
+    cost = core.read_cost_model(str(files[2]))
     if any(speed != 1 for speed in cluster.rank_speed):
         raise SystemExit(f"{files[1]}: rank_speed other than 1; FlexSP knows no ranks of unequal speed")
     bound_s = core.simple_lower_bound_s(batch, cluster, cost)

@@ -24,7 +24,7 @@ from typing import Any
 from dhp import train
 from dhp._core import Batch, Cluster, CostModel, Plan, simulate
 from dhp.models import import_families
-from dhp.run import runtime
+from dhp.run import planning
 from dhp.run.launch import run_local
 
 WARM_UP = 6
@@ -32,7 +32,7 @@ WARM_UP = 6
 
 def train_and_simulate(words: list[str], simulated: Path) -> int:
     """One rank of `dhp train`; rank 0 also simulates every plan that it makes, one line a step."""
-    make_plan = runtime.plan
+    make_plan = planning.plan
 
     def plan(batch: Batch, cluster: Cluster, cost: CostModel, **how: Any) -> Plan:
         made = make_plan(batch, cluster, cost, **how)
@@ -41,7 +41,7 @@ def train_and_simulate(words: list[str], simulated: Path) -> int:
                 print(simulate(made, batch, cluster, cost).steps[0].tasks_end_s, file=file)
         return made
 
-    runtime.plan = plan
+    planning.plan = plan
     return train.main(words)
 
 

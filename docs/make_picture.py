@@ -5,6 +5,8 @@ make demo && build/venv/bin/python docs/make_picture.py
 
 from pathlib import Path
 
+from svg import box, page, text
+
 import dhp
 from dhp.settings.config import read_config
 
@@ -12,18 +14,6 @@ STEP, SEED = 1, 0  # the demo's second batch
 COLOURS = {1: "#9aa5b1", 2: "#4c9f70", 3: "#d98e04", 4: "#c8553d"}  # by degree
 LEFT, TOP, ROW, LANE = 20, 56, 17, 58
 BATCH_WIDTH, PLAN_LEFT, PLAN_WIDTH = 260, 400, 560
-
-
-def box(x: float, y: float, width: float, height: float, colour: str, title: str) -> str:
-    return (
-        f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" fill="{colour}" rx="2" '
-        f'stroke="white"><title>{title}</title></rect>'
-    )
-
-
-def text(x: float, y: float, content: str, *, size: int = 12, anchor: str = "start", colour: str = "#57606a") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" fill="{colour}">{content}</text>'
-
 
 settings = read_config("examples/demo.toml")
 data = dhp.Dataset(settings.data, settings.model)
@@ -70,11 +60,6 @@ for i, (size, colour) in enumerate(COLOURS.items()):
     parts.append(box(PLAN_LEFT + 50 + 130 * i, y, 14, 14, colour, ""))
     parts.append(text(PLAN_LEFT + 70 + 130 * i, y + 12, f"{size} rank" + ("s" if size > 1 else " alone")))
 
-svg = (
-    f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {PLAN_LEFT + PLAN_WIDTH + 20} {height}" '
-    f'font-family="system-ui, sans-serif">\n<rect width="100%" height="100%" fill="white"/>\n'
-    + "\n".join(parts)
-    + "\n</svg>\n"
-)
+svg = page(PLAN_LEFT + PLAN_WIDTH + 20, height, parts)
 Path("docs/batch_to_groups.svg").write_text(svg)
 print(f"docs/batch_to_groups.svg: groups {[len(task.ranks) for task in plan.tasks]}, makespan {makespan:.2f} s")

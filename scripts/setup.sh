@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets up what `make` needs: system packages and a virtual environment. Called by the Makefile; quick when nothing
 # changed.
-#   setup.sh VENV TORCH [tests|lint|clang|fuzz|browser]...    tests: Python packages of tests and lint
+#   setup.sh VENV TORCH [tests|lint|clang|fuzz|browser|docs]...    tests: Python packages of tests and lint
 # TORCH is what pip installs ("torch==2.13.0", pip options allowed), or "system": the torch of $PYTHON.
 set -euo pipefail
 venv=$1 torch=$2 purposes=" ${*:3} "
@@ -54,6 +54,10 @@ missing_browser() {
   else
     echo "setup: no Chromium; the tests that look at the report in a browser will be skipped" >&2
   fi
+}
+
+missing_docs_tools() {
+  command -v doxygen >/dev/null || echo doxygen
 }
 
 install_packages() {
@@ -112,7 +116,8 @@ wanted_tests="$wanted $(cat requirements-tests.txt requirements-no-deps.txt | ck
 ready=no
 [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && ready=yes
 packages=$({ [ $ready = yes ] || missing_packages; ! wants lint || missing_lint_tools; ! wants clang || missing_clang
-             ! wants fuzz || missing_fuzzer; ! wants browser || missing_browser; } | tr '\n' ' ')
+             ! wants fuzz || missing_fuzzer; ! wants browser || missing_browser
+             ! wants docs || missing_docs_tools; } | tr '\n' ' ')
 if [ -n "${packages// /}" ]; then
   echo "setup: installing $packages"
   install_packages "$packages"
@@ -122,4 +127,8 @@ if wants tests && [ "$(cat "$tests_stamp" 2>/dev/null)" != "$wanted_tests" ]; th
   "$venv/bin/python" -m pip install -q -r requirements-tests.txt
   "$venv/bin/python" -m pip install -q --no-deps -r requirements-no-deps.txt
   echo "$wanted_tests" > "$tests_stamp"
+fi
+if wants docs && ! cmp -s requirements-docs.txt "$venv/ready-docs"; then
+  "$venv/bin/python" -m pip install -q -r requirements-docs.txt
+  cp requirements-docs.txt "$venv/ready-docs"
 fi

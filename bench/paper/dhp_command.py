@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ class Dhp:
         self, planners: list[str], batches: list[Path], clusters: list[str], costs: list[Path], noise: float
     ) -> list[dict[str, Any]]:
         """Runs of every planner on every batch, cluster and cost; one step each."""
-        lists = [("--batch", batches), ("--cluster", clusters), ("--cost", costs)]
+        lists: list[tuple[str, Sequence[object]]] = [("--batch", batches), ("--cluster", clusters), ("--cost", costs)]
         files = [word for flag, values in lists for value in values for word in (flag, str(value))]
         result: dict[str, Any] = self.json(
             "simulate", "--sweep", "--planners", ",".join(planners), *files, "--noise", str(noise)

@@ -38,7 +38,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @nightly
 def test_the_demo_learns_as_the_readme_shows(demo: Path) -> None:
     told = dict(STEP.findall((ROOT / "README.md").read_text()))
-    assert len(told) >= 8
+    assert len(told) >= 4
     printed = run("dhp train examples/demo.toml", demo)
     losses = dict(STEP.findall("\n".join(printed)))
     assert len(losses) == 20

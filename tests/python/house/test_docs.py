@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import console
+import dhp
 from command_line import DHP, ROOT
 from ranks import context
 
@@ -47,6 +48,20 @@ def test_console_blocks_are_what_commands_print(place: Path, file: str) -> None:
         console.check(shown, done.stdout.splitlines())
         compared += 1
     assert compared >= 1
+
+
+def test_the_site_has_every_page_and_every_name() -> None:
+    docs = ROOT / "docs"
+    pages = {file.stem for file in docs.glob("*.md")} - {"index"}
+    listed = re.findall(r"^[a-z_]+$", (docs / "index.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(pages)
+    names = re.findall(r":: dhp\.(\w+)$", (docs / "python_api.md").read_text(), re.MULTILINE)
+    assert sorted(names) == sorted(dhp.__all__)
+    headers = re.findall(r"{doxygenfile} (\S+)$", (docs / "cpp_api.md").read_text(), re.MULTILINE)
+    assert sorted(headers) == sorted(file.name for file in (ROOT / "include/dhp").glob("*.h") if file.name != "dhp.h")
+    shown = re.findall(r"{command-help} (\S+)$", (docs / "commands.md").read_text(), re.MULTILINE)
+    said = subprocess.run([DHP, "--help"], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert sorted(shown) == sorted(re.findall(r"^  ([a-z][a-z-]+) {3,}", said, re.MULTILINE))
 
 
 def _example(name: str, folder: str, rank: int, ranks: int, port: int) -> None:

@@ -13,8 +13,8 @@ from dhp._core import Batch, Cluster, CostModel, Link, Plan, Sequence, read_cost
 from dhp.loop import batches
 from dhp.loop.batches import Ahead
 from dhp.loop.step_clock import StepClock
-from dhp.run import runtime
-from dhp.run.runtime import InfeasibleBatch
+from dhp.run import planning
+from dhp.run.planning import InfeasibleBatch
 from dhp.settings.config import TrainConfig
 from thread_run import on_threads
 
@@ -46,7 +46,7 @@ def ahead_of(data: Any, rank: int = 0, costs: Any = None, steps: int = 3) -> Ahe
 
 def test_one_batch_is_planned_and_read_while_another_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     planned: list[tuple[str, float]] = []
-    make_plan, second = runtime.plan, threading.Event()
+    make_plan, second = planning.plan, threading.Event()
 
     def plan(batch: Batch, cluster: Cluster, cost: CostModel, **options: Any) -> Plan:
         planned.append((threading.current_thread().name, cost.task_s))
@@ -54,7 +54,7 @@ def test_one_batch_is_planned_and_read_while_another_trains(monkeypatch: pytest.
             assert second.wait(60)
         return make_plan(batch, cluster, cost, **options)
 
-    monkeypatch.setattr(batches.runtime, "plan", plan)
+    monkeypatch.setattr(batches.planning, "plan", plan)
 
     def costs_with(task_s: float) -> Any:
         fitted = read_cost_model(str(CASES / "cost_qwen3-vl-2b.json"))
