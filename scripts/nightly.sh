@@ -45,9 +45,12 @@ run_part() {
 }
 
 report_part() {
-  local part=$1 start=$SECONDS result log=build/nightly/$1.log
+  local part=$1 start=$SECONDS result log=build/nightly/$1.log cpu_s
   if DHP_TEST_SEED=$SEED run_part "$part" >"$log" 2>&1 </dev/null; then result=passed; else result=FAILED; fi
-  printf '%-11s %-7s %4d min  %s\n' "$part" $result $(((SECONDS - start + 30) / 60)) "$(tail -1 "$log" | cut -c1-100)"
+  times >"$log.times"  # of this shell: not in a pipe
+  cpu_s=$(awk -F'[ ms]+' 'NR == 2 { print int($1 * 60 + $2 + $3 * 60 + $4) }' "$log.times")
+  printf '%-11s %-7s %4d min, %4d of CPU  %s\n' "$part" $result $(((SECONDS - start + 30) / 60)) $(((cpu_s + 30) / 60)) \
+    "$(tail -1 "$log" | cut -c1-100)"
   [ $result = passed ]
 }
 export -f tried run_part report_part
