@@ -12,7 +12,7 @@ for every line. Sides:
                    loader alone, at two frames a second with PyAV: the video processor needs torchvision
     load index     what `dhp train` does instead, once there is an index
 
-Tokens of both are compared. dhp index runs over --lines lines, the processor over --peer-lines. Sides take turns; CPU
+Tokens of both are compared. All run over --lines lines, the processor over --peer-lines. Sides take turns; CPU
 seconds of all threads of this process, median (least to most) of the rounds.
 """
 
@@ -132,7 +132,8 @@ def row_of(case: Case, model: Path, folder: Path, options: argparse.Namespace) -
     data = case.write(folder / f"data-{case.name.replace(' ', '-')}", lines)
     index = data.with_suffix(".index.jsonl")
     peer = HuggingFace(model)
-    files = sorted(data.parent.glob(f"*{case.sources[0].suffix}"))[: options.peer_lines]
+    files = sorted(data.parent.glob(f"*{case.sources[0].suffix}"))
+    few = files[: options.peer_lines]
 
     def build() -> float:
         return 1000 * process_seconds(lambda: build_index(data, model, index, workers=options.workers)) / lines
@@ -140,7 +141,7 @@ def row_of(case: Case, model: Path, folder: Path, options: argparse.Namespace) -
     sides = {
         "dhp index": build,
         "open": partial(ms_a_file, open_picture if picture else open_clip, files),
-        "HF processor": partial(ms_a_file, peer.tokens if picture else load_clip, files),
+        "HF processor": partial(ms_a_file, peer.tokens if picture else load_clip, few),
         "load index": lambda: 1000 * process_seconds(lambda: load_index(index, data, model)) / lines,
     }
     ms = in_turns(sides, options.rounds)
