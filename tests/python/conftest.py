@@ -1,11 +1,16 @@
 """Fixtures that several test files share."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
 
 from command_line import GOOD_BATCH, GOOD_CLUSTER, GOOD_COST, dhp, inputs
+
+# In the background of a script Ctrl-C is ignored, and would be in every program that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

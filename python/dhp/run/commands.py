@@ -44,8 +44,8 @@ def report() -> int:
 
 def index() -> int:
     """Ctrl-C is an exception here: it ends the processes that read, and says that nothing was written."""
-    _require("index")
     try:
+        _require("index")
         return importlib.import_module("dhp.data.index_command").main()
     except KeyboardInterrupt:
         from dhp.base.output import complain

@@ -103,7 +103,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     ):
         with pytest.raises(DataError, match=f"cannot be read: .*{said}"):
             next(read_lines(path))
-    with pytest.raises(DataError, match="null byte"):
+    with pytest.raises(DataError, match="embedded null"):
         next(read_lines("a\0b"))
 
 

@@ -142,6 +142,7 @@ def test_training_names_the_rank_that_was_lost_in_it(mixed_data: Path, tmp_path:
             os.symlink(file, tmp_path / file.name)
     ranks = start_ranks(train, 4, tmp_path / "log", training(tmp_path, timeout_s=60.0))
     all_said(ranks[:1], "^step +2/", 300)
+    time.sleep(2)  # ranks tell where they are once a second
     ranks[2].send(signal.SIGKILL)
     check_named(ranks, 2, "was lost, last at step")
 
