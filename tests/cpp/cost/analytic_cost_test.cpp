@@ -14,11 +14,11 @@ namespace {
 
 std::string preset(const std::string& name) { return read_model_config(name).text; }
 
-const ModuleCost& row(const CostReport& report, const std::string& name, const std::string& unit) {
+const ModuleCost& row(const CostReport& report, std::string_view name, std::string_view unit) {
   for (const ModuleCost& module : report.modules) {
     if (module.name == name && module.unit == unit) return module;
   }
-  throw std::out_of_range(name + " per " + unit);
+  throw std::out_of_range(std::string(name) + " per " + std::string(unit));
 }
 
 TEST(AnalyticCost, ParametersEqualTheReference) {
