@@ -8,7 +8,7 @@ namespace dhp {
 
 using Rank = int;
 
-/// Most ranks accepted in a cluster or plan; far above any machine, far below what an int holds.
+/// Largest number of ranks accepted in a cluster or plan; far above any machine, far below what an int holds.
 inline constexpr int kMaxRanks = 1 << 20;
 
 /// One kind of link between ranks.
@@ -27,35 +27,35 @@ struct Cluster {
   double memory_bytes = 0.0;  ///< of one rank
   Link intra_node = {};
   Link inter_node = {};  ///< bandwidth is per rank
-  /// Speed of each rank as a share of what the cost model describes: 1 nominal, 0.8 takes 1/0.8 of the time to compute,
-  /// 0 is out of service. Either empty (all 1) or one value in [0, 1] a rank.
+  /// Speed of each rank relative to the cost model: 1 is nominal, 0.8 takes 1/0.8 of the time to compute, 0 is out of
+  /// service. Either empty (all 1) or one value in [0, 1] per rank.
   std::vector<double> rank_speed = {};
-  /// What the ranks of a node together send to other nodes at most, and receive (NICs that they share); 0: nothing but
-  /// the bandwidth of each rank limits them. Planners do not look at it, simulate() does.
+  /// The most that the ranks of a node together can send to other nodes, and the most that they can receive (shared
+  /// NICs); 0: only the bandwidth of each rank limits them. Planners ignore it, simulate() uses it.
   double node_bandwidth_bytes_per_s = 0.0;
-  /// What all nodes together send to each other at most (an oversubscribed switch); 0: no limit. As above.
+  /// The most that all nodes together can send to each other (an oversubscribed switch); 0: no limit. As above.
   double switch_bandwidth_bytes_per_s = 0.0;
 
   int ranks() const { return nodes * ranks_per_node; }  ///< of a valid cluster: 1 to kMaxRanks
   int node_of(Rank rank) const { return rank / ranks_per_node; }
-  /// Throws std::out_of_range where there is no such speed.
+  /// Throws std::out_of_range if there is no such speed.
   double speed_of(Rank rank) const { return rank_speed.empty() ? 1.0 : rank_speed.at(static_cast<std::size_t>(rank)); }
-  /// Ranks in service (of a speed above 0), ascending. Throws std::out_of_range where speeds are missing.
+  /// Ranks in service (speed above 0), ascending. Throws std::out_of_range if speeds are missing.
   std::vector<Rank> live_ranks() const;
 
   bool operator==(const Cluster&) const = default;
 };
 
-/// Throws InputError (from `source`) for sizes, speeds and rates out of range, and for another number of speeds than
-/// ranks.
+/// Throws InputError (from `source`) for sizes, speeds and rates out of range, and if the numbers of speeds and ranks
+/// differ.
 void validate(const Cluster& cluster, const std::string& source);
 
-/// Reads `dhp.cluster/1` JSON: a file, or the name of a preset of data/clusters ("ascend-910b-8x8"), whose numbers of
-/// nodes and ranks a node may be others ("ascend-910b-128x8", "h100-1x4"). Throws InputError.
+/// Reads `dhp.cluster/1` JSON: a file, or the name of a preset of data/clusters ("ascend-910b-8x8"), with any numbers
+/// of nodes and ranks per node ("ascend-910b-128x8", "h100-1x4"). Throws InputError.
 Cluster read_cluster(const std::string& file);
-/// `dhp.cluster/1` JSON; `source` names it in errors. Throws InputError, also for what validate() refuses.
+/// Parses `dhp.cluster/1` JSON; `source` names it in errors. Throws InputError, also for what validate() refuses.
 Cluster parse_cluster(std::string_view text, const std::string& source);
-/// What parse_cluster() reads as the same cluster.
+/// The cluster as JSON; parse_cluster() reads it back as the same cluster.
 std::string to_json(const Cluster& cluster);
 
 }  // namespace dhp

@@ -21,13 +21,13 @@ struct PassCost {
   bool operator==(const PassCost&) const = default;
 };
 
-/// What a model costs on a device; see docs/design.md, "Task time".
+/// The cost of a model on a device; see docs/design.md, "Task time".
 struct CostModel {
   std::string name = {};
   int layers = 0;
   double task_s = 0.0;   ///< fixed cost of a task
   double patch_s = 0.0;  ///< vision forward and backward per patch
-  /// The same per pair of patches of a picture or frame, on top: attention that sees all of it.
+  /// The same per pair of patches of a picture or frame, in addition: attention that sees all of it.
   double patch_pair_s = 0.0;
   PassCost forward = {};
   PassCost backward = {};
@@ -37,9 +37,9 @@ struct CostModel {
   double patch_bytes = 0.0;  ///< activations per patch
   double state_bytes = 0.0;  ///< parameters, gradients, optimizer shard and reserve of one rank
 
-  // The end of a step. Planners do not look at it, simulate() does.
-  double gradient_bytes = 0.0;  ///< gradients of one rank, summed over all ranks once a step
-  double optimizer_s = 0.0;     ///< of the optimizer step of one rank
+  // The end of a step. Planners ignore it, simulate() uses it.
+  double gradient_bytes = 0.0;  ///< gradients of one rank, summed over all ranks once per step
+  double optimizer_s = 0.0;     ///< time of the optimizer step of one rank
 
   bool operator==(const CostModel&) const = default;
 };
@@ -48,11 +48,11 @@ struct CostModel {
 /// 1e18 bytes), so that sums over any batch are finite.
 void validate(const CostModel& cost, const std::string& source);
 
-/// Reads `dhp.cost/1` JSON. Throws InputError. analytic_cost.h has another that takes "MODEL@DEVICE", too.
+/// Reads `dhp.cost/1` JSON. Throws InputError. An overload in analytic_cost.h also takes "MODEL@DEVICE".
 CostModel read_cost_model(const std::string& file);
-/// `dhp.cost/1` JSON; `source` names it in errors. Throws InputError, also for what validate() refuses.
+/// Parses `dhp.cost/1` JSON; `source` names it in errors. Throws InputError, also for what validate() refuses.
 CostModel parse_cost_model(std::string_view text, const std::string& source);
-/// What parse_cost_model() reads as the same cost.
+/// The cost as JSON; parse_cost_model() reads it back as the same cost.
 std::string to_json(const CostModel& cost);
 
 /// How the shards of a task travel between its ranks.
@@ -61,21 +61,21 @@ std::string_view to_string(Exchange exchange);
 /// Throws InputError naming `source` and `location` for an unknown name.
 Exchange parse_exchange(std::string_view name, const std::string& source, const std::string& location);
 
-/// What task time depends on of a task's sequences. All sums are exact below 2^53.
+/// The properties of a task's sequences that task time depends on. All sums are exact below 2^53.
 struct Load {
   int sequences = 0;
   double tokens = 0.0;          ///< sum of lengths
   double tokens_squared = 0.0;  ///< sum of squared lengths
   double patches = 0.0;
   double patch_pairs = 0.0;    ///< sum of patches times frame_patches
-  double largest_frame = 0.0;  ///< most frame_patches
+  double largest_frame = 0.0;  ///< largest frame_patches
 
   void add(const Sequence& sequence);
 };
-/// Of valid sequences (validate() of their batch), in any order: the same sums.
+/// The load of valid sequences (validate() of their batch); the sums do not depend on their order.
 Load load_of(std::span<const Sequence> sequences);
 
-/// Vision of a load: `work_s` of rank time, of which the largest frame stays on one rank.
+/// Vision time of a load: `work_s` of rank time, of which the largest frame stays on one rank.
 struct VisionSeconds {
   double work_s = 0.0;
   double frame_s = 0.0;
@@ -86,30 +86,31 @@ struct VisionSeconds {
 /// At nominal speed.
 VisionSeconds vision_seconds(const CostModel& cost, const Load& load);
 
-/// What task time depends on of a task's ranks.
+/// The properties of a task's ranks that task time depends on.
 struct GroupShape {
   int degree = 1;
   int nodes = 1;  ///< nodes touched
   int most_on_node = 1;
   int fewest_on_node = 1;
-  double speed = 1.0;  ///< of its slowest rank: shards are equal, so the group is no quicker
+  double speed = 1.0;  ///< of its slowest rank: shards are equal, so the group is no faster
 };
-/// Of distinct ranks of a valid cluster, in any order. Throws std::invalid_argument for none, or one outside it.
+/// The shape of distinct ranks of a valid cluster, in any order. Throws std::invalid_argument if there are none, or if
+/// one is outside the cluster.
 GroupShape shape_of(const Cluster& cluster, std::span<const Rank> ranks);
-/// The shape of `degree` consecutive ranks beginning with rank `first`. Throws std::invalid_argument where they are not
+/// The shape of `degree` consecutive ranks beginning with rank `first`. Throws std::invalid_argument if they are not
 /// all in the cluster.
 GroupShape consecutive_shape(const Cluster& cluster, Rank first, int degree);
 
 /// Seconds a task takes, forward and backward: compute time is divided by the speed of the group, transfer time is not.
-/// Infinite where a rank is out of service. For all_to_all the head counts must be known (else InputError).
+/// Infinite if a rank is out of service. For all_to_all the head counts must be known (else InputError).
 double task_seconds(const CostModel& cost, const Cluster& cluster, const Load& load, const GroupShape& shape,
                     Exchange exchange);
 
 /// Activation bytes a rank holds in a task of this load and degree.
 double task_memory_bytes(const CostModel& cost, const Load& load, int degree);
 
-/// Whether memory is counted in tokens instead of bytes: one byte a token, and nothing else counts. What a capacity in
-/// tokens makes of a cost; texts speak of tokens then.
+/// Whether memory is counted in tokens instead of bytes: one byte per token, and nothing else counts. This is what a
+/// capacity in tokens does to a cost; messages then speak of tokens.
 bool counts_tokens(const CostModel& cost);
 
 /// Bytes a rank can give to activations: memory_bytes - state_bytes (may be negative).
@@ -118,8 +119,8 @@ double activation_budget_bytes(const CostModel& cost, const Cluster& cluster);
 /// The smallest degree at which the sequence alone fits; 0 if the budget is not positive. May exceed the cluster.
 int min_degree(const CostModel& cost, const Cluster& cluster, const Sequence& sequence);
 
-/// No plan beats max(area, longest): seconds. 0 for an empty batch. Meaningful only for a batch that can be planned.
-/// Not valid for Exchange::all_to_all.
+/// max(area, longest) in seconds, which no plan beats. 0 for an empty batch. Meaningful only for a batch that can be
+/// planned. Not valid for Exchange::all_to_all.
 double simple_lower_bound_s(const Batch& batch, const Cluster& cluster, const CostModel& cost);
 
 }  // namespace dhp

@@ -9,15 +9,15 @@ namespace dhp {
 ///
 ///     batch.json: sequences[3].tokens: found -5, expected a whole number of at least 1
 ///
-/// and the command line answers it with exit code 2. A batch that is well formed but cannot be planned is not an
-/// error: see `Infeasible` in planner.h.
+/// and the command line then exits with code 2. A batch that is well formed but cannot be planned is not an error: see
+/// `Infeasible` in planner.h.
 ///
-/// Messages quote what was found, which may be any bytes; whatever in them is not UTF-8 is shown as U+FFFD, so that a
-/// terminal and Python's str can show all of them, and line ends and tabs are escaped: a message is one line.
+/// Messages quote the input, which may be any bytes. Bytes that are not UTF-8 are shown as U+FFFD, so that a terminal
+/// and Python's str can show the whole message. Line ends and tabs are escaped: a message is one line.
 class InputError : public std::runtime_error {
  public:
-  /// `source` is the file (or "--option"), `location` the path inside it (may be empty), `problem` what was found, what
-  /// was expected and what to do.
+  /// `source` is the file (or "--option"), `location` the path inside it (may be empty). `problem` says what was found,
+  /// what was expected and what to do.
   InputError(const std::string& source, const std::string& location, const std::string& problem);
 };
 

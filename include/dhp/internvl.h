@@ -9,7 +9,7 @@
 ///     tiles.count() * internvl::tokens_per_tile({});                 // 2304
 namespace dhp::internvl {
 
-/// Whose code counts the frames of a clip. Pictures are cut alike by both.
+/// Whose code counts the frames of a clip. Both cut pictures in the same way.
 enum class Processor {
   internvl_chat,  ///< the authors' own (OpenGVLab/InternVL: internvl_chat/internvl/train/dataset.py)
   internvl,       ///< Hugging Face transformers, models/internvl and models/got_ocr2
@@ -23,8 +23,8 @@ struct Rules {
   int merge_size = 2;     ///< patches of a token's side: pixel shuffle by 0.5
   int min_tiles = 1;      ///< without thumbnail
   int max_tiles = 12;     ///< without thumbnail; 1: pictures are not cut
-  bool thumbnail = true;  ///< one more tile, the whole picture, where there are several
-  int min_frames = 8;     ///< training draws a number of frames between these, whatever the clip's length
+  bool thumbnail = true;  ///< one more tile, the whole picture, if there are several
+  int min_frames = 8;     ///< training draws the number of frames from this range, whatever the clip's length
   int max_frames = 32;
   Processor processor = Processor::internvl_chat;
 
@@ -45,18 +45,18 @@ struct Tiles {
   bool operator==(const Tiles&) const = default;
 };
 
-/// The arrangement of tiles whose ratio is nearest the picture's; of equally near ones the last (most tiles) that the
-/// picture's area is more than half of. `max_tiles` replaces the rule's. Throws InputError (source "image").
+/// The arrangement of tiles whose aspect ratio is nearest the picture's. Of equally near ones, the last (most tiles)
+/// whose area is less than twice the picture's. `max_tiles` replaces the rule's. Throws InputError (source "image").
 Tiles image_tiles(const Rules& rules, std::int64_t height, std::int64_t width, std::optional<int> max_tiles = {});
 
-/// How a clip is sampled; with neither, max_frames.
+/// How a clip is sampled; if neither is given, max_frames frames.
 struct Sampling {
   std::optional<double> fps = {};
   std::optional<int> frames = {};
 };
 
-/// Frames of a clip; each is one tile. Throws InputError (source "video") for values that are not positive, and for
-/// more frames than the clip has where Hugging Face refuses them.
+/// Number of frames of a clip; each is one tile. Throws InputError (source "video") for values that are not positive,
+/// and for more frames than the clip has if Hugging Face refuses them.
 std::int64_t clip_frames(const Rules& rules, std::int64_t total_frames, double source_fps,
                          const Sampling& sampling = {});
 

@@ -8,45 +8,45 @@
 
 namespace dhp {
 
-/// What a plan costs, by prediction, besides its makespan.
+/// What a plan is predicted to cost, besides its makespan.
 struct PlanMetrics {
   double makespan_s = 0.0;
   double slowest_micro_batch_s =
-      0.0;                  ///< of a lockstep plan; 0 for others, which have no micro-batches all ranks share
-  double idle_share = 0.0;  ///< of ranks in service x makespan: no task runs
+      0.0;                  ///< of a lockstep plan; 0 for others, which have no micro-batches common to all ranks
+  double idle_share = 0.0;  ///< share of ranks in service x makespan in which no task runs
   /// Rank-seconds in which a task runs but only waits for transfers, and their share of the same.
   double exposed_transfer_s = 0.0;
   double exposed_transfer_share = 0.0;
   std::vector<double> memory_bytes = {};  ///< by rank: activations of its largest task
   double peak_memory_bytes = 0.0;         ///< of the fullest rank
-  double peak_memory_share = 0.0;         ///< the same in activation budgets
+  double peak_memory_share = 0.0;         ///< the same as a share of the activation budget
   std::vector<int> peers = {};            ///< by rank: distinct ranks that it shares tasks with
   int most_peers = 0;
 
-  /// A lockstep plan's step in a pipeline of `stages`, each a mesh of the plan's ranks: all micro-batches pass every
-  /// stage, and the slowest is waited for once more a further stage.
+  /// The step of a lockstep plan in a pipeline of `stages`, each a mesh of the plan's ranks: all micro-batches pass
+  /// every stage, and each further stage waits once more for the slowest.
   double pipeline_s(int stages) const { return makespan_s + (stages - 1) * slowest_micro_batch_s; }
   bool operator==(const PlanMetrics&) const = default;
 };
 
-/// Distinct ranks that each rank of the plan shares tasks with, by rank. Throws InputError where the plan cannot be
-/// walked (require_shape).
+/// Number of distinct ranks that each rank of the plan shares tasks with, by rank. Throws InputError if the plan cannot
+/// be walked (require_shape).
 std::vector<int> count_peers(const Plan& plan);
 
-/// The plan must be valid (check_plan): of one that is not, figures mean nothing. Throws InputError for a plan that
+/// The plan must be valid (check_plan); figures of an invalid plan mean nothing. Throws InputError for a plan that
 /// cannot be walked (require_shape), and for a batch or a cost out of range (validate).
 PlanMetrics plan_metrics(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost);
 
 /// Largest noise accepted.
 inline constexpr double kMostNoise = 1.0;
 
-/// By what the time of every task is multiplied in trial `trial` of a seed: log-normal with mean 1 and standard
-/// deviation `noise` of the logarithm, as estimates of task time err. The same on every machine. Throws
+/// The factors that multiply the time of every task in trial `trial` of a seed: log-normal with mean 1 and standard
+/// deviation `noise` of the logarithm, like errors of task-time estimates. The same on every machine. Throws
 /// std::invalid_argument for noise outside [0, kMostNoise].
 std::vector<double> noise_factors(std::size_t tasks, double noise, std::uint64_t seed, int trial);
 
 /// Makespans in seconds of `trials` steps in which every task takes its `task_s` times its noise factor. Throws
-/// std::invalid_argument for noise outside [0, kMostNoise] or negative trials, InputError where the plan cannot be
+/// std::invalid_argument for noise outside [0, kMostNoise] or negative trials, and InputError if the plan cannot be
 /// walked (require_shape) or has another number of tasks.
 std::vector<double> noisy_makespans(const Plan& plan, std::span<const double> task_s, double noise, int trials,
                                     std::uint64_t seed);

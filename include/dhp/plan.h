@@ -38,8 +38,8 @@ struct Task {
 
 struct Prediction {
   double makespan_s = 0.0;
-  double lower_bound_s = 0.0;  ///< the best one computed: simple, or tighter after certify(); 0 where none is known
-  double gap = 0.0;            ///< makespan / lower bound - 1; 0 for an empty batch and where no bound is known
+  double lower_bound_s = 0.0;  ///< the best one computed: simple, or tighter after certify(); 0 if none is known
+  double gap = 0.0;            ///< makespan / lower bound - 1; 0 for an empty batch and if no bound is known
 
   bool operator==(const Prediction&) const = default;
 };
@@ -49,30 +49,30 @@ struct Plan {
   Schedule schedule = Schedule::free;
   int ranks = 0;
   std::vector<Task> tasks = {};
-  std::string planner = {};  ///< who made it ("paper", "static:4"); informative, not hashed
+  std::string planner = {};  ///< the planner that made it ("paper", "static:4"); informative, not hashed
   std::string hash = {};     ///< 32 hexadecimal digits, or empty
   std::optional<Prediction> predicted = {};
-  std::optional<int> most_peers = {};  ///< most ranks that one rank shares tasks with, where stated; not hashed
+  std::optional<int> most_peers = {};  ///< largest number of ranks that one rank shares tasks with; not hashed
 
   bool operator==(const Plan&) const = default;
 };
 
-/// Reads `dhp.plan/1` JSON. Throws InputError. Whether the plan is *valid* for a batch is check_plan's business.
+/// Reads `dhp.plan/1` JSON. Throws InputError. check_plan() decides whether the plan is *valid* for a batch.
 Plan read_plan(const std::string& file);
-/// The same of a text, which `source` names in errors.
+/// The same for a text, which `source` names in errors.
 Plan parse_plan(std::string_view text, const std::string& source);
-/// What parse_plan() reads as the same plan.
+/// The plan as JSON; parse_plan() reads it back as the same plan.
 std::string to_json(const Plan& plan);
 
 /// 128-bit hash over schedule, ranks, tasks (id, ranks, sequences, micro_batch, exchange) and the batch's ids, tokens,
-/// patches and frame_patches, in that order; of any plan, also one that cannot be walked. Equal inputs give equal
+/// patches and frame_patches, in that order. Works on any plan, even one that cannot be walked. Equal inputs give equal
 /// digits on every machine; it is no defence against forgery.
 ///
 /// The stream of 64-bit words (two's complement): 1 (version of the stream); schedule (lockstep 0, free 1, rounds 2);
 /// ranks; number of tasks; per task: id, number of ranks, each rank, number of sequences, each sequence id,
 /// micro_batch, exchange (ring 0, direct 1, hierarchical 2, all_to_all 3); number of sequences in the batch; per
-/// sequence: id, tokens, patches; where any is not 0, the frame_patches of every sequence (so batches without them hash
-/// as before there was such a field); at last the number of words before this one. Two lanes begin with
+/// sequence: id, tokens, patches; if any is not 0, the frame_patches of every sequence (so batches without them hash as
+/// they did before the field existed); finally the number of words before this one. Two lanes begin with
 /// 0x243f6a8885a308d3 and 0x13198a2e03707344; each word w turns a lane h into mix(h xor w), where, modulo 2^64, mix(z)
 /// is
 ///     z += 0x9e3779b97f4a7c15; z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9; z = (z ^ z >> 27) * 0x94d049bb133111eb;
@@ -81,10 +81,10 @@ std::string to_json(const Plan& plan);
 std::string plan_hash(const Plan& plan, const Batch& batch);
 
 /// Throws InputError ("plan: tasks[3].ranks: found 9, expected 0 to 7") unless the plan can be walked: 0 to kMaxRanks
-/// ranks, ids that are positions, micro-batches of at least 0, and of every task at least one rank, all distinct and in
-/// the plan. What takes a plan and walks it asks this first.
+/// ranks, ids that are positions, micro-batches of at least 0, and in every task at least one rank, all distinct and in
+/// the plan. Any function that takes a plan and walks it calls this first.
 void require_shape(const Plan& plan);
-/// The same, and the cluster has as many ranks, and no speeds or one for each.
+/// The same; in addition the cluster must have as many ranks, and no speeds or one for each.
 void require_shape(const Plan& plan, const Cluster& cluster);
 
 /// When each task starts and ends, given how long each takes, by the rules of the plan's schedule.
@@ -94,14 +94,14 @@ struct Timeline {
   std::vector<double> busy_s;  ///< per rank
   double makespan_s = 0.0;
 
-  /// Share of ranks x makespan in which no task ran; 0 for an empty plan. Where not all ranks of the plan are in
-  /// service, say how many are: the others do not count.
+  /// Share of ranks x makespan in which no task ran; 0 for an empty plan. If not all ranks of the plan are in service,
+  /// pass the number that are: the others do not count.
   double idle_share() const { return idle_share(static_cast<int>(busy_s.size())); }
   double idle_share(int ranks_in_service) const;
   bool operator==(const Timeline&) const = default;
 };
-/// `task_s` has one duration a task, in plan order. Throws InputError if the sizes differ or the plan cannot be walked
-/// (require_shape).
+/// `task_s` has one duration per task, in plan order. Throws InputError if the sizes differ or the plan cannot be
+/// walked (require_shape).
 Timeline replay(const Plan& plan, std::span<const double> task_s);
 
 /// Predicted seconds of every task, in plan order. Throws InputError if the plan names sequences the batch lacks, or
@@ -113,16 +113,16 @@ std::vector<double> predict_task_seconds(const Plan& plan, const Batch& batch, c
 /// batch, cluster and cost must be valid (validate).
 void annotate(Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost);
 
-/// Raises the bound of an annotated plan to the tighter one (bound.h), where a bound holds: not with all_to_all. Does
-/// nothing to a plan without `predicted`. Throws InputError for what validate() and require_shape() refuse.
+/// Raises the bound of an annotated plan to the tighter one (bound.h) if a bound is known, which excludes all_to_all.
+/// Does nothing to a plan without `predicted`. Throws InputError for what validate() and require_shape() refuse.
 void certify(Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost);
 
 /// Whether a task of several ranks exchanges by all_to_all, for which no lower bound is known.
 bool uses_all_to_all(const Plan& plan);
 
-/// Everything that is wrong with a plan for this batch, cluster and cost, one sentence a violation; empty = valid.
-/// Shares no code with the planners. Verifies hash, predicted, most_peers, start_s and end_s where they are present
-/// (times to 1e-9 relative). A stated bound must be the simple or the tighter one.
+/// Everything that is wrong with a plan for this batch, cluster and cost, one sentence per violation; empty if it is
+/// valid. Shares no code with the planners. Verifies hash, predicted, most_peers, start_s and end_s if present (times
+/// to 1e-9 relative). A stated bound must be the simple or the tighter one.
 std::vector<std::string> check_plan(const Plan& plan, const Batch& batch, const Cluster& cluster,
                                     const CostModel& cost);
 

@@ -7,8 +7,8 @@
 
 namespace dhp {
 
-/// One field of PlanOptions as command lines, settings files and Python keywords show it. All three are made of one
-/// table, so that they take the same names, texts and ranges, and complain in the same words.
+/// One field of PlanOptions as command lines, settings files and Python keywords show it. All three are generated from
+/// one table, so that they accept the same names, texts and ranges, and give the same error messages.
 ///
 ///     PlanOptions options;
 ///     set_option(options, "degrees_divide", "32,8", "--degrees-divide");
@@ -20,8 +20,8 @@ struct OptionInfo {
     level,   ///< a whole number, or the name of one
     flag,    ///< true or false
     word,    ///< one of some names
-    wholes,  ///< whole numbers with commas between them; may be empty
-    words,   ///< names with commas between them; may be empty
+    wholes,  ///< whole numbers separated by commas; may be empty
+    words,   ///< names separated by commas; may be empty
   };
 
   std::string name;  ///< of the field: "max_degree"; on the command line --max-degree
@@ -35,24 +35,24 @@ struct OptionInfo {
 /// All fields of PlanOptions, in the order of the struct.
 const std::vector<OptionInfo>& plan_options();
 
-/// Sets a field to what the text says. Throws InputError (from `source`) for an unknown name, a text of another kind,
-/// or a value out of range. Whether a planner exists is plan_batch's business: only it knows the cluster.
+/// Sets a field to the value in `text`. Throws InputError (from `source`) for an unknown name, a text of another kind,
+/// or a value out of range. plan_batch() checks whether a planner exists: only it knows the cluster.
 void set_option(PlanOptions& options, const std::string& name, const std::string& text, const std::string& source);
 
 /// "--max-degree" for "max_degree".
 std::string option_flag(const std::string& name);
 
-/// A field as set_option() reads it. Throws InputError for an unknown name.
+/// The value of a field as set_option() reads it. Throws InputError for an unknown name.
 std::string option_text(const PlanOptions& options, const std::string& name);
 
-/// Whether a planner ("static:4"; not necessarily one that exists) makes use of that option ("effort").
+/// Whether a planner ("static:4"; it need not exist) uses that option ("effort").
 bool uses_option(const std::string& planner, const std::string& option);
 
-/// Throws InputError for an option that is set, though options.planner makes no use of it; says which planners do.
-/// plan_batch() takes such options: where several planners share them, each takes its own.
+/// Throws InputError for an option that is set although options.planner does not use it; the message says which
+/// planners do. plan_batch() accepts such options: where several planners share them, each uses its own.
 void refuse_unused(const PlanOptions& options);
 
-/// Throws InputError naming the field that is out of range, as on the command line. plan_batch() asks this first.
+/// Throws InputError naming the field that is out of range, as on the command line. plan_batch() calls this first.
 void validate(const PlanOptions& options);
 
 }  // namespace dhp

@@ -17,25 +17,25 @@ struct Preset {
 const std::vector<Preset>& model_presets();
 const std::vector<Preset>& device_presets();
 const std::vector<Preset>& cluster_presets();
-/// What `dhp dataset` draws real lengths from (data/datasets/README.md), CSV.
+/// The files from which `dhp dataset` draws real lengths (data/datasets/README.md), CSV.
 const std::vector<Preset>& dataset_presets();
 
-/// A text and what messages call it.
+/// A text and the name that messages use for it.
 struct NamedText {
   std::string source = {};
   std::string text = {};
   bool operator==(const NamedText&) const = default;
 };
 
-/// The file of that name, else the preset. Throws InputError that lists the presets if it is neither.
+/// The file of that name, or else the preset. Throws InputError that lists the presets if it is neither.
 NamedText read_file_or_preset(const std::string& name, const std::vector<Preset>& presets);
 
-/// What a model is called here: "qwen3-vl-8b" for "Qwen/Qwen3-VL-8B-Instruct", its name on the hub. Who tuned it how
-/// changes no shape. A path is left as it is, in lower case.
+/// The model's short name: "qwen3-vl-8b" for "Qwen/Qwen3-VL-8B-Instruct", its name on the hub. Fine-tuning changes no
+/// shape, so its suffix is dropped. A path is returned as it is, in lower case.
 std::string model_name(const std::string& model);
 
-/// The config of a model: a preset's name ("qwen3-vl-8b", or as on the hub, "Qwen/Qwen3-VL-8B-Instruct"), a
-/// `config.json`, or the checkpoint folder that holds one. Throws InputError.
+/// The config of a model: a preset's name ("qwen3-vl-8b", or "Qwen/Qwen3-VL-8B-Instruct", as on the hub), a
+/// `config.json`, or the checkpoint folder that contains one. Throws InputError.
 NamedText read_model_config(const std::string& model);
 
 }  // namespace dhp

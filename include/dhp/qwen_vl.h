@@ -13,7 +13,7 @@
 ///     qwen_vl::visual_tokens(rules, clip.grid);  // 21600
 namespace dhp::qwen_vl {
 
-/// Whose code resizes pictures and samples clips. All round half to even, as Python does.
+/// Whose code resizes pictures and samples clips. All of them round half to even, as Python does.
 enum class Processor {
   qwen2_vl,       ///< Hugging Face transformers, models/qwen2_vl (also Qwen2.5-VL's): limits on each frame
   qwen3_vl,       ///< Hugging Face transformers, models/qwen3_vl: limits on frames x height x width of a clip
@@ -38,14 +38,14 @@ struct Rules {
   Processor processor = Processor::qwen3_vl;
   std::int64_t video_total_pixels = 0;  ///< qwen_vl_utils: frame pairs x height x width of a clip
 
-  /// Pixels along each side of what becomes one token.
+  /// Pixels along each side of one token.
   std::int64_t token_side() const { return std::int64_t{patch_size} * merge_size; }
 
   bool operator==(const Rules&) const = default;
 };
 
-/// What checkpoints ship (Hugging Face) or the package does by default. `patch_size`: 14 for Qwen2-VL and Qwen2.5-VL,
-/// 16 for Qwen3-VL; Hugging Face's processors have theirs.
+/// The settings that checkpoints ship (Hugging Face) or that are the package's defaults. `patch_size` is 14 for
+/// Qwen2-VL and Qwen2.5-VL, 16 for Qwen3-VL; Hugging Face's processors have their own.
 Rules default_rules(Processor processor, int patch_size);
 
 /// Reads the processor settings of a checkpoint folder: `image_processor` and `video_processor` of
@@ -72,8 +72,8 @@ struct Grid {
 /// Language-model tokens of a grid, markers and timestamps apart: patches / merge_size^2.
 std::int64_t visual_tokens(const Rules& rules, const Grid& grid);
 
-/// Throws InputError (source "image") for an aspect ratio beyond 200, a size below 1, or limits that leave nothing.
-/// `max_pixels`, where given, replaces the rule's limit for this picture.
+/// Throws InputError (source "image") for an aspect ratio beyond 200, a size below 1, or limits that leave no valid
+/// size. `max_pixels`, if given, replaces the rule's limit for this picture.
 Grid image_grid(const Rules& rules, std::int64_t height, std::int64_t width,
                 std::optional<std::int64_t> max_pixels = {});
 

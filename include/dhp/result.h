@@ -14,15 +14,15 @@ namespace dhp {
 struct IdleTime {
   double peer_s = 0.0;      ///< ready, but another rank is not: a member of the next task, or one before a barrier
   double transfer_s = 0.0;  ///< inside a task, waiting for shards
-  double data_s = 0.0;      ///< the batch or its plan was not there
-  double no_task_s = 0.0;   ///< nothing left to run before the others are done, too
+  double data_s = 0.0;      ///< the batch or its plan was not ready
+  double no_task_s = 0.0;   ///< nothing left to run before the others are also done
 
   double total_s() const { return peer_s + transfer_s + data_s + no_task_s; }
   IdleTime& operator+=(const IdleTime& other);
   bool operator==(const IdleTime&) const = default;
 };
 
-/// Fields that are not known are left out of the file.
+/// Unknown fields are left out of the file.
 struct ResultStep {
   int step = 1;
   double seconds = 0.0;                    ///< whole step
@@ -44,14 +44,14 @@ struct ResultTask {
   double seconds = 0.0;
 };
 
-/// What a rank did from one time to another; what stands in no span is time without a task.
+/// What a rank did from one time to another. Time outside all spans is time without a task.
 struct ResultSpan {
   enum class Kind { compute, transfer, peer, data, reduce, optimizer };
   Rank rank = 0;
   Kind kind = Kind::compute;
   double start_s = 0.0;  ///< the step starts at 0
   double end_s = 0.0;
-  int task = -1;  ///< -1: of no task
+  int task = -1;  ///< -1: no task
 
   bool operator==(const ResultSpan&) const = default;
 };
@@ -81,7 +81,7 @@ struct Result {
   std::string name = {};
   std::string planner = {};
   int ranks = 0;
-  int ranks_in_service = 0;  ///< whose time counts
+  int ranks_in_service = 0;  ///< ranks whose time counts
   int ranks_per_node = 0;
   std::string clock = "simulated";  ///< or "emulated", "wall"
   std::vector<ResultStep> steps = {};
@@ -91,7 +91,7 @@ struct Result {
   std::vector<double> lengths = {};  ///< tokens of every sequence of the timeline's step
 };
 
-/// As `dhp.result/1` JSON.
+/// The result as `dhp.result/1` JSON.
 std::string to_json(const Result& result);
 
 }  // namespace dhp

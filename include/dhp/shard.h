@@ -34,7 +34,7 @@ std::array<TokenRange, 2> shard_ranges(std::int64_t tokens, int degree, int posi
 /// The ring position that holds a token (pads included). Throws also for a token outside the padded sequence.
 int owner_of(std::int64_t tokens, int degree, std::int64_t token);
 
-/// Where in its owner's shard a token lies.
+/// The position of a token in its owner's shard.
 std::int64_t local_index_of(std::int64_t tokens, int degree, std::int64_t token);
 
 }  // namespace dhp

@@ -11,7 +11,7 @@
 
 namespace dhp {
 
-/// What a picture or a clip becomes in a sequence, whatever the family:
+/// The tokens of a picture or a clip in a sequence, for any family:
 ///
 ///     TokenRules rules = token_rules(Family::qwen3_vl, MediaSampling::qwen_vl_utils);
 ///     MediumTokens clip = video_tokens(rules, {.height = 720, .width = 1280, .total_frames = 900, .fps = 30.0});
@@ -30,7 +30,7 @@ enum class MediaSampling {
 std::string_view to_string(Family family);
 /// "hf", "qwen-vl-utils", "internvl-chat".
 std::string_view to_string(MediaSampling sampling);
-/// Also "internvl2.5" and "internvl3", and any name of a model that starts with a family's and goes on with "-"
+/// Also accepts "internvl2.5" and "internvl3", and any model name that starts with a family's name followed by "-"
 /// (qwen3-vl-8b, Qwen/Qwen3-VL-8B-Instruct); case does not matter. Throws InputError, with `source` as the option's
 /// name.
 Family parse_family(std::string_view name, const std::string& source);
@@ -47,10 +47,11 @@ struct TokenRules {
   bool operator==(const TokenRules&) const = default;
 };
 
-/// The rules of a family's released checkpoints. Throws InputError where the sampling is another family's.
+/// The rules of a family's released checkpoints. Throws InputError if the sampling belongs to another family.
 TokenRules token_rules(Family family, MediaSampling sampling);
 /// The rules of a checkpoint folder: the family of its config.json (`model_type` qwen2_vl, qwen2_5_vl, qwen3_vl,
-/// qwen3_vl_moe, internvl, internvl_chat), with hugging_face the settings of its processor files. Throws InputError.
+/// qwen3_vl_moe, internvl, internvl_chat) and, with hugging_face, the settings of its processor files. Throws
+/// InputError.
 TokenRules read_token_rules(const std::string& checkpoint_folder, MediaSampling sampling = MediaSampling::hugging_face);
 /// `crop_to_patches` apart, which InternVL's processor sets: preprocessor_config.json of a converted InternVL
 /// (`size`, `min_patches`, `max_patches`).
@@ -67,7 +68,7 @@ struct Video {
   bool operator==(const Video&) const = default;
 };
 
-/// What replaces a rule for one medium.
+/// Values that replace a rule's own for one medium.
 struct MediumOptions {
   std::optional<double> fps = {};               ///< sampled frames a second; excludes frames
   std::optional<int> frames = {};               ///< sampled frames
@@ -80,17 +81,17 @@ struct MediumTokens {
   std::int64_t tokens = 0;            ///< visual tokens: after merging
   std::int64_t patches = 0;           ///< of the vision tower: before merging
   std::int64_t marker_tokens = 0;     ///< around pictures, temporal patches (Qwen3-VL), frames (InternVL) or clips
-  std::int64_t timestamp_tokens = 0;  ///< text that says when: "<1.5 seconds>" (Qwen3-VL), "Frame-2: " (InternVL)
+  std::int64_t timestamp_tokens = 0;  ///< text that gives the time: "<1.5 seconds>" (Qwen3-VL), "Frame-2: " (InternVL)
   std::int64_t frames = 1;            ///< sampled frames; 1 for a picture
   qwen_vl::Grid grid = {};            ///< in patches; of InternVL, that of one tile or frame times their number
   internvl::Tiles tiles = {};         ///< InternVL's pictures
 
-  /// What the medium adds to its sequence.
+  /// All tokens that the medium adds to its sequence.
   std::int64_t all() const { return tokens + marker_tokens + timestamp_tokens; }
   bool operator==(const MediumTokens&) const = default;
 };
 
-/// Throw InputError for sizes, counts and options that the rules refuse.
+/// Both throw InputError for sizes, counts and options that the rules refuse.
 MediumTokens image_tokens(const TokenRules& rules, std::int64_t height, std::int64_t width,
                           const MediumOptions& options = {});
 MediumTokens video_tokens(const TokenRules& rules, const Video& video, const MediumOptions& options = {});

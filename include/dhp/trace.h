@@ -12,20 +12,21 @@ namespace dhp {
 // be recorded and of the plan, else InputError. A trace may be larger than what it is made of: it is handed over in
 // parts of about a megabyte.
 
-/// Gets the parts of a text, in order.
+/// Receives the parts of a text, in order.
 using TextSink = std::function<void(std::string_view)>;
 
-/// All ranks in one trace, for Perfetto or chrome://tracing: a process a node; of every rank a thread that computes and
-/// one whose shards travel, with arrows from sender to receiver; a counter of activation bytes a rank.
+/// All ranks in one trace, for Perfetto or chrome://tracing. Each node is a process. Each rank has one thread for
+/// computation and one for the shards in flight, with arrows from sender to receiver, and a counter of activation
+/// bytes.
 void chrome_trace(const TextSink& write, const Simulation& simulation, const Plan& plan, const Batch& batch,
                   const Cluster& cluster, const CostModel& cost);
 
-/// One rank as Holistic Trace Analysis reads it: what computes and what travels as kernels on two streams, launched by
-/// calls of the host, steps as ProfilerStep#k. Times are whole microseconds.
+/// One rank as Holistic Trace Analysis reads it: computation and transfers as kernels on two streams, launched by host
+/// calls, and steps as ProfilerStep#k. Times are whole microseconds.
 void rank_trace(const TextSink& write, const Simulation& simulation, const Plan& plan, const Cluster& cluster,
                 Rank rank);
 
-/// How a rank's file of such a folder is called: "rank-00007.json".
+/// The name of a rank's file in such a folder: "rank-00007.json".
 std::string rank_trace_name(Rank rank);
 
 }  // namespace dhp
