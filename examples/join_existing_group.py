@@ -1,4 +1,4 @@
-"""DHP in a program that has a process group already: Accelerate, Trainer, Megatron, FSDP, or as here its own.
+"""DHP in a program that already has a process group: from Accelerate, Trainer, Megatron or FSDP, or its own, as here.
 
 make demo                                                       once, for the model and the data
 torchrun --nproc-per-node 4 examples/join_existing_group.py

@@ -1,8 +1,8 @@
-"""A training loop of your own on DHP's public pieces.
+"""Your own training loop, built from DHP's public pieces.
 
 make demo                                              once, for the model and the data
 python examples/own_loop.py                            one rank
-torchrun --nproc-per-node 4 examples/own_loop.py       four
+torchrun --nproc-per-node 4 examples/own_loop.py       four ranks
 """
 
 import torch

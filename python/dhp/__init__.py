@@ -2,7 +2,7 @@
 
 A training loop of your own (examples/own_loop.py is this, runnable):
 
-    with dhp.init() as run:                                    # one process a rank: torchrun, SLURM, or alone
+    with dhp.init() as run:                                    # one process per rank: torchrun, SLURM, or alone
         adapter = dhp.attach(model)                            # a Hugging Face model
         data = dhp.Dataset("train.jsonl", "checkpoint")        # ms-swift JSONL
         for step in range(steps):
@@ -15,10 +15,10 @@ A training loop of your own (examples/own_loop.py is this, runnable):
             optimizer.step()
             optimizer.zero_grad()
 
-In a program that has a process group (Accelerate, Trainer, Megatron, FSDP) `dhp.join()` takes the place of
-`dhp.init()`. Planning, simulating and explaining need neither torch nor a run: `dhp.plan(batch, cluster, cost)` gives a
-plan or raises InfeasibleBatch, `dhp.try_plan(batch, cluster, cost)` gives a Plan or an Infeasible that says what is
-missing.
+In a program that already has a process group (Accelerate, Trainer, Megatron, FSDP), call `dhp.join()` instead of
+`dhp.init()`. Planning, simulating and explaining need neither torch nor a run: `dhp.plan(batch, cluster, cost)` returns
+a plan or raises InfeasibleBatch; `dhp.try_plan(batch, cluster, cost)` returns a Plan, or an Infeasible that gives the
+reason.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ void bind_presets(nb::module_& module) {
   module.def("device_presets", &device_presets, "Devices as dhp.device/1 JSON.");
   module.def("cluster_presets", &cluster_presets, "Clusters as dhp.cluster/1 JSON.");
   module.def("read_model_config", &read_model_config, "model"_a,
-             "A preset's name, a config.json, or the checkpoint folder that holds one. Raises InputError.");
+             "Reads a preset, a config.json, or the checkpoint folder that contains one. Raises InputError.");
 }
 
 void bind_devices(nb::module_& module) {
@@ -75,7 +75,7 @@ void bind_options_of_cost(nb::module_& module) {
       .value("full", Recompute::full)
       .value("none", Recompute::none);
   module.def("parse_freeze", &parse_freeze, "names"_a, "source"_a,
-             "Parts by name, commas between: \"vit,aligner\". Raises InputError for another name.");
+             "Parses parts by name, separated by commas: \"vit,aligner\". Raises InputError for another name.");
 }
 
 }  // namespace

@@ -51,8 +51,9 @@ void bind_batch(nb::module_& module) {
       .def_rw("id", &Sequence::id, "unique in its batch")
       .def_rw("tokens", &Sequence::tokens, "language-model tokens: text and merged visual tokens")
       .def_rw("patches", &Sequence::patches, "vision patches before merging; 0 for text")
-      .def_rw("frame_patches", &Sequence::frame_patches,
-              "of its largest picture, pair of frames or tile, which no two ranks share; 0: can be split at will");
+      .def_rw(
+          "frame_patches", &Sequence::frame_patches,
+          "of its largest picture, pair of frames or tile, which is not split between ranks; 0: can be split at will");
 
   ValueClass<Batch>(module, "Batch", "A global batch: everything one optimizer step trains on.")
       .def(
@@ -62,8 +63,9 @@ void bind_batch(nb::module_& module) {
       .packed(&columns_of, &set_columns)
       .def("__len__", [](const Batch& batch) { return batch.sequences.size(); });
 
-  module.def("read_batch", &read_batch, "file"_a,
-             "Reads dhp.batch/1 JSON, or what `dhp index` writes: all of its samples as one batch. Raises InputError.");
+  module.def(
+      "read_batch", &read_batch, "file"_a,
+      "Reads dhp.batch/1 JSON, or an index from `dhp index`: all of its samples as one batch. Raises InputError.");
   module.def("parse_batch_json", &parse_batch_json, "text"_a, "source"_a,
              "Parses dhp.batch/1 JSON; `source` names the text in errors. Raises InputError.");
   module.def("to_json", nb::overload_cast<const Batch&>(&to_json), "batch"_a, "As dhp.batch/1 JSON.");

@@ -25,7 +25,7 @@ void require_rank(const Cluster& cluster, Rank rank) {
 
 void bind_link(nb::module_& module) {
   ValueClass<Link>(module, "Link",
-                   "One kind of link between ranks: bytes a second in one direction, seconds a message.")
+                   "One kind of link between ranks: bytes per second in one direction, seconds per message.")
       .def(
           "__init__",
           [](Link* self, double bandwidth_bytes_per_s, double latency_s, int links) {
@@ -65,18 +65,18 @@ void bind_cluster_type(nb::module_& module) {
       .def_rw("intra_node", &Cluster::intra_node)
       .def_rw("inter_node", &Cluster::inter_node, "bandwidth is per rank")
       .def_rw("rank_speed", &Cluster::rank_speed,
-              "speed of each rank as a share of what the cost model describes, 0 out of service; empty: all 1")
+              "speed of each rank relative to the cost model; 0: out of service; empty: all 1")
       .def_rw("node_bandwidth_bytes_per_s", &Cluster::node_bandwidth_bytes_per_s,
-              "what the ranks of a node together send to other nodes at most, and receive; 0: no limit of its own")
+              "most that the ranks of a node together can send to other nodes, and receive; 0: no limit of its own")
       .def_rw("switch_bandwidth_bytes_per_s", &Cluster::switch_bandwidth_bytes_per_s,
-              "what all nodes together send to each other at most; 0: no limit")
+              "most that all nodes together can send to each other; 0: no limit")
       .def(
           "speed_of",
           [](const Cluster& cluster, Rank rank) {
             require_rank(cluster, rank);
             return cluster.speed_of(rank);
           },
-          "rank"_a, "Speed of a rank as a share of what the cost model describes. Raises InputError for a wrong rank.")
+          "rank"_a, "Speed of a rank relative to the cost model. Raises InputError for a wrong rank.")
       .def_prop_ro(
           "live_ranks",
           [](const Cluster& cluster) {

@@ -118,7 +118,7 @@ void bind_options(nb::module_& module) {
   module.def(
       "refuse_unused", [](const nb::kwargs& keywords) { refuse_unused(options_of(keywords)); }, "options"_a,
       signature("refuse_unused", "", "None"),
-      "Raises InputError for an option that is set, though the planner makes no use of it.");
+      "Raises InputError for an option that is set although the planner does not use it.");
   nb::enum_<Placement>(module, "Placement", "Which ranks may form a group.")
       .value("any", Placement::any, "any ranks")
       .value("consecutive", Placement::consecutive, "rank, rank + 1, ... (ranks out of service are skipped)");

@@ -89,7 +89,7 @@ void bind_plan_types(nb::module_& module) {
       .def_rw("hash", &Plan::hash, "32 hexadecimal digits, or empty")
       .def_rw("predicted", &Plan::predicted, nb::arg().none())
       .def_rw("most_peers", &Plan::most_peers, nb::arg().none(),
-              "most ranks that one rank shares tasks with, or None; not hashed");
+              "largest number of ranks that one rank shares tasks with, or None; not hashed");
 
   ValueClass<Timeline>(module, "Timeline", "When each task starts and ends, in seconds from the start of the step.")
       .def_ro("start_s", &Timeline::start_s, "per task, in plan order")
@@ -111,15 +111,14 @@ void bind_plan_functions(nb::module_& module) {
   module.def(
       "replay", [](const Plan& plan, const std::vector<double>& task_s) { return replay(plan, task_s); }, "plan"_a,
       "task_s"_a,
-      "When each task starts and ends if it takes task_s seconds (one a task, in plan order). Raises InputError where\n"
-      "there are not as many, or the plan cannot be walked.");
-  module.def(
-      "predict_task_seconds", &predict_task_seconds, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
-      "Predicted seconds of every task, in plan order. Raises InputError for sequences or ranks that are not there.");
+      "When each task starts and ends if it takes task_s seconds (one per task, in plan order). Raises InputError if\n"
+      "the numbers of tasks and times differ, or the plan cannot be walked.");
+  module.def("predict_task_seconds", &predict_task_seconds, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
+             "Predicted seconds of every task, in plan order. Raises InputError for unknown sequences or ranks.");
   module.def("annotate", &annotate, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
              "Fills start_s, end_s (seconds from the start of the step), predicted and hash of the plan, in place.");
   module.def("check_plan", &check_plan, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
-             "Everything that is wrong with a plan, one sentence a violation; empty = valid.");
+             "Everything that is wrong with a plan, one sentence per violation; empty if it is valid.");
 }
 
 }  // namespace

@@ -24,7 +24,7 @@ void bind_plan_batch(nb::module_& module) {
       .def_ro("needed_bytes", &Infeasible::needed_bytes)
       .def_ro("offered_bytes", &Infeasible::offered_bytes)
       .def_ro("needed_ranks", &Infeasible::needed_ranks,
-              "smallest degree that would hold the sequence, 0 when no number of ranks would");
+              "smallest degree that would hold the sequence, 0 if no number of ranks would");
 
   ValueClass<PlannerInfo>(module, "PlannerInfo", "A planner and what it is for.")
       .def_ro("name", &PlannerInfo::name)
@@ -53,8 +53,8 @@ void bind_plan_batch(nb::module_& module) {
       },
       "batch"_a, "cluster"_a, "cost"_a, "options"_a,
       signature("infeasible_sequences", "batch: Batch, cluster: Cluster, cost: CostModel", "list[Infeasible]"),
-      "The sequences that no plan of this kind holds whatever else is in the batch, in the order of the batch. One\n"
-      "answer without a sequence where none at all can be planned. Quick: a whole data set can be one batch.");
+      "The sequences that no plan of this kind can hold, whatever else is in the batch, in the order of the batch. If\n"
+      "none at all can be planned, one entry without a sequence. Fast: a whole data set can be one batch.");
 }
 
 void bind_bound(nb::module_& module) {
@@ -73,7 +73,7 @@ void bind_bound(nb::module_& module) {
          const nb::kwargs& keywords) { return check_options(plan, batch, cluster, cost, options_of(keywords)); },
       "plan"_a, "batch"_a, "cluster"_a, "cost"_a, "options"_a,
       signature("check_options", "plan: Plan, batch: Batch, cluster: Cluster, cost: CostModel", "list[str]"),
-      "Everything in which a valid plan breaks the options, one sentence a violation; empty = keeps them.");
+      "Every way in which a valid plan violates the options, one sentence per violation; empty if there is none.");
 }
 
 void bind_explain(nb::module_& module) {
@@ -92,7 +92,7 @@ void bind_explain(nb::module_& module) {
       .def_ro("degrees", &Explanation::degrees, "(degree, tasks), ascending")
       .def_ro("longest_waits", &Explanation::longest_waits, "three at most, longest first");
   module.def("explain_plan", &explain_plan, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
-             "What bounds the plan, its longest waits, idle share and gap. The plan must be valid (check_plan).");
+             "What limits the plan, its longest waits, idle share and gap. The plan must be valid (check_plan).");
 }
 
 void bind_reasons(nb::module_& module) {
@@ -127,7 +127,7 @@ void bind_reasons(nb::module_& module) {
          const nb::kwargs& keywords) { return explain_changes(plan, batch, cluster, cost, options_of(keywords)); },
       "plan"_a, "batch"_a, "cluster"_a, "cost"_a, "options"_a,
       signature("explain_changes", "plan: Plan, batch: Batch, cluster: Cluster, cost: CostModel", "WhatIf"),
-      "What more ranks, more memory, quicker links or no barriers would buy. Plans again with the options, but with "
+      "What more ranks, more memory, faster links or no barriers would gain. Plans again with the options, but with "
       "the\n"
       "planner that the plan names.");
 }
@@ -154,12 +154,12 @@ void bind_metrics(nb::module_& module) {
         return noisy_makespans(plan, task_s, noise, trials, seed);
       },
       "plan"_a, "task_s"_a, "noise"_a, "trials"_a, "seed"_a,
-      "Makespans of steps in which every task takes its task_s times a log-normal factor of its own, of mean 1 and\n"
+      "Makespans of steps in which every task takes its task_s times its own log-normal factor, with mean 1 and\n"
       "sigma `noise` (0 to MOST_NOISE). The same on every machine. Raises ValueError for other noise.");
   module.attr("MOST_NOISE") = kMostNoise;
   module.def(
       "noise_factors", &noise_factors, "tasks"_a, "noise"_a, "seed"_a, "trial"_a,
-      "By what noisy_makespans multiplies the times of `tasks` tasks in trial `trial`, from 0. Raises ValueError for\n"
+      "The factors by which noisy_makespans multiplies task times in trial `trial`, from 0. Raises ValueError for\n"
       "noise beyond MOST_NOISE.");
 }
 

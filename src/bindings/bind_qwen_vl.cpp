@@ -84,7 +84,7 @@ void bind_qwen_media(nb::module_& module) {
       .def_ro("timestamps_s", &Clip::timestamps_s, "one per temporal patch, from the clip's start");
 
   module.def("visual_tokens", &visual_tokens, "rules"_a, "grid"_a,
-             "Language-model tokens of a grid, markers and timestamps apart.");
+             "Language-model tokens of a grid, without markers and timestamps.");
   module.def("image_grid", &image_grid, "rules"_a, "height"_a, "width"_a, "max_pixels"_a.none() = nb::none(),
              "The grid of a picture of height x width pixels. `max_pixels` replaces the rule's limit. Raises "
              "InputError for an aspect ratio beyond 200 or a size below 1.");

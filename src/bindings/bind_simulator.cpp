@@ -43,7 +43,7 @@ void bind_simulation(nb::module_& module) {
       .def_prop_ro("compute_s", &SimulatedTask::compute_s, "end_s - start_s - exposed_s");
   ValueClass<SimulatedRank>(module, "SimulatedRank",
                             "Where the time of a rank goes. Compute, idle time, reduction and optimizer add up to the\n"
-                            "step's seconds, except of ranks out of service: all 0.")
+                            "step's seconds, except for ranks out of service, where all are 0.")
       .def_ro("compute_s", &SimulatedRank::compute_s)
       .def_ro("idle", &SimulatedRank::idle)
       .def_ro("reduce_s", &SimulatedRank::reduce_s, "gradient reduction")
@@ -73,7 +73,7 @@ void bind_simulation(nb::module_& module) {
       "plan"_a, "batch"_a, "cluster"_a, "cost"_a, nb::kw_only(), "steps"_a = 1, "noise"_a = 0.0, "seed"_a = 7,
       "planning_s"_a = 0.0, "record"_a = false,
       "Runs a valid plan on a model of the cluster, event by event, `steps` times. Every task takes its time times a\n"
-      "factor of noise_factors(); planning the next batch takes `planning_s` behind a step. `record` keeps what "
+      "factor of noise_factors(); planning the next batch takes `planning_s` during a step. `record` keeps what "
       "happens\n"
       "inside tasks, which results and traces need. Raises InputError for a plan that cannot be walked, ValueError "
       "for\n"

@@ -77,10 +77,10 @@ void bind_media(nb::module_& module) {
           })
       .def("all", &MediumTokens::all, "What the medium adds to its sequence.");
   module.def("image_tokens", &image_tokens, "rules"_a, "height"_a, "width"_a, "options"_a = MediumOptions{},
-             "What a picture of height x width pixels becomes. Raises InputError for sizes and options that the rules "
+             "The tokens of a picture of height x width pixels. Raises InputError for sizes and options that the rules "
              "refuse.");
   module.def("video_tokens", &video_tokens, "rules"_a, "video"_a, "options"_a = MediumOptions{},
-             "What a clip becomes. Raises InputError for sizes, counts and options that the rules refuse.");
+             "The tokens of a clip. Raises InputError for sizes, counts and options that the rules refuse.");
 }
 
 }  // namespace

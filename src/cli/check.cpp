@@ -46,7 +46,7 @@ void add_check_command(CLI::App& app, int& exit_code) {
   add_checked_options(sub, command->options);
   add_output_format(sub, command->json);
   sub.footer(
-      "Constraints: those given are checked, too, once the plan is valid.\n"
+      "If the plan is valid, the constraints given are also checked.\n"
       "Exit codes: 0 valid, 1 not valid (every violation named), 2 bad input.");
   sub.callback([command, &sub, &exit_code] { exit_code = run(*command, sub); });
 }

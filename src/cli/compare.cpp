@@ -219,18 +219,16 @@ void add_compare_command(CLI::App& app, int& exit_code) {
       ->check(whole_from(1, 1'000'000))
       ->needs(noise)
       ->capture_default_str();
-  sub.add_option("--seed", command->seed, "of the noise")->check(any_seed())->needs(noise)->capture_default_str();
+  sub.add_option("--seed", command->seed, "seed of the noise")->check(any_seed())->needs(noise)->capture_default_str();
   add_plan_options(sub, command->options);
   add_output_format(sub, command->json);
   sub.footer(
-      "\"transfer\" is the share of all ranks' time that waits for transfers, \"peers\" the most ranks that one rank\n"
-      "shares tasks with, \"planning\" the median of up to five runs. A planner that has no plan says why.\n"
-      "\"idle\" is the share in which no task runs; dhp simulate counts waits for transfers to it. The bound is one "
-      "of\n"
-      "plans without all_to_all: ulysses has none.\n"
-      "A constraint that lists planners in parentheses applies to those alone. With --pipeline-stages, a column has "
-      "the "
-      "step\nof lockstep plans in such a pipeline.\n"
+      "\"transfer\" is the share of all ranks' time spent waiting for transfers, \"peers\" the largest number of\n"
+      "ranks that one rank shares tasks with, \"planning\" the median of up to five runs. A planner that finds no\n"
+      "plan says why. \"idle\" is the share in which no task runs; dhp simulate also counts waits for transfers as\n"
+      "idle. The bound does not hold for all_to_all, so ulysses has none.\n"
+      "A constraint that lists planners in parentheses applies only to those. With --pipeline-stages, a column\n"
+      "shows the step of lockstep plans in such a pipeline.\n"
       "Exit codes: 0 compared, 1 no planner has a plan, 2 bad input.");
   sub.callback([command, &exit_code] { exit_code = run(*command); });
 }

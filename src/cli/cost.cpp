@@ -164,13 +164,13 @@ void add_cost_command(CLI::App& app, int& exit_code) {
       ->check(whole_from(1, kMaxRanks))
       ->capture_default_str();
   sub.add_option("--zero", options.zero,
-                 "0: nothing sharded, 1: the optimizer's state, 2: gradients, 3: parameters too")
+                 "0: nothing sharded, 1: the optimizer's state, 2: also gradients, 3: also parameters")
       ->check(whole_from(0, kShardedParameters))
       ->capture_default_str();
   sub.add_option_function<std::string>(
          "--recompute",
          [&options](const std::string& name) { options.recompute = parse_recompute(name, "--recompute"); },
-         "full: layers and vision blocks run again in the backward pass; or none")
+         "full: layers and vision blocks run again in the backward pass; none: they do not")
       ->default_str("full");
   sub.add_option_function<std::string>(
          "--freeze", [&options](const std::string& names) { options.freeze = parse_freeze(names, "--freeze"); },

@@ -139,7 +139,7 @@ int run(const DatasetCommand& command) {
 
 std::string data_help() {
   std::string text =
-      "the workload; or what dhp index has written; or FILE.csv with columns duration_s,width,height[,fps]"
+      "a workload; an index from dhp index; or FILE.csv with columns duration_s,width,height[,fps]"
       "[,text_tokens] or tokens,patches[,frame_patches]:";
   for (const WorkloadInfo& info : workloads()) text += "\n  " + info.name + ": " + info.help;
   return text;
@@ -152,12 +152,13 @@ void add_dataset_command(CLI::App& app, int& exit_code) {
   CLI::App& sub = *app.add_subcommand("dataset", "Make a batch with the lengths of a workload or of your data");
   sub.add_option("--data", command->name, data_help())->required();
   command->media.add_options(sub);
-  sub.add_option("--count,--batch-size", command->count, "samples; default 512, of a file all of its rows in order");
-  sub.add_option("--seed", command->seed, "what is drawn; the same everywhere")
+  sub.add_option("--count,--batch-size", command->count,
+                 "number of samples; default 512, or for a file all of its rows in order");
+  sub.add_option("--seed", command->seed, "seed that draws the samples; the same on every machine")
       ->check(any_seed())
       ->capture_default_str();
   sub.add_option("--prompt-tokens", command->prompt_tokens,
-                 "text beside the caption (chat template, prompt), where a file has no text_tokens")
+                 "text tokens apart from the caption (chat template, prompt), if a file has no text_tokens")
       ->capture_default_str();
   sub.add_option("-o,--output", command->out_file, "file for the batch (dhp.batch/1 JSON)");
   add_output_format(sub, command->json);

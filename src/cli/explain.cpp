@@ -33,17 +33,17 @@ int run(ExplainCommand& command, const CLI::App& given) {
 void add_explain_command(CLI::App& app, int& exit_code) {
   auto command = std::make_shared<ExplainCommand>();
   CLI::App& sub = *app.add_subcommand(
-      "explain", "Say what bounds a plan, where its ranks wait, why tasks have theirs, and what would help");
+      "explain", "Show what limits a plan, where its ranks wait, why tasks have their ranks, and what would help");
   command->inputs.add_options(sub);
   sub.add_option("--plan", command->plan_file, kPlanHelp)->required();
-  sub.add_flag("--all", command->all, "every rank and every task, not the most telling ones");
+  sub.add_flag("--all", command->all, "show every rank and every task, not only the most telling ones");
   add_plan_options(sub, command->options);
   add_output_format(sub, command->json);
   sub.footer(
-      "Give the constraints that the plan was made with: reasons name them, breaches of them are told, and they hold\n"
-      "for what is planned again, to see what a change would buy. One that lists planners in\n"
-      "parentheses applies to plans of those alone.\n"
-      "NO_COLOR turns colours off; without a terminal there are none, and the width is 100.\n"
+      "Give the constraints that the plan was made with. Reasons name them, violations are reported, and plans made\n"
+      "to see what a change would gain keep them. A constraint that lists planners in parentheses applies only to\n"
+      "their plans.\n"
+      "NO_COLOR turns colours off. Without a terminal there are no colours, and the width is 100.\n"
       "Exit codes: 0 explained, 1 not a valid plan for the batch, 2 bad input.");
   sub.callback([command, &sub, &exit_code] { exit_code = run(*command, sub); });
 }

@@ -11,9 +11,10 @@
 
 namespace dhp::cli {
 
-inline constexpr const char* kBatchHelp = "dhp.batch/1 JSON; or what dhp index has written, all of it";
+inline constexpr const char* kBatchHelp =
+    "dhp.batch/1 JSON, or an index from dhp index: all of its samples as one batch";
 inline constexpr const char* kClusterHelp = "dhp.cluster/1 JSON, or a preset (ascend-910b-8x8, h100-4x8, ...)";
-inline constexpr const char* kCostHelp = "dhp.cost/1 JSON, or MODEL@DEVICE (qwen3-vl-8b@h100), as dhp cost counts it";
+inline constexpr const char* kCostHelp = "dhp.cost/1 JSON, or MODEL@DEVICE (qwen3-vl-8b@h100), counted as by dhp cost";
 inline constexpr const char* kPlanHelp = "dhp.plan/1 JSON";
 
 /// The three files that planning, checking and explaining need.

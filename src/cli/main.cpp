@@ -18,11 +18,11 @@ using namespace dhp::cli;
 
 /// One line of help for the commands that the Python package adds; empty for others.
 std::string python_command_help(const std::string& name) {
-  if (name == "train") return "Train a model, every batch planned";
+  if (name == "train") return "Train a model, planning every batch";
   if (name == "index") return "Count the tokens and patches of a data set";
-  if (name == "report") return "A page about simulated and measured runs";
-  if (name == "calibrate") return "Measure a model on this device into a cost file";
-  if (name == "build-ops") return "Compile the run-time for the torch that is installed";
+  if (name == "report") return "Make a page about simulated and measured runs";
+  if (name == "calibrate") return "Measure a model on this device and write a cost file";
+  if (name == "build-ops") return "Compile the run-time for the installed torch";
   return "";
 }
 

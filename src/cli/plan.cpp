@@ -72,10 +72,10 @@ void add_plan_command(CLI::App& app, int& exit_code) {
   sub.add_option("--planner", command->options.planner, planner_help())->capture_default_str();
   add_plan_options(sub, command->options);
   sub.add_option("-o,--output", command->out_file,
-                 "file for the plan (dhp.plan/1 JSON); --output-format json then sums it up");
+                 "file for the plan (dhp.plan/1 JSON); --output-format json then prints a summary");
   add_output_format(sub, command->json);
   sub.footer(
-      "A constraint that lists planners in parentheses applies to those alone; any other refuses it.\n"
+      "A constraint that lists planners in parentheses works only with those planners; others refuse it.\n"
       "Exit codes: 0 planned, 1 infeasible (with the reason), 2 bad input.");
   sub.callback([command, &exit_code] { exit_code = run(*command); });
 }

@@ -25,7 +25,7 @@ bool is_known(const std::string& planner) {
 }  // namespace
 
 void add_planners_option(CLI::App& command, std::string& list) {
-  command.add_option("--planners", list, "planners of dhp plan, with commas between them; all unless given")
+  command.add_option("--planners", list, "planners of dhp plan, separated by commas; default: all")
       ->type_name("NAME,...");
 }
 

@@ -259,30 +259,33 @@ void add_simulate_command(CLI::App& app, int& exit_code) {
   sub.add_option("--cluster", command->cluster_files, kClusterHelp)->required();
   sub.add_option("--cost", command->cost_files, kCostHelp)->required();
   sub.add_option("--plan", command->plan_file, kPlanHelp);
-  sub.add_option("--steps", command->options.steps, "how often to run the plan, each time with other noise")
+  sub.add_option("--steps", command->options.steps, "number of times to run the plan, each with different noise")
       ->check(whole_from(1, 1'000'000))
       ->capture_default_str();
   sub.add_option("--noise", command->options.noise, "sigma of the log-normal error of each task's time; 0: none")
       ->check(number_from(0.0, kMostNoise))
       ->capture_default_str();
-  sub.add_option("--seed", command->options.seed, "of the noise")->check(any_seed())->capture_default_str();
-  sub.add_option("--planning-s", command->options.planning_s, "seconds that planning the next batch takes meanwhile")
+  sub.add_option("--seed", command->options.seed, "seed of the noise")->check(any_seed())->capture_default_str();
+  sub.add_option("--planning-s", command->options.planning_s,
+                 "seconds that planning the next batch takes during each step")
       ->check(number_from(0.0, 1e9))
       ->capture_default_str();
-  sub.add_option("--trace", command->trace,
-                 "file for a Chrome trace (Perfetto), or a folder, ending in /, for one file a rank as Holistic Trace\n"
-                 "Analysis reads them");
-  sub.add_option("--result", command->result_file,
-                 "file for the result (dhp.result/1 JSON), for dhp report; with --sweep a folder, for a file a run");
+  sub.add_option(
+      "--trace", command->trace,
+      "file for a Chrome trace (Perfetto); or a folder, ending in /, for one file per rank in the format of\n"
+      "Holistic Trace Analysis");
+  sub.add_option(
+      "--result", command->result_file,
+      "file for the result (dhp.result/1 JSON), for dhp report; with --sweep, a folder for one file per run");
   sub.add_flag("--sweep", command->sweep,
-               "no --plan: every planner on every --batch, --cluster and --cost, which may be given several times");
+               "instead of --plan: every planner on every --batch, --cluster and --cost; each may be repeated");
   add_planners_option(sub, command->planners);
   add_plan_options(sub, command->plan_options);
   add_output_format(sub, command->json);
   sub.footer(
-      "Idle time by cause: peer (ready, another rank is not), transfer (waits for shards), data (the next batch is\n"
-      "not planned yet), no task (nothing left to run). Ranks out of service do not count.\n"
-      "A constraint that lists planners in parentheses applies to those alone.\n"
+      "Idle time by cause: peer (ready, but another rank is not), transfer (waiting for shards), data (the next\n"
+      "batch is not planned yet), no task (nothing left to run). Ranks out of service do not count.\n"
+      "A constraint that lists planners in parentheses applies only to those.\n"
       "Exit codes: 0 simulated, 1 not a valid plan for the batch, or no planner has one, 2 bad input.");
   sub.callback([command, &sub, &exit_code] {
     if (command->sweep) {

@@ -210,10 +210,10 @@ void add_tokens_command(CLI::App& app, int& exit_code) {
   CLI::App& sub = *app.add_subcommand("tokens", "Count the tokens of pictures and clips");
   command->media.add_options(sub);
   sub.get_option("--model")->required();
-  sub.add_option("--image", command->images, "WIDTHxHEIGHT; may be given several times");
+  sub.add_option("--image", command->images, "WIDTHxHEIGHT; may be repeated");
   sub.add_option("--video", command->videos,
                  "WIDTHxHEIGHTxLENGTH[@FPS], the length in seconds or frames: 1280x720x30.0s@30, 320x240x450f;\n"
-                 "30 frames a second where none are given");
+                 "default: 30 frames a second");
   add_output_format(sub, command->json);
   sub.callback([command, &exit_code] { exit_code = run(*command); });
 }

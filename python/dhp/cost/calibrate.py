@@ -428,23 +428,23 @@ RENAMED = {
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="dhp calibrate",
-        description="Measures a model on the device it runs on and fits a cost file to it; docs/calibration.md",
+        description="Measure a model on this device and fit a cost file; see docs/calibration.md",
     )
     p.add_argument("--model", required=True, metavar="FOLDER", help="Hugging Face checkpoint folder")
     p.add_argument("-o", "--output", default="", metavar="COST.json", help="where to write the cost file")
     p.add_argument("--cluster-output", default="", metavar="CLUSTER.json", help="cluster file with the measured links")
     p.add_argument("--ranks", type=int, default=1, help="local ranks: groups are real, and links are measured")
-    p.add_argument("--torch-device", choices=("cpu", "cuda"), help="where to measure; default: cuda where there is one")
-    p.add_argument("--data", default="", metavar="FILE.jsonl", help="measure tasks as planners make them of it")
+    p.add_argument("--torch-device", choices=("cpu", "cuda"), help="where to measure; default: cuda if present")
+    p.add_argument("--data", default="", metavar="FILE.jsonl", help="measure tasks that planners make of this data")
     p.add_argument("--batch-size", type=int, default=16, help="samples of a planned batch, with --data")
     p.add_argument("--min-tokens", type=int, default=32, help="shortest task")
     p.add_argument("--max-tokens", type=int, default=2048, help="longest task")
     p.add_argument("--max-degree", type=int, default=0, help="widest group; default 8, or the ranks")
     p.add_argument("--samples", type=int, default=72, help="tasks to fit to")
-    p.add_argument("--left-out", type=int, default=24, help="tasks of other lengths and degrees, to see the error on")
+    p.add_argument("--left-out", type=int, default=24, help="tasks of other lengths and degrees, to measure the error")
     p.add_argument("--repeats", type=int, default=7, help="runs of each task; their median counts")
-    p.add_argument("--seed", type=int, default=0, help="which tasks are drawn")
-    p.add_argument("--unit", default="16x16", metavar="RxC", help="a frame, in patches: multiples of what is merged")
+    p.add_argument("--seed", type=int, default=0, help="seed that draws the tasks")
+    p.add_argument("--unit", default="16x16", metavar="RxC", help="a frame, in patches: multiples of the merge size")
     p.add_argument("--label-share", type=float, default=0.25, help="share of tokens with a loss")
     p.add_argument("--exchange", choices=("ring", "direct", "hierarchical"), default="ring", help="how shards travel")
     p.add_argument("--ranks-per-node", type=int, default=0, help="for hierarchical; default: those of each machine")
@@ -452,7 +452,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--freeze", default="", metavar="PARTS", help="parts that do not train, of vit,aligner,llm")
     p.add_argument("--recompute", choices=("full", "none"), default="none", help="as in dhp cost")
     p.add_argument("--capacity-tokens", type=int, default=0, help="tokens a rank may hold, as in dhp train")
-    p.add_argument("--device", default="local-cpu", help="as in dhp cost: whose memory counts")
+    p.add_argument("--device", default="local-cpu", help="a device of dhp cost, for its memory")
     p.add_argument("--output-format", choices=("text", "json"), default="text", help="json: the cost file on stdout")
     return p
 

@@ -36,8 +36,8 @@ def local_cost(
     freeze: Freeze = NOTHING_FROZEN,
     capacity_tokens: int = 0,
 ) -> CostModel:
-    """Cost counted from the checkpoint folder's config.json. With `capacity_tokens` a rank holds that many tokens in a
-    task, whatever they are: one byte a token, and nothing else counts."""
+    """Cost counted from the checkpoint folder's config.json. With `capacity_tokens`, a rank may hold that many
+    tokens of any kind in a task: each counts as one byte, and nothing else counts."""
     config = Path(model) / "config.json"
     try:
         text = config.read_text()

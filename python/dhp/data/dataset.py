@@ -48,13 +48,13 @@ class Dataset:
 
     data    ms-swift JSONL
     model   Hugging Face checkpoint folder: tokenizer, processor settings
-    index   file made by `dhp index`; made here when missing. Raises InputError when it does not fit data or model
+    index   file made by `dhp index`; made here if missing. Raises InputError if it does not fit data or model
     on_error      "fail" raises InputError for samples whose media cannot be read, "skip" leaves them out
     on_malformed  the same for lines that cannot be understood; empty: as on_error
-    media_roots   folders; media elsewhere, links resolved, are not read. Empty: any local file is
-    progress      called again and again with the number of lines that are done, while the index is made or read
+    media_roots   folders; media outside them, after links are resolved, are not read. Empty: any local file is read
+    progress      called repeatedly with the number of lines done so far, while the index is made or read
 
-    `index.left_out()` names what is left out, with the reason.
+    `index.left_out()` names the samples left out, with their reasons.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Dataset:
 
     def batch(self, step: int, size: int, seed: int = 0) -> Batch:
         """Global batch number `step` (from 0): a pure function of step, size and seed, equal on every rank. Each epoch
-        is shuffled anew, and its incomplete last batch left out. Raises InputError if there are fewer samples."""
+        is shuffled again, and its incomplete last batch is left out. Raises InputError if there are fewer samples."""
         per_epoch = len(self.samples) // size
         if per_epoch == 0:
             raise InputError(f"global_batch_size: found {size}, but the data has {len(self.samples)} samples")
@@ -109,7 +109,7 @@ class Dataset:
         return max(1, sum(self.sample(s.id).label_tokens for s in batch.sequences if s.id not in missing))
 
     def sample(self, sample_id: int) -> Sample:
-        """The sample of this id. Raises KeyError for another's."""
+        """The sample with this id. Raises KeyError for an unknown id."""
         return self.index.by_id[sample_id]
 
     def encode(self, sample: Sample) -> Encoded:
@@ -122,9 +122,9 @@ class Dataset:
         return self._pixels.read_units(medium, start, stop)
 
     def read(self, task: Task, rank: int, failed: dict[int, str] | None = None) -> TaskInput:
-        """This rank's share of a task: text of all its sequences, pixels of its own units alone.
+        """This rank's share of a task: text of all its sequences, pixels of its own units only.
 
-        A medium that cannot be read raises MediumError, or, where `failed` is given, is noted there under its sample's
+        A medium that cannot be read raises MediumError, or, if `failed` is given, is noted there under its sample's
         id and read as zeros.
         """
         samples = [self.sample(i) for i in task.sequences]

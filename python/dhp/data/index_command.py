@@ -60,16 +60,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("data", metavar="DATA.jsonl", help="ms-swift, ShareGPT or OpenAI style JSON lines")
     parser.add_argument("--model", required=True, metavar="FOLDER", help="Hugging Face checkpoint folder")
     parser.add_argument("-o", "--output", metavar="FILE", help="the index; default: DATA.index.jsonl")
-    parser.add_argument("--max-tokens", type=_positive, metavar="N", help="a longer sample is too long")
+    parser.add_argument("--max-tokens", type=_positive, metavar="N", help="a sample with more tokens is too long")
     parser.add_argument("--max-degree", type=_positive, metavar="D", help="a sample that needs more ranks is too long")
     parser.add_argument("--capacity-tokens", type=_positive, metavar="N", help="tokens a rank may hold")
     parser.add_argument("--on-error", choices=("skip", "fail"), default="fail", help="bad or too long samples (fail)")
-    parser.add_argument("--on-malformed", choices=("skip", "fail"), help="lines that make no sense (as --on-error)")
+    parser.add_argument("--on-malformed", choices=("skip", "fail"), help="malformed lines (default: as --on-error)")
     parser.add_argument(
-        "--media-root", action="append", default=[], metavar="DIR", help="read media below it only; repeatable"
+        "--media-root", action="append", default=[], metavar="DIR", help="read media only in this folder; repeatable"
     )
     parser.add_argument(
-        "--max-line-bytes", type=_positive, default=MAX_LINE_BYTES, metavar="N", help=f"({MAX_LINE_BYTES:,})"
+        "--max-line-bytes", type=_positive, default=MAX_LINE_BYTES, metavar="N", help=f"default: {MAX_LINE_BYTES:,}"
     )
     parser.add_argument("--verify", action="store_true", help="decode every medium, not just its header")
     parser.add_argument(

@@ -59,11 +59,11 @@ def import_families() -> None:
 def attach(model: torch.nn.Module, run: Run | None = None, *, cluster: Cluster | None = None) -> Adapter:
     """Makes a Hugging Face model run on shards: returns its adapter.
 
-    The text model's attention becomes ring attention over the group of the task at hand; vision attention, which stays
-    inside a frame, is left as it is; patches are embedded by a matrix product. From then on call the model through the
-    adapter; `dhp.models.detach(model)` gives the model its own code back, for generation or evaluation. `run` is the
-    current one unless given; `cluster` says which ranks share a node, for tasks whose exchange is hierarchical: without
-    it, all do.
+    The text model's attention becomes ring attention over the group of the current task. Vision attention, which stays
+    inside a frame, is unchanged. Patches are embedded by a matrix product. From then on, call the model through the
+    adapter; `dhp.detach(model)` restores the model's own code, for generation or evaluation. `run` defaults to the
+    current run. `cluster` says which ranks share a node, for tasks whose exchange is hierarchical; without it, all
+    ranks do.
 
     Raises InputError for a family without an adapter.
     """
@@ -76,7 +76,7 @@ def attach(model: torch.nn.Module, run: Run | None = None, *, cluster: Cluster |
 
 
 def freeze(model: torch.nn.Module, parts: Freeze) -> None:
-    """Marks what does not train, in place. The aligner is every merger from vision to text, deepstack's too."""
+    """Freezes parts of the model, in place. The aligner is every merger from vision to text, including deepstack's."""
     for name, parameter in model.named_parameters():
         vision = ".visual." in f".{name}"
         aligner = vision and "merger" in name
@@ -84,6 +84,6 @@ def freeze(model: torch.nn.Module, parts: Freeze) -> None:
 
 
 def detach(model: torch.nn.Module) -> None:
-    """Undoes `attach`: the text model attends by itself again, and patches are embedded by a convolution."""
+    """Undoes `attach`: the text model uses its own attention again, and patches are embedded by a convolution."""
     model.set_attn_implementation({"text_config": "sdpa"})  # type: ignore[operator]
     model.model.visual.patch_embed.proj.__dict__.pop("forward", None)  # type: ignore[union-attr]

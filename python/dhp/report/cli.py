@@ -39,7 +39,7 @@ def _check_baseline(baseline: str, results: list[Result], summaries: list[Summar
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="dhp report", description="One page about simulated and measured runs; docs/report.md"
+        prog="dhp report", description="Make a page about simulated and measured runs; see docs/report.md"
     )
     parser.add_argument("results", nargs="+", metavar="RESULT.json", help="files that dhp simulate or dhp train wrote")
     parser.add_argument("-o", "--output", default="", metavar="FILE.html", help="the page (default: report.html)")
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--baseline",
         default="",
         metavar="NAME",
-        help="result or planner that speed-ups are over (default: the slowest)",
+        help="result or planner to compare with for speed-ups (default: the slowest)",
     )
     parser.add_argument(
         "--output-format", choices=("text", "json"), default="text", help="json: the numbers; a page only with -o"

@@ -89,12 +89,10 @@ def build(output: Path, compiler: str, jobs: int) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="dhp build-ops", description="Compiles the run-time for the torch that is installed."
-    )
-    parser.add_argument("-o", "--output", metavar="FILE", help="default: in the package, where it is looked for")
+    parser = argparse.ArgumentParser(prog="dhp build-ops", description="Compile the run-time for the installed torch.")
+    parser.add_argument("-o", "--output", metavar="FILE", help="default: in the package, where dhp looks for it")
     parser.add_argument("--compiler", default=os.environ.get("CXX", "c++"), help="default: $CXX, or c++")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="compilers at once")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="number of parallel compilers")
     options = parser.parse_args(argv)
     if problem := commands.missing("build-ops"):
         complain(problem)

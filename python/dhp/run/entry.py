@@ -25,14 +25,15 @@ T = TypeVar("T")
 
 def init(*, timeout_s: float = 600.0) -> Run:
     """Joins the run that the environment describes (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT: `dhp train`, torchrun
-    and SLURM scripts set them); without them, a run of one rank. A program that has a process group calls `join`.
+    and SLURM scripts set them); without them, starts a run of one rank. A program that already has a process group
+    calls `join` instead.
 
-    Makes two process groups over all ranks, and no other ever: the default group, which torch wants to be there, and
-    the traffic group, which carries all that ranks tell each other. Groups of a plan are arrays of ranks on the latter.
+    Makes two process groups over all ranks, and never another: the default group, which torch requires, and the
+    traffic group, which carries all messages between ranks. Groups of a plan are arrays of ranks on the traffic group.
 
-    Raises InputError where the environment is wrong or this process is in a run, RankFailed when a rank or the store
-    cannot be reached within `timeout_s`, and ImportError when the run-time library does not fit the installed torch.
-    Each is one line.
+    Raises InputError if the environment is wrong or this process is already in a run, RankFailed if a rank or the store
+    cannot be reached within `timeout_s`, and ImportError if the run-time library does not fit the installed torch. Each
+    message is one line.
     """
     _refuse_second(timeout_s)
     if dist.is_initialized():
@@ -54,21 +55,22 @@ def init(*, timeout_s: float = 600.0) -> Run:
 
 
 def join(members: Sequence[int] | None = None, timeout_s: float = 600.0) -> Run:
-    """A run on the ranks of a program that has a default process group: Accelerate, Trainer, Megatron, FSDP, your own.
+    """Starts a run on the ranks of a program that has a default process group: Accelerate, Trainer, Megatron, FSDP or
+    your own.
 
     members    ranks of the default group that train together, in the order in which plans count them: a plan's rank is
-               an index into it. All ranks without it. Several slices of the ranks may have each a list of its own,
-               without a rank in two. A process that its own list leaves out is in no slice: its `run.rank` is -1.
+               an index into this list. Default: all ranks. Several slices of the ranks may each have their own list; no
+               rank may be in two. A process that is not in its own list is in no slice: its `run.rank` is -1.
     timeout_s  how long a rank waits for a peer
 
-    Every rank of the default group calls it, also those in no slice, as often as the others. It makes one process
-    group, over all of them and by Gloo, which carries everything of all slices: collectives of the run leave the
-    default group alone, whatever its backend is, and a rank that is lost in one slice ends the others too. `close()`
-    ends the run and leaves the program's groups as they are.
+    Every rank of the default group calls this equally often, including those in no slice. It makes one Gloo process
+    group over all of them, which carries the traffic of all slices. Collectives of the run do not use the default
+    group, whatever its backend. A rank that is lost in one slice ends the others too. `close()` ends the run and leaves
+    the program's groups as they are.
 
-    Raises InputError for wrong members, without a process group, or in a process that is in a run already; RankFailed
-    when a rank does not come within `timeout_s` or is lost, and on the ranks that could not know that another one's
-    members are wrong. Each is one line.
+    Raises InputError for wrong members, without a process group, or in a process that is already in a run. Raises
+    RankFailed if a rank does not join within `timeout_s` or is lost, and on ranks that could not know that another
+    rank's members are wrong. Each message is one line.
     """
     _refuse_second(timeout_s)
     if not dist.is_available() or not dist.is_initialized():

@@ -11,16 +11,16 @@ if TYPE_CHECKING:
 
 
 class InfeasibleBatch(Exception):
-    """The batch is well formed, but no plan of this kind holds it. The message names the sequence and its needs."""
+    """The batch is well formed, but no plan of this kind can hold it. The message names the sequence and its needs."""
 
 
 def plan(batch: Batch, cluster: Cluster, cost: CostModel, *, run: Run | None = None, **options: Any) -> Plan:
     """Decides which ranks share which sequences of the batch: `dhp.try_plan`, then `dhp.check_plan`. `options` are
     those of `dhp plan`: planner="lockstep", max_degree=8, exchanges=["ring"], ….
 
-    With `run`, makes sure that all ranks have planned the same (one small collective), and that the plan is for as many
-    ranks as the run has; `dhp.agree_on` does that for a plan from elsewhere. Raises InfeasibleBatch with the reason
-    when no plan holds the batch, InputError for bad input, RankFailed when plans differ.
+    With `run`, makes sure that all ranks have the same plan (one small collective), and that the plan is for as many
+    ranks as the run has; `dhp.agree_on` does that for a plan from elsewhere. Raises InfeasibleBatch with the reason if
+    no plan can hold the batch, InputError for bad input, and RankFailed if plans differ.
     """
     result = try_plan(batch, cluster, cost, **options)
     if isinstance(result, Infeasible):

@@ -28,7 +28,7 @@ END_S = 3.0  # that a failed process may take to end by itself
 
 
 class RunStopped(Exception):
-    """The run cannot go on, though no rank has failed: all have come to the same conclusion, which the message says."""
+    """The run cannot go on although no rank has failed. All ranks reached the conclusion that the message gives."""
 
 
 class RankFailed(RuntimeError):
@@ -39,14 +39,14 @@ class RankFailed(RuntimeError):
 class Run:
     """One rank of a run. Made by `dhp.init` or `dhp.join`, closed by `close()` (or `with dhp.init() as run:`).
 
-    rank, world_size  this rank, and how many there are, as plans count them; -1 in a process that is no member
+    rank, world_size  this rank and the number of ranks, as plans count them; rank is -1 in a non-member process
     members           their ranks in the default process group, by rank of the run
     traffic           name of the process group that carries shards and rows between the ranks of a task
     timeout_s         how long a rank waits for a peer; must exceed the skew that a free schedule makes legitimate
 
-    `sum` to `barrier` are collectives of the members: all of them call, in the same order, with tensors of the same
-    shape and type on the CPU. They raise RankFailed when a member fails or keeps the others waiting for `timeout_s`,
-    and InputError in a process that is no member. None uses the default process group.
+    `sum` to `barrier` are collectives of the members: all members call them in the same order, with CPU tensors of the
+    same shape and type. They raise RankFailed if a member fails or keeps the others waiting for `timeout_s`, and
+    InputError in a process that is not a member. None of them uses the default process group.
     """
 
     rank: int
@@ -279,7 +279,7 @@ _current: Run | None = None
 
 
 def current_run() -> Run:
-    """The run that this process joined last. Raises RuntimeError before."""
+    """The run that this process joined last. Raises RuntimeError if there is none."""
     if _current is None:
         raise RuntimeError("there is no run yet: call dhp.init() first, or dhp.join() where there is a process group")
     return _current
@@ -312,7 +312,7 @@ def _leave_soon() -> None:
 
 
 def agree_on(plan: Plan, run: Run) -> None:
-    """Raises RankFailed on every rank unless all ranks hold this very plan, for as many ranks as the run has members,
+    """Raises RankFailed on every rank unless all ranks hold the same plan, for as many ranks as the run has members,
     and InputError if its tasks use an exchange that the run-time does not implement."""
     if missing := {task.exchange.name for task in plan.tasks} - set(EXCHANGES):
         raise InputError(
@@ -331,8 +331,8 @@ def agree_on(plan: Plan, run: Run) -> None:
 
 
 def tasks(plan: Plan, run: Run | None = None) -> Iterator[Task]:
-    """The tasks of this rank, in plan order: the only order in which its transfers may be posted. `run` is the current
-    one unless given."""
+    """The tasks of this rank, in plan order: the only order in which its transfers may be posted. `run` defaults
+    to the current run."""
     rank = (run or current_run()).rank
     for task in plan.tasks:
         if rank in task.ranks:

@@ -12,13 +12,13 @@ BUCKET_BYTES = 32 << 20
 
 
 def reduce_gradients(parameters: torch.nn.Module | Iterable[torch.nn.Parameter], run: Run | None = None) -> bool:
-    """Sums `.grad` of every parameter over all ranks, in place. Every rank calls it once, after its last task. `run` is
-    the current one unless given.
+    """Sums `.grad` of every parameter over all ranks, in place. Every rank calls it once, after its last task. `run`
+    defaults to the current run.
 
     A gradient that is missing on some ranks counts as zero there. One that is missing on *all* ranks stays None: a
     zero gradient would still let AdamW decay the weight.
 
-    Returns whether this rank's own gradients were finite; not looked at with one rank, where the sum tells.
+    Returns whether this rank's own gradients were finite. With one rank they are not checked, since the sum shows it.
     """
     if isinstance(parameters, torch.nn.Module):
         parameters = parameters.parameters()

@@ -104,7 +104,7 @@ class TaskLayout:
     tokens[i]   length of the i-th sequence, unpadded
     visual[i]   indices of its visual tokens, ascending, in order of media and frames
     grids[i]    (frames, height, width) of its media, in patches
-    merge       side of the square of patches that becomes one token
+    merge       side, in patches, of the square that becomes one token
     """
 
     degree: int

@@ -107,7 +107,7 @@ class Result:
     lengths: np.ndarray | None  # tokens of every sequence of the timeline's step
 
     def to_json(self) -> str:
-        """A `dhp.result/1` file, but for what is not known."""
+        """The result as a `dhp.result/1` file, without unknown fields."""
         return json.dumps({"format": FORMAT} | _plain(self))
 
 

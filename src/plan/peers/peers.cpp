@@ -17,7 +17,7 @@ void add_peers() {
          {"min_shard_tokens", "no_idle_ranks"},
          plan::plan_paper,
          nullptr,
-         "the paper's: sequences packed into bins by memory, every bin its own degree, in lockstep",
+         "the paper's algorithm: sequences packed into bins by memory, each bin with its own degree, in lockstep",
          ""},
         {"megatron-hybrid",
          number,
@@ -28,7 +28,7 @@ void add_peers() {
          plan::plan_megatron_hybrid,
          plan::check_for_megatron,
          "Megatron-Core's BalancedCPScheduler: powers of two by length, samples one at a time, barriers",
-         "the same with at most M tokens of a sample on a rank, instead of the best of five M"},
+         "the same with at most M tokens of a sample per rank, instead of the best of five M"},
         {"megatron-dynamic",
          number,
          "M",
@@ -38,7 +38,7 @@ void add_peers() {
          plan::plan_megatron_dynamic,
          plan::check_for_megatron,
          "Megatron-Core's DefaultDynamicCPScheduler: powers of two, packed, micro-batch by micro-batch",
-         "the same with at most M tokens on a rank, instead of the best of five M"},
+         "the same with at most M tokens per rank, instead of the best of five M"},
     });
     return true;
   }();
