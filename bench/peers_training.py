@@ -1,6 +1,6 @@
 """Steps of `dhp train` beside Hugging Face loops: CPU ms a sample.
 
-    python -m dhp.demo build/demo && python bench/peers_training.py [--ranks 1 2] [--steps 7] [--rounds 3]
+    python -m dhp.demo build/demo && python bench/peers_training.py [--ranks 1 2] [--steps 6] [--rounds 2]
 
 All have the same batches of the demo's data, model, reader (which reads one batch ahead in a thread), AdamW and
 clipping; one torch thread a rank. Peers:
@@ -10,10 +10,12 @@ clipping; one torch thread a rank. Peers:
     padded, as is   the same in the order of the batch (--sides)
 
 With several ranks the peers run under DistributedDataParallel, every rank with each N-th sample, gradients summed with
-the last backward of a step alone (no_sync). DHP may split samples, as its planner likes; its ranks hold enough to leave
-all whole. A side trains --steps steps from the same weights in processes of its own; the sides take turns, --rounds
-times. CPU seconds are those of all processes and threads, from the end of the second step to that of the last but one,
-so that as many batches are read as are trained. First losses are compared. Median (least to most) of the rounds.
+the last backward of a step alone (no_sync). It looks for unused parameters (find_unused_parameters): without that, it
+waits for ever where a rank's last sample has no picture. DHP may split samples, as its planner likes; its ranks hold
+enough to leave all whole. A side trains --steps steps from the same weights in processes of its own; the sides take
+turns, --rounds times. CPU seconds are those of all processes and threads, from the end of the second step to that of
+the last but one, so that as many batches are read as are trained. First losses are compared. Median (least to most) of
+the rounds.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns where no parameter was unused
 
 import torch
 from measure import in_turns, machine, over, span
@@ -93,7 +96,9 @@ def run_peer(settings: TrainConfig, folder: Path, size: int, by_length: bool) ->
     torch.set_num_threads(1)
     run, ends = entry.init(timeout_s=settings.timeout_s), Ends()
     model: Any = load_model(settings, settings.model)
-    wrapped = DistributedDataParallel(model) if run.world_size > 1 else model
+    wrapped = model
+    if run.world_size > 1:
+        wrapped = DistributedDataParallel(model, find_unused_parameters=True)
     adamw = torch.optim.AdamW(optimizer_groups(model, settings), lr=settings.learning_rate, eps=settings.adam_epsilon)
     data = Dataset(settings.data, settings.model)
     pad = model.config.text_config.pad_token_id or 0
@@ -203,8 +208,8 @@ def main() -> None:
     parser.add_argument("--demo", type=Path, default=Path("build/demo"), help="folder of python -m dhp.demo")
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--sides", nargs="+", choices=list(PEERS), default=["a sample", "padded by 4"])
-    parser.add_argument("--steps", type=int, default=7, help="of which the first two and the last do not count")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=6, help="of which the first two and the last do not count")
+    parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
     if not (options.demo / "train.jsonl").exists():
         parser.error(f"--demo {options.demo}: no train.jsonl in it; make it with python -m dhp.demo {options.demo}")
