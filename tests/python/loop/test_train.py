@@ -126,7 +126,7 @@ def test_a_line_a_step_or_as_many_as_asked_for(folder: Path) -> None:
     arguments = ("--ranks", "2", "--steps", "4", "--set", "capacity_tokens=110")
     done = dhp_train(folder, *arguments)
     assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == ["step"] * 4 + ["saved"], done.stderr
-    done = dhp_train(folder, *arguments, "log_every=2", "output_dir=other")
+    done = dhp_train(folder, *arguments, "log_every=2", f"output_dir={folder}/other")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines[1:]] == ["step", "step", "saved"]
