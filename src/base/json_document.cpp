@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/json_reader.h"
@@ -39,8 +40,10 @@ class Builder {
 
   bool key(const std::string& key) {
     Json* parent = open_.back();
-    if (parent == &entry_) {
-      member_ = &member_of_entry(key);
+    if (all_ != nullptr && wrong_) {
+      member_ = nullptr;
+    } else if (parent == &entry_) {
+      member_ = member_of_entry(key);
     } else if (open_.size() == 1) {
       is_entries_ = entries_.read && key == entries_.key;
       const bool kept = is_entries_ || std::find(fields_.begin(), fields_.end(), key) != fields_.end();
@@ -58,6 +61,7 @@ class Builder {
 
  private:
   static constexpr std::size_t kMostValues = std::size_t{1} << 22;  // of one entry
+  static constexpr std::size_t kMostMembers = 1000;                 // of one entry, which are looked for one by one
 
   /// A field of the entry. Entries mostly have the same fields in the same order.
   struct Member {
@@ -75,7 +79,7 @@ class Builder {
       if (open_.back() == all_)
         values_ = 0;
       else if (++values_ > kMostValues && !wrong_)
-        fail_as_too_many();
+        fail_as_too_many(kMostValues, "values");
       if (wrong_) return nullptr;
       if (open_.back() == all_) return &entry_;
     }
@@ -113,6 +117,7 @@ class Builder {
     if (place == &entry_) {
       if (kind == Json::value_t::array) entry_.clear();
       next_ = 0;
+      there_ = 0;
       for (Member& member : members_) member.is_there = false;
     }
     if (open_.size() == 1 && is_entries_ && kind == Json::value_t::array) {
@@ -132,15 +137,19 @@ class Builder {
     return true;
   }
 
-  Json& member_of_entry(const std::string& key) {
+  /// nullptr: one too many.
+  Json* member_of_entry(const std::string& key) {
     const auto is_key = [&](const Member& member) { return member.key == key; };
     auto found = next_ < members_.size() && is_key(members_[next_])
                      ? members_.begin() + static_cast<std::ptrdiff_t>(next_)
                      : std::find_if(members_.begin(), members_.end(), is_key);
     if (found == members_.end()) found = members_.insert(found, {key, &entry_[key]});
-    found->is_there = true;
     next_ = static_cast<std::size_t>(found - members_.begin()) + 1;
-    return *found->value;
+    if (!std::exchange(found->is_there, true) && ++there_ > kMostMembers) {
+      fail_as_too_many(kMostMembers, "fields");
+      return nullptr;
+    }
+    return found->value;
   }
 
   void read_entry() {
@@ -163,9 +172,9 @@ class Builder {
 
   std::string path_of_entry() const { return std::string(entries_.key) + "[" + std::to_string(read_) + "]"; }
 
-  void fail_as_too_many() {
-    wrong_ = std::make_exception_ptr(InputError(
-        source_, path_of_entry(), "has more than " + std::to_string(kMostValues) + " values, too many for one"));
+  void fail_as_too_many(std::size_t most, const char* of_what) {
+    const std::string reason = "has more than " + std::to_string(most) + " " + of_what + ", too many for one";
+    wrong_ = std::make_exception_ptr(InputError(source_, path_of_entry(), reason));
   }
 
   const std::string& source_;
@@ -181,6 +190,7 @@ class Builder {
   Json entry_;
   std::vector<Member> members_;  // of the entry
   std::size_t next_ = 0;         // the member that probably comes next
+  std::size_t there_ = 0;        // members that the entry at hand has
   std::exception_ptr wrong_ = {};
 };
 

@@ -198,5 +198,23 @@ TEST(BadInput, ValidateChecksBatchesMadeInMemory) {
   EXPECT_NO_THROW(validate({.sequences = {{-3, kMaxTokens, kMaxTokens}}}, "batch"));
 }
 
+/// Fields of an entry are looked for one by one, and in any order.
+TEST(BadInput, EntriesWithVeryManyFields) {
+  const auto entry = [](int id, int others) {
+    std::string text = R"({"ranks": [0], "sequences": [7], "id": )" + std::to_string(id);
+    for (int i = 0; i < others; ++i) text += ", \"of " + std::to_string(id) + ", " + std::to_string(i) + "\": {}";
+    return text + "}";
+  };
+  const auto plan = [&](int first, int second) {
+    return R"({"format": "dhp.plan/1", "schedule": "free", "ranks": 2, "tasks": [)" + entry(0, first) + ", " +
+           entry(1, second) + "]}";
+  };
+  EXPECT_EQ(parse_plan(plan(997, 997), "p.json").tasks.size(), 2U);
+  EXPECT_EQ(test::input_error([&] { parse_plan(plan(997, 998), "p.json"); }),
+            "p.json: tasks[1]: has more than 1000 fields, too many for one");
+  EXPECT_EQ(test::input_error([&] { parse_plan(plan(1'000'000, 0), "p.json"); }),
+            "p.json: tasks[0]: has more than 1000 fields, too many for one");
+}
+
 }  // namespace
 }  // namespace dhp::bad_input_test
