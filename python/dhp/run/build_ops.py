@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -36,9 +37,11 @@ def _sources() -> Path:
     )
 
 
-def _compiler(chosen: str) -> str:
-    if found := shutil.which(chosen):
-        return found
+def _compiler(chosen: str) -> list[str]:
+    """The words of a command, as $CXX may hold them: "ccache g++"."""
+    words = shlex.split(chosen)
+    if words and shutil.which(words[0]):
+        return words
     raise InputError(
         f"dhp build-ops: found no C++ compiler {chosen}; install g++ 12 or later (apt-get install g++), or name one "
         "with --compiler"
@@ -63,7 +66,7 @@ def _run(command: Sequence[str]) -> None:
         raise RuntimeError(f"{' '.join(command)}\n{done.stdout}{done.stderr}".rstrip())
 
 
-def build(output: Path, compiler: str, jobs: int) -> str:
+def build(output: Path, compiler: Sequence[str], jobs: int) -> str:
     """Returns the version of torch. Raises InputError, and RuntimeError with what the compiler says."""
     sources = _sources()
     compiling, linking, version = _torch_flags()
@@ -78,10 +81,11 @@ def build(output: Path, compiler: str, jobs: int) -> str:
             unit.write_text("".join(f'#include "{file}"\n' for file in files[start : start + TOGETHER]))
             units.append(unit)
         with ThreadPoolExecutor(jobs) as pool:
-            list(pool.map(lambda unit: _run([compiler, *FLAGS, *compiling, "-c", str(unit), "-o", f"{unit}.o"]), units))
+            calls = [[*compiler, *FLAGS, *compiling, "-c", str(unit), "-o", f"{unit}.o"] for unit in units]
+            list(pool.map(_run, calls))
         partial = output.with_name(f".{output.name}.{os.getpid()}")
         try:
-            _run([compiler, "-shared", "-s", *(f"{unit}.o" for unit in units), "-o", str(partial), *linking])
+            _run([*compiler, "-shared", "-s", *(f"{unit}.o" for unit in units), "-o", str(partial), *linking])
             os.replace(partial, output)  # ranks that run keep the one they have
         finally:
             partial.unlink(missing_ok=True)
@@ -110,6 +114,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         complain(f"{error}\ndhp: error: dhp build-ops: the compiler refuses; see above")
         return 1
+    except KeyboardInterrupt:
+        complain("dhp build-ops: interrupted; nothing was written")
+        return commands.INTERRUPTED
     return say(f"{output} for torch {version}, in {time.monotonic() - start_s:.0f} s")
 
 

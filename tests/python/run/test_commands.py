@@ -96,6 +96,24 @@ def test_build_ops_says_what_it_lacks(capsys: pytest.CaptureFixture[str], tmp_pa
     assert capsys.readouterr().err == "dhp: error: --jobs: found 0, expected at least 1\n"
     assert build_ops.main(["-o", output, "--compiler", "no-such-compiler"]) == 2
     assert "found no C++ compiler no-such-compiler; install g++ 12 or later" in capsys.readouterr().err
+    assert build_ops.main(["-o", output, "--compiler", ""]) == 2
+    assert "found no C++ compiler ; install" in capsys.readouterr().err
     assert build_ops.main(["-o", output, "--compiler", "false"]) == 1
     assert capsys.readouterr().err.endswith("dhp: error: dhp build-ops: the compiler refuses; see above\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_build_ops_takes_a_compiler_of_several_words_and_ends_on_interrupt(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "env SAID=1 false")
+    assert build_ops.main(["-o", str(tmp_path / "ops.so"), "--jobs", "1"]) == 1
+    assert capsys.readouterr().err.startswith("env SAID=1 false -std=c++20 ")
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(build_ops.subprocess, "run", interrupted)
+    assert build_ops.main(["-o", str(tmp_path / "ops.so"), "--jobs", "1"]) == 130
+    assert capsys.readouterr().err == "dhp build-ops: interrupted; nothing was written\n"
     assert not list(tmp_path.iterdir())
