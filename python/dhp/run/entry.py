@@ -110,11 +110,13 @@ def _check_members(members: Sequence[int] | None, world_size: int) -> tuple[tupl
         return (), f"members: found {members!r}, expected ranks of the default process group"
     if not listed:
         return (), "members: found an empty list, expected the ranks of a slice; one that this rank is not in will do"
+    seen: set[int] = set()
     for position, member in enumerate(listed):
         if not 0 <= member < world_size:
             return (), f"members[{position}]: found {member}, expected a rank from 0 to {world_size - 1}"
-        if member in listed[:position]:
+        if member in seen:
             return (), f"members[{position}]: found rank {member} twice, expected every rank once"
+        seen.add(member)
     return listed, ""
 
 

@@ -42,6 +42,7 @@ class Joining:
         self._signs = dist.PrefixStore(prefix, _connect_again(base))
         self._seen: dict[int, tuple[bytes, float]] = {}
         self._ended = threading.Event()
+        self._has_joined = False
         self._give(self._signs, b"0")
         self._thread = threading.Thread(target=self._give_signs, args=(_connect_again(self.store),), daemon=True)
         self._thread.start()
@@ -55,7 +56,8 @@ class Joining:
                 if self._ended.wait(SIGN_S):
                     break
                 self._give(store, str(number).encode())
-            self._give(store, JOINED.encode())
+            if self._has_joined:
+                self._give(store, JOINED.encode())
         except RuntimeError:  # the store is gone, which the other threads find out
             pass
 
@@ -72,6 +74,7 @@ class Joining:
             self._bid_farewell()
             raise
         except (TimeoutError, RuntimeError) as error:
+            self._ended.set()
             raise NotJoined(f"{self._lost_host()} ({self._name} waited for the others: {_line(error)})") from None
 
     def _learn_host(self) -> None:
@@ -121,11 +124,12 @@ class Joining:
         """Returns when every rank has called this."""
         if self.store.add(f"dhp/{key}", 1) == self._place.world_size:
             self.store.set(f"dhp/all_{key}", "1")
-        while not self.store.check([f"dhp/all_{key}"]):
-            time.sleep(SIGN_S / 10)
+        while not self.store.check([f"dhp/all_{key}"]) and not self._ended.wait(SIGN_S / 10):
+            pass
 
     def end(self) -> None:
         """From here on the run-time's watch gives the signs of life."""
+        self._has_joined = True
         self._ended.set()
         self._thread.join(ANSWER_S)
 
@@ -180,6 +184,7 @@ class Joining:
     def _bid_farewell(self) -> None:
         if self._place.host_rank == self._place.rank:
             time.sleep(FAREWELL_S)
+        self._ended.set()  # the program may go on without a run
 
 
 def join(place: Place, name: str, timeout_s: float) -> Joining:

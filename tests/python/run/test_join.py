@@ -245,6 +245,19 @@ def test_what_to_call_is_said_where_the_group_is_missing_or_there() -> None:
         dist.destroy_process_group()
 
 
+def test_a_join_that_fails_leaves_no_thread() -> None:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        before = set(threading.enumerate())
+        with pytest.raises(dhp.InputError, match=r"members\[0\]: found 1, expected a rank from 0 to 0"):
+            dhp.join([1])
+        assert wait_until(lambda: set(threading.enumerate()) <= before, 20)
+        with dhp.join() as run:  # it may be called again
+            assert run.members == (0,)
+    finally:
+        dist.destroy_process_group()
+
+
 def one_does_not_come() -> int:
     dist.init_process_group("gloo")
     return 0 if dist.get_rank() == 1 and not wait_until(lambda: False, 12) else say_error_of_joining()
