@@ -16,6 +16,7 @@ _ORIENTATION = 0x0112  # EXIF tag 274
 _SAYS_MORE = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")  # EXIF, or XMP
 _HEAD = struct.Struct(">I4s")  # bytes of the chunk's data, and its kind
 _CRC_BYTES = 4
+_MOST_SAYING_MORE = 1000  # chunks; no picture has as many
 
 
 def orientation_of(picture: Image.Image) -> object:
@@ -35,7 +36,7 @@ def orientation_of(picture: Image.Image) -> object:
 
 def _chunks_behind_pixels(picture: PngImageFile) -> list[tuple[bytes, int, int]] | None:
     """(kind, position of its data, length) of those that may say more; None where only decoding tells what Pillow
-    would say: files that are cut off or animated, and odd chunks."""
+    would say: files that are cut off or animated, and odd or very many chunks."""
     assert picture.fp is not None
     file = picture.fp.fileno()
     size = os.fstat(file).st_size
@@ -56,6 +57,8 @@ def _chunks_behind_pixels(picture: PngImageFile) -> list[tuple[bytes, int, int]]
                 return None
             pixels = True
         elif pixels and kind in _SAYS_MORE:
+            if len(found) == _MOST_SAYING_MORE:
+                return None
             found.append((kind, position, length))
         elif pixels and (not kind.isalpha() or hasattr(PngStream, f"chunk_{kind.decode('ascii')}")):
             return None

@@ -120,3 +120,13 @@ def test_pixels_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     path.write_bytes(whole[:-30])
     with pytest.raises(MediumError, match=r"p\.png: cannot be decoded"):
         probe_image(str(path))
+
+
+def test_very_many_texts_are_left_to_pillow(tmp_path: Path) -> None:
+    path = tmp_path / "p.png"
+    Image.new("RGB", (3, 2)).save(path)
+    end = chunk(b"eXIf", exif_of(6)[6:]) + chunk(b"IEND", b"")
+    path.write_bytes(path.read_bytes().replace(chunk(b"IEND", b""), chunk(b"tEXt", b"") * 2000 + end))
+    with Image.open(path) as picture:
+        assert orientation_of(picture) == 6
+        assert picture.png is None, "decoded: no list of chunks has grown"
