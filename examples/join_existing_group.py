@@ -13,7 +13,7 @@ import dhp
 MODEL, DATA = "build/demo/model", "build/demo/train.jsonl"
 
 dist.init_process_group("gloo")  # or Accelerator(), or initialize_model_parallel()
-with dhp.join() as run:  # dhp.join(members=[3, 0, 2]) trains on these alone; every rank calls it
+with dhp.join() as run:  # dhp.join(members=[3, 0, 2]) trains on these alone: all call it, the others skip what DHP does
     model = AutoModelForImageTextToText.from_pretrained(MODEL, dtype=torch.float32)
     data = dhp.Dataset(DATA, MODEL)
     cluster = dhp.local_cluster(run.world_size, capacity_tokens=2048)
