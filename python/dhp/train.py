@@ -21,7 +21,7 @@ from dhp._core import InputError, Task
 from dhp.base.output import complain
 from dhp.cost.recalibrate import Recalibration
 from dhp.data.dataset import Dataset, Share
-from dhp.loop.batches import Ahead, Drops, agree_on_dropped
+from dhp.loop.batches import Ahead, Drops, Prepared, agree_on_dropped
 from dhp.loop.inputs import open_dataset, planning_inputs
 from dhp.loop.start import begin, check_before_ranks, check_options, launched_here, says, together
 from dhp.loop.step_clock import StepClock
@@ -79,12 +79,7 @@ def train(
             dropped = agree_on_dropped(share, now, data, settings, run)
             drops.add(step + 1, len(now.batch.sequences), len(dropped))
         valid_tokens = data.label_tokens(now.batch, dropped)
-        for task in runtime.tasks(now.plan, run):
-            with run.at(f"step {step + 1}, task {task.id}"), clock.task(task):
-                loss = forward(adapter, share, task, valid_tokens, settings)
-                if loss.requires_grad:
-                    loss.backward()
-                clock.add_loss(task, loss.item())
+        run_tasks(adapter, now, share, valid_tokens, clock, settings, run)
         with run.at(f"step {step + 1}, gradients"):
             with clock.part("reduce"):
                 finite = reduce_gradients(model, run)
@@ -100,10 +95,7 @@ def train(
             news = costs.add(now.plan, now.batch, clock.task_cpu_s.tolist())
             if settings.check_weights_every and (step + 1) % settings.check_weights_every == 0:
                 agree_on_weights(model, run)
-        saved_as, not_saved = "", ""
-        if (settings.save_steps and (step + 1) % settings.save_steps == 0) or step + 1 == settings.steps:
-            with run.at(f"step {step + 1}, saving"), clock.part("save"):
-                saved_as, not_saved = save(step + 1, model, adamw, settings, run, costs)
+        saved_as, not_saved = save(step + 1, model, adamw, settings, run, costs, clock)
         with run.at(f"step {step + 1}, recording"):
             recorder.step(step + 1, now.plan, now.batch, now.plan_s, clock.task_cpu_s.tolist(), clock.watch)
             tracer.step(step + 1, now.plan, clock.watch)
@@ -117,14 +109,41 @@ def train(
         go_on_unsaved(not_saved, step + 1, settings, run)
 
 
+def run_tasks(
+    adapter: Adapter,
+    now: Prepared,
+    share: Share,
+    valid_tokens: int,
+    clock: StepClock,
+    settings: TrainConfig,
+    run: Run,
+) -> None:
+    """This rank's tasks, forward and backward, in plan order."""
+    for task in runtime.tasks(now.plan, run):
+        with run.at(f"step {now.step + 1}, task {task.id}"), clock.task(task):
+            loss = forward(adapter, share, task, valid_tokens, settings)
+            if loss.requires_grad:
+                loss.backward()
+            clock.add_loss(task, loss.item())
+
+
 def save(
-    step: int, model: Any, adamw: torch.optim.Optimizer, settings: TrainConfig, run: Run, costs: Recalibration
+    step: int,
+    model: Any,
+    adamw: torch.optim.Optimizer,
+    settings: TrainConfig,
+    run: Run,
+    costs: Recalibration,
+    clock: StepClock,
 ) -> tuple[str, str]:
-    """Writes a checkpoint. Returns the line about it, and why it could not be written."""
-    try:
-        return f"saved {checkpoint.save_checkpoint(step, model, adamw, settings, run, costs.state())}", ""
-    except checkpoint.NotSavedError as error:
-        return f"not saved: {error}", str(error)
+    """Writes a checkpoint after the steps that have one. Returns the line about it, and why it could not be written."""
+    if step != settings.steps and (not settings.save_steps or step % settings.save_steps):
+        return "", ""
+    with run.at(f"step {step}, saving"), clock.part("save"):
+        try:
+            return f"saved {checkpoint.save_checkpoint(step, model, adamw, settings, run, costs.state())}", ""
+        except checkpoint.NotSavedError as error:
+            return f"not saved: {error}", str(error)
 
 
 def go_on_unsaved(why: str, step: int, settings: TrainConfig, run: Run) -> None:
