@@ -50,6 +50,7 @@ def check_options(settings: TrainConfig, options: argparse.Namespace) -> None:
     }
     outputs = {f"--{name}": getattr(options, name) for name in ("metrics", "trace", "result")}
     check_apart({"index": settings.index, **outputs}, inputs, settings.model)
+    check_beside(settings.output_dir, {"index": settings.index, **outputs})
     if options.metrics:
         check_writable("--metrics", options.metrics, append=True)
     if options.trace.endswith(".json"):
@@ -58,6 +59,15 @@ def check_options(settings: TrainConfig, options: argparse.Namespace) -> None:
         check_folder(options.trace)
     if options.result:
         check_result_options(options.result, options.result_step, settings.steps)
+
+
+def check_beside(output_dir: str, outputs: dict[str, str]) -> None:
+    """Raises InputError for a file to write where the folder of the run, or one above it, will be."""
+    folder = os.path.realpath(output_dir)
+    for option, file in outputs.items():
+        is_folder = option == "--trace" and not file.endswith(".json")
+        if file and not is_folder and os.path.commonpath((os.path.realpath(file), folder)) == os.path.realpath(file):
+            raise InputError(f"{option}: {file} is output_dir or a folder above it; give another path")
 
 
 def check_before_ranks(settings: TrainConfig) -> int:

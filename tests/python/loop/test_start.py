@@ -107,6 +107,10 @@ def test_a_wrong_setting_is_said_once_a_machine(
         ("--result model/config.json", "--result: model/config.json lies in the model's folder"),
         ("--set index=model/tokenizer.json", "index: model/tokenizer.json lies in the model's folder"),
         ("--trace model/traces", "--trace: model/traces lies in the model's folder"),
+        ("--metrics out --set output_dir=./out", "--metrics: out is output_dir or a folder above it"),
+        ("--result runs --set output_dir=runs/1", "--result: runs is output_dir or a folder above it"),
+        ("--trace t.json --set output_dir=t.json", "--trace: t.json is output_dir or a folder above it"),
+        ("--set index=runs output_dir=runs/1/2", "index: runs is output_dir or a folder above it"),
     ],
 )
 def test_what_is_read_is_not_written_over(
