@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
 from dhp._core import CostModel, Exchange, PassCost
 from dhp.cost.calibrate_tasks import MODULES, PASSES, Design, ModuleClock, busiest_position, make_input, make_task
@@ -138,12 +137,7 @@ def _use_mirror(adapter: Any, design: Design) -> None:
 
 def _of_all_ranks(table: Any, run: Run) -> Any:
     """[ranks, designs, repeats, parts]"""
-    own = torch.from_numpy(table)
-    if run.world_size == 1:
-        return table[None]
-    tables = [torch.empty_like(own) for _ in range(run.world_size)]
-    dist.all_gather(tables, own)
-    return torch.stack(tables).numpy()
+    return np.stack(run.all(table)) if run.world_size > 1 else table[None]
 
 
 def _medians(designs: list[Design], table: Any) -> list[Measured]:
