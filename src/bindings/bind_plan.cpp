@@ -117,8 +117,11 @@ void bind_plan_functions(nb::module_& module) {
              "Predicted seconds of every task, in plan order. Raises InputError for unknown sequences or ranks.");
   module.def("annotate", &annotate, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
              "Fills start_s, end_s (seconds from the start of the step), predicted and hash of the plan, in place.");
+  // dhp train checks in a thread while a batch trains.
   module.def("check_plan", &check_plan, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
-             "Everything that is wrong with a plan, one sentence per violation; empty if it is valid.");
+             nb::call_guard<nb::gil_scoped_release>(),
+             "Everything that is wrong with a plan, one sentence per violation; empty if it is valid. Releases the\n"
+             "interpreter lock: change none of the arguments meanwhile.");
 }
 
 }  // namespace
