@@ -25,7 +25,13 @@ std::vector<std::ptrdiff_t> count_met_ranks(const Plan& plan, std::size_t slots,
   }
   std::vector<std::ptrdiff_t> met(slots, 0);
   std::vector<std::size_t> met_by(slots, slots);  // the last rank that met this one
+  const auto tasks_begin = [&](std::size_t slot) { return tasks.begin() + static_cast<std::ptrdiff_t>(begin[slot]); };
   for (std::size_t slot = 0; slot < slots; ++slot) {
+    // Neighbours that are in the same tasks meet as many: a wide group is walked once, not once per rank.
+    if (slot > 0 && std::equal(tasks_begin(slot), tasks_begin(slot + 1), tasks_begin(slot - 1), tasks_begin(slot))) {
+      met[slot] = met[slot - 1];
+      continue;
+    }
     met_by[slot] = slot;
     for (std::size_t at = begin[slot]; at < end[slot]; ++at) {
       for (const Rank rank : plan.tasks[tasks[at]].ranks) {
