@@ -19,7 +19,7 @@ package_of() {
 
 # Looked for by its whole name: apt takes one with a + in it for a pattern that other packages match too.
 packaged() {
-  apt-cache pkgnames "$(package_of "$1")" 2>/dev/null | grep -qxF "$(package_of "$1")"
+  apt-cache pkgnames "$(package_of "$1")" 2>/dev/null | grep -xF "$(package_of "$1")" >/dev/null  # -q would break the pipe
 }
 
 absent=()
