@@ -7,23 +7,28 @@
 #include "formats/sequence_index.h"
 
 namespace dhp {
-namespace {}  // namespace
-
 std::vector<int> count_peers(const Plan& plan) {
   require_shape(plan);
   const std::size_t ranks = index(plan.ranks);
-  std::vector<std::vector<Rank>> met(ranks);
-  for (const Task& task : plan.tasks) {
-    if (task.degree() == 1) continue;
-    for (const Rank rank : task.ranks)
-      met[index(rank)].insert(met[index(rank)].end(), task.ranks.begin(), task.ranks.end());
+  std::vector<std::vector<std::size_t>> shared(ranks);  // tasks of each rank that others are in too
+  for (std::size_t i = 0; i < plan.tasks.size(); ++i) {
+    if (plan.tasks[i].degree() == 1) continue;
+    for (const Rank rank : plan.tasks[i].ranks) shared[index(rank)].push_back(i);
   }
-  std::vector<int> peers;
-  for (std::vector<Rank>& others : met) {
-    std::sort(others.begin(), others.end());
-    const auto end = std::unique(others.begin(), others.end());
-    const auto distinct = static_cast<int>(end - others.begin());
-    peers.push_back(std::max(0, distinct - 1));  // itself
+  std::vector<int> peers(ranks, 0);
+  std::vector<Rank> met;  // of one rank at a time: of all together it would grow with the square of a wide group
+  for (std::size_t rank = 0; rank < ranks; ++rank) {
+    if (rank > 0 && shared[rank] == shared[rank - 1]) {
+      peers[rank] = peers[rank - 1];
+      continue;
+    }
+    met.clear();
+    for (const std::size_t i : shared[rank]) {
+      met.insert(met.end(), plan.tasks[i].ranks.begin(), plan.tasks[i].ranks.end());
+    }
+    std::sort(met.begin(), met.end());
+    const auto distinct = static_cast<int>(std::unique(met.begin(), met.end()) - met.begin());
+    peers[rank] = std::max(0, distinct - 1);  // itself
   }
   return peers;
 }
