@@ -2,19 +2,28 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
+
+#include "base/index.h"
 
 namespace dhp::plan {
 namespace {
 
-/// Groups that fit a node, by degree.
+/// Groups that fit a node, by degree and by cost. One that is taken from one order stays in the other, which skips it.
 class NodeFiller {
  public:
-  NodeFiller(std::span<const int> degrees, int widest_node) : waiting_(static_cast<std::size_t>(widest_node) + 1) {
-    for (std::size_t group = degrees.size(); group-- > 0;) {
-      if (degrees[group] <= widest_node) {
-        waiting_[static_cast<std::size_t>(degrees[group])].push_back(static_cast<int>(group));
-        ++groups_;
-      }
+  NodeFiller(std::span<const int> degrees, int widest_node)
+      : degrees_(degrees),
+        by_degree_(index(widest_node) + 1),
+        waiting_(index(widest_node) + 1, 0),
+        taken_(degrees.size(), true) {
+    for (int group = static_cast<int>(degrees.size()); group-- > 0;) {
+      const int degree = degrees[index(group)];
+      if (degree > widest_node) continue;
+      by_degree_[index(degree)].push_back(group);
+      taken_[index(group)] = false;
+      ++waiting_[index(degree)];
+      ++groups_;
     }
   }
 
@@ -34,33 +43,39 @@ class NodeFiller {
 
   /// Takes the waiting group that costs least across a node boundary.
   int take_cheapest(const std::function<double(int)>& straddled_s) {
-    int degree_of_best = 0;
-    int best = -1;
-    double best_s = 0.0;
-    for (std::size_t degree = 1; degree < waiting_.size(); ++degree) {
-      for (const int group : waiting_[degree]) {
-        const double seconds = straddled_s(group);
-        if (best >= 0 && (seconds > best_s || (seconds == best_s && group > best))) continue;
-        best = group;
-        best_s = seconds;
-        degree_of_best = static_cast<int>(degree);
+    if (cheapest_.empty()) {
+      for (int group = 0; group < std::ssize(taken_); ++group) {
+        if (!taken_[index(group)]) cheapest_.emplace_back(straddled_s(group), group);
       }
+      std::make_heap(cheapest_.begin(), cheapest_.end(), std::greater<>());
     }
-    std::erase(waiting_[static_cast<std::size_t>(degree_of_best)], best);
-    --groups_;
-    return best;
+    int group = -1;
+    do {
+      group = cheapest_.front().second;
+      std::pop_heap(cheapest_.begin(), cheapest_.end(), std::greater<>());
+      cheapest_.pop_back();
+    } while (taken_[index(group)]);
+    mark_taken(group);
+    return group;
   }
 
  private:
   // Partitions of a node of 8 number 22, of 16 231: the limit only matters for very wide nodes.
   static constexpr int kMostSteps = 2000;
 
+  /// The lowest that waits, of which there must be one.
   int take(int degree) {
-    auto& groups = waiting_[static_cast<std::size_t>(degree)];
+    std::vector<int>& groups = by_degree_[index(degree)];
+    while (taken_[index(groups.back())]) groups.pop_back();
     const int group = groups.back();
-    groups.pop_back();
-    --groups_;
+    mark_taken(group);
     return group;
+  }
+
+  void mark_taken(int group) {
+    taken_[index(group)] = true;
+    --waiting_[index(degrees_[index(group)])];
+    --groups_;
   }
 
   /// Depth first over falling degrees, so that the first best fill has the largest parts. True: filled exactly.
@@ -74,7 +89,7 @@ class NodeFiller {
     if (room == 0) return true;
     for (int degree = std::min(room, largest); degree >= 1; --degree) {
       const auto used = std::count(chosen_.begin(), chosen_.end(), degree);
-      if (used >= std::ssize(waiting_[static_cast<std::size_t>(degree)])) continue;
+      if (used >= waiting_[index(degree)]) continue;
       chosen_.push_back(degree);
       if (search(room - degree, degree)) return true;
       chosen_.pop_back();
@@ -82,8 +97,12 @@ class NodeFiller {
     return false;
   }
 
-  std::vector<std::vector<int>> waiting_;  // by degree, groups in falling order: the lowest is taken from the back
-  int groups_ = 0;
+  std::span<const int> degrees_;
+  std::vector<std::vector<int>> by_degree_;       // groups in falling order: the lowest is taken from the back
+  std::vector<std::pair<double, int>> cheapest_;  // seconds across a boundary and group: a heap, once one is asked for
+  std::vector<int> waiting_;                      // groups by degree
+  std::vector<bool> taken_;                       // by group; also of those that fit no node
+  int groups_ = 0;                                // that wait
   std::vector<int> chosen_;
   std::vector<int> best_;
   int best_sum_ = 0;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <set>
 
 #include "support.h"
 
@@ -114,6 +115,35 @@ TEST(PlanPlace, CheapestGroupStraddles) {
   const auto first =
       place_consecutive(degrees, cluster, [&](int group) { return cost[static_cast<std::size_t>(group)]; });
   EXPECT_EQ(first, (std::vector<Rank>{0, 2, 4}));
+}
+
+TEST(PlanPlace, TheCheapestStraddlesOverAndOver) {
+  // As many groups of two on nodes of three, of random costs with ties, as fit without an idle rank: a pair a node,
+  // then the cheapest of what waits, lower group first, where one rank is left.
+  constexpr std::uint64_t kSeed = 5;
+  test::Random random(kSeed);
+  for (int round = 0; round < 50; ++round) {
+    SCOPED_TRACE("seed " + std::to_string(kSeed) + ", round " + std::to_string(round));
+    const int nodes = 2 * static_cast<int>(random.whole(1, 20));
+    const std::vector<int> degrees(static_cast<std::size_t>(nodes) * 3 / 2, 2);
+    std::vector<double> cost;
+    for (std::size_t i = 0; i < degrees.size(); ++i) cost.push_back(static_cast<double>(random.whole(1, 5)));
+    std::set<int> waiting;
+    for (int group = 0; group < std::ssize(degrees); ++group) waiting.insert(group);
+    std::vector<Rank> expected(degrees.size());
+    for (Rank next = 0; !waiting.empty(); next += 2) {
+      const auto costs_less = [&](int a, int b) {
+        return cost[static_cast<std::size_t>(a)] < cost[static_cast<std::size_t>(b)];
+      };
+      const auto group = next % 3 == 2 ? std::min_element(waiting.begin(), waiting.end(), costs_less)  //
+                                       : waiting.begin();
+      expected[static_cast<std::size_t>(*group)] = next;
+      waiting.erase(group);
+    }
+    EXPECT_EQ(place_consecutive(degrees, cluster_of(nodes, 3),
+                                [&](int group) { return cost[static_cast<std::size_t>(group)]; }),
+              expected);
+  }
 }
 
 TEST(PlanPlace, NothingToPlace) { EXPECT_TRUE(place({}, cluster_of(2, 2)).empty()); }
