@@ -1,9 +1,9 @@
 #include "plan/peers/pack.h"
 
 #include <algorithm>
-#include <limits>
 #include <tuple>
-#include <utility>
+
+#include "base/index.h"
 
 namespace dhp::plan {
 namespace {
@@ -13,40 +13,6 @@ bool holds(const Bin& bin, const Item& item, const Limits& limits) {
   Load load = bin.load;
   load.add(item.sequence);
   return limits.fits(load, bin.min_degree);
-}
-
-using Slack = std::pair<double, std::int32_t>;
-
-/// Where the slack of the bin stands that the item joins.
-struct PackingEntry {
-  std::set<Slack>* slacks = nullptr;  ///< null: it joins none
-  std::set<Slack>::iterator slack = {};
-};
-
-PackingEntry tightest(Packing& packing, const Item& item, const Limits& limits) {
-  // Slack is a rounded difference: let it pass bins that are full to the last bit, `holds` decides.
-  constexpr double kRounding = 1e-9;
-  const double least = item.memory_bytes * (1.0 - kRounding) - kRounding * limits.budget_bytes();
-  PackingEntry best;
-  for (Packing::Slacks& group : packing.slacks) {
-    std::set<Slack>& slacks = group.bytes;
-    if (item.max_degree < group.min_degree || slacks.empty() || slacks.rbegin()->first < least) continue;
-    auto slack = slacks.lower_bound({least, std::numeric_limits<std::int32_t>::min()});
-    const auto better = [&] { return slack != slacks.end() && (best.slacks == nullptr || *slack < *best.slack); };
-    while (better() && !holds(packing.bins[static_cast<std::size_t>(slack->second)], item, limits)) ++slack;
-    if (better()) best = {&slacks, slack};
-  }
-  return best;
-}
-
-/// Opens a bin for the item.
-PackingEntry open_bin(Packing& packing, const Item& item, const Limits& limits) {
-  const auto same = [&](const Packing::Slacks& one) { return one.min_degree == item.min_degree; };
-  auto group = std::find_if(packing.slacks.begin(), packing.slacks.end(), same);
-  if (group == packing.slacks.end()) group = packing.slacks.insert(group, {item.min_degree, {}});
-  const Slack whole(item.min_degree * limits.budget_bytes(), static_cast<std::int32_t>(packing.bins.size()));
-  packing.bins.push_back({{}, item.min_degree, item.max_degree});
-  return {&group->bytes, group->bytes.insert(whole).first};
 }
 
 }  // namespace
@@ -69,30 +35,66 @@ std::vector<Item> make_items(const Batch& batch, const Limits& limits) {
   return items;
 }
 
-bool best_fit_decreasing(std::span<const Item> items, std::span<const std::int32_t> chosen, const Limits& limits,
-                         int ranks, Packing& packing) {
+/// What a bin has left at least that holds the item. Slack is a rounded difference: this lets pass bins that are full
+/// to the last bit, `holds` decides.
+double BestFit::least_slack(const Item& item) const {
+  constexpr double kRounding = 1e-9;
+  return item.memory_bytes * (1.0 - kRounding) - kRounding * limits_.budget_bytes();
+}
+
+BestFit::Tightest BestFit::tightest(const Item& item, const std::vector<Bin>& bins) {
+  const double least = least_slack(item);
+  Tightest best;
+  for (Group& group : groups_) {
+    const Slacks& slacks = group.slacks;
+    if (item.max_degree < group.min_degree || slacks.empty() || slacks.largest().first < least) continue;
+    Slacks::Place place = slacks.at_least(least);
+    const auto better = [&] {
+      return !slacks.is_end(place) && (best.slacks == nullptr || slacks[place] < (*best.slacks)[best.place]);
+    };
+    while (better() && !holds(bins[index(slacks[place].second)], item, limits_)) place = slacks.next(place);
+    if (better()) best = {&group.slacks, place};
+  }
+  return best;
+}
+
+Slacks& BestFit::slacks_of(int min_degree) {
+  const auto same = [&](const Group& group) { return group.min_degree == min_degree; };
+  auto group = std::find_if(groups_.begin(), groups_.end(), same);
+  if (group == groups_.end()) group = groups_.insert(group, {min_degree, {}});
+  return group->slacks;
+}
+
+std::size_t BestFit::pack(std::span<const std::int32_t> chosen, int ranks, Packing& packing) {
   std::vector<Bin>& bins = packing.bins;
   bins.clear();
   packing.bin_of.clear();
-  packing.slacks.clear();
+  for (Group& group : groups_) group.slacks.clear();
+  const double useless = chosen.empty() ? 0.0 : least_slack(items_[index(chosen.back())]);  // to any item: less
   int left = ranks;
-  for (const std::int32_t index : chosen) {
-    const Item& item = items[static_cast<std::size_t>(index)];
-    PackingEntry entry = tightest(packing, item, limits);
-    if (entry.slacks == nullptr) {
+  for (const std::int32_t number : chosen) {
+    const Item& item = items_[index(number)];
+    const Tightest found = tightest(item, bins);
+    Slacks* slacks = found.slacks;
+    Slack slack;
+    if (slacks != nullptr) {
+      slack = (*slacks)[found.place];
+      slacks->remove(found.place);
+    } else {
       left -= item.min_degree;
-      if (left < 0) return false;
-      entry = open_bin(packing, item, limits);
+      if (left < 0) break;
+      slacks = &slacks_of(item.min_degree);
+      slack = {item.min_degree * limits_.budget_bytes(), static_cast<std::int32_t>(bins.size())};
+      bins.push_back({{}, item.min_degree, item.max_degree});
     }
-    auto slack = entry.slacks->extract(entry.slack);
-    Bin& joined = bins[static_cast<std::size_t>(slack.value().second)];
+    Bin& joined = bins[index(slack.second)];
     joined.load.add(item.sequence);
     joined.max_degree = std::min(joined.max_degree, item.max_degree);
-    packing.bin_of.push_back(slack.value().second);
-    slack.value().first -= item.memory_bytes;
-    entry.slacks->insert(std::move(slack));
+    packing.bin_of.push_back(slack.second);
+    slack.first -= item.memory_bytes;
+    if (slack.first >= useless) slacks->insert(slack);
   }
-  return true;
+  return packing.bin_of.size();
 }
 
 }  // namespace dhp::plan

@@ -34,6 +34,15 @@ struct MicroBatch {
   double seconds = 0.0;       ///< of its slowest bin; infinite if the options are broken
 };
 
+/// What the search for a micro-batch uses again.
+struct Search {
+  using Place = std::pair<std::int32_t, std::int32_t>;  ///< of an item: its index, and where it stands in the order
+
+  BestFit best_fit;
+  MicroBatch tried = {};
+  std::vector<Place> beginning = {};  ///< of an order, by index
+};
+
 class PaperPlanner {
  public:
   PaperPlanner(const Batch& batch, const Limits& limits, bool no_idle_ranks)
@@ -49,6 +58,7 @@ class PaperPlanner {
   }
 
   PlanResult plan() const {
+    Search search{{items_, limits_}};
     std::vector<MicroBatch> best;
     double best_s = kInfinity;
     // By length first: it wins more often, and a good plan early cuts the rest short.
@@ -59,7 +69,7 @@ class PaperPlanner {
         if (ranks == last_ranks) continue;
         last_ranks = ranks;
         std::vector<MicroBatch> candidate;
-        const double seconds = fill_micro_batches(order, ranks, best_s, candidate);
+        const double seconds = fill_micro_batches(order, ranks, best_s, search, candidate);
         if (seconds >= best_s) continue;
         best = std::move(candidate);
         best_s = seconds;
@@ -109,14 +119,14 @@ class PaperPlanner {
 
   /// Cuts an order into micro-batches as long as fit `ranks`. Returns their seconds; gives up once those reach
   /// `limit_s`.
-  double fill_micro_batches(std::span<const std::int32_t> order, int ranks, double limit_s,
+  double fill_micro_batches(std::span<const std::int32_t> order, int ranks, double limit_s, Search& search,
                             std::vector<MicroBatch>& out) const {
     double total_s = 0.0;
     double left_s = total_work_s_;
     double guess = 1.0;
     while (!order.empty() && total_s + left_s < limit_s) {
       MicroBatch& micro_batch = out.emplace_back();
-      pack_longest_fit(order, ranks, guess, micro_batch);
+      pack_longest_fit(order, ranks, guess, search, micro_batch);
       share_ranks(micro_batch);
       total_s += micro_batch.seconds;
       for (const std::int32_t index : micro_batch.items) left_s -= work_s(item(index));
@@ -125,10 +135,9 @@ class PaperPlanner {
     return order.empty() ? total_s : limit_s;
   }
 
-  bool pack(std::span<const std::int32_t> part, int ranks, MicroBatch& out) const {
-    out.items.assign(part.begin(), part.end());
-    std::sort(out.items.begin(), out.items.end());
-    if (!best_fit_decreasing(items_, out.items, limits_, ranks, out.packing)) return false;
+  /// Whether the items of `out` fit `ranks`, packed and dealt to blocks.
+  bool pack(int ranks, BestFit& best_fit, MicroBatch& out) const {
+    if (best_fit.pack(out.items, ranks, out.packing) < out.items.size()) return false;
     out.block_of.assign(out.packing.bins.size(), 0);
     if (!limits_.confined()) return true;
     std::vector<Demand> demands;
@@ -142,24 +151,50 @@ class PaperPlanner {
     return true;
   }
 
-  /// Packs the longest beginning of the order, one item at least, that fits `ranks`: the search widens from `guess`,
-  /// the share of what memory alone would hold, and leaves there what it found.
-  void pack_longest_fit(std::span<const std::int32_t> order, int ranks, double& guess, MicroBatch& out) const {
+  /// Packs the longest beginning of the order, one item at least, that fits `ranks`. `guess` is the share of what
+  /// memory alone would hold: of the micro-batch before, then of this one.
+  void pack_longest_fit(std::span<const std::int32_t> order, int ranks, double& guess, Search& search,
+                        MicroBatch& out) const {
     std::size_t most = 1;
     for (double left = ranks * limits_.budget_bytes() - item(order[0]).memory_bytes; most < order.size(); ++most) {
       left -= item(order[most]).memory_bytes;
       if (left < 0.0) break;
     }
+    order = order.first(most);
     // A sequence alone may need more than the share, never more than the cluster.
-    pack(order.first(1), limits_.ranks(), out);
+    out.items.assign(1, order[0]);
+    pack(limits_.ranks(), search.best_fit, out);
+    if (std::is_sorted(order.begin(), order.end()) && !limits_.confined()) {
+      pack_by_memory(order, ranks, search, out);
+    } else {
+      search_longest_fit(order, ranks, guess, search, out);
+    }
+    guess = static_cast<double>(out.items.size()) / static_cast<double>(most);
+  }
+
+  /// For an order by falling memory: the whole is packed by way of all its beginnings.
+  void pack_by_memory(std::span<const std::int32_t> order, int ranks, Search& search, MicroBatch& out) const {
+    MicroBatch& tried = search.tried;
+    tried.items.assign(order.begin(), order.end());
+    tried.items.resize(search.best_fit.pack(tried.items, ranks, tried.packing));
+    if (tried.items.size() <= 1) return;
+    tried.block_of.assign(tried.packing.bins.size(), 0);
+    std::swap(out, tried);
+  }
+
+  /// For any order: tries beginnings, wider and wider from the guess, then halving. `out` has the first item.
+  void search_longest_fit(std::span<const std::int32_t> order, int ranks, double guess, Search& search,
+                          MicroBatch& out) const {
+    const std::size_t most = order.size();
     std::size_t low = 1;          // fits, and is packed in `out`
     std::size_t high = most + 1;  // does not fit
     std::size_t probe = std::clamp<std::size_t>(static_cast<std::size_t>(guess * static_cast<double>(most)), 1, most);
-    MicroBatch scratch;
+    search.beginning.clear();
     for (std::size_t up = 1, down = 1; low + 1 < high;) {
       if (probe <= low || probe >= high) probe = low + (high - low) / 2;
-      if (pack(order.first(probe), ranks, scratch)) {
-        std::swap(out, scratch);
+      choose(order, probe, search);
+      if (pack(ranks, search.best_fit, search.tried)) {
+        std::swap(out, search.tried);
         low = probe;
         probe += std::exchange(up, up * 2);
       } else {
@@ -167,7 +202,25 @@ class PaperPlanner {
         probe -= std::min(probe, std::exchange(down, down * 2));
       }
     }
-    guess = static_cast<double>(low) / static_cast<double>(most);
+  }
+
+  /// Makes the first `count` of the order, by falling memory, the items that are tried.
+  static void choose(std::span<const std::int32_t> order, std::size_t count, Search& search) {
+    std::vector<Search::Place>& sorted = search.beginning;
+    if (sorted.size() < count) {
+      // Some more, so that most tries need no sort of their own.
+      sorted.resize(std::min(order.size(), 2 * count));
+      for (std::size_t at = 0; at < sorted.size(); ++at) sorted[at] = {order[at], static_cast<std::int32_t>(at)};
+      std::sort(sorted.begin(), sorted.end());
+    }
+    Indices& items = search.tried.items;
+    items.resize(count + 1);  // what is not chosen is written behind, and overwritten
+    std::size_t chosen = 0;
+    for (const auto& [item, at] : sorted) {
+      items[chosen] = item;
+      chosen += static_cast<std::size_t>(at) < count ? 1 : 0;
+    }
+    items.resize(count);
   }
 
   /// Degrees for groups at the best place there is, then places, then the true time there; block by block.
