@@ -69,7 +69,8 @@ def on_ranks(count: int, work: Callable[..., T], *arguments: Any) -> list[T]:
     pipes, processes = [], []
     for rank in range(count):
         ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_rank, args=(theirs, count, server.port, rank, work, arguments))
+        arguments_of_rank = (theirs, count, server.port, rank, work, arguments)
+        process = context.Process(target=_rank, args=arguments_of_rank, daemon=True)  # ends with us where one is lost
         process.start()
         theirs.close()  # so that a rank that dies ends the wait for what it returns
         pipes.append(ours)

@@ -211,6 +211,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6, help="of which the first two and the last do not count")
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
+    if options.steps < WARM_UP + 2:
+        parser.error(f"--steps {options.steps}: the first {WARM_UP} and the last do not count; take {WARM_UP + 2}")
     if not (options.demo / "train.jsonl").exists():
         parser.error(f"--demo {options.demo}: no train.jsonl in it; make it with python -m dhp.demo {options.demo}")
     import_families()

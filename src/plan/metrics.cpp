@@ -7,6 +7,7 @@
 #include "formats/sequence_index.h"
 
 namespace dhp {
+
 std::vector<int> count_peers(const Plan& plan) {
   require_shape(plan);
   const std::size_t ranks = index(plan.ranks);

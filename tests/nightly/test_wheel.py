@@ -20,7 +20,7 @@ from tiny_run import copied_run, make_tiny
 def installed(tmp_path: Path) -> Path:
     """The programs of a fresh environment with the wheel, which sees the packages of this one."""
     tag = f"cp{sys.version_info[0]}{sys.version_info[1]}"
-    wheels = sorted((ROOT / "build/wheels").glob(f"dhp-*-{tag}-{tag}-*.whl"))
+    wheels = sorted((ROOT / "build/wheels").glob(f"dhp-*-{tag}-{tag}-*.whl"), key=os.path.getmtime)
     if not wheels or not os.environ.get("DHP_NIGHTLY"):
         pytest.skip("`make nightly PARTS=wheel` makes the wheel, and compiles for minutes")
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
