@@ -111,7 +111,8 @@ CostModel analytic_cost(std::string_view config_json, const std::string& source,
 
 /// Reads a `dhp.cost/1` file, or "MODEL@DEVICE" if no file has that name ("qwen3-vl-8b@h100"): a model of
 /// read_model_config() counted on a device of read_device(), with its optimizer's state sharded over the ranks in
-/// service. Throws InputError, which lists the known models or devices if a name is unknown.
+/// service. Throws InputError, which lists the known models or devices if a name is unknown, and
+/// refuses a cluster that validate() refuses.
 CostModel read_cost_model(const std::string& name, const Cluster& cluster);
 
 }  // namespace dhp

@@ -370,6 +370,7 @@ CostModel read_cost_model(const std::string& name, const Cluster& cluster) {
   std::error_code ignored;
   const std::size_t at = name.rfind('@');
   if (at == std::string::npos || std::filesystem::exists(name, ignored)) return read_cost_model(name);
+  validate(cluster, "cluster");
   CostOptions options;
   options.device = name.substr(at + 1);
   options.ranks = std::max(1, static_cast<int>(cluster.live_ranks().size()));

@@ -125,6 +125,14 @@ def test_a_cost_by_name_is_what_dhp_cost_counts_for_the_ranks_in_service(
     assert {run["cost"] for run in sweep["runs"]} == {files["cost"].stem, "qwen2.5-vl-7b@h100"}
 
 
+def test_a_cost_by_name_takes_a_cluster_that_can_be() -> None:
+    link = core.Link(1e9, 1e-5)
+    for nodes, speeds in ((10**6, []), (2, [1.0])):
+        cluster = core.Cluster(nodes, 10**6 if not speeds else 2, 1e9, link, link, rank_speed=speeds)
+        with pytest.raises(core.InputError, match=r"^cluster: "):
+            core.read_cost_model("qwen3-vl-2b@h100", cluster)
+
+
 def test_a_file_whose_name_has_an_at_sign_is_a_file(files: dict[str, Path], tmp_path: Path) -> None:
     for name in ("qwen3-vl-2b@h100", "my@cost.json"):
         file = tmp_path / name
