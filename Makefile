@@ -84,7 +84,6 @@ wheel:
 
 docs: build
 	@scripts/setup.sh $(VENV) "$(TORCH)" docs
-	cmake --build build/release --target dhp
 	$(python) -m sphinx -q -W --keep-going -b html docs build/docs/html
 	@echo "docs: build/docs/html/index.html"
 
