@@ -67,8 +67,9 @@ def train(
     if reporter:
         reporter.say(headline(settings, model, data, run, first_step))
 
+    clock = None
     for step in ahead.steps:
-        clock = StepClock()
+        clock = StepClock(after=clock)
         with run.at(f"step {step + 1}, planning"):
             with clock.planning():
                 now = ahead.take(step)
@@ -95,18 +96,18 @@ def train(
             news = costs.add(now.plan, now.batch, clock.task_cpu_s.tolist())
             if settings.check_weights_every and (step + 1) % settings.check_weights_every == 0:
                 agree_on_weights(model, run)
-        saved_as, not_saved = save(step + 1, model, adamw, settings, run, costs, clock)
-        with run.at(f"step {step + 1}, recording"):
-            recorder.step(step + 1, now.plan, now.batch, now.plan_s, clock.task_cpu_s.tolist(), clock.watch)
-            tracer.step(step + 1, now.plan, clock.watch)
-        if reporter:
+        if reporter:  # before it is saved: a step that a checkpoint holds has been reported, whatever happens
             if skipped:
                 complain(f"dhp: step {step + 1} is skipped: {trouble}")
             rate = optimizer.learning_rate(settings, step)
             reporter.step(clock.record(now, valid_tokens, dropped, norm.item(), rate, trouble))
             reporter.say(news)
-            reporter.say(saved_as)
-        go_on_unsaved(not_saved, step + 1, settings, run)
+        if (settings.save_steps and (step + 1) % settings.save_steps == 0) or step + 1 == settings.steps:
+            with run.at(f"step {step + 1}, saving"), clock.part("save"):
+                save(step + 1, model, adamw, settings, run, costs, reporter)
+        with run.at(f"step {step + 1}, recording"):
+            recorder.step(step + 1, now.plan, now.batch, now.plan_s, clock.task_cpu_s.tolist(), clock.watch)
+            tracer.step(step + 1, now.plan, clock.watch)
 
 
 def run_tasks(
@@ -134,27 +135,21 @@ def save(
     settings: TrainConfig,
     run: Run,
     costs: Recalibration,
-    clock: StepClock,
-) -> tuple[str, str]:
-    """Writes a checkpoint after the steps that have one. Returns the line about it, and why it could not be written."""
-    if step != settings.steps and (not settings.save_steps or step % settings.save_steps):
-        return "", ""
-    with run.at(f"step {step}, saving"), clock.part("save"):
-        try:
-            return f"saved {checkpoint.save_checkpoint(step, model, adamw, settings, run, costs.state())}", ""
-        except checkpoint.NotSavedError as error:
-            return f"not saved: {error}", str(error)
-
-
-def go_on_unsaved(why: str, step: int, settings: TrainConfig, run: Run) -> None:
-    """A checkpoint that could not be written is no reason to end the run, but after the last step it is."""
-    if not why:
-        return
-    if step == settings.steps:
-        raise RunStopped(f"step {step}: {why}")
-    following = min(settings.steps, step + settings.save_steps)
-    if run.rank == 0:
-        complain(f"dhp: step {step}: {why}; the run goes on and saves again after step {following}")
+    reporter: Reporter | None,
+) -> None:
+    """A checkpoint, and a line about it. One that cannot be written is no reason to end the run, except after the last
+    step."""
+    try:
+        said = f"saved {checkpoint.save_checkpoint(step, model, adamw, settings, run, costs.state())}"
+    except checkpoint.NotSavedError as error:
+        if step == settings.steps:
+            raise RunStopped(f"step {step}: {error}") from None
+        following = min(settings.steps, step + settings.save_steps)
+        if run.rank == 0:
+            complain(f"dhp: step {step}: {error}; the run goes on and saves again after step {following}")
+        said = f"not saved: {error}"
+    if reporter:
+        reporter.say(said)
 
 
 def headline(settings: TrainConfig, model: Any, data: Dataset, run: Run, first_step: int) -> str:

@@ -76,10 +76,11 @@ class Builder {
   Json* slot() {
     if (open_.empty()) return &root_;
     if (all_ != nullptr) {
-      if (open_.back() == all_)
+      if (open_.back() == all_) {
         values_ = 0;
-      else if (++values_ > kMostValues && !wrong_)
+      } else if (++values_ > kMostValues && !wrong_) {
         fail_as_too_many(kMostValues, "values");
+      }
       if (wrong_) return nullptr;
       if (open_.back() == all_) return &entry_;
     }

@@ -18,12 +18,15 @@ from dhp.watch.steps import StepRecord
 
 
 class StepClock:
-    """Loss and times of one step, which begins now: first of this rank, after `combine` of all."""
+    """Loss and times of one step, which begins now: first of this rank, after `combine` of all. In its record the step
+    begins where the record of the step `after` which it comes was made, so that saving that one counts, too."""
 
-    def __init__(self) -> None:
+    def __init__(self, after: StepClock | None = None) -> None:
         self.loss = torch.zeros((), dtype=torch.float64)
         self.watch = Stopwatch(started=time.time())
         self._started = time.perf_counter()
+        self._recorded: float = 0.0
+        self._counts_from = self._started if after is None else after._recorded
         self._plan_wait_s = self._read_wait_s = 0.0
         self._bad: set[int] = set()  # tasks whose loss is not finite
 
@@ -81,7 +84,7 @@ class StepClock:
         ranks = most[2 * len(ids) : -1].nonzero().flatten().tolist()
         return ranks or (list(range(run.world_size)) if most[-1] else [])
 
-    def record(  # at the end of the step, saving included
+    def record(
         self, now: Prepared, valid_tokens: int, dropped: list[int], norm: float, rate: float, skipped: str
     ) -> StepRecord:
         tasks, predicted = now.plan.tasks, now.plan.predicted
@@ -90,7 +93,8 @@ class StepClock:
         planned_s = [(task.end_s or 0.0) - (task.start_s or 0.0) for task in tasks]
         planned = replay(now.plan, planned_s)
         tokens = sum(sequence.tokens for sequence in now.batch.sequences)
-        seconds = time.perf_counter() - self._started
+        self._recorded = time.perf_counter()
+        seconds = self._recorded - self._counts_from
         return StepRecord(
             step=now.step + 1,
             loss=self.loss.item(),

@@ -19,7 +19,7 @@ from dhp.base.output import complain, open_append
 class StepRecord:
     """One step, all ranks together.
 
-    seconds          wall time from the end of the step before to the end of this one, saving included
+    seconds          wall time from the record of the previous step, with saving that step, to this record
     plan_s           time to draw, plan and check the batch, while the step before trains
     plan_wait_s      what of it that step did not hide, on rank 0
     read_wait_s      what of reading the step before, and planning, did not hide
