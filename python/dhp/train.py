@@ -70,6 +70,7 @@ def train(
     clock = None
     for step in ahead.steps:
         clock = StepClock(after=clock)
+        run.enter(f"step {step + 1}")  # else it would be at its start whenever it is in none of the parts below
         with run.at(f"step {step + 1}, planning"):
             with clock.planning():
                 now = ahead.take(step)

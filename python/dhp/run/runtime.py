@@ -78,7 +78,7 @@ class Run:
         """Names what the rank is doing ("step 3, task 7"), so that errors say where they happened, and tells the peers
         that wait for this rank when it fails, so that none of them hangs."""
         before = self.place
-        self._enter(place)
+        self.enter(place)
         try:
             yield
         except (RankFailed, RunStopped):
@@ -88,9 +88,10 @@ class Run:
             raise
         except Exception as error:
             raise self.failure(error) from error
-        self._enter(before)
+        self.enter(before)
 
-    def _enter(self, place: str) -> None:
+    def enter(self, place: str) -> None:
+        """Names what the rank does from now on, until the next call or the end of the `at` around it."""
         self.place = place
         torch.ops.dhp.set_label(self.traffic, place)  # the run-time's own messages name it too
 
