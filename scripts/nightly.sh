@@ -29,7 +29,7 @@ run_part() {
     # 500 steps, 16,384 ranks.
     scale) tried scale ;;
     # What README and docs show of the demo and of measurements.
-    docs) tried shown ;;
+    docs) make docs && tried shown ;;
     same-bytes) make same-bytes ;;
     # Readers of files under libFuzzer.
     fuzz) make fuzz FUZZ_SECONDS=120 ;;
