@@ -36,6 +36,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns where no parameter was unused
 
 import torch
+from hugging_face import Inputs, inputs_of
 from measure import in_turns, machine, over, span
 from torch.nn.parallel import DistributedDataParallel
 
@@ -55,8 +56,6 @@ WARM_UP = 2  # steps
 OURS = "dhp train"
 PEERS = {"a sample": (1, False), "padded by 4": (4, True), "padded, as is": (4, False)}  # samples a forward, sorted
 ALIKE = 1e-4  # relative, first losses
-
-Inputs = dict[str, torch.Tensor]
 
 
 class Ends:
@@ -146,26 +145,6 @@ def read_ahead(
             if step + 1 < settings.steps:
                 following = thread.submit(read, step + 1)
             yield now
-
-
-def inputs_of(data: Dataset, sample_id: int) -> Inputs:
-    """What Hugging Face's processor makes of a sample, by DHP's reader: [1, T], and pixel rows with their grids."""
-    sample = data.sample(sample_id)
-    encoded = data.encode(sample)
-    given = {
-        "input_ids": torch.as_tensor(encoded.input_ids)[None],
-        "labels": torch.as_tensor(encoded.labels)[None],
-        "mm_token_type_ids": torch.as_tensor(encoded.media_type)[None].int(),
-    }
-    for kind, pixels, grid in (
-        ("image", "pixel_values", "image_grid_thw"),
-        ("video", "pixel_values_videos", "video_grid_thw"),
-    ):
-        media = [m for m in sample.media if m.kind == kind]
-        if media:
-            given[pixels] = torch.cat([data.read_pixels(m, 0, m.grid[0]) for m in media])
-            given[grid] = torch.tensor([m.grid for m in media])
-    return given
 
 
 def collate(samples: list[Inputs], pad: int) -> Inputs:

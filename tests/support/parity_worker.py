@@ -18,6 +18,7 @@ import torch
 import transformers
 from transformers import AutoModelForImageTextToText
 
+from bench_script import load_bench
 from dhp import train
 from dhp._core import Batch, Cluster, CostModel, Plan, annotate, check_plan, parse_plan
 from dhp.data.dataset import Dataset
@@ -28,6 +29,8 @@ from dhp.settings.config import TrainConfig
 from dhp.step import optimizer
 from dhp.watch import record
 from dhp.watch.trace import Tracer
+
+inputs_of = load_bench("hugging_face").inputs_of
 
 # The share of random cases that CI takes means fewer steps here: each repeats what the first ones do.
 STEPS = 10 if float(os.environ.get("DHP_TEST_SHARE", 1)) >= 1 else 4
@@ -185,7 +188,7 @@ def run_reference(folder: Path, name: str) -> int:
         batch = data.batch(step, settings.global_batch_size, settings.seed)
         valid_tokens, total = data.label_tokens(batch), 0.0
         for sequence in batch.sequences:
-            loss = model(**hugging_face_input(data, sequence.id), num_items_in_batch=valid_tokens).loss
+            loss = model(**inputs_of(data, sequence.id), num_items_in_batch=valid_tokens).loss
             if loss.requires_grad:  # text alone teaches a frozen language model nothing
                 loss.backward()
             total += loss.item()
@@ -194,25 +197,6 @@ def run_reference(folder: Path, name: str) -> int:
     torch.save({"losses": losses, "gradients": recorder.gradients}, folder / f"{name}.pt")
     run.close()
     return 0
-
-
-def hugging_face_input(data: Dataset, sample_id: int) -> dict[str, torch.Tensor]:
-    sample = data.sample(sample_id)
-    encoded = data.encode(sample)
-    given = {
-        "input_ids": torch.as_tensor(encoded.input_ids)[None],
-        "labels": torch.as_tensor(encoded.labels)[None],
-        "mm_token_type_ids": torch.as_tensor(encoded.media_type)[None].int(),
-    }
-    for kind, pixels, grid in (
-        ("image", "pixel_values", "image_grid_thw"),
-        ("video", "pixel_values_videos", "video_grid_thw"),
-    ):
-        media = [m for m in sample.media if m.kind == kind]
-        if media:
-            given[pixels] = torch.cat([data.read_pixels(m, 0, m.grid[0]) for m in media])
-            given[grid] = torch.tensor([m.grid for m in media])
-    return given
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 import dhp
 from by_hand import Rank, all_said, causes, end_all, start_ranks, wait_until
-from parity_worker import hugging_face_input
+from parity_worker import inputs_of
 from ranks import context
 
 SIZE, STEPS, SAMPLES = 5, 2, 6
@@ -115,7 +115,7 @@ def train_alone(folder: str, out: str) -> int:
     for step in range(STEPS):
         batch, total = data.batch(step, SAMPLES, 3), 0.0
         for sequence in batch.sequences:
-            given = hugging_face_input(data, sequence.id)
+            given = inputs_of(data, sequence.id)
             loss = model(**given, num_items_in_batch=data.label_tokens(batch)).loss
             loss.backward()
             total += loss.item()
