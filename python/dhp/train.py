@@ -73,7 +73,8 @@ def train(
         run.enter(f"step {step + 1}")  # else it would be at its start whenever it is in none of the parts below
         with run.at(f"step {step + 1}, planning"):
             with clock.planning():
-                now = ahead.take(step)
+                now = ahead.take()
+            ahead.begin(step + 1)
             runtime.agree_on(now.plan, run)
         with run.at(f"step {step + 1}, reading"), clock.reading():
             share = now.share.result()

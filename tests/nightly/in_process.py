@@ -61,9 +61,9 @@ def dhp_train(
         def __init__(self, wanted: range, *rest: Any) -> None:
             super().__init__(wanted[:steps], *rest)
 
-        def take(self, step: int) -> Any:
+        def take(self) -> Any:
             nonlocal computed
-            prepared = super().take(step)
+            prepared = super().take()
             computed = True
             return prepared
 

@@ -34,8 +34,8 @@ class Prepared:
 
 class Ahead:
     """The batches of `steps`, planned in a thread, one ahead: while a batch trains, the next one is planned and this
-    rank's share of it begins to be read. The first is planned from now on. So a cost that is fitted after a step first
-    plans the second step from there.
+    rank's share of it begins to be read. The first is planned from now on; `begin` follows each `take`. So a cost that
+    is fitted after a step first plans the second step from there.
     """
 
     def __init__(
@@ -44,20 +44,22 @@ class Ahead:
         self.steps = steps
         self._data, self._cluster, self._costs, self._settings, self._rank = data, cluster, costs, settings, rank
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dhp-plan")
-        self._next = self._begin(steps.start, costs.cost_ahead)  # as the run before would have, where one continues
+        self._next: Future[Prepared] | None = None
+        self._begin(steps.start, costs.cost_ahead)  # as the run before would have, where one continues
 
-    def take(self, step: int) -> Prepared:
-        """The batch of this step, once it is planned; they are taken in order. Begins with the next. Raises whatever
-        planning has raised."""
-        assert self._next is not None, f"step {step} is not one of {self.steps}"
-        now = self._next.result()
-        self._next = self._begin(step + 1, self._costs.cost)
-        return now
+    def take(self) -> Prepared:
+        """The batch of the next step, once it is planned. Raises whatever planning has raised."""
+        assert self._next is not None, f"no batch is left of {self.steps}"
+        return self._next.result()
 
-    def _begin(self, step: int, cost: CostModel) -> Future[Prepared] | None:
-        if step not in self.steps:
-            return None
-        return self._thread.submit(prepare, step, self._data, self._cluster, cost, self._settings, self._rank)
+    def begin(self, step: int) -> None:
+        """Begins with the batch of this step, if the run has it."""
+        self._begin(step, self._costs.cost)
+
+    def _begin(self, step: int, cost: CostModel) -> None:
+        self._next = None
+        if step in self.steps:
+            self._next = self._thread.submit(prepare, step, self._data, self._cluster, cost, self._settings, self._rank)
 
 
 def prepare(step: int, data: Dataset, cluster: Cluster, cost: CostModel, settings: TrainConfig, rank: int) -> Prepared:

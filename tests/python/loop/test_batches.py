@@ -64,12 +64,14 @@ def test_one_batch_is_planned_and_read_while_another_trains(monkeypatch: pytest.
     data = Lengths([900, 800], [700, 600], [500])
     costs = SimpleNamespace(cost=costs_with(2.0), cost_ahead=costs_with(1.0))
     ahead = ahead_of(data, costs=costs)
-    first = ahead.take(0)
+    first = ahead.take()
+    ahead.begin(1)
     assert (first.step, [s.tokens for s in first.batch.sequences]) == (0, [900, 800])
     costs.cost = costs_with(3.0)  # what is fitted after step 1 plans step 3
     second.set()  # step 1 is trained; the next was begun before
-    assert [s.tokens for s in ahead.take(1).batch.sequences] == [700, 600]
-    assert ahead.take(2).plan.hash == data.read[2]
+    assert [s.tokens for s in ahead.take().batch.sequences] == [700, 600]
+    ahead.begin(2)
+    assert ahead.take().plan.hash == data.read[2]
     assert len(data.read) == 3
     assert [cost for _, cost in planned] == [1.0, 2.0, 3.0]
     assert {name for name, _ in planned} == {"dhp-plan_0"}
@@ -77,14 +79,15 @@ def test_one_batch_is_planned_and_read_while_another_trains(monkeypatch: pytest.
 
 def test_a_batch_without_a_plan_is_no_concern_of_the_step_before() -> None:
     ahead = ahead_of(Lengths([900], [10**9], [5]))
-    ahead.take(0)
+    ahead.take()
+    ahead.begin(1)
     with pytest.raises(InfeasibleBatch, match="sequence 0 needs"):
-        ahead.take(1)
+        ahead.take()
 
 
 def test_only_rank_0_works_out_the_tighter_bound() -> None:
     lengths = [30_000, 20_000, 16_000]
-    first, second = (ahead_of(Lengths(lengths), rank, steps=1).take(0).plan for rank in (0, 1))
+    first, second = (ahead_of(Lengths(lengths), rank, steps=1).take().plan for rank in (0, 1))
     assert first.hash == second.hash
     simple = simple_lower_bound_s(Batch([Sequence(i, n) for i, n in enumerate(lengths)]), CLUSTER, COST)
     assert second.predicted.lower_bound_s == simple
@@ -97,7 +100,7 @@ def test_steps_leave_no_time_out() -> None:
         began = time.perf_counter()
         clock = StepClock()
         with clock.planning():
-            now = ahead.take(0)
+            now = ahead.take()
             time.sleep(0.02)
         with clock.reading():
             time.sleep(0.03)
