@@ -5,6 +5,7 @@
 # Needs root, mmdebstrap, and 8 GB a root at a time with torch's CUDA build. Of the environment:
 #   COMMANDS        "demo test"
 #   TORCH           what both are given as TORCH; empty: nothing, as in the README
+#   DHP_TEST_SHARE  the share of random cases, as in CONTRIBUTING.md
 #   WHEELS          a folder of wheels that pip in the roots takes too
 #   UBUNTU_MIRROR   where packages of Ubuntu come from; those of Debian come from where this machine has them from
 #   FOLDER          build/fresh
@@ -59,7 +60,7 @@ make_root() {
 inside() {
   local variables=(HOME=/root USER=root LANG=C.UTF-8 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin)
   mapfile -t -O ${#variables[@]} variables < <(
-    env | grep -iE '^(https?_proxy|no_proxy|pip_cert|pip_index_url|ssl_cert_file)=' || true)
+    env | grep -iE '^(https?_proxy|no_proxy|pip_cert|pip_index_url|ssl_cert_file|dhp_test_share)=' || true)
   [ -z "$wheels" ] || variables+=(PIP_FIND_LINKS=/wheels)
   # shellcheck disable=SC2016 # expanded inside
   unshare --mount --pid --fork --kill-child --propagation private bash -c '
