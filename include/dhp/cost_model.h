@@ -1,11 +1,13 @@
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 
 #include "dhp/batch.h"
 #include "dhp/cluster.h"
+#include "dhp/error_sizes.h"
 
 namespace dhp {
 
@@ -40,6 +42,9 @@ struct CostModel {
   // The end of a step. Planners ignore it, simulate() uses it.
   double gradient_bytes = 0.0;  ///< gradients of one rank, summed over all ranks once per step
   double optimizer_s = 0.0;     ///< time of the optimizer step of one rank
+
+  /// How far task times differ from these estimates, where it is known. Planners that allow for it take it as default.
+  std::optional<ErrorSizes> expected_error = {};
 
   bool operator==(const CostModel&) const = default;
 };

@@ -12,6 +12,7 @@
 #include "dhp/cost_model.h"     // time and memory of tasks
 #include "dhp/device.h"         // performance of a device
 #include "dhp/error.h"          // InputError
+#include "dhp/error_sizes.h"    // how far estimates are off
 #include "dhp/explain.h"        // why a plan takes as long as it does
 #include "dhp/internvl.h"       // tiles and frames of InternVL
 #include "dhp/metrics.h"        // idle time, memory, peers; noise

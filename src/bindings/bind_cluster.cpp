@@ -1,3 +1,4 @@
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
@@ -118,6 +119,28 @@ void bind_pass_cost(nb::module_& module) {
       .def_rw("all_to_all_bytes_per_token", &PassCost::all_to_all_bytes_per_token);
 }
 
+void bind_error_sizes(nb::module_& module) {
+  ValueClass<ErrorSizes>(
+      module, "ErrorSizes",
+      "How far measured task times differ from estimates: standard deviations of logarithms, of each sequence, of "
+      "each\n"
+      "task, and of each rank of a task, whose slowest counts. What takes one validates it, and raises InputError.")
+      .def(
+          "__init__",
+          [](ErrorSizes* self, double sequence, double task, double rank) {
+            new (self) ErrorSizes{sequence, task, rank};
+          },
+          "sequence"_a = ErrorSizes{}.sequence, "task"_a = ErrorSizes{}.task, "rank"_a = ErrorSizes{}.rank)
+      .def("__str__", nb::overload_cast<const ErrorSizes&>(&to_text), "As parse_error_sizes() reads it.")
+      .def_rw("sequence", &ErrorSizes::sequence, "of each sequence, wherever it runs")
+      .def_rw("task", &ErrorSizes::task, "of each task, whatever it holds")
+      .def_rw("rank", &ErrorSizes::rank, "of each rank of each task: jitter");
+  module.def(
+      "parse_error_sizes",
+      [](const std::string& text, const std::string& source) { return parse_error_sizes(text, source); }, "text"_a,
+      "source"_a, "Reads \"SEQ[,TASK[,RANK]]\"; what is left out is 0. Raises InputError.");
+}
+
 void bind_cost_model(nb::module_& module) {
   ValueClass<CostModel>(
       module, "CostModel",
@@ -127,14 +150,15 @@ void bind_cost_model(nb::module_& module) {
           "__init__",
           [](CostModel* self, std::string name, int layers, double task_s, double patch_s, const PassCost& forward,
              const PassCost& backward, int query_heads, int kv_heads, double token_bytes, double patch_bytes,
-             double state_bytes, double gradient_bytes, double optimizer_s, double patch_pair_s) {
-            new (self) CostModel{std::move(name), layers,      task_s,         patch_s,    patch_pair_s,
-                                 forward,         backward,    query_heads,    kv_heads,   token_bytes,
-                                 patch_bytes,     state_bytes, gradient_bytes, optimizer_s};
+             double state_bytes, double gradient_bytes, double optimizer_s, double patch_pair_s,
+             std::optional<ErrorSizes> expected_error) {
+            new (self) CostModel{std::move(name), layers,      task_s,         patch_s,     patch_pair_s,
+                                 forward,         backward,    query_heads,    kv_heads,    token_bytes,
+                                 patch_bytes,     state_bytes, gradient_bytes, optimizer_s, expected_error};
           },
           "name"_a, "layers"_a, "task_s"_a, "patch_s"_a, "forward"_a, "backward"_a, "query_heads"_a = 0,
           "kv_heads"_a = 0, "token_bytes"_a = 0.0, "patch_bytes"_a = 0.0, "state_bytes"_a = 0.0,
-          "gradient_bytes"_a = 0.0, "optimizer_s"_a = 0.0, "patch_pair_s"_a = 0.0)
+          "gradient_bytes"_a = 0.0, "optimizer_s"_a = 0.0, "patch_pair_s"_a = 0.0, "expected_error"_a = nb::none())
       .def_rw("name", &CostModel::name)
       .def_rw("layers", &CostModel::layers)
       .def_rw("task_s", &CostModel::task_s, "fixed cost of a task")
@@ -148,7 +172,9 @@ void bind_cost_model(nb::module_& module) {
       .def_rw("patch_bytes", &CostModel::patch_bytes, "activations per patch")
       .def_rw("state_bytes", &CostModel::state_bytes, "parameters, gradients, optimizer shard and reserve of one rank")
       .def_rw("gradient_bytes", &CostModel::gradient_bytes, "gradients of one rank, summed over all ranks once a step")
-      .def_rw("optimizer_s", &CostModel::optimizer_s, "of the optimizer step of one rank");
+      .def_rw("optimizer_s", &CostModel::optimizer_s, "of the optimizer step of one rank")
+      .def_rw("expected_error", &CostModel::expected_error, nb::arg("value").none(),
+              "how far task times differ from these estimates, where it is known (else None)");
 }
 
 void bind_task_cost(nb::module_& module) {
@@ -222,6 +248,7 @@ void bind_cluster(nb::module_& module) {
   bind_link(module);
   bind_cluster_type(module);
   bind_pass_cost(module);
+  bind_error_sizes(module);
   bind_cost_model(module);
   bind_task_cost(module);
   bind_cost_functions(module);

@@ -19,6 +19,13 @@ PassCost parse_pass(const JsonObject& entry) {
           .all_to_all_bytes_per_token = entry.non_negative_or("all_to_all_bytes_per_token", 0.0)};
 }
 
+/// What is left out is 0, as in parse_error_sizes().
+ErrorSizes parse_expected_error(const JsonObject& entry) {
+  return {.sequence = entry.non_negative_or("sequence", 0.0),
+          .task = entry.non_negative_or("task", 0.0),
+          .rank = entry.non_negative_or("rank", 0.0)};
+}
+
 std::string format_pass(const PassCost& pass) {
   return "{\"token_s\": " + format_number(pass.token_s) + ", \"pair_s\": " + format_number(pass.pair_s) +
          ", \"step_s\": " + format_number(pass.step_s) +
@@ -53,6 +60,7 @@ void validate(const CostModel& cost, const std::string& source) {
   check(cost.state_bytes, kMostBytes, "state_bytes", source);
   check(cost.gradient_bytes, kMostBytes, "gradient_bytes", source);
   check(cost.optimizer_s, kMostSeconds, "optimizer_s", source);
+  if (cost.expected_error) validate(*cost.expected_error, source, "expected_error");
 }
 
 CostModel read_cost_model(const std::string& file) {
@@ -84,6 +92,7 @@ CostModel parse_cost_model(std::string_view text, const std::string& source) {
   cost.state_bytes = root.non_negative("state_bytes");
   cost.gradient_bytes = root.non_negative_or("gradient_bytes", 0.0);
   cost.optimizer_s = root.non_negative_or("optimizer_s", 0.0);
+  if (root.has_value("expected_error")) cost.expected_error = parse_expected_error(root.object("expected_error"));
   validate(cost, source);
   return cost;
 }
@@ -103,6 +112,11 @@ std::string to_json(const CostModel& cost) {
   // What no planner needs is left out where it is not known, too.
   if (cost.gradient_bytes > 0.0) text += ", \"gradient_bytes\": " + format_number(cost.gradient_bytes);
   if (cost.optimizer_s > 0.0) text += ", \"optimizer_s\": " + format_number(cost.optimizer_s);
+  if (cost.expected_error) {
+    text += ",\n \"expected_error\": {\"sequence\": " + format_number(cost.expected_error->sequence) +
+            ", \"task\": " + format_number(cost.expected_error->task) +
+            ", \"rank\": " + format_number(cost.expected_error->rank) + "}";
+  }
   return text + "}\n";
 }
 

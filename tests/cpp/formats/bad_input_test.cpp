@@ -20,7 +20,7 @@ const std::string kCluster = R"({"format": "dhp.cluster/1", "nodes": 2, "ranks_p
 const std::string kCost = R"({"format": "dhp.cost/1", "name": "m", "layers": 2, "task_s": 0.1, "patch_s": 0.2,
  "forward": {"token_s": 1, "pair_s": 2, "step_s": 3, "ring_bytes_per_token": 4},
  "backward": {"token_s": 5, "pair_s": 6, "step_s": 7, "ring_bytes_per_token": 8}, "query_heads": 16, "kv_heads": 8,
- "token_bytes": 9, "state_bytes": 10})";
+ "token_bytes": 9, "state_bytes": 10, "expected_error": {"sequence": 0.03, "task": 0.04}})";
 const std::string kPlan = R"({"format": "dhp.plan/1", "schedule": "free", "ranks": 2, "tasks": [
  {"id": 0, "ranks": [0, 1], "sequences": [7], "micro_batch": 3, "exchange": "direct", "start_s": 1, "end_s": 2}],
  "predicted": {"makespan_s": 2, "lower_bound_s": 1, "gap": 1}})";
@@ -121,7 +121,11 @@ TEST(BadInput, CostModel) {
                  {"\"pair_s\": 2", "\"pair_s\": Infinity", "line 2, column 38", {"not valid JSON"}},
                  {"\"token_bytes\": 9, ", "", "token_bytes", {"missing"}},
                  {"\"query_heads\": 16", "\"query_heads\": 0", "query_heads", {"found 0"}},
-                 {"\"state_bytes\": 10", "\"state_bytes\": -10", "state_bytes", {"found -10"}}});
+                 {"\"state_bytes\": 10", "\"state_bytes\": -10", "state_bytes", {"found -10"}},
+                 {"0.03", "-0.03", "expected_error.sequence", {"found -0.03"}},
+                 {"0.04", "1.04", "expected_error.task", {"found 1.04", "from 0 to 1"}},
+                 {"0.04", "\"no\"", "expected_error.task", {"found \"no\""}},
+                 {"{\"sequence\": 0.03, \"task\": 0.04}", "0.03", "expected_error", {"found 0.03", "an object"}}});
 }
 
 TEST(BadInput, Plan) {

@@ -89,6 +89,10 @@ TEST(RoundTrip, RandomFilesReadBackExactly) {
                          .patch_bytes = any_cost(random),
                          .state_bytes = any_cost(random)};
     EXPECT_EQ(parse_cost_model(to_json(cost), "cost"), cost);
+    CostModel with_error = cost;
+    with_error.expected_error = ErrorSizes{random.unit(), random.unit(), random.unit()};
+    EXPECT_EQ(parse_cost_model(to_json(with_error), "cost"), with_error);
+    EXPECT_NE(with_error, cost);
     const Plan plan = any_plan(random);
     EXPECT_EQ(parse_plan(to_json(plan), "plan"), plan);
   }
@@ -157,6 +161,7 @@ TEST(Files, OptionalFieldsHaveDefaults) {
   EXPECT_EQ(cost.patch_bytes, 0);
   EXPECT_EQ(cost.patch_pair_s, 0);
   EXPECT_EQ(cost.query_heads, 0);
+  EXPECT_FALSE(cost.expected_error);
   const Plan plan = parse_plan(
       R"({"format": "dhp.plan/1", "schedule": "rounds", "ranks": 2,
           "tasks": [{"id": 0, "ranks": [1], "sequences": [9]}]})",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import threading
 from pathlib import Path
@@ -55,6 +56,21 @@ def test_files_go_round() -> None:
     cost = core.read_cost_model(str(CASES / "cost_qwen3-vl-8b_8192.json"))
     assert core.parse_cost_model(core.to_json(cost), "copy") == cost
     assert cost.forward != cost.backward
+
+
+def test_error_sizes_of_a_cost() -> None:
+    assert core.ErrorSizes() == core.parse_error_sizes("0.02,0.02,0.01", "text")
+    assert str(core.ErrorSizes(task=0.0, rank=0.0)) == "0.02"
+    cost = core.parse_cost_model(core.to_json(COST), "copy")
+    assert cost.expected_error is None
+    cost.expected_error = core.ErrorSizes(0.03, 0.01)
+    again = core.parse_cost_model(core.to_json(cost), "copy")
+    assert again.expected_error == core.ErrorSizes(0.03, 0.01, 0.01)
+    assert again == cost == pickle.loads(pickle.dumps(cost)) != COST
+    cost.expected_error = None
+    assert cost == COST
+    with pytest.raises(core.InputError, match="text: task: found 2"):
+        core.parse_error_sizes("0.1,2", "text")
 
 
 def test_input_error_is_a_value_error_that_names_the_place() -> None:
