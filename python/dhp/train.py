@@ -50,12 +50,12 @@ def train(
 ) -> None:
     """Batch, plan, tasks, gradients, step; the next batch is planned and read meanwhile. `saved`: where to go on."""
     cluster, cost = planning_inputs(settings, run.world_size)
-    costs = Recalibration(cost, settings.recalibrate_every, run)
+    costs = Recalibration(cost, cluster, settings.recalibrate_every, run)
     if saved:
         costs.restore(saved.costs)
     first_step = saved.step if saved else 0
     data = open_dataset(settings, cluster, cost, run)
-    ahead = Ahead(range(first_step, settings.steps), data, cluster, costs, settings, run.rank)
+    ahead = Ahead(range(first_step, settings.steps), data, costs, settings, run.rank)
     model = together(run, lambda: load_model(settings, saved.folder if saved else settings.model))
     agree_on_weights(model, run)
     adapter = attach(model, run, cluster=cluster)
@@ -95,7 +95,7 @@ def train(
                     adamw.zero_grad(set_to_none=True)
                 else:
                     optimizer.update(model, adamw, settings, step, norm)
-            news = costs.add(now.plan, now.batch, clock.task_cpu_s.tolist())
+            news = costs.add(now.plan, now.batch, clock.members)
             if settings.check_weights_every and (step + 1) % settings.check_weights_every == 0:
                 agree_on_weights(model, run)
         if reporter:  # before it is saved: a step that a checkpoint holds has been reported, whatever happens
@@ -123,7 +123,7 @@ def run_tasks(
 ) -> None:
     """This rank's tasks, forward and backward, in plan order."""
     for task in runtime.tasks(now.plan, run):
-        with run.at(f"step {now.step + 1}, task {task.id}"), clock.task(task):
+        with run.at(f"step {now.step + 1}, task {task.id}"), clock.task(task, share.inputs[task.id].layout.own_vision):
             loss = forward(adapter, share, task, valid_tokens, settings)
             if loss.requires_grad:
                 loss.backward()

@@ -102,6 +102,11 @@ def estimate_s(terms: TermSeconds, sequences: Sequence[BatchSequence], degree: i
     return float(_estimates(terms, _loads([TimeSample(sequences, degree)]))[0])
 
 
+def estimates_s(terms: TermSeconds, samples: Sequence[TimeSample]) -> Array:
+    """[samples]: `estimate_s` of each."""
+    return _estimates(terms, _loads(samples))
+
+
 def error_of(estimated_s: Iterable[float], measured_s: Iterable[float]) -> EstimateError:
     """How far estimates are off. Raises ValueError for lists of different lengths."""
     pairs = zip(estimated_s, measured_s, strict=True)

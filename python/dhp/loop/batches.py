@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
-from dhp._core import Batch, Cluster, CostModel, InputError, Plan
+from dhp._core import Batch, InputError, Plan
 from dhp.base.output import complain
-from dhp.cost.recalibrate import Recalibration
+from dhp.cost.recalibrate import Basis, Recalibration
 from dhp.data.dataset import Dataset, Share
 from dhp.run import planning
 from dhp.run.runtime import Run, RunStopped
@@ -29,6 +29,7 @@ class Prepared:
     batch: Batch
     plan: Plan
     plan_s: float  # to draw, plan and check it
+    rank_speed: list[float]  # that it was planned with; empty: all alike
     share: Future[Share]
 
 
@@ -38,14 +39,12 @@ class Ahead:
     is fitted after a step first plans the second step from there.
     """
 
-    def __init__(
-        self, steps: range, data: Dataset, cluster: Cluster, costs: Recalibration, settings: TrainConfig, rank: int
-    ) -> None:
+    def __init__(self, steps: range, data: Dataset, costs: Recalibration, settings: TrainConfig, rank: int) -> None:
         self.steps = steps
-        self._data, self._cluster, self._costs, self._settings, self._rank = data, cluster, costs, settings, rank
+        self._data, self._costs, self._settings, self._rank = data, costs, settings, rank
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dhp-plan")
         self._next: Future[Prepared] | None = None
-        self._begin(steps.start, costs.cost_ahead)  # as the run before would have, where one continues
+        self._begin(steps.start, costs.ahead)  # as the run before would have, where one continues
 
     def take(self) -> Prepared:
         """The batch of the next step, once it is planned. Raises whatever planning has raised."""
@@ -54,22 +53,23 @@ class Ahead:
 
     def begin(self, step: int) -> None:
         """Begins with the batch of this step, if the run has it."""
-        self._begin(step, self._costs.cost)
+        self._begin(step, self._costs.now)
 
-    def _begin(self, step: int, cost: CostModel) -> None:
+    def _begin(self, step: int, basis: Basis) -> None:
         self._next = None
         if step in self.steps:
-            self._next = self._thread.submit(prepare, step, self._data, self._cluster, cost, self._settings, self._rank)
+            self._next = self._thread.submit(prepare, step, self._data, basis, self._settings, self._rank)
 
 
-def prepare(step: int, data: Dataset, cluster: Cluster, cost: CostModel, settings: TrainConfig, rank: int) -> Prepared:
+def prepare(step: int, data: Dataset, basis: Basis, settings: TrainConfig, rank: int) -> Prepared:
     """Draws and plans a global batch, as every rank does, and starts to read this rank's share. Rank 0 alone, which
     tells the gap, works out the tighter bound."""
     started = time.perf_counter()
     batch = data.batch(step, settings.global_batch_size, settings.seed)
     bound = {"tighter_bound": rank == 0 and settings.plan.get("tighter_bound", True)}
-    plan = planning.plan(batch, cluster, cost, planner=settings.planner, **(settings.plan | bound))
-    return Prepared(step, batch, plan, time.perf_counter() - started, data.read_ahead(plan, rank))
+    plan = planning.plan(batch, basis.cluster, basis.cost, planner=settings.planner, **(settings.plan | bound))
+    seconds = time.perf_counter() - started
+    return Prepared(step, batch, plan, seconds, basis.cluster.rank_speed, data.read_ahead(plan, rank))
 
 
 def agree_on_dropped(share: Share, now: Prepared, data: Dataset, settings: TrainConfig, run: Run) -> list[int]:

@@ -11,6 +11,7 @@ import torch
 
 from dhp._core import Plan, Task, replay
 from dhp.cost.fit import error_of
+from dhp.cost.speeds import MemberTimes
 from dhp.loop.batches import Prepared
 from dhp.run.runtime import Run
 from dhp.watch.record import Stopwatch
@@ -49,12 +50,14 @@ class StepClock:
         self.watch.read_s = time.time() - self.watch.started
 
     @contextlib.contextmanager
-    def task(self, task: Task) -> Iterator[None]:
-        """CPU time of the computing thread: what the task costs, however many ranks share a core."""
+    def task(self, task: Task, vision: tuple[int, int]) -> Iterator[None]:
+        """CPU time of the computing thread: what the task costs, however many ranks share a core. `vision`: what of it
+        this rank encodes (`TaskLayout.own_vision`)."""
         started, wall = time.thread_time(), time.time()
         yield
         self.watch.tasks_cpu_s[task.id] = time.thread_time() - started
         self.watch.tasks[task.id] = (wall, time.time())
+        self.watch.tasks_vision[task.id] = vision
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -70,19 +73,34 @@ class StepClock:
             self._bad.add(task.id)
 
     def combine(self, run: Run, plan: Plan, finite: bool, norm: float) -> list[int]:
-        """Losses add up; a task lasts as long as its slowest member. `finite`: whether this rank's own gradients were,
-        and `norm` that of their sum. Returns the ranks whose own were not, all of them where only the sum is not."""
+        """Losses add up; all ranks learn what every member of every task took, and a task lasts as long as its slowest.
+        `finite`: whether this rank's own gradients were, and `norm` that of their sum. Returns the ranks whose own were
+        not, all of them where only the sum is not."""
         run.sum(self.loss)
         ids = [task.id for task in plan.tasks]
-        cpu_s = torch.tensor([self.watch.tasks_cpu_s.get(i, 0.0) for i in ids], dtype=torch.float64)
+        own = self._own_members(run.rank, plan)
         bad_losses = torch.tensor([float(i in self._bad) for i in ids], dtype=torch.float64)
         bad = torch.zeros(run.world_size + 1, dtype=torch.float64)
         bad[run.rank] = float(not finite)
         bad[-1] = float(not math.isfinite(norm))
-        most = run.max(torch.cat([cpu_s, bad_losses, bad]))
-        self.task_cpu_s, self.bad_losses = most[: len(ids)], most[len(ids) : 2 * len(ids)]
-        ranks = most[2 * len(ids) : -1].nonzero().flatten().tolist()
-        return ranks or (list(range(run.world_size)) if most[-1] else [])
+        most = run.max(torch.cat([own.flatten(), bad_losses, bad]))
+        members, self.bad_losses, bad = most.split([own.numel(), len(ids), len(bad)])
+        of_tasks = members.view(-1, 3).split([len(task.ranks) for task in plan.tasks])
+        self.members = [MemberTimes(*(tuple(column) for column in of.T.tolist())) for of in of_tasks]
+        self.task_cpu_s = torch.tensor([max(task.seconds) for task in self.members], dtype=torch.float64)
+        ranks = bad[:-1].nonzero().flatten().tolist()
+        return ranks or (list(range(run.world_size)) if bad[-1] else [])
+
+    def _own_members(self, rank: int, plan: Plan) -> torch.Tensor:
+        """[members of all tasks, 3]: CPU seconds, patches and pairs of patches, 0 for other ranks."""
+        rows = [
+            (self.watch.tasks_cpu_s.get(task.id, 0.0), *self.watch.tasks_vision.get(task.id, (0, 0)))
+            if member == rank
+            else (0.0, 0, 0)
+            for task in plan.tasks
+            for member in task.ranks
+        ]
+        return torch.tensor(rows, dtype=torch.float64).reshape(-1, 3)
 
     def record(
         self, now: Prepared, valid_tokens: int, dropped: list[int], norm: float, rate: float, skipped: str
@@ -119,4 +137,5 @@ class StepClock:
             dropped=dropped,
             skipped=skipped,
             task_error=error_of(planned_s, self.task_cpu_s.tolist()).mean,
+            rank_speed=list(now.rank_speed),
         )

@@ -136,6 +136,12 @@ class TaskLayout:
         return deal_units(vision_units(self.grids), self.degree)
 
     @property
+    def own_vision(self) -> tuple[int, int]:
+        """Patches of this member's units, and the pairs of patches within them."""
+        own = [unit.patches for unit in self.shares[self.position]]
+        return sum(own), sum(patches * patches for patches in own)
+
+    @property
     def has_vision(self) -> bool:
         """Whether any sequence of the task has pictures or clips."""
         return any(len(v) for v in self.visual)

@@ -47,6 +47,7 @@ class Stopwatch:
     data: Interval = (0.0, 0.0)  # waiting for the media of all ranks
     tasks: dict[int, Interval] = field(default_factory=dict)
     tasks_cpu_s: dict[int, float] = field(default_factory=dict)
+    tasks_vision: dict[int, tuple[int, int]] = field(default_factory=dict)  # own patches, and pairs within frames
     parts: dict[str, Interval] = field(default_factory=dict)  # those of PARTS, in this order
     parts_cpu_s: dict[str, float] = field(default_factory=dict)
 

@@ -8,11 +8,14 @@ import math
 import os
 import sys
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import TextIO
 
 from dhp.base.output import complain, open_append
+
+SLOW = 0.97  # of the others: devices of one model differ by some percent
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class StepRecord:
     learning_rate: float
     dropped: list[int]  # ids of samples whose media could not be read
     task_error: float = 0.0  # |predicted - measured| / measured of its tasks, mean; measured: CPU seconds
+    rank_speed: list[float] = field(default_factory=list)  # that it was planned with, 1: the quickest; empty: all alike
     skipped: str = ""  # why the step changed nothing (on_nonfinite); its loss or gradient norm is null in JSON
 
     def to_json(self) -> str:
@@ -62,6 +66,20 @@ class StepRecord:
 def groups_text(degrees: list[int]) -> str:
     """Degree x count, largest first: "4×1 2×1 1×6"."""
     return " ".join(f"{degree}×{count}" for degree, count in sorted(Counter(degrees).items(), reverse=True))
+
+
+def slow_ranks_text(rank_speed: list[float]) -> str:
+    """The slowest rank in service against the median of the others: "rank 5 at 0.94 of the others", and how many more
+    are slow. Nothing where none is at SLOW or below."""
+    speeds = sorted((speed, rank) for rank, speed in enumerate(rank_speed) if speed > 0.0)
+    if len(speeds) < 2:
+        return ""
+    (least, slowest), *others = speeds
+    usual = median(speed for speed, _ in others)
+    if least > SLOW * usual:
+        return ""
+    more = sum(speed <= SLOW * usual for speed, _ in others)
+    return f"rank {slowest} at {least / usual:.2f} of the others" + (f", {more} more slow" if more else "")
 
 
 class Reporter:
@@ -122,6 +140,8 @@ class Reporter:
             f"gap {r.gap:.0%}".replace("%", " %"),
             f"plan {r.plan_s * 1e3:.1f} ms, waited {r.plan_wait_s * 1e3:.1f}",
         ]
+        if slow := slow_ranks_text(r.rank_speed):
+            parts.append(slow)
         if r.dropped:
             parts.append(f"dropped {len(r.dropped)}")
         if r.skipped:

@@ -1,4 +1,4 @@
-"""The cost of a run, fitted to its own tasks."""
+"""The cost of a run and the speeds of its ranks, fitted to its own tasks."""
 
 import json
 import math
@@ -24,6 +24,7 @@ from dhp.cost import recalibrate
 from dhp.cost.fit import estimate_s, terms_of
 from dhp.cost.local import local_cluster
 from dhp.cost.recalibrate import Recalibration, with_terms
+from dhp.cost.speeds import MemberTimes
 from dhp.settings.config import read_config
 from programs import run_program
 from thread_run import ThreadRun, on_threads
@@ -36,18 +37,30 @@ def cost(scale: float = 1.0) -> CostModel:
     return CostModel("x", 4, 5e-3 * scale, 6e-5 * scale, forward, backward, 4, 2, 1.0, 0.0, 0.0)
 
 
+CLUSTER = local_cluster(4, capacity_tokens=600)
 ALONE: Any = SimpleNamespace(rank=0, from_rank_0=lambda value: value)
 
 
 def recalibration(every: int, run: Any = ALONE) -> Recalibration:
-    return Recalibration(cost(), every, run)
+    return Recalibration(cost(), CLUSTER, every, run)
 
 
 def planned(lengths: list[int]) -> tuple[Plan, Batch]:
     batch = Batch([Sequence(i, n, 2 * n if n % 2 else 0) for i, n in enumerate(lengths)])
-    plan = try_plan(batch, local_cluster(4, capacity_tokens=600), cost())
+    plan = try_plan(batch, CLUSTER, cost())
     assert isinstance(plan, Plan)
     return plan, batch
+
+
+def members(plan: Plan, batch: Batch, truth: CostModel, slow: dict[int, float] | None = None) -> list[MemberTimes]:
+    """What each member took by `truth`; ranks in `slow` are at these speeds."""
+    patches = {s.id: s.patches for s in batch.sequences}
+    times = []
+    for task, nominal in zip(plan.tasks, seconds(plan, batch, truth), strict=True):
+        own = sum(patches[i] for i in task.sequences) / len(task.ranks)  # no frames: as divided
+        took = tuple(nominal / (slow or {}).get(rank, 1.0) for rank in task.ranks)
+        times.append(MemberTimes(took, (own,) * len(task.ranks), (0.0,) * len(task.ranks)))
+    return times
 
 
 def seconds(plan: Plan, batch: Batch, truth: CostModel) -> list[float]:
@@ -57,18 +70,19 @@ def seconds(plan: Plan, batch: Batch, truth: CostModel) -> list[float]:
 
 def test_off_by_default_and_every_k_steps() -> None:
     plan, batch = planned([100, 301, 707, 50])
-    task_s = seconds(plan, batch, cost(3.0))
+    task_s = members(plan, batch, cost(3.0))
     never = recalibration(0)
     assert never.add(plan, batch, task_s) == ""
-    assert never.cost == cost()
+    assert never.now.cost == cost()
     second = recalibration(2)
     assert second.add(plan, batch, task_s) == ""
-    assert second.cost == cost()
+    assert second.now.cost == cost()
     assert "cost fitted to" in second.add(plan, batch, task_s)
-    assert second.cost != cost()
+    assert second.now.cost != cost()
     # Nothing but the times changes.
-    assert second.cost.forward.ring_bytes_per_token == 512
-    assert second.cost.token_bytes == 1.0
+    assert second.now.cost.forward.ring_bytes_per_token == 512
+    assert second.now.cost.token_bytes == 1.0
+    assert second.now.cluster == CLUSTER
 
 
 def test_finds_times_that_are_another_machines() -> None:
@@ -78,10 +92,10 @@ def test_finds_times_that_are_another_machines() -> None:
     samples = []
     for shift in range(8):
         plan, batch = planned([100 + 40 * shift, 301 + 2 * shift, 907 + 100 * shift, 50, 63, 1500 + shift, 75 + shift])
-        fitted.add(plan, batch, seconds(plan, batch, truth))
+        fitted.add(plan, batch, members(plan, batch, truth))
         samples.append((plan, batch))
     plan, batch = planned([140, 333, 1200, 61, 410])
-    predicted, measured = seconds(plan, batch, fitted.cost), seconds(plan, batch, truth)
+    predicted, measured = seconds(plan, batch, fitted.now.cost), seconds(plan, batch, truth)
     assert predicted == pytest.approx(measured, rel=0.02)
     assert seconds(plan, batch, cost()) != pytest.approx(measured, rel=0.5)
 
@@ -93,36 +107,45 @@ def test_all_ranks_plan_from_what_rank_0_found(monkeypatch: pytest.MonkeyPatch) 
 
     def rank(run: ThreadRun) -> tuple[str, str]:
         fitted = recalibration(2, run)
-        plan, batch = planned([100, 301, 907, 50])
-        # Seconds are the same on all ranks. Here they are not: what others have must not count.
-        task_s = [s * (1 + run.rank) for s in seconds(plan, batch, cost(2))]
-        return fitted.add(plan, batch, task_s) + fitted.add(plan, batch, task_s), to_json(fitted.cost)
+        news = []
+        for shift in range(8):
+            plan, batch = planned([100 + 60 * shift, 301, 907 + 100 * shift, 50, 590, 580 - 60 * shift, 1290, 560, 333])
+            # Seconds are the same on all ranks. Here they are not: what others have must not count.
+            task_s = members(plan, batch, cost(2 * (1 + run.rank)), {2: 0.9 - 0.1 * run.rank})
+            news.append(fitted.add(plan, batch, task_s))
+        return "".join(news), to_json(fitted.now.cost), to_json(fitted.now.cluster)
 
     alone = rank(ThreadRun(0, 1, {"values": [None], "barrier": threading.Barrier(1)}))
+    by_one = len(fits)
     assert on_threads(3, rank) == [alone] * 3
-    assert "cost fitted to" in alone[0]
-    assert len(fits) == 2
+    assert alone[0].count("cost fitted to") == 4
+    assert json.loads(alone[2])["rank_speed"] == pytest.approx([1.0, 1.0, 0.9, 1.0], abs=0.02)
+    assert len(fits) == 2 * by_one
 
 
-def steps_from(fitted: Recalibration, first: int, last: int) -> list[tuple[str, str]]:
-    """The costs that plan the batches of these steps, and the one kept for the batch after them, as train does it."""
+def steps_from(fitted: Recalibration, first: int, last: int) -> list[list[str]]:
+    """What plans the batches of these steps, and what is kept for the batch after them, as train does it."""
     costs = []
     for shift in range(first, last):
-        plan, batch = planned([100 + 40 * shift, 301, 907 + 100 * shift, 50])
-        fitted.add(plan, batch, [s * (1 + 0.01 * (i % 3)) for i, s in enumerate(seconds(plan, batch, cost(2)))])
-        costs.append((to_json(fitted.cost), to_json(fitted.cost_ahead)))
+        plan, batch = planned([100 + 40 * shift, 301, 907 + 100 * shift, 50, 590, 580 - shift, 570, 400, 1290])
+        fitted.add(plan, batch, members(plan, batch, cost(2), {shift % 4: 0.98, 3: 0.93}))
+        costs.append(shown(fitted))
     return costs
+
+
+def shown(fitted: Recalibration) -> list[str]:
+    return [to_json(value) for basis in (fitted.now, fitted.ahead) for value in (basis.cost, basis.cluster)]
 
 
 @pytest.mark.parametrize("saved", [1, 2, 3, 4, 5])
 def test_a_run_that_continues_plans_as_the_one_before_would_have(saved: int) -> None:
     whole = steps_from(recalibration(2), 0, 8)
-    assert len(set(whole)) > 4
-    assert whole[1][0] != whole[1][1], "the batch after a fit was planned before it"
+    assert len({row[0] for row in whole}) > 3 and len({row[1] for row in whole}) > 2
+    assert whole[1][0] != whole[1][2], "the batch after a fit was planned before it"
     first, second = recalibration(2), recalibration(2)
     steps_from(first, 0, saved)
     second.restore(json.loads(json.dumps(first.state())))
-    assert (to_json(second.cost), to_json(second.cost_ahead)) == whole[saved - 1]
+    assert shown(second) == whole[saved - 1]
     assert steps_from(second, saved, 8) == whole[saved:]
 
 
@@ -130,18 +153,36 @@ def test_a_damaged_state_is_refused_and_none_is_kept_where_nothing_is_fitted() -
     assert recalibration(0).state() == {}
     fitted = recalibration(1)
     fitted.restore({})
-    assert fitted.cost == cost()
+    assert fitted.now.cost == cost()
+    steps_from(fitted, 0, 3)
     state = fitted.state()
     for damaged in (
         {"steps": 1},
         {**state, "tasks": [3]},
-        {**state, "cost": {}},
-        {**state, "tasks": [[[["x"]], 1, 2]]},
+        {**state, "now": {"cost": {}, "rank_speed": []}},
+        {**state, "now": {**state["now"], "rank_speed": [0.5]}},
+        {**state, "ahead": {**state["ahead"], "rank_speed": [2.0] * 4}},
+        {**state, "tasks": [[[["x"]], [1], [2], [0], [0]]]},
+        {**state, "tasks": [[[[0, 9]], [1, 2], [0.5], [0], [0]]]},
+        {**state, "tasks_since": [[[[0, 9]], [4], [0.5], [0], [0]]]},
+        {**state, "speeds": [[0.0], [0.0]]},
+        {**state, "ranks": "x"},
         {**state, "steps": "x"},
         {**state, "steps": math.inf},
     ):
         with pytest.raises(InputError):
             recalibration(1).restore(damaged)
+
+
+def test_on_another_number_of_ranks_only_the_cost_goes_on() -> None:
+    fitted = recalibration(2)
+    steps_from(fitted, 0, 4)
+    assert fitted.now.cluster.rank_speed
+    three = local_cluster(3, capacity_tokens=600)
+    other = Recalibration(cost(), three, 2, ALONE)
+    other.restore(json.loads(json.dumps(fitted.state())))
+    assert other.now.cost == fitted.now.cost
+    assert other.now.cluster == other.ahead.cluster == three
 
 
 def test_coefficients_are_divided_as_they_were() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from command_line import CASES
 from dhp._core import Batch, Cluster, CostModel, Link, Plan, Sequence, read_cost_model, simple_lower_bound_s
+from dhp.cost.recalibrate import Basis
 from dhp.loop import batches
 from dhp.loop.batches import Ahead
 from dhp.loop.step_clock import StepClock
@@ -40,8 +41,8 @@ class Lengths:
 
 
 def ahead_of(data: Any, rank: int = 0, costs: Any = None, steps: int = 3) -> Ahead:
-    costs = costs or SimpleNamespace(cost=COST, cost_ahead=COST)
-    return Ahead(range(steps), data, CLUSTER, costs, SETTINGS, rank)
+    costs = costs or SimpleNamespace(now=Basis(COST, CLUSTER), ahead=Basis(COST, CLUSTER))
+    return Ahead(range(steps), data, costs, SETTINGS, rank)
 
 
 def test_one_batch_is_planned_and_read_while_another_trains(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,18 +57,18 @@ def test_one_batch_is_planned_and_read_while_another_trains(monkeypatch: pytest.
 
     monkeypatch.setattr(batches.planning, "plan", plan)
 
-    def costs_with(task_s: float) -> Any:
+    def costs_with(task_s: float) -> Basis:
         fitted = read_cost_model(str(CASES / "cost_qwen3-vl-2b.json"))
         fitted.task_s = task_s
-        return fitted
+        return Basis(fitted, CLUSTER)
 
     data = Lengths([900, 800], [700, 600], [500])
-    costs = SimpleNamespace(cost=costs_with(2.0), cost_ahead=costs_with(1.0))
+    costs = SimpleNamespace(now=costs_with(2.0), ahead=costs_with(1.0))
     ahead = ahead_of(data, costs=costs)
     first = ahead.take()
     ahead.begin(1)
     assert (first.step, [s.tokens for s in first.batch.sequences]) == (0, [900, 800])
-    costs.cost = costs_with(3.0)  # what is fitted after step 1 plans step 3
+    costs.now = costs_with(3.0)  # what is fitted after step 1 plans step 3
     second.set()  # step 1 is trained; the next was begun before
     assert [s.tokens for s in ahead.take().batch.sequences] == [700, 600]
     ahead.begin(2)

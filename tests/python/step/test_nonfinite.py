@@ -76,7 +76,8 @@ def test_stop_stops_and_skip_ends_after_ten_in_a_row() -> None:
 
 def record(step: int, loss: float, skipped: str) -> StepRecord:
     numbers = dict.fromkeys(StepRecord.__dataclass_fields__, 0.0)
-    return StepRecord(**{**numbers, "step": step, "loss": loss, "degrees": [1], "dropped": [], "skipped": skipped})
+    own = {"step": step, "loss": loss, "degrees": [1], "dropped": [], "rank_speed": [], "skipped": skipped}
+    return StepRecord(**{**numbers, **own})
 
 
 def test_skipped_steps_are_counted_and_json_stays_json(tmp_path: Path) -> None:

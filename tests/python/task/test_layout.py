@@ -121,3 +121,12 @@ def test_one_frame_on_many_ranks_leaves_some_without() -> None:
 def test_rows_that_do_not_match_the_tokens_are_refused() -> None:
     with pytest.raises(ValueError, match="has 3 visual tokens, its media give 4"):
         TaskLayout(1, 0, (10,), (np.arange(3),), (((1, 4, 4),),), MERGE)
+
+
+def test_own_vision_by_hand() -> None:
+    # 5 frames of 2 x 4 patches on 2 ranks: one encodes 3 of them, the other 2.
+    visual = np.arange(1, 11)
+    both = [TaskLayout(2, position, (20,), (visual,), (((5, 2, 4),),), MERGE).own_vision for position in (0, 1)]
+    assert sorted(both) == [(16, 128), (24, 192)]
+    assert TaskLayout(1, 0, (20,), (visual,), (((1, 2, 4), (1, 4, 8)),), MERGE).own_vision == (40, 64 + 1024)
+    assert TaskLayout(1, 0, (20,), (visual[:0],), ((),), MERGE).own_vision == (0, 0)
