@@ -72,21 +72,31 @@ struct Load {
   double tokens = 0.0;          ///< sum of lengths
   double tokens_squared = 0.0;  ///< sum of squared lengths
   double patches = 0.0;
-  double patch_pairs = 0.0;    ///< sum of patches times frame_patches
-  double largest_frame = 0.0;  ///< largest frame_patches
+  double patch_pairs = 0.0;     ///< sum of patches times frame_patches
+  double largest_frame = 0.0;   ///< largest frame_patches
+  double largest_frames = 0.0;  ///< how many frames are so large
+  double frames = 0.0;          ///< patches / frame_patches of each sequence, rounded up
 
   void add(const Sequence& sequence);
 };
 /// The load of valid sequences (validate() of their batch); the sums do not depend on their order.
 Load load_of(std::span<const Sequence> sequences);
 
-/// Vision time of a load: `work_s` of rank time, of which the largest frame stays on one rank.
+/// Vision time of a load: `work_s` of rank time in frames, each of which stays on one rank.
 struct VisionSeconds {
   double work_s = 0.0;
-  double frame_s = 0.0;
+  double frame_s = 0.0;         ///< of the largest frame
+  double largest_frames = 0.0;  ///< how many take that long
+  double frames = 0.0;          ///< all of them; 0 where nothing is known of their sizes
 
-  /// On `degree` ranks at nominal speed.
-  double on(double degree) const { return work_s / degree < frame_s ? frame_s : work_s / degree; }
+  /// The fullest of `degree` shares at nominal speed, as a sum of so much of work_s and so much of frame_s.
+  struct Share {
+    double work = 0.0;
+    double frame = 0.0;
+  };
+  Share fullest_share(double degree) const;
+  /// Seconds of the fullest of `degree` shares at nominal speed; docs/design.md, "Task time".
+  double on(double degree) const;
 };
 /// At nominal speed.
 VisionSeconds vision_seconds(const CostModel& cost, const Load& load);

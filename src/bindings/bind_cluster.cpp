@@ -209,6 +209,17 @@ void bind_cost_functions(nb::module_& module) {
       "Seconds the sequences take together on these ranks (in ring order), forward and backward. Raises ValueError\n"
       "for ranks that the cluster does not have.");
   module.def(
+      "fullest_share",
+      [](double work_s, double frame_s, double largest_frames, double frames, int degree) {
+        if (degree < 1) throw InputError("degree", "", "found " + std::to_string(degree) + ", expected at least 1");
+        const VisionSeconds::Share share = VisionSeconds{work_s, frame_s, largest_frames, frames}.fullest_share(degree);
+        return std::pair(share.work, share.frame);
+      },
+      "work_s"_a, "frame_s"_a, "largest_frames"_a, "frames"_a, "degree"_a,
+      "Vision of the fullest rank of a group, as so much of `work_s`, the work of all frames, and so much of "
+      "`frame_s`,\n"
+      "that of the largest, of which there are `largest_frames`. Raises InputError for a degree below 1.");
+  module.def(
       "task_memory_bytes",
       [](const CostModel& cost, const std::vector<Sequence>& sequences, int degree) {
         if (degree < 1) throw InputError("degree", "", "found " + std::to_string(degree) + ", expected at least 1");

@@ -165,12 +165,53 @@ void Load::add(const Sequence& sequence) {
   const auto frame = static_cast<double>(sequence.frame_patches);
   patches += sequence_patches;
   patch_pairs += sequence_patches * frame;
-  largest_frame = std::max(largest_frame, frame);
+  if (frame == 0.0) return;
+  frames += std::ceil(sequence_patches / frame);
+  if (frame < largest_frame) return;
+  if (frame > largest_frame) largest_frames = 0.0;
+  largest_frame = frame;
+  largest_frames += std::floor(sequence_patches / frame);
+}
+
+/// Frames of two sizes, the largest and the mean of the others, go to the ranks largest first, each to the rank with
+/// the least work. Exact for frames of one size, and for one sequence.
+VisionSeconds::Share VisionSeconds::fullest_share(double degree) const {
+  constexpr double kCountRounding = 1e-9;
+  const Share even = {.work = 1.0 / degree};
+  if (degree <= 1.0 || !(frame_s > 0.0)) return even;
+  const auto seconds = [&](const Share& share) { return share.work * work_s + share.frame * frame_s; };
+  const double turns = std::max(1.0, std::ceil(largest_frames / degree));
+  const Share largest = {.frame = turns};
+  const Share least = work_s / degree < turns * frame_s ? largest : even;
+  const double others = frames - largest_frames;
+  if (!(others > 0.0)) return least;
+  const double other_s = (work_s - largest_frames * frame_s) / others;
+  // Ranks with one of the largest frames less than the fullest have room for as many of the others as that one takes.
+  const double fit = (turns * degree - largest_frames) * std::floor(frame_s / other_s + kCountRounding);
+  if (!(others > fit)) return least;
+  // The rest in turns, or as level as frames of their size allow.
+  const auto with_others = [&](Share share, double count) {
+    share.work += count / others;
+    share.frame -= count / others * largest_frames;
+    return share;
+  };
+  const Share in_turns = with_others(largest, std::ceil((others - fit) / degree));
+  const Share level = with_others(even, 1.0 - 1.0 / degree);
+  const Share dealt = seconds(in_turns) < seconds(level) ? in_turns : level;
+  return seconds(least) < seconds(dealt) ? dealt : least;
+}
+
+double VisionSeconds::on(double degree) const {
+  if (!(frame_s > 0.0)) return work_s / degree;
+  const Share share = fullest_share(degree);
+  return share.work * work_s + share.frame * frame_s;
 }
 
 VisionSeconds vision_seconds(const CostModel& cost, const Load& load) {
   return {.work_s = load.patches * cost.patch_s + load.patch_pairs * cost.patch_pair_s,
-          .frame_s = (cost.patch_s + cost.patch_pair_s * load.largest_frame) * load.largest_frame};
+          .frame_s = (cost.patch_s + cost.patch_pair_s * load.largest_frame) * load.largest_frame,
+          .largest_frames = load.largest_frames,
+          .frames = load.frames};
 }
 
 Load load_of(std::span<const Sequence> sequences) {

@@ -3,10 +3,10 @@
 Compute time of one pass of a task, or of both, transfers apart; docs/design.md, "Task time":
 
     seconds = task_s + vision + token_s S1/d + pair_s S2/(2d) + d (step_s + n sequence_step_s)
-    vision  = max((patch_s V + patch_pair_s sum(v u))/d, patch_s u_max + patch_pair_s u_max^2)
+    vision  = a (patch_s V + patch_pair_s sum(v u)) + b (patch_s u_max + patch_pair_s u_max^2)
 
-n sequences on d ranks have S1 tokens, S2 squared tokens and V patches; one has v patches, its largest frame u. The sum
-is linear in its coefficients but for the choice between an even share of vision and the largest frame.
+n sequences on d ranks have S1 tokens, S2 squared tokens and V patches; one has v patches, its largest frame u. `a` and
+`b` say what is in the fullest share of frames. They alone are not linear in the coefficients, and change in steps.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from dhp._core import CostModel
+from dhp._core import CostModel, fullest_share
 from dhp._core import Sequence as BatchSequence
 
 Array: TypeAlias = "NDArray[np.float64]"
@@ -41,6 +41,7 @@ HUBER, TUKEY = 1.345, 4.685  # 95 % efficiency for normal errors
 DEVIATION_OF_MEDIAN = 1.4826  # standard deviation over median of |residuals|, normal errors
 LEAST_SPREAD = 5e-3  # relative: no measurement of time is better, so nothing closer is off
 SPARE_SAMPLES = 2  # beyond the terms, so that an error can show
+SAME_SHARE = 1e-9  # of a rank's frames
 LEAST_OWN = 1e-5  # of a term's squares: 1 % of noise then is 3 of a coefficient, for few samples
 
 
@@ -129,8 +130,8 @@ def fit_times(
 ) -> TimeFit | NoFit:
     """Fits these terms to the samples; the others are 0. Least squares of *relative* residuals, so that short tasks
     count as much as long ones, coefficients at least 0, and robust: samples that are far off by the spread of the
-    others count less (Huber), then nothing (Tukey's biweight). Which samples last as long as their largest frame
-    follows from the coefficients: fitted again, as often as some change sides.
+    others count less (Huber), then nothing (Tukey's biweight). What the fullest share of frames consists of follows
+    from the coefficients: fitted again, as often as that changes.
 
     prior  believed before: stands in where samples do not tell terms apart, scaled by the median of measured over
            believed first. Counts as much as `prior_weight` samples. Without it such samples give NoFit.
@@ -142,10 +143,10 @@ def fit_times(
         return NoFit("there are no samples")
     loads, seconds = _loads(samples), np.array([sample.seconds for sample in samples])
     columns = [TERMS.index(term) for term in terms]
-    framed = _framed(TermSeconds(patch_s=1.0), loads)  # by numbers of patches, to begin with
+    shares = _shares(TermSeconds(patch_s=1.0), loads)  # by numbers of patches, to begin with
     best: TimeFit | None = None
     for _ in range(ROUNDS_OF_FRAMES):
-        rows = _features(loads, framed)[:, columns] / seconds[:, None]  # by the right coefficients: 1 each
+        rows = _features(loads, shares)[:, columns] / seconds[:, None]  # by the right coefficients: 1 each
         if prior is None and (reason := _why_undetermined(rows, terms)):
             return best or NoFit(reason)
         believed = _prior_rows(rows, terms, prior, _ratio(seconds, _estimates(prior, loads))) if prior else None
@@ -154,11 +155,11 @@ def fit_times(
         fit = TimeFit(found, estimate_error(found, samples), set_aside)
         if best is None or fit.error.mean < best.error.mean:
             best = fit
-        before, framed = framed, _framed(found, loads)
-        if (framed == before).all():
+        before, shares = shares, _shares(found, loads)
+        if np.allclose(shares, before, rtol=0.0, atol=SAME_SHARE):
             return fit
     assert best is not None
-    return best  # samples change sides for ever
+    return best  # shares change for ever
 
 
 def fit_attention(
@@ -196,46 +197,54 @@ def _check(samples: Sequence[TimeSample], terms: Sequence[str]) -> None:
 
 
 def _loads(samples: Sequence[TimeSample]) -> Array:
-    """[samples, 7]: d, n, S1, S2, V, sum(v u), u_max."""
-    rows = [
-        (
-            sample.degree,
-            len(sample.sequences),
-            sum(s.tokens for s in sample.sequences),
-            sum(s.tokens**2 for s in sample.sequences),
-            sum(s.patches for s in sample.sequences),
-            sum(s.patches * s.frame_patches for s in sample.sequences),
-            max((s.frame_patches for s in sample.sequences), default=0),
+    """[samples, 9]: d, n, S1, S2, V, sum(v u), u_max, frames of that size, all frames."""
+    rows = []
+    for sample in samples:
+        framed = [s for s in sample.sequences if s.frame_patches]
+        largest = max((s.frame_patches for s in framed), default=0)
+        rows.append(
+            (
+                sample.degree,
+                len(sample.sequences),
+                sum(s.tokens for s in sample.sequences),
+                sum(s.tokens**2 for s in sample.sequences),
+                sum(s.patches for s in sample.sequences),
+                sum(s.patches * s.frame_patches for s in sample.sequences),
+                largest,
+                sum(s.patches // largest for s in framed if s.frame_patches == largest),
+                sum(-(-s.patches // s.frame_patches) for s in framed),
+            )
         )
-        for sample in samples
-    ]
-    return np.array(rows, dtype=np.float64).reshape(-1, 7)
+    return np.array(rows, dtype=np.float64).reshape(-1, 9)
 
 
-def _framed(terms: TermSeconds, loads: Array) -> Array:
-    """[samples]: whether vision lasts as long as the largest frame."""
-    degree, _, _, _, patches, pairs, frame = loads.T
+def _shares(terms: TermSeconds, loads: Array) -> Array:
+    """[samples, 2]: a and b of the fullest share of frames."""
+    degree, _, _, _, patches, pairs, frame, largest_frames, frames = loads.T
+    work_s = terms.patch_s * patches + terms.patch_pair_s * pairs
     frame_s = (terms.patch_s + terms.patch_pair_s * frame) * frame
-    return terms.patch_s * patches + terms.patch_pair_s * pairs < frame_s * degree
+    numbers = zip(work_s, frame_s, largest_frames, frames, degree.astype(int), strict=True)
+    return np.array([fullest_share(*of_sample) for of_sample in numbers]).reshape(-1, 2)
 
 
-def _features(loads: Array, framed: Array) -> Array:
+def _features(loads: Array, shares: Array) -> Array:
     """[samples, TERMS]: what each coefficient is multiplied by."""
-    d, n, tokens, squared, patches, pairs, frame = loads.T
+    d, n, tokens, squared, patches, pairs, frame, _, _ = loads.T
+    work, largest = shares.T
     columns = {
         "task_s": np.ones_like(d),
-        "patch_s": np.where(framed, frame, patches / d),
+        "patch_s": work * patches + largest * frame,
         "token_s": tokens / d,
         "pair_s": squared / (2 * d),
         "step_s": d,
         "sequence_step_s": d * n,
-        "patch_pair_s": np.where(framed, frame**2, pairs / d),
+        "patch_pair_s": work * pairs + largest * frame**2,
     }
     return np.stack([columns[term] for term in TERMS], axis=1)
 
 
 def _estimates(terms: TermSeconds, loads: Array) -> Array:
-    return _features(loads, _framed(terms, loads)) @ [getattr(terms, term) for term in TERMS]
+    return _features(loads, _shares(terms, loads)) @ [getattr(terms, term) for term in TERMS]
 
 
 def _ratio(measured: Array, believed: Array) -> float:

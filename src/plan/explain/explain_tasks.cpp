@@ -190,10 +190,17 @@ class DegreeReasons {
     });
   }
 
-  /// Vision that wider groups cannot shorten.
+  /// Vision that its ranks do not share evenly.
   std::string frame_text(const Task& task, const Load& load) const {
+    constexpr double kWorthWords = 1.01;  // times an even share
     const VisionSeconds vision = vision_seconds(cost_, load);
-    if (vision.work_s >= vision.frame_s * task.degree()) return "";
+    const double fullest_s = vision.on(task.degree());
+    if (fullest_s <= kWorthWords * vision.work_s / task.degree()) return "";
+    if (fullest_s > vision.frame_s) {
+      return "; its " + grouped(static_cast<std::int64_t>(load.frames)) +
+             " frames do not divide evenly: the fullest share takes " + seconds_text(fullest_s) + ", an even one " +
+             seconds_text(vision.work_s / task.degree());
+    }
     return "; its largest frame (" + std::to_string(static_cast<std::int64_t>(load.largest_frame)) +
            " patches) stays on one rank for " + seconds_text(vision.frame_s);
   }

@@ -11,8 +11,13 @@ void SearchItem::add(const SearchItem& other) {
   tokens += other.tokens;
   patches += other.patches;
   linear_s += other.linear_s;
-  vision_s += other.vision_s;
-  frame_s = std::max(frame_s, other.frame_s);
+  vision.work_s += other.vision.work_s;
+  vision.frames += other.vision.frames;
+  if (other.vision.frame_s >= vision.frame_s) {
+    if (other.vision.frame_s > vision.frame_s) vision.largest_frames = 0.0;
+    vision.frame_s = other.vision.frame_s;
+    vision.largest_frames += other.vision.largest_frames;
+  }
   for (int pass = 0; pass < 2; ++pass) pair_s[pass] += other.pair_s[pass];
   alone_s += other.alone_s;
   sequences += other.sequences;
@@ -23,8 +28,6 @@ void SearchItem::add(const SearchItem& other) {
 SearchModel::SearchModel(const Limits& limits) : limits_(&limits) {
   const CostModel& cost = limits.cost();
   task_s_ = cost.task_s;
-  patch_s_ = cost.patch_s;
-  patch_pair_s_ = cost.patch_pair_s;
   token_s_ = cost.forward.token_s + cost.backward.token_s;
   const PassCost* passes[2] = {&cost.forward, &cost.backward};
   for (int pass = 0; pass < 2; ++pass) {
@@ -44,11 +47,8 @@ SearchItem SearchModel::item(const Sequence& sequence) const {
   SearchItem item;
   item.tokens = static_cast<double>(sequence.tokens);
   item.patches = static_cast<double>(sequence.patches);
-  const auto frame = static_cast<double>(sequence.frame_patches);
-  const double patch_s = patch_s_ + patch_pair_s_ * frame;
-  item.vision_s = patch_s * item.patches;
-  item.frame_s = patch_s * frame;
-  item.linear_s = token_s_ * item.tokens + item.vision_s;
+  item.vision = vision_seconds(limits_->cost(), load_of(std::span(&sequence, 1)));
+  item.linear_s = token_s_ * item.tokens + item.vision.work_s;
   item.alone_s = item.linear_s;
   for (int pass = 0; pass < 2; ++pass) {
     item.pair_s[pass] = pair_s_[pass] * item.tokens * item.tokens;
@@ -73,7 +73,7 @@ Transfer SearchModel::transfer(const GroupShape& shape) const {
 double SearchModel::seconds(const SearchItem& item, int degree, const Transfer& transfer, double speed) const {
   const double d = degree;
   double compute = task_s_ + item.linear_s / d;
-  if (item.frame_s * d > item.vision_s) compute += item.frame_s - item.vision_s / d;
+  if (degree > 1 && item.vision.frame_s > 0.0) compute += item.vision.on(d) - item.vision.work_s / d;
   double exposed = 0.0;
   for (int pass = 0; pass < 2; ++pass) {
     const double attention = item.pair_s[pass] / d;

@@ -15,9 +15,8 @@ namespace dhp::plan {
 struct SearchItem {
   double tokens = 0.0;
   double patches = 0.0;
-  double linear_s = 0.0;          ///< work per token, and vision, both passes, on one rank
-  double vision_s = 0.0;          ///< vision of it
-  double frame_s = 0.0;           ///< of its largest frame, which stays on one rank
+  double linear_s = 0.0;  ///< work per token, and vision, both passes, on one rank
+  VisionSeconds vision = {};
   double pair_s[2] = {0.0, 0.0};  ///< causal attention on one rank: forward, backward
   double alone_s = 0.0;           ///< on one rank, without what a task costs whatever is in it
   int sequences = 1;
@@ -67,8 +66,6 @@ class SearchModel {
   const Limits* limits_;
   double task_s_ = 0.0;
   double token_s_ = 0.0;
-  double patch_s_ = 0.0;
-  double patch_pair_s_ = 0.0;
   double pair_s_[2] = {};
   double step_s_[2] = {};
   double sequence_step_s_[2] = {};

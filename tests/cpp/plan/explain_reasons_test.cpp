@@ -23,6 +23,24 @@ Texts degrees(const Plan& plan, const Batch& batch, const Cluster& cluster, cons
   return texts;
 }
 
+TEST(ExplainTasks, FramesThatDoNotDivideEvenly) {
+  CostModel cost = test::seconds_by_length();
+  cost.patch_s = 1.0;
+  // Five frames of 10 patches, then one of 30: on two ranks three frames and the whole one.
+  Batch batch = test::make_batch({100, 100});
+  batch.sequences[0].patches = 50;
+  batch.sequences[0].frame_patches = 10;
+  batch.sequences[1].patches = batch.sequences[1].frame_patches = 30;
+  const Plan plan = test::make_plan(2, {test::make_task(0, {0, 1}, {0}), test::make_task(1, {0, 1}, {1})});
+  const std::vector<TaskReason> reasons = explain_tasks(plan, batch, cluster_of(1, 2, 1000.0), cost);
+  ASSERT_EQ(reasons.size(), 2U);
+  const std::string uneven =
+      "; its 5 frames do not divide evenly: the fullest share takes 30.00 s, an even one 25.00 s";
+  EXPECT_TRUE(reasons[0].degree.ends_with(uneven)) << reasons[0].degree;
+  EXPECT_TRUE(reasons[1].degree.ends_with("; its largest frame (30 patches) stays on one rank for 30.00 s"))
+      << reasons[1].degree;
+}
+
 TEST(ExplainTasks, MemoryAndCost) {
   const Batch batch = test::make_batch({2900, 1800, 300, 100, 100});
   // Room for 1,000 tokens a rank: the first needs all three; splitting costs nothing here.

@@ -227,6 +227,17 @@ def test_own_shares() -> None:
     assert _own_shares(rows * [1, 0, 1])[1] == 0.0
 
 
+def fullest_s(degree: int, large: int, large_s: float, small: int, small_s: float) -> float:
+    """Frames of two sizes in turns over the ranks; the small ones first where a large one is missing."""
+    turns = max(1, -(-large // degree))
+    left = small - (turns * degree - large) * int(large_s / small_s + 1e-9) if small else 0
+    total = large * large_s + small * small_s
+    dealt = turns * large_s
+    if left > 0 and degree > 1:
+        dealt = max(dealt, min(dealt + -(-left // degree) * small_s, total / degree + (1 - 1 / degree) * small_s))
+    return max(dealt, total / degree)
+
+
 def frame_samples(count: int, seed: int, noise: float) -> list[TimeSample]:
     """Pictures and clips whose frames have 16 to 4,096 patches, on 1 to 8 ranks; about half last as long as one frame.
     The formula of vision once more, by hand."""
@@ -238,7 +249,12 @@ def frame_samples(count: int, seed: int, noise: float) -> list[TimeSample]:
         degree = int(random.integers(1, 9))
         one, pair = FRAMES.patch_s, FRAMES.patch_pair_s
         shared = sum(one * n + pair * n * u for n, u in zip(counts, frames, strict=True))
-        seconds = FRAMES.task_s + max(shared / degree, one * max(frames) + pair * max(frames) ** 2)
+        largest = max(frames)
+        units = [u for n, u in zip(counts, frames, strict=True) for _ in range(n // u)]
+        large, large_s = units.count(largest), (one + pair * largest) * largest
+        small = len(units) - large
+        small_s = (shared - large * large_s) / max(1, small)
+        seconds = FRAMES.task_s + fullest_s(degree, large, large_s, small, small_s)
         sequences = [Lengths(0, 100, n, u) for n, u in zip(counts, frames, strict=True)]
         samples.append(TimeSample(sequences, degree, seconds * (1 + noise * random.uniform(-1, 1))))
     return samples
