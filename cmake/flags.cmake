@@ -17,6 +17,7 @@ endif()
 if(DHP_SANITIZE)
   add_compile_options(-fsanitize=${DHP_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all -O1 -g1)
   add_link_options(-fsanitize=${DHP_SANITIZE})
+  add_compile_options($<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)  # false with sanitizers, says GCC's manual
   if(DHP_SANITIZE MATCHES "thread")
     add_compile_options(-Wno-tsan)
   endif()

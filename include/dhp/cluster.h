@@ -31,7 +31,8 @@ struct Cluster {
   /// service. Either empty (all 1) or one value in [0, 1] per rank.
   std::vector<double> rank_speed = {};
   /// The most that the ranks of a node together can send to other nodes, and the most that they can receive (shared
-  /// NICs); 0: only the bandwidth of each rank limits them. Planners ignore it, simulate() uses it.
+  /// NICs); 0: only the bandwidth of each rank limits them. free and lockstep plan for it, simulate() shows it; the
+  /// times that plans state do not.
   double node_bandwidth_bytes_per_s = 0.0;
   /// The most that all nodes together can send to each other (an oversubscribed switch); 0: no limit. As above.
   double switch_bandwidth_bytes_per_s = 0.0;

@@ -83,8 +83,8 @@ void note_shared_links(const Cluster& cluster, const std::string& cluster_file, 
                       : cluster.switch_bandwidth_bytes_per_s > 0.0 ? "switch_bandwidth_bytes_per_s"
                                                                    : nullptr;
   if (limit == nullptr || cluster.nodes == 1 || options.max_peers > 0 || options.within_node) return;
-  complain("note", cluster_file + ": planners do not see " + limit +
-                       "; --max-peers keeps groups on few nodes, dhp simulate shows what that saves "
+  complain("note", cluster_file + ": times leave out " + limit +
+                       "; free and lockstep plan for it, other planners do not. dhp simulate shows the time with it "
                        "(docs/simulator.md)");
 }
 

@@ -5,6 +5,7 @@
 #include "dhp/error.h"
 #include "dhp/plan_options.h"
 #include "plan/planners.h"
+#include "plan/shared_links.h"
 
 namespace dhp {
 
@@ -100,7 +101,12 @@ PlanResult plan::plan_without_times(const Batch& batch, const Cluster& cluster, 
   if (auto infeasible = limits.find_infeasible(batch)) return std::move(*infeasible);
 
   PlanResult result = Plan{.schedule = planner.schedule};
-  if (!batch.sequences.empty()) result = planner.plan(batch, limits, options, argument);
+  if (!batch.sequences.empty()) {
+    const bool own = planner.plan == plan_free || planner.plan == plan_lockstep;  // peers plan as their sources do
+    result = own && options.pipeline_stages == 1 && shares_links(cluster)
+                 ? plan_for_shared_links(planner, batch, limits, options, argument)
+                 : planner.plan(batch, limits, options, argument);
+  }
   if (Plan* plan = std::get_if<Plan>(&result)) {
     plan->ranks = cluster.ranks();
     plan->schedule = planner.schedule;

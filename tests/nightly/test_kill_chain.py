@@ -28,7 +28,7 @@ STEPS = 100 if NIGHTLY else 40
 KEPT = 2  # checkpoints
 SOON_S = 60  # by then whoever is left has ended
 # The longest wait for a peer: ranks of which one was killed before all had met wait as long as that.
-TIMEOUT_S = 15.0
+TIMEOUT_S = 30.0
 MOMENTS = ("start-up", "first step", "any step", "any step", "any step", "saving", "saving")
 # Of ten runs; workers of torchrun import torch themselves, which takes seconds.
 HERE, BY_HAND, TORCHRUN = "dhp train", "by hand", "torchrun"

@@ -49,6 +49,18 @@ void print_random_cases() {
   }
 }
 
+/// Whose plans are chosen by simulation.
+void print_shared_links() {
+  for (const char* planner : {"free", "lockstep"}) {
+    for (std::uint64_t seed = 1; seed <= 100; ++seed) {
+      test::Case made = test::random_case(seed, planner);
+      made.cluster.node_bandwidth_bytes_per_s = made.cluster.inter_node.bandwidth_bytes_per_s * 0.7;
+      print(std::string("shared links, ") + planner + " " + std::to_string(seed),
+            plan_batch(made.batch, made.cluster, made.cost, made.options));
+    }
+  }
+}
+
 }  // namespace
 }  // namespace dhp
 
@@ -57,6 +69,7 @@ int main() {
     dhp::add_peers();
     dhp::print_shared_cases();
     dhp::print_random_cases();
+    dhp::print_shared_links();
   } catch (const std::exception& error) {
     std::fprintf(stderr, "plan_hashes: %s\n", error.what());
     return 1;

@@ -231,9 +231,9 @@ def test_notes_of_frames_that_are_not_known(files: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize("name", ["node_bandwidth_bytes_per_s", "switch_bandwidth_bytes_per_s"])
-def test_notes_of_links_that_planners_do_not_see(files: dict[str, Path], name: str) -> None:
+def test_notes_of_links_that_times_leave_out(files: dict[str, Path], name: str) -> None:
     files["cluster"].write_text(json.dumps(GOOD_CLUSTER | {"nodes": 2, "ranks_per_node": 3, name: 1e10}))
-    note = f"dhp: note: {files['cluster']}: planners do not see {name}; --max-peers keeps groups on few nodes, "
+    note = f"dhp: note: {files['cluster']}: times leave out {name}; free and lockstep plan for it, "
     for command in (["plan"], ["compare", "--planners", "free"]):
         result = dhp(*command, *inputs(files))
         assert result.code == 0
