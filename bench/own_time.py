@@ -55,7 +55,7 @@ def work(words: list[str], folder: Path) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="examples/demo.toml")
+    parser.add_argument("--config", default=str(Path(__file__).parents[1] / "examples/demo.toml"))
     parser.add_argument("--steps", type=int, default=20)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

@@ -62,7 +62,7 @@ def steps_of(planner: str, options: argparse.Namespace, folder: Path) -> list[di
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--cost", required=True, help="a dhp.cost/1 file of dhp calibrate")
-    parser.add_argument("--config", default="examples/demo.toml")
+    parser.add_argument("--config", default=str(Path(__file__).parents[1] / "examples/demo.toml"))
     parser.add_argument("--planners", nargs="+", default=["static", "paper", "free"])
     parser.add_argument("--steps", type=int, default=20, help="that count")
     parser.add_argument("--recalibrate-every", type=int, default=3)

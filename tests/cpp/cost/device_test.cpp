@@ -16,7 +16,7 @@ namespace {
 TEST(Device, PresetsAreWhatTheirNamesSay) {
   std::vector<std::string> names;
   for (const Device& device : devices()) names.push_back(device.name);
-  EXPECT_EQ(names, (std::vector<std::string>{"a100", "ascend-910b", "h100", "h200", "local-cpu"}));
+  EXPECT_EQ(names, (std::vector<std::string>{"a100", "ascend-910b", "b200", "h100", "h200", "local-cpu"}));
   for (const Preset& preset : device_presets()) EXPECT_EQ(parse_device(preset.text, "preset").name, preset.name);
   const Device h200 = read_device("h200");
   const Device h100 = read_device("h100");
@@ -88,7 +88,7 @@ TEST(Device, BadInput) {
             "d.json: memory_bytes: found 1e+300, expected a number from 1 to 1e+18");
   EXPECT_EQ(message("dhp.device/1", "dhp.cost/1").rfind("d.json: format: found \"dhp.cost/1\"", 0), 0U);
   EXPECT_EQ(test::input_error([] { read_device("abacus"); }),
-            "abacus: is neither a file nor a preset; presets: a100, ascend-910b, h100, h200, local-cpu");
+            "abacus: is neither a file nor a preset; presets: a100, ascend-910b, b200, h100, h200, local-cpu");
   EXPECT_EQ(test::input_error([] { read_device("no/such.json"); }).rfind("no/such.json: cannot be opened", 0), 0U);
 }
 

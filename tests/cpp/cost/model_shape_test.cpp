@@ -166,7 +166,7 @@ TEST(CostOptions, BadInput) {
     return test::input_error([&] { analytic_cost(kQwen3, "config.json", options); });
   };
   EXPECT_EQ(message({.device = "tpu"}),
-            "tpu: is neither a file nor a preset; presets: a100, ascend-910b, h100, h200, local-cpu");
+            "tpu: is neither a file nor a preset; presets: a100, ascend-910b, b200, h100, h200, local-cpu");
   EXPECT_EQ(message({.ranks = 0}), "--ranks: found 0, expected at least 1");
   EXPECT_EQ(message({.zero = 4}), "--zero: found 4, expected 0, 1, 2 or 3");
   EXPECT_EQ(message({.freeze = {true, true, true}}), "--freeze: vit, aligner and llm together leave nothing to train");
@@ -198,7 +198,7 @@ TEST(Presets, ClustersOfAnySize) {
     EXPECT_EQ(cluster.ranks(), preset.name == "local-cpu-1x8" ? 8 : 64) << preset.name;
     EXPECT_EQ(cluster, parse_cluster(preset.text, "preset"));
   }
-  EXPECT_EQ(cluster_presets().size(), 5U);
+  EXPECT_EQ(cluster_presets().size(), 6U);
   EXPECT_EQ(read_cluster("local-cpu-1x4").ranks(), 4);
   EXPECT_EQ(read_cluster("local-cpu-1x4").memory_bytes, read_device("local-cpu").memory_bytes);
   EXPECT_EQ(read_cluster("ascend-910b-8x8"), read_cluster(test::case_file("cluster_910b_8x8.json")));
@@ -213,9 +213,10 @@ TEST(Presets, ClustersOfAnySize) {
             "h100-0x8: expected h100-NODESxRANKS of at most 8 ranks a node, 1048576 in all");
   EXPECT_EQ(test::input_error([] { read_cluster("h100-8x"); }),
             "h100-8x: expected h100-NODESxRANKS of at most 8 ranks a node, 1048576 in all");
-  EXPECT_EQ(test::input_error([] { read_cluster("tpu-8x8"); }),
-            "tpu-8x8: is neither a file nor a preset; presets: a100-8x8, ascend-910b-8x8, h100-8x8, h200-8x8, "
-            "local-cpu-1x8");
+  EXPECT_EQ(
+      test::input_error([] { read_cluster("tpu-8x8"); }),
+      "tpu-8x8: is neither a file nor a preset; presets: a100-8x8, ascend-910b-8x8, b200-8x8, h100-8x8, h200-8x8, "
+      "local-cpu-1x8");
   EXPECT_EQ(test::input_error([] { read_cluster("h100-1048576x8"); }).rfind("h100-1048576x8: nodes: ", 0), 0U);
 }
 

@@ -347,7 +347,7 @@ def test_qwen3_vl_rules() -> None:
 
 def test_analytic_cost_and_devices() -> None:
     names = [preset.name for preset in core.device_presets()]
-    assert names == ["a100", "ascend-910b", "h100", "h200", "local-cpu"]
+    assert names == ["a100", "ascend-910b", "b200", "h100", "h200", "local-cpu"]
     text = core.read_model_config("qwen3-vl-2b").text
     one = core.analytic_cost(text, "config.json", device="ascend-910b")
     many = core.analytic_cost(text, "config.json", device="ascend-910b", ranks=8, freeze=core.Freeze(vit=True))

@@ -144,7 +144,7 @@ def test_a_file_whose_name_has_an_at_sign_is_a_file(files: dict[str, Path], tmp_
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("qwen3-vl-2b@h900", "h900: is neither a file nor a preset; presets: a100, ascend-910b, h100"),
+        ("qwen3-vl-2b@h900", "h900: is neither a file nor a preset; presets: a100, ascend-910b, b200, h100"),
         ("qwen9@h100", "qwen9: is neither a file nor a preset; presets: internvl2.5-4b"),
         ("qwen3-vl-2b@", ": is neither a file nor a preset; presets: a100"),
         ("a/b@c.json", "a/b: cannot be opened (No such file or directory); check the path"),

@@ -293,7 +293,7 @@ MEASURED = [
 @pytest.mark.parametrize("entry", MEASURED)
 def test_attention_rates_of_presets_are_fitted_to_what_was_measured(entry: dict[str, Any]) -> None:
     measured = entry["measured"]
-    assert len(measured["tokens"]) >= 4
+    assert len(measured["tokens"]) >= 3
     for key, value in fit_attention(entry["head_dim"], **measured).items():
         assert entry[key] == pytest.approx(value, rel=1e-9), key
     # What docs/costs.md states: no length is missed by more than 2 %.
@@ -305,7 +305,7 @@ def test_attention_rates_of_presets_are_fitted_to_what_was_measured(entry: dict[
 
 
 def test_attention_rates_are_what_a_table_was_made_of() -> None:
-    assert len(MEASURED) == 7
+    assert len(MEASURED) == 9
     # 200 TFLOP/s, 300 pairs a token, 4 us a sequence, 8 heads of 64.
     tokens = np.array([256.0, 1000, 5000, 20000])
     flop = 4 * 8 * 64
