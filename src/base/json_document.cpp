@@ -266,7 +266,7 @@ auto parsed(Text& text, const std::string& source, const Parse& parse) {
 JsonDocument::JsonDocument(std::string_view text, std::string source)
     : source_(std::move(source)), value_(parsed(text, source_, [&] { return Json::parse(text); })) {}
 
-JsonDocument::JsonDocument(std::string_view text, std::string source, std::vector<std::string_view> fields,
+JsonDocument::JsonDocument(std::string_view text, std::string source, const std::vector<std::string_view>& fields,
                            const JsonEntries& entries)
     : source_(std::move(source)) {
   Builder builder(source_, fields, entries);
@@ -275,7 +275,7 @@ JsonDocument::JsonDocument(std::string_view text, std::string source, std::vecto
   wrong_ = builder.wrong();
 }
 
-JsonDocument::JsonDocument(std::ifstream& file, std::string source, std::vector<std::string_view> fields,
+JsonDocument::JsonDocument(std::ifstream& file, std::string source, const std::vector<std::string_view>& fields,
                            const JsonEntries& entries)
     : source_(std::move(source)) {
   Builder builder(source_, fields, entries);

@@ -103,10 +103,10 @@ class JsonDocument {
   JsonDocument(std::string_view text, std::string source);
   /// Keeps these fields of the root alone. What is wrong with entries is told by expect_entries(), so that complaints
   /// come in the order in which fields are asked for.
-  JsonDocument(std::string_view text, std::string source, std::vector<std::string_view> fields,
+  JsonDocument(std::string_view text, std::string source, const std::vector<std::string_view>& fields,
                const JsonEntries& entries = {});
   /// The same of a file, of which no more than a piece is kept in memory at a time.
-  JsonDocument(std::ifstream& file, std::string source, std::vector<std::string_view> fields,
+  JsonDocument(std::ifstream& file, std::string source, const std::vector<std::string_view>& fields,
                const JsonEntries& entries = {});
   JsonDocument(const JsonDocument&) = delete;
   JsonDocument& operator=(const JsonDocument&) = delete;
