@@ -18,13 +18,15 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
 
-from dhp._core import Cluster, CostModel, Exchange, InputError, Link, parse_freeze, to_json
+from dhp._core import Cluster, CostModel, ErrorSizes, Exchange, InputError, Link, parse_freeze, to_json
 from dhp.base.old_flags import todays_flags
 from dhp.base.output import check_apart, check_writable, complain, say, write_atomically
+from dhp.base.slow_ranks import slow_ranks_text
 from dhp.cost.calibrate_data import fitting, planned_designs
 from dhp.cost.calibrate_fit import GOOD_MEAN, GOOD_P95, Calibration, fit, measure
 from dhp.cost.calibrate_links import measure_links, ranks_per_node
 from dhp.cost.calibrate_tasks import Design, Range, make_designs
+from dhp.cost.errors import sizes_text
 from dhp.cost.fit import TERMS, NoFit
 from dhp.cost.local import local_cluster, local_cost, no_room
 from dhp.data.index import default_path, load_or_build_index
@@ -46,7 +48,7 @@ class Found:
     """What a calibration found, to be written.
 
     file     the cost file: dhp.cost/1 with an object `fit`
-    cluster  the ranks with the links that were measured between them, if asked for
+    cluster  the ranks with their speeds and the links that were measured between them, if asked for
     """
 
     file: dict[str, Any]
@@ -80,11 +82,12 @@ def calibrate(options: argparse.Namespace, run: Run, progress: Callable[[int, in
     links = measure_links(run) if run.world_size > 1 else (None, None)
     if run.rank != 0:
         return None
-    result = fit(measured, base, Path(options.model).resolve().name)
+    result = fit(measured.tasks, base, Path(options.model).resolve().name, measured.rank_error)
     if isinstance(result, NoFit):
         return result
-    cluster = _cluster(options, run, links) if options.cluster_output else None
-    return Found(describe(result, what, options, device, run, links, kernel), cluster)
+    file = describe(result, what, options, device, run, links, kernel)
+    file["fit"]["rank_speed"] = measured.rank_speed
+    return Found(file, _cluster(options, run, links, measured.rank_speed) if options.cluster_output else None)
 
 
 def _check_run(options: argparse.Namespace, run: Run) -> None:
@@ -253,7 +256,9 @@ def _designs_of_data(
     return what, designs
 
 
-def _cluster(options: argparse.Namespace, run: Run, links: tuple[Link | None, Link | None]) -> Cluster:
+def _cluster(
+    options: argparse.Namespace, run: Run, links: tuple[Link | None, Link | None], rank_speed: list[float]
+) -> Cluster:
     cluster = local_cluster(run.world_size, device=options.device, capacity_tokens=options.capacity_tokens)
     inside, between = links
     if inside or between:
@@ -261,6 +266,7 @@ def _cluster(options: argparse.Namespace, run: Run, links: tuple[Link | None, Li
         cluster.nodes, cluster.ranks_per_node = run.world_size // size, size
         cluster.intra_node = inside or between or cluster.intra_node
         cluster.inter_node = between or inside or cluster.inter_node
+    cluster.rank_speed = rank_speed
     return cluster
 
 
@@ -352,6 +358,9 @@ def table(file: dict[str, Any]) -> str:
             f"link {name.replace('_', ' ')}: {link['latency_s'] * 1e6:.0f} us, "
             f"{link['bandwidth_bytes_per_s'] / 1e9:.2f} GB/s"
         )
+    if slow := slow_ranks_text(fitted["rank_speed"]):
+        lines.append(slow)
+    lines.append(sizes_text(ErrorSizes(**file["expected_error"])))
     return "\n".join(lines)
 
 
@@ -432,7 +441,9 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--model", required=True, metavar="FOLDER", help="Hugging Face checkpoint folder")
     p.add_argument("-o", "--output", default="", metavar="COST.json", help="where to write the cost file")
-    p.add_argument("--cluster-output", default="", metavar="CLUSTER.json", help="cluster file with the measured links")
+    p.add_argument(
+        "--cluster-output", default="", metavar="CLUSTER.json", help="cluster file with the measured links and speeds"
+    )
     p.add_argument("--ranks", type=int, default=1, help="local ranks: groups are real, and links are measured")
     p.add_argument("--torch-device", choices=("cpu", "cuda"), help="where to measure; default: cuda if present")
     p.add_argument("--data", default="", metavar="FILE.jsonl", help="measure tasks that planners make of this data")

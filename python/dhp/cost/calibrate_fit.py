@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from dhp._core import CostModel, Exchange, PassCost
+from dhp._core import CostModel, ErrorSizes, Exchange, PassCost
 from dhp.cost.calibrate_tasks import MODULES, PASSES, Design, ModuleClock, busiest_position, make_input, make_task
+from dhp.cost.errors import Residual, error_sizes, rounded, spread_within, squared_shares
 from dhp.cost.fit import (
     TERMS,
     EstimateError,
@@ -21,9 +22,11 @@ from dhp.cost.fit import (
     TimeFit,
     TimeSample,
     estimate_error,
+    estimates_s,
     fit_times,
     terms_of,
 )
+from dhp.cost.speeds import Array, MemberTimes, SpeedHistory, TimedTask, learn, speeds_of
 from dhp.models import Adapter
 from dhp.run.runtime import Run
 
@@ -53,6 +56,20 @@ class Measured:
 
     def sample(self, parts: list[tuple[str, str]]) -> TimeSample:
         return TimeSample(self.design.sequences, self.design.degree, sum(self.seconds[part] for part in parts))
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What was measured.
+
+    tasks       seconds at nominal speed
+    rank_speed  of the ranks, 1: the quickest; empty: all alike, or only one
+    rank_error  how far runs of the same task on the same rank are apart, sd of the logarithm; None: too few runs
+    """
+
+    tasks: list[Measured]
+    rank_speed: list[float]
+    rank_error: float | None
 
 
 @dataclass(frozen=True)
@@ -89,7 +106,7 @@ def measure(
     exchange: Exchange = Exchange.ring,
     forward: Callable[[Callable[[], torch.Tensor]], torch.Tensor] = lambda loss: loss(),
     progress: Callable[[int, int], None] = lambda done, of: None,
-) -> list[Measured]:
+) -> Measurements:
     """Runs every design `repeats` times, in turns, so that what disturbs the machine for a while disturbs all alike;
     once more before, unmeasured. Collective.
 
@@ -116,7 +133,7 @@ def measure(
                 table[number, repeat] = [seconds[part] for part in PARTS]
         progress(repeat + 2, repeats + 1)
     clock.close()
-    return _medians(designs, _of_all_ranks(table, run))
+    return summarize(designs, _of_all_ranks(table, run))
 
 
 def _share(adapter: Adapter, design: Design, run: Run, group: int, exchange: Exchange) -> tuple[Any, Any]:
@@ -140,6 +157,31 @@ def _of_all_ranks(table: Any, run: Run) -> Any:
     return np.stack(run.all(table)) if run.world_size > 1 else table[None]
 
 
+def summarize(designs: list[Design], table: Array) -> Measurements:
+    """Of seconds [ranks, designs, repeats, parts], NaN where a rank took no part. Speeds come first: what is fitted are
+    seconds at nominal speed."""
+    own_s = table.sum(axis=-1)
+    speeds = _speeds(designs, own_s)
+    tasks = _medians(designs, table * np.array(speeds)[:, None, None, None])
+    which = np.arange(own_s.shape[0] * own_s.shape[1]).reshape(*own_s.shape[:2], 1) + np.zeros(own_s.shape, np.int64)
+    timed = own_s > 0.0  # not NaN
+    rank_error = spread_within(np.log(own_s[timed]), which[timed])
+    return Measurements(tasks, speeds if min(speeds) < 1.0 else [], rank_error)
+
+
+def _speeds(designs: list[Design], own_s: Array) -> list[float]:
+    """By rank, from tasks of a single rank, which all ranks run alike: each rank's median of own_s [ranks, designs,
+    repeats] against that of all ranks."""
+    ranks = len(own_s)
+    tasks, estimates = [], []
+    for number, design in enumerate(designs):
+        medians = np.median(own_s[:, number], axis=-1)
+        if design.degree == 1 and (medians > 0.0).all():
+            tasks += [TimedTask([], (rank,), MemberTimes((own,), (0,), (0,))) for rank, own in enumerate(medians)]
+            estimates += [np.array([np.median(medians)])] * ranks
+    return speeds_of(learn(SpeedHistory.empty(ranks), tasks, estimates), [1.0] * ranks)
+
+
 def _medians(designs: list[Design], table: Any) -> list[Measured]:
     """A task lasts as long as its slowest member; of its runs, the median."""
     measured = []
@@ -154,9 +196,10 @@ def _medians(designs: list[Design], table: Any) -> list[Measured]:
     return measured
 
 
-def fit(measured: list[Measured], base: CostModel, name: str) -> Calibration | NoFit:
+def fit(measured: list[Measured], base: CostModel, name: str, rank_error: float | None = None) -> Calibration | NoFit:
     """Fits every pass of every module by itself; their sum is the cost model. Memory, heads, bytes that travel and the
-    optimizer's time are those of `base`. NoFit where the measurements do not determine a coefficient, or are none."""
+    optimizer's time are those of `base`; `rank_error`: of Measurements. NoFit where the measurements do not determine a
+    coefficient, or are none."""
     if missing := {m.design.degree for m in measured if not math.isfinite(m.total_s)}:
         listed = ", ".join(str(degree) for degree in sorted(missing))
         return NoFit(f"tasks of degree {listed} were not measured: take as many ranks, or a lower --max-degree")
@@ -175,6 +218,7 @@ def fit(measured: list[Measured], base: CostModel, name: str) -> Calibration | N
     if not parts:
         return NoFit(f"{len(used)} tasks to fit to, and no module took any time on them: measure more, or longer ones")
     cost = _cost_of(parts, base, name)
+    cost.expected_error = _expected_error(cost, measured, rank_error)
     left_out = [m for m in measured if m.design.use == "left out"]
     degrees = sorted({m.design.degree for m in left_out})
     return Calibration(
@@ -185,6 +229,21 @@ def fit(measured: list[Measured], base: CostModel, name: str) -> Calibration | N
         {degree: _error(cost, [m for m in left_out if m.design.degree == degree]) for degree in degrees},
         _error(cost, [m for m in measured if m.design.use == "text"]),
     )
+
+
+def _expected_error(cost: CostModel, measured: list[Measured], rank_error: float | None) -> ErrorSizes:
+    """Medians of several runs have next to nothing of the errors of ranks: these come from runs of the same task."""
+    terms, believed = terms_of(cost), ErrorSizes()
+    timed = [m for m in measured if m.total_s > 0.0]
+    estimates = estimates_s(terms, [m.sample(PARTS) for m in timed]).tolist()
+    squares = squared_shares(terms, [m.design.sequences for m in timed])
+    residuals = [
+        Residual((math.log(m.total_s / estimate),), m.design.degree, square)
+        for m, estimate, square in zip(timed, estimates, squares, strict=True)
+        if estimate > 0.0
+    ]
+    found = error_sizes(residuals, believed, rank=0.0)
+    return ErrorSizes(found.sequence, found.task, believed.rank if rank_error is None else rounded(rank_error))
 
 
 def _fit_module(module: str, samples: list[TimeSample]) -> TimeFit | NoFit:

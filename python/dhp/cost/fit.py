@@ -173,9 +173,9 @@ def fit_attention(
     rows = np.stack([rate, rate * s / pairs, rate / pairs], axis=1)[:, : len(s)]
     ones = np.ones(len(s))
     found = np.zeros(3)
-    found[: rows.shape[1]] = _non_negative(rows, ones, ones)
+    found[: rows.shape[1]] = least_squares(rows, ones, ones)
     if found[0] <= 0.0:  # pairs always take time: a table whose time does not grow with them is a rate and nothing else
-        found = np.append(_non_negative(rows[:, :1], ones, ones), [0.0, 0.0])
+        found = np.append(least_squares(rows[:, :1], ones, ones), [0.0, 0.0])
     return {
         "flop_per_s": float(1.0 / found[0]),
         "token_pairs": float(found[1] / found[0]),
@@ -272,7 +272,7 @@ def _robust(rows: Array, prior: tuple[Array, Array] | None, prior_weight: float)
     count = len(rows)
     x, y = (np.vstack([rows, prior[0]]), np.append(np.ones(count), prior[1])) if prior else (rows, np.ones(count))
     weights = np.append(np.ones(count), np.full(len(y) - count, prior_weight))
-    coefficients = _non_negative(x, y, weights)
+    coefficients = least_squares(x, y, weights)
     spread = 0.0
     for rejects in (False, True):
         for _ in range(ROUNDS):
@@ -285,11 +285,11 @@ def _robust(rows: Array, prior: tuple[Array, Array] | None, prior_weight: float)
             weights[:count] = now
             if change < 1e-9:
                 break
-            coefficients = _non_negative(x, y, weights)
+            coefficients = least_squares(x, y, weights)
     return coefficients, int((weights[:count] == 0.0).sum())
 
 
-def _non_negative(x: Array, y: Array, weights: Array) -> Array:
+def least_squares(x: Array, y: Array, weights: Array) -> Array:
     """The coefficients >= 0 with the least sum of weights (x c - y)^2."""
     from scipy.optimize import nnls  # here, since the planner alone does without scipy
 

@@ -1,4 +1,4 @@
-"""Fits a run's cost model and the speeds of its ranks again to what its own tasks took."""
+"""Fits a run's cost model, with how far it is off, and the speeds of its ranks again to what its own tasks took."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dhp._core import (
     Batch,
     Cluster,
     CostModel,
+    ErrorSizes,
     InputError,
     Plan,
     parse_cluster,
@@ -20,6 +21,7 @@ from dhp._core import (
     to_json,
 )
 from dhp._core import Sequence as BatchSequence
+from dhp.cost.errors import error_sizes, residuals_of, sizes_text
 from dhp.cost.fit import TERMS, EstimateError, NoFit, TermSeconds, TimeSample, estimate_error, fit_times, terms_of
 from dhp.cost.speeds import MemberTimes, SpeedHistory, TimedTask, learn, member_estimates_s, speeds_of
 from dhp.run.runtime import Run
@@ -93,15 +95,14 @@ class Recalibration:
         if isinstance(terms, NoFit):
             return to_json(self.now.cost), rank_speed, history, f"cost not fitted: {terms.reason}"
         before, after = self._error(terms_of(self.now.cost), speeds), self._error(terms, learned)
-        return (
-            to_json(with_terms(self._first.cost, terms)),
-            rank_speed,
-            history,
-            (
-                f"cost fitted to {len(self._tasks)} tasks: {after.mean:.1%} off on average, "
-                f"{after.p95:.1%} at the 95th percentile (before: {before.mean:.1%}, {before.p95:.1%})"
-            ),
+        cost = with_terms(self._first.cost, terms)
+        believed_sizes = self._first.cost.expected_error or ErrorSizes()
+        cost.expected_error = error_sizes(residuals_of(self._tasks, terms, learned), believed_sizes)
+        news = (
+            f"cost fitted to {len(self._tasks)} tasks: {after.mean:.1%} off on average, {after.p95:.1%} at the 95th "
+            f"percentile (before: {before.mean:.1%}, {before.p95:.1%}); {sizes_text(cost.expected_error)}"
         )
+        return to_json(cost), rank_speed, history, news
 
     def _fit_cost(self, speeds: list[float]) -> TermSeconds | NoFit:
         answer = fit_times(self._samples(speeds), TERMS, prior=terms_of(self._first.cost))

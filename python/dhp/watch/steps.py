@@ -10,12 +10,10 @@ import sys
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import TextIO
 
 from dhp.base.output import complain, open_append
-
-SLOW = 0.97  # of the others: devices of one model differ by some percent
+from dhp.base.slow_ranks import slow_ranks_text
 
 
 @dataclass(frozen=True)
@@ -66,20 +64,6 @@ class StepRecord:
 def groups_text(degrees: list[int]) -> str:
     """Degree x count, largest first: "4×1 2×1 1×6"."""
     return " ".join(f"{degree}×{count}" for degree, count in sorted(Counter(degrees).items(), reverse=True))
-
-
-def slow_ranks_text(rank_speed: list[float]) -> str:
-    """The slowest rank in service against the median of the others: "rank 5 at 0.94 of the others", and how many more
-    are slow. Nothing where none is at SLOW or below."""
-    speeds = sorted((speed, rank) for rank, speed in enumerate(rank_speed) if speed > 0.0)
-    if len(speeds) < 2:
-        return ""
-    (least, slowest), *others = speeds
-    usual = median(speed for speed, _ in others)
-    if least > SLOW * usual:
-        return ""
-    more = sum(speed <= SLOW * usual for speed, _ in others)
-    return f"rank {slowest} at {least / usual:.2f} of the others" + (f", {more} more slow" if more else "")
 
 
 class Reporter:

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from dhp._core import InputError, read_cluster, read_cost_model, to_json
+from dhp._core import ErrorSizes, InputError, read_cluster, read_cost_model, to_json
 from dhp.cost import calibrate
-from dhp.cost.calibrate_fit import MODULE_TERMS, PARTS, Calibration, Measured, fit
+from dhp.cost.calibrate_fit import MODULE_TERMS, PARTS, Calibration, Measured, Measurements, fit, summarize
 from dhp.cost.calibrate_tasks import (
     MODULES,
     PASSES,
@@ -189,7 +189,7 @@ def made_up(adapter: Any, designs: list[Design], *_: Any, **__: Any) -> list[Mea
 @pytest.fixture
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     """`calibrate` fits to made-up seconds."""
-    monkeypatch.setattr(calibrate, "measure", made_up)
+    monkeypatch.setattr(calibrate, "measure", lambda *a, **k: Measurements(made_up(*a, **k), [], None))
 
 
 def options_of(model: Path, *arguments: str) -> argparse.Namespace:
@@ -207,6 +207,58 @@ def test_nothing_to_fit_to_is_no_fit(mixed_data: Path) -> None:
         answer = fit(measured, base, "x")
         assert isinstance(answer, NoFit)
         assert answer.reason.startswith("0 tasks to fit to, and no module took any time on them")
+
+
+def measured_by(ranks: int, speeds: list[float], jitter: float, seed: int) -> tuple[list[Measured], Measurements]:
+    """Tasks of made-up seconds, and what runs of them on ranks of these speeds, 7 times each, are summarized as."""
+    tasks = made_up(None, make_designs(RANGE, {"fit": 40}))
+    random = np.random.default_rng(seed)
+    table = np.full((ranks, len(tasks), 7, len(PARTS)), np.nan)
+    for number, task in enumerate(tasks):
+        for rank in range(ranks // task.design.degree * task.design.degree):
+            factors = np.exp(jitter * random.standard_normal(7)) / speeds[rank]
+            table[rank, number] = np.outer(factors, [task.seconds[part] for part in PARTS])
+    return tasks, summarize([task.design for task in tasks], table)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_speeds_of_ranks_are_measured_and_taken_out(seed: int) -> None:
+    tasks, found = measured_by(5, [1.0, 1.0, 0.9, 1.0, 1.0], 0.02, seed)
+    assert found.rank_speed == pytest.approx([1.0, 1.0, 0.9, 1.0, 1.0], abs=0.015)
+    assert found.rank_error == pytest.approx(0.02, rel=0.1)
+    for given, task in zip(tasks, found.tasks, strict=True):
+        if given.design.degree <= 5:  # the slowest of a group is a little slower by chance
+            assert task.total_s == pytest.approx(given.total_s, rel=0.05)
+        else:
+            assert math.isnan(task.total_s)
+
+
+def test_ranks_that_are_alike_or_alone_have_no_speeds() -> None:
+    for ranks in (1, 4):
+        tasks, found = measured_by(ranks, [1.0] * ranks, 0.0, 1)
+        assert found.rank_speed == []
+        assert found.rank_error == pytest.approx(0.0, abs=1e-12)
+        for given, task in zip(tasks, found.tasks, strict=True):
+            if given.design.degree <= ranks:
+                assert task.total_s == pytest.approx(given.total_s, rel=1e-12)
+
+
+def test_a_fit_says_what_errors_to_expect(mixed_data: Path) -> None:
+    base, random = local_cost(mixed_data / "model", 1), np.random.default_rng(1)
+    tasks = made_up(None, make_designs(RANGE, {"fit": 300}))
+    exact = fit(tasks, base, "x", 0.0172)
+    assert isinstance(exact, Calibration)
+    assert exact.cost.expected_error == ErrorSizes(0.0, 0.0, 0.015)
+    for task in tasks:  # whole tasks are off: nothing depends on how many sequences they have
+        factor = math.exp(0.04 * random.standard_normal())
+        task.seconds.update({part: seconds * factor for part, seconds in task.seconds.items()})
+    noisy = fit(tasks, base, "x")
+    assert isinstance(noisy, Calibration) and noisy.cost.expected_error is not None
+    assert noisy.cost.expected_error.rank == ErrorSizes().rank
+    # A single sequence is a task as well: of the variance, 3 standard errors may pass for theirs.
+    assert noisy.cost.expected_error.task == pytest.approx(0.04, abs=0.011)
+    total = math.hypot(noisy.cost.expected_error.task, noisy.cost.expected_error.sequence)
+    assert total == pytest.approx(0.04, abs=0.01)
 
 
 def test_tasks_that_were_not_measured_are_no_fit(mixed_data: Path) -> None:
@@ -248,9 +300,9 @@ def test_measures_a_model_whose_parts_train_as_in_training(
 ) -> None:
     seen: dict[str, bool] = {}
 
-    def look(adapter: Any, designs: list[Design], *_: Any, **__: Any) -> list[Measured]:
+    def look(adapter: Any, designs: list[Design], *_: Any, **__: Any) -> Measurements:
         seen.update({name: p.requires_grad for name, p in adapter.model.named_parameters()})
-        return made_up(adapter, designs)
+        return Measurements(made_up(adapter, designs), [], None)
 
     monkeypatch.setattr(calibrate, "measure", look)
     calibrated(run, mixed_data / "model", "--freeze", "aligner,llm")
@@ -263,9 +315,9 @@ def test_exchanges_go_between_nodes(mixed_data: Path, run: Run, monkeypatch: pyt
     """Of one process too, where nothing but the option says which ranks share a node."""
     seen: list[Any] = []
 
-    def look(adapter: Any, designs: list[Design], *_: Any, **how: Any) -> list[Measured]:
+    def look(adapter: Any, designs: list[Design], *_: Any, **how: Any) -> Measurements:
         seen.append((how["exchange"].name, [adapter._cluster.node_of(rank) for rank in range(8)]))
-        return made_up(adapter, designs)
+        return Measurements(made_up(adapter, designs), [], None)
 
     monkeypatch.setattr(calibrate, "measure", look)
     model = mixed_data / "model"
@@ -394,6 +446,10 @@ def test_writes_a_cost_file_that_says_how_good_it_is(mixed_data: Path, tmp_path:
     assert fit["good"] == (
         fit["left_out"]["mean"] <= calibrate.GOOD_MEAN and fit["left_out"]["p95"] <= calibrate.GOOD_P95
     )
+    sizes = content["expected_error"]
+    assert all(0 <= sizes[kind] <= 1 and sizes[kind] == round(sizes[kind] / 0.005) * 0.005 for kind in sizes)
+    assert f"{sizes['rank']:.1%} a rank" in done.stdout
+    assert fit["rank_speed"] == []
     assert fit["good"] == ("warning: not a good fit" not in done.stderr)
     assert [m["module"] for m in fit["modules"]] == [m for m in MODULES for _ in PASSES]
     # The parts add up to the whole.
@@ -412,6 +468,7 @@ def test_real_ranks_measure_links(mixed_data: Path, tmp_path: Path) -> None:
     fit = json.loads(done.stdout)["fit"]
     assert fit["degrees"] == [1, 2]
     assert fit["left_out_degrees"] == [3]
+    assert read_cluster(str(file)).rank_speed == fit["rank_speed"]
     link = read_cluster(str(file)).intra_node
     assert link.latency_s == fit["links"]["inside_node"]["latency_s"]
     assert 1e-7 < link.latency_s < 1.0

@@ -20,13 +20,13 @@ from dhp.cost.fit import (
     TermSeconds,
     TimeFit,
     TimeSample,
-    _non_negative,
     _own_shares,
     error_of,
     estimate_error,
     estimate_s,
     fit_attention,
     fit_times,
+    least_squares,
     terms_of,
 )
 
@@ -210,7 +210,7 @@ def test_least_squares_are_those_of_another_solver() -> None:
         columns = 1 + trial % 6
         x = np.abs(random.standard_normal((12, columns))) * 10.0 ** (3 * np.arange(columns))
         y, weights = random.standard_normal(12) + 0.5, np.abs(random.standard_normal(12)) + 0.1
-        found = _non_negative(x, y, weights)
+        found = least_squares(x, y, weights)
         root, scale = np.sqrt(weights), 10.0 ** (3 * np.arange(columns))
         other = lsq_linear(x / scale * root[:, None], y * root, (0, np.inf), method="bvls", tol=1e-14).x
         assert found * scale == pytest.approx(other, rel=1e-9, abs=1e-12), trial

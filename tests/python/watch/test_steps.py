@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from dhp.watch.steps import Reporter, StepRecord, groups_text, slow_ranks_text
+from dhp.base.slow_ranks import slow_ranks_text
+from dhp.watch.steps import Reporter, StepRecord, groups_text
 
 
 @pytest.mark.parametrize(
