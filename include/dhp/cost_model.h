@@ -1,9 +1,11 @@
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "dhp/batch.h"
 #include "dhp/cluster.h"
@@ -22,6 +24,19 @@ struct PassCost {
 
   bool operator==(const PassCost&) const = default;
 };
+
+/// What groups of one size compute in, over what the coefficients say: a correction of what repeats, learned from
+/// tasks. On one rank there is none.
+struct ResidualFactor {
+  int degree = 2;
+  std::int64_t tokens = 1;  ///< of the longest sequence at least, and fewer than twice that: a power of two
+  double factor = 1.0;
+
+  bool operator==(const ResidualFactor&) const = default;
+};
+
+/// Largest factor accepted; the least is 1 over it.
+inline constexpr double kMostResidualFactor = 4.0;
 
 /// The cost of a model on a device; see docs/design.md, "Task time".
 struct CostModel {
@@ -45,6 +60,9 @@ struct CostModel {
 
   /// How far task times differ from these estimates, where it is known. Planners that allow for it take it as default.
   std::optional<ErrorSizes> expected_error = {};
+
+  /// By degree and tokens, ascending. What is not in it has the factor 1.
+  std::vector<ResidualFactor> residuals = {};
 
   bool operator==(const CostModel&) const = default;
 };
@@ -76,6 +94,7 @@ struct Load {
   double largest_frame = 0.0;   ///< largest frame_patches
   double largest_frames = 0.0;  ///< how many frames are so large
   double frames = 0.0;          ///< patches / frame_patches of each sequence, rounded up
+  double longest = 0.0;         ///< longest sequence
 
   void add(const Sequence& sequence);
 };
@@ -101,6 +120,11 @@ struct VisionSeconds {
 /// At nominal speed.
 VisionSeconds vision_seconds(const CostModel& cost, const Load& load);
 
+/// The factor of `cost.residuals` for a group whose longest sequence has so many tokens.
+double residual_factor(const CostModel& cost, int degree, double longest_tokens);
+/// The least factor that any group may have: at most 1.
+double least_residual_factor(const CostModel& cost);
+
 /// The properties of a task's ranks that task time depends on.
 struct GroupShape {
   int degree = 1;
@@ -116,7 +140,8 @@ GroupShape shape_of(const Cluster& cluster, std::span<const Rank> ranks);
 /// all in the cluster.
 GroupShape consecutive_shape(const Cluster& cluster, Rank first, int degree);
 
-/// Seconds a task takes, forward and backward: compute time is divided by the speed of the group, transfer time is not.
+/// Seconds a task takes, forward and backward: compute time is divided by the speed of the group and multiplied by its
+/// residual factor, transfer time is not.
 /// Infinite if a rank is out of service. For all_to_all the head counts must be known (else InputError).
 double task_seconds(const CostModel& cost, const Cluster& cluster, const Load& load, const GroupShape& shape,
                     Exchange exchange);

@@ -141,6 +141,22 @@ void bind_error_sizes(nb::module_& module) {
       "source"_a, "Reads \"SEQ[,TASK[,RANK]]\"; what is left out is 0. Raises InputError.");
 }
 
+void bind_residual_factor(nb::module_& module) {
+  ValueClass<ResidualFactor>(module, "ResidualFactor",
+                             "What groups of `degree` ranks (2 and more) compute in, over what the coefficients say, "
+                             "if their longest\n"
+                             "sequence has at least `tokens` (a power of two) and fewer than twice as many.")
+      .def(
+          "__init__",
+          [](ResidualFactor* self, int degree, std::int64_t tokens, double factor) {
+            new (self) ResidualFactor{degree, tokens, factor};
+          },
+          "degree"_a, "tokens"_a, "factor"_a)
+      .def_rw("degree", &ResidualFactor::degree)
+      .def_rw("tokens", &ResidualFactor::tokens)
+      .def_rw("factor", &ResidualFactor::factor);
+}
+
 void bind_cost_model(nb::module_& module) {
   ValueClass<CostModel>(
       module, "CostModel",
@@ -151,14 +167,16 @@ void bind_cost_model(nb::module_& module) {
           [](CostModel* self, std::string name, int layers, double task_s, double patch_s, const PassCost& forward,
              const PassCost& backward, int query_heads, int kv_heads, double token_bytes, double patch_bytes,
              double state_bytes, double gradient_bytes, double optimizer_s, double patch_pair_s,
-             std::optional<ErrorSizes> expected_error) {
-            new (self) CostModel{std::move(name), layers,      task_s,         patch_s,     patch_pair_s,
-                                 forward,         backward,    query_heads,    kv_heads,    token_bytes,
-                                 patch_bytes,     state_bytes, gradient_bytes, optimizer_s, expected_error};
+             std::optional<ErrorSizes> expected_error, std::vector<ResidualFactor> residuals) {
+            new (self) CostModel{std::move(name), layers,      task_s,         patch_s,
+                                 patch_pair_s,    forward,     backward,       query_heads,
+                                 kv_heads,        token_bytes, patch_bytes,    state_bytes,
+                                 gradient_bytes,  optimizer_s, expected_error, std::move(residuals)};
           },
           "name"_a, "layers"_a, "task_s"_a, "patch_s"_a, "forward"_a, "backward"_a, "query_heads"_a = 0,
           "kv_heads"_a = 0, "token_bytes"_a = 0.0, "patch_bytes"_a = 0.0, "state_bytes"_a = 0.0,
-          "gradient_bytes"_a = 0.0, "optimizer_s"_a = 0.0, "patch_pair_s"_a = 0.0, "expected_error"_a = nb::none())
+          "gradient_bytes"_a = 0.0, "optimizer_s"_a = 0.0, "patch_pair_s"_a = 0.0, "expected_error"_a = nb::none(),
+          "residuals"_a = std::vector<ResidualFactor>{})
       .def_rw("name", &CostModel::name)
       .def_rw("layers", &CostModel::layers)
       .def_rw("task_s", &CostModel::task_s, "fixed cost of a task")
@@ -174,7 +192,8 @@ void bind_cost_model(nb::module_& module) {
       .def_rw("gradient_bytes", &CostModel::gradient_bytes, "gradients of one rank, summed over all ranks once a step")
       .def_rw("optimizer_s", &CostModel::optimizer_s, "of the optimizer step of one rank")
       .def_rw("expected_error", &CostModel::expected_error, nb::arg("value").none(),
-              "how far task times differ from these estimates, where it is known (else None)");
+              "how far task times differ from these estimates, where it is known (else None)")
+      .def_rw("residuals", &CostModel::residuals, "corrections of the compute time of groups, by degree and tokens");
 }
 
 void bind_task_cost(nb::module_& module) {
@@ -260,6 +279,7 @@ void bind_cluster(nb::module_& module) {
   bind_cluster_type(module);
   bind_pass_cost(module);
   bind_error_sizes(module);
+  bind_residual_factor(module);
   bind_cost_model(module);
   bind_task_cost(module);
   bind_cost_functions(module);

@@ -138,8 +138,14 @@ AllToAll all_to_all_transfer(const CostModel& cost, const Cluster& cluster, cons
   return {.latency_s = 4.0 * cost.layers * latency_s(cluster, shape), .bytes_s = bytes / bandwidth, .bytes = bytes};
 }
 
-double exposed_transfer_s(const CostModel& cost, const Cluster& cluster, const Load& load, const GroupShape& shape,
+GroupShape with_residual(const CostModel& cost, const Load& load, GroupShape shape) {
+  shape.speed /= residual_factor(cost, shape.degree, load.longest);
+  return shape;
+}
+
+double exposed_transfer_s(const CostModel& cost, const Cluster& cluster, const Load& load, const GroupShape& group,
                           Exchange exchange) {
+  const GroupShape shape = with_residual(cost, load, group);
   double seconds = 0.0;
   for (const PassCost* pass : {&cost.forward, &cost.backward}) {
     seconds += exchange == Exchange::all_to_all ? all_to_all_transfer_s(cost, cluster, *pass, load, shape)
@@ -165,6 +171,7 @@ void Load::add(const Sequence& sequence) {
   const auto frame = static_cast<double>(sequence.frame_patches);
   patches += sequence_patches;
   patch_pairs += sequence_patches * frame;
+  longest = std::max(longest, length);
   if (frame == 0.0) return;
   frames += std::ceil(sequence_patches / frame);
   if (frame < largest_frame) return;
@@ -279,10 +286,11 @@ GroupShape consecutive_shape(const Cluster& cluster, Rank first, int degree) {
           .speed = speed};
 }
 
-double task_seconds(const CostModel& cost, const Cluster& cluster, const Load& load, const GroupShape& shape,
+double task_seconds(const CostModel& cost, const Cluster& cluster, const Load& load, const GroupShape& group,
                     Exchange exchange) {
   if (exchange == Exchange::all_to_all) check_all_to_all(cost);
-  if (!(shape.speed > 0.0)) return kInfinity;
+  if (!(group.speed > 0.0)) return kInfinity;
+  const GroupShape shape = with_residual(cost, load, group);
   double seconds = (cost.task_s + vision_seconds(cost, load).on(shape.degree)) / shape.speed;
   for (const PassCost* pass : {&cost.forward, &cost.backward}) {
     seconds += pass->token_s * load.tokens / shape.degree / shape.speed;

@@ -24,6 +24,9 @@ struct AllToAll {
 AllToAll all_to_all_transfer(const CostModel& cost, const Cluster& cluster, const PassCost& pass, const Load& load,
                              const GroupShape& shape);
 
+/// The shape at the speed at which the coefficients alone give the group's compute time: residuals are in it.
+GroupShape with_residual(const CostModel& cost, const Load& load, GroupShape shape);
+
 /// The part of task_seconds() in which the ranks of the group do nothing but wait for transfers. 0 on one rank.
 double exposed_transfer_s(const CostModel& cost, const Cluster& cluster, const Load& load, const GroupShape& shape,
                           Exchange exchange);

@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <bit>
 #include <filesystem>
+#include <tuple>
 
 #include "base/json_reader.h"
 #include "base/number_limits.h"
@@ -26,6 +28,26 @@ ErrorSizes parse_expected_error(const JsonObject& entry) {
           .rank = entry.non_negative_or("rank", 0.0)};
 }
 
+std::vector<ResidualFactor> parse_residuals(const JsonObject& root) {
+  std::vector<ResidualFactor> residuals;
+  for (const JsonObject& entry : root.objects("residuals")) {
+    residuals.push_back({.degree = entry.integer("degree", 1),
+                         .tokens = entry.whole("tokens", 1, kMaxTokens),
+                         .factor = entry.non_negative("factor")});
+  }
+  return residuals;
+}
+
+std::string format_residuals(const std::vector<ResidualFactor>& residuals) {
+  std::string text;
+  for (const ResidualFactor& residual : residuals) {
+    text += (text.empty() ? "" : ",\n  ") + ("{\"degree\": " + std::to_string(residual.degree)) +
+            ", \"tokens\": " + std::to_string(residual.tokens) + ", \"factor\": " + format_number(residual.factor) +
+            "}";
+  }
+  return ",\n \"residuals\": [" + text + "]";
+}
+
 std::string format_pass(const PassCost& pass) {
   return "{\"token_s\": " + format_number(pass.token_s) + ", \"pair_s\": " + format_number(pass.pair_s) +
          ", \"step_s\": " + format_number(pass.step_s) +
@@ -47,6 +69,28 @@ void check_pass(const PassCost& pass, const std::string& name, const std::string
   check(pass.all_to_all_bytes_per_token, kMostBytes, name + ".all_to_all_bytes_per_token", source);
 }
 
+void check_residuals(const std::vector<ResidualFactor>& residuals, const std::string& source) {
+  for (std::size_t i = 0; i < residuals.size(); ++i) {
+    const ResidualFactor& residual = residuals[i];
+    const std::string name = "residuals[" + std::to_string(i) + "]";
+    if (residual.degree < 2 || residual.degree > kMaxRanks) {
+      throw InputError(source, name + ".degree",
+                       "found " + std::to_string(residual.degree) + ", expected 2 to " + std::to_string(kMaxRanks));
+    }
+    if (residual.tokens < 1 || !std::has_single_bit(static_cast<std::uint64_t>(residual.tokens))) {
+      throw InputError(source, name + ".tokens",
+                       "found " + std::to_string(residual.tokens) + ", expected a power of two");
+    }
+    check_number(residual.factor, 1 / kMostResidualFactor, kMostResidualFactor, name + ".factor", source);
+    if (i == 0) continue;
+    const ResidualFactor& before = residuals[i - 1];
+    if (std::tie(before.degree, before.tokens) < std::tie(residual.degree, residual.tokens)) continue;
+    throw InputError(
+        source, name,
+        "expected after residuals[" + std::to_string(i - 1) + "] by degree, then by tokens, and not the same");
+  }
+}
+
 }  // namespace
 
 void validate(const CostModel& cost, const std::string& source) {
@@ -61,6 +105,7 @@ void validate(const CostModel& cost, const std::string& source) {
   check(cost.gradient_bytes, kMostBytes, "gradient_bytes", source);
   check(cost.optimizer_s, kMostSeconds, "optimizer_s", source);
   if (cost.expected_error) validate(*cost.expected_error, source, "expected_error");
+  check_residuals(cost.residuals, source);
 }
 
 CostModel read_cost_model(const std::string& file) {
@@ -93,6 +138,7 @@ CostModel parse_cost_model(std::string_view text, const std::string& source) {
   cost.gradient_bytes = root.non_negative_or("gradient_bytes", 0.0);
   cost.optimizer_s = root.non_negative_or("optimizer_s", 0.0);
   if (root.has_value("expected_error")) cost.expected_error = parse_expected_error(root.object("expected_error"));
+  if (root.has_value("residuals")) cost.residuals = parse_residuals(root);
   validate(cost, source);
   return cost;
 }
@@ -117,6 +163,7 @@ std::string to_json(const CostModel& cost) {
             ", \"task\": " + format_number(cost.expected_error->task) +
             ", \"rank\": " + format_number(cost.expected_error->rank) + "}";
   }
+  if (!cost.residuals.empty()) text += format_residuals(cost.residuals);
   return text + "}\n";
 }
 

@@ -115,7 +115,11 @@ Transfer heads_transfer(const Cluster& cluster, const GroupShape& shape, const T
 class ProgramWriter {
  public:
   ProgramWriter(const CostModel& cost, const Cluster& cluster, const Load& load, const Task& task)
-      : cost_(cost), cluster_(cluster), load_(load), task_(task), shape_(shape_of(cluster, task.ranks)) {}
+      : cost_(cost),
+        cluster_(cluster),
+        load_(load),
+        task_(task),
+        shape_(with_residual(cost, load, shape_of(cluster, task.ranks))) {}
 
   Program write() {
     lead(Segment::Kind::task, cost_.task_s / shape_.speed);

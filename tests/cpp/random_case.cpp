@@ -24,6 +24,7 @@ class CaseMaker {
     made.options = options(made);
     made.options.planner = planner;
     if (chance(40)) add_frames(made);
+    if (chance(25)) add_residuals(made.cost);
     return made;
   }
 
@@ -166,6 +167,17 @@ class CaseMaker {
       if (sequence.patches == 0 || !chance(80)) continue;
       sequence.frame_patches = chance(30) ? sequence.patches : random_.whole(1, sequence.patches);
     }
+  }
+
+  /// Groups that are quicker or slower than the coefficients say.
+  void add_residuals(CostModel& cost) {
+    std::set<std::pair<int, std::int64_t>> cells;
+    const int count = whole(1, 12);
+    for (int i = 0; i < count; ++i) {
+      const int degree = chance(50) ? whole(2, 4) : whole(2, 40);
+      cells.insert({degree, std::int64_t{1} << whole(0, 16)});
+    }
+    for (const auto& [degree, tokens] : cells) cost.residuals.push_back({degree, tokens, magnitude(0.5, 2)});
   }
 
   PlanOptions options(const Case& made) {

@@ -22,7 +22,18 @@ from dhp._core import (
 )
 from dhp._core import Sequence as BatchSequence
 from dhp.cost.errors import error_sizes, residuals_of, sizes_text
-from dhp.cost.fit import TERMS, EstimateError, NoFit, TermSeconds, TimeSample, estimate_error, fit_times, terms_of
+from dhp.cost.fit import (
+    TERMS,
+    EstimateError,
+    NoFit,
+    TermSeconds,
+    TimeSample,
+    error_of,
+    estimates_s,
+    fit_times,
+    terms_of,
+)
+from dhp.cost.residuals import factor_of, learn_factors, longest
 from dhp.cost.speeds import MemberTimes, SpeedHistory, TimedTask, learn, member_estimates_s, speeds_of
 from dhp.run.runtime import Run
 
@@ -94,10 +105,11 @@ class Recalibration:
         rank_speed = learned if self._first.cluster.rank_speed or min(learned) < 1.0 else []
         if isinstance(terms, NoFit):
             return to_json(self.now.cost), rank_speed, history, f"cost not fitted: {terms.reason}"
-        before, after = self._error(terms_of(self.now.cost), speeds), self._error(terms, learned)
         cost = with_terms(self._first.cost, terms)
-        believed_sizes = self._first.cost.expected_error or ErrorSizes()
-        cost.expected_error = error_sizes(residuals_of(self._tasks, terms, learned), believed_sizes)
+        cost.residuals = learn_factors(self._samples(learned), terms)
+        residuals = residuals_of(self._tasks, terms, learned, cost.residuals)
+        cost.expected_error = error_sizes(residuals, self._first.cost.expected_error or ErrorSizes())
+        before, after = self._error(self.now.cost, speeds), self._error(cost, learned)
         news = (
             f"cost fitted to {len(self._tasks)} tasks: {after.mean:.1%} off on average, {after.p95:.1%} at the 95th "
             f"percentile (before: {before.mean:.1%}, {before.p95:.1%}); {sizes_text(cost.expected_error)}"
@@ -108,8 +120,10 @@ class Recalibration:
         answer = fit_times(self._samples(speeds), TERMS, prior=terms_of(self._first.cost))
         return answer if isinstance(answer, NoFit) else answer.seconds
 
-    def _error(self, terms: TermSeconds, speeds: list[float]) -> EstimateError:
-        return estimate_error(terms, self._samples(speeds))
+    def _error(self, cost: CostModel, speeds: list[float]) -> EstimateError:
+        samples = self._samples(speeds)
+        factors = [factor_of(cost.residuals, s.degree, longest(s.sequences)) for s in samples]
+        return error_of(estimates_s(terms_of(cost), samples) * factors, [s.seconds for s in samples])
 
     def _samples(self, speeds: list[float]) -> list[TimeSample]:
         """The tasks as they would have been at nominal speed."""

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/number_limits.h"
+#include "cost/bound/tighter_bound.h"
 #include "cost/terms.h"
 #include "dhp/cost_model.h"
 
@@ -144,7 +145,7 @@ int min_degree(const CostModel& cost, const Cluster& cluster, const Sequence& se
   return static_cast<int>(degree);
 }
 
-double simple_lower_bound_s(const Batch& batch, const Cluster& cluster, const CostModel& cost) {
+double bound_without_residuals_s(const Batch& batch, const Cluster& cluster, const CostModel& cost) {
   if (batch.sequences.empty()) return 0.0;
   const double budget = activation_budget_bytes(cost, cluster);
   const double sequence_step = sequence_step_s(cost);
@@ -161,6 +162,10 @@ double simple_lower_bound_s(const Batch& batch, const Cluster& cluster, const Co
   const double speed = total_speed(cluster);
   const double tasks = std::max(speed, std::ceil(need * (1 - kNeedRounding)));
   return std::max((work + (cost.task_s + step_s(cost)) * tasks) / speed, longest.seconds());
+}
+
+double simple_lower_bound_s(const Batch& batch, const Cluster& cluster, const CostModel& cost) {
+  return least_residual_factor(cost) * bound_without_residuals_s(batch, cluster, cost);
 }
 
 }  // namespace dhp

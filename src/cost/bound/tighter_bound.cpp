@@ -300,16 +300,22 @@ Cluster quickened(Cluster cluster) {
   return cluster;
 }
 
-}  // namespace
-
-LowerBound tighter_lower_bound(const Batch& batch, const Cluster& cluster, const CostModel& cost, std::size_t few) {
-  LowerBound bound{.seconds = simple_lower_bound_s(batch, cluster, cost)};
+LowerBound without_residuals(const Batch& batch, const Cluster& cluster, const CostModel& cost, std::size_t few) {
+  LowerBound bound{.seconds = bound_without_residuals_s(batch, cluster, cost)};
   if (batch.sequences.empty() || cluster.live_ranks().empty()) return bound;
   raise(bound, batch, cluster, cost, few);
   if (cluster.rank_speed.empty()) return bound;
   // Transfers weigh as much as the slowest rank's speed lets them, so one slow rank hides those of all the others.
   const Cluster quick = quickened(cluster);
   if (quick != cluster) raise(bound, batch, quick, cost, few);
+  return bound;
+}
+
+}  // namespace
+
+LowerBound tighter_lower_bound(const Batch& batch, const Cluster& cluster, const CostModel& cost, std::size_t few) {
+  LowerBound bound = without_residuals(batch, cluster, cost, few);
+  bound.seconds *= least_residual_factor(cost);
   return bound;
 }
 

@@ -18,6 +18,7 @@ void SearchItem::add(const SearchItem& other) {
     vision.frame_s = other.vision.frame_s;
     vision.largest_frames += other.vision.largest_frames;
   }
+  longest = std::max(longest, other.longest);
   for (int pass = 0; pass < 2; ++pass) pair_s[pass] += other.pair_s[pass];
   alone_s += other.alone_s;
   sequences += other.sequences;
@@ -46,6 +47,7 @@ SearchModel::SearchModel(const Limits& limits) : limits_(&limits) {
 SearchItem SearchModel::item(const Sequence& sequence) const {
   SearchItem item;
   item.tokens = static_cast<double>(sequence.tokens);
+  item.longest = item.tokens;
   item.patches = static_cast<double>(sequence.patches);
   item.vision = vision_seconds(limits_->cost(), load_of(std::span(&sequence, 1)));
   item.linear_s = token_s_ * item.tokens + item.vision.work_s;
@@ -72,6 +74,7 @@ Transfer SearchModel::transfer(const GroupShape& shape) const {
 
 double SearchModel::seconds(const SearchItem& item, int degree, const Transfer& transfer, double speed) const {
   const double d = degree;
+  const double pace = speed / residual_factor(limits_->cost(), degree, item.longest);
   double compute = task_s_ + item.linear_s / d;
   if (degree > 1 && item.vision.frame_s > 0.0) compute += item.vision.on(d) - item.vision.work_s / d;
   double exposed = 0.0;
@@ -80,10 +83,10 @@ double SearchModel::seconds(const SearchItem& item, int degree, const Transfer& 
     const double fixed = step_s_[pass] + item.sequences * sequence_step_s_[pass];
     compute += attention + d * fixed;
     if (degree == 1) continue;
-    const double hidden = (d - 1) * (attention / d + fixed) / speed;
+    const double hidden = (d - 1) * (attention / d + fixed) / pace;
     exposed += std::max(0.0, transfer.latency_s + transfer.token_s[pass] * item.tokens - hidden);
   }
-  return compute / speed + exposed;
+  return compute / pace + exposed;
 }
 
 std::vector<SearchItem> sorted_items(const Batch& batch, const SearchModel& model) {

@@ -19,6 +19,7 @@ struct SearchItem {
   VisionSeconds vision = {};
   double pair_s[2] = {0.0, 0.0};  ///< causal attention on one rank: forward, backward
   double alone_s = 0.0;           ///< on one rank, without what a task costs whatever is in it
+  double longest = 0.0;           ///< tokens of the longest sequence
   int sequences = 1;
   int min_degree = 1;   ///< smallest allowed degree that holds it
   int max_degree = 1;   ///< largest by the shortest shard

@@ -90,7 +90,7 @@ double least_seconds(const Totals& totals, const Limits& limits, const Mesh& mes
   for (const double need : totals.needs) packs += std::min(need / (degree * share), 1.0);
   const double pack_s = degree * (cost.task_s + degree * (cost.forward.step_s + cost.backward.step_s));
   const double all_s = totals.work_s + degree * degree * totals.sequence_step_s + packs * pack_s;
-  return all_s / (degree * static_cast<double>(mesh.groups()));
+  return least_residual_factor(cost) * all_s / (degree * static_cast<double>(mesh.groups()));
 }
 
 /// Seconds of the first group alone.

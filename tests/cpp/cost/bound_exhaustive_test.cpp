@@ -145,8 +145,20 @@ class Distance {
   int count_ = 0;
 };
 
+/// Factors from a third to three for some groups.
+std::vector<ResidualFactor> random_residuals(test::Random& random, int most_ranks) {
+  std::vector<ResidualFactor> made;
+  for (int degree = 2; degree <= most_ranks; ++degree) {
+    for (std::int64_t tokens = 1; tokens <= 32; tokens *= 2) {
+      if (random.whole(0, 1) == 0) made.push_back({degree, tokens, std::pow(3.0, 2 * random.unit() - 1)});
+    }
+  }
+  return made;
+}
+
 /// Checks `most` instances, or the share of them that is asked for, and says how far the bounds are from the optimum.
-void check_instances(std::uint64_t offset, std::uint64_t most, std::int64_t most_sequences, int most_ranks) {
+void check_instances(std::uint64_t offset, std::uint64_t most, std::int64_t most_sequences, int most_ranks,
+                     bool has_residuals = false) {
   Distance simple_distance;
   Distance sampled_distance;
   Distance tighter_distance;
@@ -155,7 +167,8 @@ void check_instances(std::uint64_t offset, std::uint64_t most, std::int64_t most
   for (std::uint64_t seed = first; seed < first + count; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     test::Random random(seed);
-    const Instance one = random_instance(random, random.whole(1, most_sequences), most_ranks);
+    Instance one = random_instance(random, random.whole(1, most_sequences), most_ranks);
+    if (has_residuals) one.cost.residuals = random_residuals(random, most_ranks);
     const double optimum = test::ExhaustiveSearch(one.batch, one.cluster, one.cost).makespan_s();
     if (!std::isfinite(optimum) || optimum == 0.0) continue;  // nothing fits, or nothing costs
     const double simple = simple_lower_bound_s(one.batch, one.cluster, one.cost);
@@ -179,6 +192,8 @@ TEST(BoundExhaustive, FewSequencesOnFewRanks) { check_instances(1, 60000, 3, 4);
 TEST(BoundExhaustive, UpToFiveSequences) { check_instances(1000001, 12000, 5, 4); }
 
 TEST(BoundExhaustive, UpToFiveRanks) { check_instances(2000001, 12000, 4, 5); }
+
+TEST(BoundExhaustive, ResidualFactors) { check_instances(3000001, 12000, 4, 4, true); }
 
 }  // namespace
 }  // namespace dhp::bound_exhaustive_test

@@ -8,6 +8,7 @@
 #include <numeric>
 #include <stdexcept>
 
+#include "cost/transfer.h"
 #include "dhp/plan.h"
 #include "support.h"
 
@@ -93,6 +94,45 @@ TEST(TaskTime, RingByHand) {
   ASSERT_GT(transfer, hidden);
   test::expect_relative(task_seconds(round_cost(), grid(1, 4), load, {2, 1, 2, 2}, Exchange::ring), expected, 1e-15);
   EXPECT_EQ(task_memory_bytes(round_cost(), load, 2), (12 * 10 + 6 * 5) / 2.0);
+}
+
+TEST(TaskTime, ResidualFactorsAreOfComputeTimeInGroups) {
+  CostModel cost = round_cost();
+  Load load;
+  load.add({.id = 0, .tokens = 4, .patches = 6});
+  load.add({.id = 1, .tokens = 8});
+  EXPECT_EQ(load.longest, 8);
+  const auto seconds = [&](int degree, Exchange exchange = Exchange::ring) {
+    return task_seconds(cost, grid(1, 4), load, {degree, 1, degree, degree}, exchange);
+  };
+  const double alone = seconds(1);
+  const double wide = seconds(4);
+  cost.residuals = {{2, 4, 9.0}, {2, 8, 1.5}, {2, 16, 9.0}, {3, 8, 0.5}};
+  // As in RingByHand, all that computes half as long again; what hides transfers does, too.
+  const double fixed = 1.5 * (2 + 2 * 1);
+  const double attention = 1.5 * (0.125 * 80 / 4);
+  const double transfer = 2 * 1e-5 + 6;
+  const double expected = 1.5 * (1 + 6 * 0.5 / 2 + 0.25 * 12 / 2) + attention + 2 * fixed +
+                          std::max(0.0, transfer - (attention / 2 + fixed)) + 2 * 1e-5;
+  test::expect_relative(seconds(2), expected, 1e-15);
+  EXPECT_EQ(seconds(1), alone);
+  EXPECT_EQ(seconds(4), wide) << "no factor is known";
+  EXPECT_EQ(residual_factor(cost, 2, 7), 9.0) << "4 to 7 tokens";
+  EXPECT_EQ(residual_factor(cost, 2, 15), 1.5);
+  EXPECT_EQ(residual_factor(cost, 2, 32), 1.0);
+  EXPECT_EQ(residual_factor(cost, 2, 3), 1.0);
+  EXPECT_EQ(residual_factor(cost, 3, 8), 0.5);
+  EXPECT_EQ(residual_factor(cost, 1, 8), 1.0);
+  EXPECT_EQ(least_residual_factor(cost), 0.5);
+  cost.residuals.pop_back();
+  EXPECT_EQ(least_residual_factor(cost), 1.0);
+  EXPECT_EQ(residual_factor({}, 2, 8), 1.0);
+  // A group of slow ranks: both count.
+  const double slow = task_seconds(cost, grid(1, 4), load, {2, 1, 2, 2, 0.5}, Exchange::ring);
+  cost.residuals = {{2, 8, 3.0}};
+  test::expect_relative(seconds(2), slow, 1e-15);
+  // Now 3 * (2.5 / 2 + 4) s hide the 6 s of forward; the latency of backward stays.
+  test::expect_relative(exposed_transfer_s(cost, grid(1, 4), load, {2, 1, 2, 2}, Exchange::ring), 2e-5, 1e-12);
 }
 
 TEST(TaskTime, NoTwoRanksShareAFrame) {

@@ -20,7 +20,8 @@ const std::string kCluster = R"({"format": "dhp.cluster/1", "nodes": 2, "ranks_p
 const std::string kCost = R"({"format": "dhp.cost/1", "name": "m", "layers": 2, "task_s": 0.1, "patch_s": 0.2,
  "forward": {"token_s": 1, "pair_s": 2, "step_s": 3, "ring_bytes_per_token": 4},
  "backward": {"token_s": 5, "pair_s": 6, "step_s": 7, "ring_bytes_per_token": 8}, "query_heads": 16, "kv_heads": 8,
- "token_bytes": 9, "state_bytes": 10, "expected_error": {"sequence": 0.03, "task": 0.04}})";
+ "token_bytes": 9, "state_bytes": 10, "expected_error": {"sequence": 0.03, "task": 0.04},
+ "residuals": [{"degree": 3, "tokens": 64, "factor": 1.25}, {"degree": 3, "tokens": 128, "factor": 0.75}]})";
 const std::string kPlan = R"({"format": "dhp.plan/1", "schedule": "free", "ranks": 2, "tasks": [
  {"id": 0, "ranks": [0, 1], "sequences": [7], "micro_batch": 3, "exchange": "direct", "start_s": 1, "end_s": 2}],
  "predicted": {"makespan_s": 2, "lower_bound_s": 1, "gap": 1}})";
@@ -125,7 +126,16 @@ TEST(BadInput, CostModel) {
                  {"0.03", "-0.03", "expected_error.sequence", {"found -0.03"}},
                  {"0.04", "1.04", "expected_error.task", {"found 1.04", "from 0 to 1"}},
                  {"0.04", "\"no\"", "expected_error.task", {"found \"no\""}},
-                 {"{\"sequence\": 0.03, \"task\": 0.04}", "0.03", "expected_error", {"found 0.03", "an object"}}});
+                 {"{\"sequence\": 0.03, \"task\": 0.04}", "0.03", "expected_error", {"found 0.03", "an object"}},
+                 {"\"degree\": 3, \"tokens\": 64", "\"degree\": 1, \"tokens\": 64", "residuals[0].degree", {"found 1"}},
+                 {"\"degree\": 3, \"tokens\": 64", "\"tokens\": 64", "residuals[0].degree", {"missing"}},
+                 {"\"tokens\": 64", "\"tokens\": 63", "residuals[0].tokens", {"found 63", "a power of two"}},
+                 {"\"tokens\": 64", "\"tokens\": 0", "residuals[0].tokens", {"found 0"}},
+                 {"\"tokens\": 64", "\"tokens\": 128", "residuals[1]", {"after residuals[0]", "not the same"}},
+                 {"\"degree\": 3, \"tokens\": 64", "\"degree\": 4, \"tokens\": 64", "residuals[1]", {"by degree"}},
+                 {"1.25", "4.5", "residuals[0].factor", {"found 4.5", "from 0.25 to 4"}},
+                 {"0.75", "0", "residuals[1].factor", {"found 0", "from 0.25 to 4"}},
+                 {"{\"degree\": 3, \"tokens\": 64, \"factor\": 1.25}", "1.25", "residuals[0]", {"found 1.25"}}});
 }
 
 TEST(BadInput, Plan) {

@@ -93,6 +93,10 @@ TEST(RoundTrip, RandomFilesReadBackExactly) {
     with_error.expected_error = ErrorSizes{random.unit(), random.unit(), random.unit()};
     EXPECT_EQ(parse_cost_model(to_json(with_error), "cost"), with_error);
     EXPECT_NE(with_error, cost);
+    CostModel with_residuals = cost;
+    with_residuals.residuals = {{2, 1, 0.25 + random.unit()}, {2, 1024, 1.5}, {7, 64, 0.25 + 2 * random.unit()}};
+    EXPECT_EQ(parse_cost_model(to_json(with_residuals), "cost"), with_residuals);
+    EXPECT_NE(with_residuals, cost);
     const Plan plan = any_plan(random);
     EXPECT_EQ(parse_plan(to_json(plan), "plan"), plan);
   }
@@ -162,6 +166,7 @@ TEST(Files, OptionalFieldsHaveDefaults) {
   EXPECT_EQ(cost.patch_pair_s, 0);
   EXPECT_EQ(cost.query_heads, 0);
   EXPECT_FALSE(cost.expected_error);
+  EXPECT_TRUE(cost.residuals.empty());
   const Plan plan = parse_plan(
       R"({"format": "dhp.plan/1", "schedule": "rounds", "ranks": 2,
           "tasks": [{"id": 0, "ranks": [1], "sequences": [9]}]})",

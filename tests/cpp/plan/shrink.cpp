@@ -137,6 +137,9 @@ class Shrinker {
         break;
       }
     }
+    if (!best_.cost.residuals.empty()) {
+      better = attempt([](Case& candidate) { candidate.cost.residuals.clear(); }) || better;
+    }
     const auto links_to_one = [](Case& candidate) { candidate.cluster.intra_node.links = 1; };
     if (best_.cluster.intra_node.links > 1) better = attempt(links_to_one) || better;
     if (best_.cost.layers > 1) better = attempt([](Case& candidate) { candidate.cost.layers = 1; }) || better;

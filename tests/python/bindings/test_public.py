@@ -23,11 +23,22 @@ CASES = Path(__file__).parents[3] / "bench" / "cases"
 LINK = dhp.Link(1e10, 1 / 3, links=7)
 CLUSTER = dhp.Cluster(2, 3, 4e9, LINK, LINK, rank_speed=[1.0, 0.1, 1, 1, 1, 1])
 ERRORS = dhp.ErrorSizes(0.03, 0.0, 1 / 3)
+FACTOR = dhp.ResidualFactor(2, 1024, 1.1)
 PASS = dhp.PassCost(token_s=1e-4 / 3, pair_s=1e-9, step_s=1e-3, ring_bytes_per_token=1e4)
 COST = dhp.CostModel(
-    "odd", 4, 0.01, 1e-5, PASS, PASS, token_bytes=1e6, patch_bytes=1e5, state_bytes=1e9, expected_error=ERRORS
+    "odd",
+    4,
+    0.01,
+    1e-5,
+    PASS,
+    PASS,
+    token_bytes=1e6,
+    patch_bytes=1e5,
+    state_bytes=1e9,
+    expected_error=ERRORS,
+    residuals=[FACTOR],
 )
-KINDS = 40  # that made_values makes
+KINDS = 41  # that made_values makes
 BATCH = dhp.Batch([dhp.Sequence(i, tokens, 12, 4) for i, tokens in enumerate((3000, 200, 1500, 9000))])
 
 
@@ -40,7 +51,19 @@ def made_values() -> Iterator[Any]:
     simulation = dhp.simulate(plan, BATCH, CLUSTER, COST, steps=2, noise=0.1, record=True)
     explanation = dhp.explain_plan(plan, BATCH, CLUSTER, COST)
     changes = dhp.explain_changes(plan, BATCH, CLUSTER, COST)
-    yield from (BATCH, BATCH.sequences[1], LINK, CLUSTER, PASS, ERRORS, COST, plan, plan.tasks[0], plan.predicted)
+    yield from (
+        BATCH,
+        BATCH.sequences[1],
+        LINK,
+        CLUSTER,
+        PASS,
+        ERRORS,
+        FACTOR,
+        COST,
+        plan,
+        plan.tasks[0],
+        plan.predicted,
+    )
     yield dhp.try_plan(dhp.Batch([dhp.Sequence(7, 10**6)]), CLUSTER, COST)
     yield from (dhp.replay(plan, seconds), dhp.plan_metrics(plan, BATCH, CLUSTER, COST))
     yield from (explanation, explanation.longest_waits[0], changes, changes.changes[0])

@@ -3,10 +3,12 @@
 import json
 import math
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dhp._core import (
@@ -98,6 +100,42 @@ def test_finds_times_that_are_another_machines() -> None:
     predicted, measured = seconds(plan, batch, fitted.now.cost), seconds(plan, batch, truth)
     assert predicted == pytest.approx(measured, rel=0.02)
     assert seconds(plan, batch, cost()) != pytest.approx(measured, rel=0.5)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_what_errors_to_expect_is_measured(seed: int) -> None:
+    """Tasks are off by 3 %, whatever is in them, and their members by 1 %."""
+    random, fitted = np.random.default_rng(seed), recalibration(40)
+    for step in range(40):
+        plan, batch = planned([100 + 60 * (step % 11), 301, 907 + 15 * step, 50, 590, 580 - 10 * step, 1290, 560, 333])
+        task_s = []
+        for times in members(plan, batch, cost(2)):
+            factor = np.exp(0.03 * random.standard_normal() + 0.01 * random.standard_normal(len(times.seconds)))
+            task_s.append(replace(times, seconds=tuple((np.array(times.seconds) * factor).tolist())))
+        news = fitted.add(plan, batch, task_s)
+    found = fitted.now.cost.expected_error
+    assert found is not None
+    assert found.rank == 0.01
+    assert math.hypot(found.sequence, found.task) == pytest.approx(0.03, abs=0.008)
+    assert news.endswith(f"errors: {found.sequence:.1%} a sequence, {found.task:.1%} a task, 1.0% a rank")
+    assert fitted.now.cost.residuals == []
+
+
+def test_groups_that_are_off_again_and_again_are_corrected() -> None:
+    """Groups of 2 take 8 % longer than terms that grow with the degree can say, for 1 and 3 do not."""
+    fitted, factors = recalibration(60), {}
+    for step in range(60):
+        plan, batch = planned(
+            [100 + 60 * (step % 11), 301, 907 + 10 * step, 50, 790, 680 + step, 1290 - step, 860, 333]
+        )
+        slow = [1.08 if len(task.ranks) == 2 else 1.0 for task in plan.tasks]
+        took = members(plan, batch, cost(2))
+        task_s = [replace(m, seconds=tuple(s * f for s in m.seconds)) for m, f in zip(took, slow, strict=True)]
+        news = fitted.add(plan, batch, task_s)
+    for residual in fitted.now.cost.residuals:
+        factors.setdefault(residual.degree, []).append(residual.factor)
+    assert min(factors[2]) > 1.0, news
+    assert min(factors[2]) > max(factors.get(3, [1.0]))
 
 
 def test_all_ranks_plan_from_what_rank_0_found(monkeypatch: pytest.MonkeyPatch) -> None:
