@@ -2,7 +2,7 @@
 # Builds the core with every compiler that there is a package of, warnings being errors, runs its tests, and compares the
 # plans of all of them to the last bit.
 #   compilers.sh JOBS [COMPILER...]    by default g++-12, 13, 14 and every clang++ from 14 on; names what it could not try
-# DHP_TEST_SHARE is the share of random cases, by default a tenth.
+# DHP_TEST_SHARE is the share of random cases, by default a tenth; OPTIMISE the level of optimisation, by default 2.
 set -euo pipefail
 jobs=$1
 shift
@@ -41,7 +41,7 @@ for compiler in "${compilers[@]}"; do
   start=$SECONDS
   build=$folder/$compiler
   cmake -S . -B "$build" -DCMAKE_CXX_COMPILER="$compiler" -DDHP_WERROR=ON -DDHP_BENCH=OFF -DCMAKE_BUILD_TYPE=None \
-    -DCMAKE_CXX_FLAGS="-O2 -DNDEBUG" >/dev/null
+    -DCMAKE_CXX_FLAGS="-O${OPTIMISE:-2} -DNDEBUG" >/dev/null
   cmake --build "$build" -j "$jobs" --target dhp core_tests plan_hashes >"$build.log" 2>&1 ||
     { grep -A5 -m3 'error' "$build.log" >&2; echo "compilers: $compiler does not build the core" >&2; exit 1; }
   ctest --test-dir "$build" -j "$jobs" --output-on-failure -Q -E InstalledPackage -O "$build.tests.log" ||
