@@ -73,6 +73,6 @@ class Dhp:
         lists: list[tuple[str, Sequence[object]]] = [("--batch", batches), ("--cluster", clusters), ("--cost", costs)]
         files = [word for flag, values in lists for value in values for word in (flag, str(value))]
         result: dict[str, Any] = self.json(
-            "simulate", "--sweep", "--planners", ",".join(planners), *files, "--noise", str(noise)
+            "simulate", "--sweep", "--planners", ",".join(planners), *files, "--noise", f"0,{noise}"
         )
         return list(result["runs"])

@@ -33,7 +33,8 @@ int run(const std::string& batch_file, const std::string& cluster_name, const st
   std::printf("predicted %.3f s, no plan is quicker than %.3f s\n", plan.predicted->makespan_s,
               plan.predicted->lower_bound_s);
 
-  const dhp::Simulation simulation = dhp::simulate(plan, batch, cluster, cost, {.steps = 3, .noise = 0.08});
+  const dhp::Simulation simulation =
+      dhp::simulate(plan, batch, cluster, cost, {.steps = 3, .noise = dhp::ErrorSizes{}});
   for (const dhp::SimulatedStep& step : simulation.steps) {
     const double capacity_s = step.seconds * static_cast<double>(cluster.live_ranks().size());
     std::printf("simulated %.3f s, ranks idle for %.1f %% of it\n", step.seconds,

@@ -37,18 +37,16 @@ std::vector<int> count_peers(const Plan& plan);
 /// cannot be walked (require_shape), and for a batch or a cost out of range (validate).
 PlanMetrics plan_metrics(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost);
 
-/// Largest noise accepted.
-inline constexpr double kMostNoise = 1.0;
+/// The factors that multiply the time of every task of a plan in trial `trial` of a seed, of these sizes and as
+/// ErrorSizes describes them. A sequence's draws go by its id, a task's by its number, a rank's by how many ranks tasks
+/// have had before it in the order of the plan: a sequence errs alike in every plan. The same on every machine. Throws
+/// InputError for sizes out of range, and for a plan that cannot be walked (require_shape) or is of another batch.
+std::vector<double> noise_factors(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
+                                  const ErrorSizes& noise, std::uint64_t seed, int trial);
 
-/// The factors that multiply the time of every task in trial `trial` of a seed: log-normal with mean 1 and standard
-/// deviation `noise` of the logarithm, like errors of task-time estimates. The same on every machine. Throws
-/// std::invalid_argument for noise outside [0, kMostNoise].
-std::vector<double> noise_factors(std::size_t tasks, double noise, std::uint64_t seed, int trial);
-
-/// Makespans in seconds of `trials` steps in which every task takes its `task_s` times its noise factor. Throws
-/// std::invalid_argument for noise outside [0, kMostNoise] or negative trials, and InputError if the plan cannot be
-/// walked (require_shape) or has another number of tasks.
-std::vector<double> noisy_makespans(const Plan& plan, std::span<const double> task_s, double noise, int trials,
-                                    std::uint64_t seed);
+/// Makespans in seconds of `trials` steps in which every task takes its predicted time times its noise factor. Throws
+/// as noise_factors() does, and std::invalid_argument for negative trials.
+std::vector<double> noisy_makespans(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
+                                    const ErrorSizes& noise, int trials, std::uint64_t seed);
 
 }  // namespace dhp

@@ -18,6 +18,8 @@ struct OptionInfo {
   enum class Kind {
     whole,   ///< a whole number
     level,   ///< a whole number, or the name of one
+    number,  ///< a decimal number
+    errors,  ///< parse_error_sizes(); may be empty
     flag,    ///< true or false
     word,    ///< one of some names
     wholes,  ///< whole numbers separated by commas; may be empty

@@ -10,7 +10,7 @@ namespace dhp {
 
 /// Runs a plan on a model of the cluster, event by event; docs/simulator.md.
 ///
-///     const Simulation simulation = simulate(plan, batch, cluster, cost, {.steps = 10, .noise = 0.08});
+///     const Simulation simulation = simulate(plan, batch, cluster, cost, {.steps = 10, .noise = ErrorSizes{}});
 ///     for (const SimulatedStep& step : simulation.steps) std::cout << step.seconds << '\n';
 ///
 /// If no link is shared between tasks (the cluster has neither node_bandwidth_bytes_per_s nor
@@ -20,7 +20,7 @@ namespace dhp {
 struct SimulateOptions {
   int steps = 1;
   /// Every part of a task takes its time multiplied by the task's own factor (noise_factors(), step k is trial k).
-  double noise = 0.0;
+  ErrorSizes noise = {0.0, 0.0, 0.0};
   std::uint64_t seed = 7;
   /// Time to plan the next batch, on a separate processor during this step.
   double planning_s = 0.0;

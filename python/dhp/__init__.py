@@ -28,7 +28,6 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from dhp._core import (
-    MOST_NOISE,
     Batch,
     Change,
     Cluster,
@@ -183,7 +182,6 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
-    "MOST_NOISE",
     "Adapter",
     "Batch",
     "Change",

@@ -268,6 +268,11 @@ void bind_cost_functions(nb::module_& module) {
 
 }  // namespace
 
+ErrorSizes error_sizes_of(nb::handle value, const std::string& name) {
+  if (nb::isinstance<ErrorSizes>(value)) return nb::cast<ErrorSizes>(value);
+  return parse_error_sizes(nb::cast<std::string>(nb::str(value)), name);
+}
+
 void require_valid(const Batch& batch, const Cluster& cluster, const CostModel& cost) {
   validate(cluster, "cluster");
   validate(cost, "cost");

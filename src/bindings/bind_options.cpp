@@ -22,6 +22,10 @@ std::string type_of(const OptionInfo& info) {
       return "int";
     case Kind::level:
       return "int | str";
+    case Kind::number:
+      return "float";
+    case Kind::errors:
+      return "ErrorSizes | str";
     case Kind::flag:
       return "bool";
     case Kind::word:
@@ -37,10 +41,12 @@ std::string type_of(const OptionInfo& info) {
 std::string default_of(const OptionInfo& info) {
   switch (info.kind) {
     case Kind::whole:
+    case Kind::number:
       return info.default_text;
     case Kind::flag:
       return info.default_text == "true" ? "True" : "False";
     case Kind::level:
+    case Kind::errors:
     case Kind::word:
       return "'" + info.default_text + "'";
     case Kind::wholes:

@@ -150,17 +150,26 @@ void bind_metrics(nb::module_& module) {
              "Idle time, exposed transfers, memory and peers of a valid plan.");
   module.def(
       "noisy_makespans",
-      [](const Plan& plan, const std::vector<double>& task_s, double noise, int trials, std::uint64_t seed) {
-        return noisy_makespans(plan, task_s, noise, trials, seed);
+      [](const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost, const nb::object& noise,
+         int trials, std::uint64_t seed) {
+        require_valid(batch, cluster, cost);
+        return noisy_makespans(plan, batch, cluster, cost, error_sizes_of(noise, "noise"), trials, seed);
       },
-      "plan"_a, "task_s"_a, "noise"_a, "trials"_a, "seed"_a,
-      "Makespans of steps in which every task takes its task_s times its own log-normal factor, with mean 1 and\n"
-      "sigma `noise` (0 to MOST_NOISE). The same on every machine. Raises ValueError for other noise.");
-  module.attr("MOST_NOISE") = kMostNoise;
+      "plan"_a, "batch"_a, "cluster"_a, "cost"_a, "noise"_a, "trials"_a, "seed"_a,
+      "Makespans of steps in which every task takes its predicted time times its factor of noise_factors(). The same\n"
+      "on every machine. `noise` is an ErrorSizes, or as parse_error_sizes() reads it. Raises InputError for noise out "
+      "of\n"
+      "range.");
   module.def(
-      "noise_factors", &noise_factors, "tasks"_a, "noise"_a, "seed"_a, "trial"_a,
-      "The factors by which noisy_makespans multiplies task times in trial `trial`, from 0. Raises ValueError for\n"
-      "noise beyond MOST_NOISE.");
+      "noise_factors",
+      [](const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost, const nb::object& noise,
+         std::uint64_t seed, int trial) {
+        require_valid(batch, cluster, cost);
+        return noise_factors(plan, batch, cluster, cost, error_sizes_of(noise, "noise"), seed, trial);
+      },
+      "plan"_a, "batch"_a, "cluster"_a, "cost"_a, "noise"_a, "seed"_a, "trial"_a,
+      "The factors by which noisy_makespans multiplies task times in trial `trial`, from 0: log-normal, mean 1. A\n"
+      "sequence errs alike in every plan. Raises InputError for noise out of range.");
 }
 
 }  // namespace

@@ -65,15 +65,17 @@ void bind_simulation(nb::module_& module) {
       .def_ro("rank_totals", &Simulation::rank_totals, "every rank, summed over steps");
   module.def(
       "simulate",
-      [](const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost, int steps, double noise,
-         std::uint64_t seed, double planning_s, bool record) {
+      [](const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost, int steps,
+         const nb::object& noise, std::uint64_t seed, double planning_s, bool record) {
+        const ErrorSizes sizes = error_sizes_of(noise, "noise");
         const nb::gil_scoped_release release;
-        return simulate(plan, batch, cluster, cost, {steps, noise, seed, planning_s, record ? steps : 0});
+        return simulate(plan, batch, cluster, cost, {steps, sizes, seed, planning_s, record ? steps : 0});
       },
       "plan"_a, "batch"_a, "cluster"_a, "cost"_a, nb::kw_only(), "steps"_a = 1, "noise"_a = 0.0, "seed"_a = 7,
       "planning_s"_a = 0.0, "record"_a = false,
       "Runs a valid plan on a model of the cluster, event by event, `steps` times. Every task takes its time times a\n"
-      "factor of noise_factors(); planning the next batch takes `planning_s` during a step. `record` keeps what "
+      "factor of noise_factors(), if there is noise (an ErrorSizes, or as parse_error_sizes() reads it); planning the "
+      "next batch takes `planning_s` during a step. `record` keeps what "
       "happens\n"
       "inside tasks, which results and traces need. Raises InputError for a plan that cannot be walked, ValueError "
       "for\n"

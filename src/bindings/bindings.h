@@ -9,6 +9,7 @@ namespace dhp {
 struct Batch;
 struct Cluster;
 struct CostModel;
+struct ErrorSizes;
 struct PlanOptions;
 }  // namespace dhp
 
@@ -34,6 +35,9 @@ inline const auto kEqual = nanobind::sig("def __eq__(self, arg: object, /) -> bo
 
 /// Throws InputError unless each is valid: objects that Python made, or changed, are not by themselves.
 void require_valid(const Batch& batch, const Cluster& cluster, const CostModel& cost);
+
+/// An ErrorSizes, or a text or number as parse_error_sizes() reads it. Throws InputError.
+ErrorSizes error_sizes_of(nanobind::handle value, const std::string& name);
 
 /// Keywords as PlanOptions, by the table of options. Numbers, truth values, names, enum values, and lists of them.
 /// Throws InputError for an unknown keyword and for a value of another kind or out of range.

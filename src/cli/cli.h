@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "dhp/error_sizes.h"
 #include "dhp/trace.h"
 
 namespace dhp::cli {
@@ -36,6 +37,12 @@ void add_output_format(CLI::App& command, bool& json);
 /// Checks of options that complain as readers of files do: "found -1, expected a whole number from 0 to 10".
 CLI::Validator whole_from(std::int64_t least, std::int64_t most);
 CLI::Validator number_from(double least, double most);
+/// Adds --noise SEQ[,TASK[,RANK]].
+CLI::Option* add_noise_option(CLI::App& command, const std::string& help,
+                              const std::function<void(const ErrorSizes& sizes)>& set);
+inline constexpr const char* kNoiseHelp =
+    "log-normal errors of task times (standard deviations): of each sequence, each task, each rank of a task; 0: none";
+
 /// Of what draws random numbers.
 CLI::Validator any_seed();
 

@@ -29,10 +29,13 @@ struct CompareCommand {
   Inputs inputs;
   PlanOptions options;
   std::string planners;
-  double noise = 0.0;
+  std::optional<ErrorSizes> given_noise;
   int trials = kDefaultTrials;
   std::uint64_t seed = kDefaultSeed;
   bool json = false;
+
+  /// Under which steps are expected.
+  ErrorSizes noise() const { return given_noise.value_or(inputs.cost.expected_error.value_or(ErrorSizes{})); }
 };
 
 struct Noisy {
@@ -51,12 +54,14 @@ struct Entry {
   std::optional<Noisy> noisy = {};
 
   bool planned() const { return reason.empty(); }
+  /// What entries are ranked by.
+  double step_s() const { return noisy ? noisy->mean_s : metrics.makespan_s; }
 };
 
 Noisy noisy_of(const CompareCommand& command, const Plan& plan) {
   const Inputs& in = command.inputs;
-  const std::vector<double> task_s = predict_task_seconds(plan, in.batch, in.cluster, in.cost);
-  const std::vector<double> makespans = noisy_makespans(plan, task_s, command.noise, command.trials, command.seed);
+  const std::vector<double> makespans =
+      noisy_makespans(plan, in.batch, in.cluster, in.cost, command.noise(), command.trials, command.seed);
   const double sum = std::accumulate(makespans.begin(), makespans.end(), 0.0);
   constexpr double kTail = 0.95;
   return {sum / static_cast<double>(makespans.size()), percentile(makespans, kTail)};
@@ -94,7 +99,7 @@ Entry try_planner(const CompareCommand& command, const std::string& planner) {
   }
   entry.metrics = plan_metrics(entry.plan, in.batch, in.cluster, in.cost);
   if (!uses_all_to_all(entry.plan)) entry.bound_s = tighter_lower_bound_s(in.batch, in.cluster, in.cost);
-  if (command.noise > 0.0) entry.noisy = noisy_of(command, entry.plan);
+  if (command.noise().any()) entry.noisy = noisy_of(command, entry.plan);
   return entry;
 }
 
@@ -102,6 +107,8 @@ std::string to_text(const std::vector<Entry>& entries, const CompareCommand& com
   std::vector<TextTable::Column> columns = {{"planner", TextTable::Align::left},
                                             {"makespan"},
                                             {"× bound"},
+                                            {"expected"},
+                                            {"95 %"},
                                             {"idle"},
                                             {"transfer"},
                                             {"peak memory"},
@@ -110,9 +117,6 @@ std::string to_text(const std::vector<Entry>& entries, const CompareCommand& com
                                             {"planning"}};
   const int stages = command.options.pipeline_stages;
   if (stages > 1) columns.push_back({count(static_cast<std::size_t>(stages), "stage")});
-  if (command.noise > 0.0) {
-    for (const char* heading : {"noisy mean", "vs predicted", "95 %"}) columns.push_back({heading});
-  }
   TextTable table(std::move(columns));
   double best_bound_s = 0.0;
   for (const Entry& entry : entries) {
@@ -125,6 +129,8 @@ std::string to_text(const std::vector<Entry>& entries, const CompareCommand& com
     std::vector<std::string> cells = {entry.plan.planner,
                                       seconds_text(m.makespan_s),
                                       entry.bound_s > 0.0 ? fixed_text(m.makespan_s / entry.bound_s, 3) : "-",
+                                      seconds_text(entry.step_s()),
+                                      entry.noisy ? seconds_text(entry.noisy->percentile95_s) : "-",
                                       percent_text(m.idle_share),
                                       percent_text(m.exposed_transfer_share),
                                       memory_text(m.peak_memory_bytes, cost) + " " + percent_text(m.peak_memory_share),
@@ -135,11 +141,6 @@ std::string to_text(const std::vector<Entry>& entries, const CompareCommand& com
       const bool lockstep = entry.plan.schedule == Schedule::lockstep;
       cells.push_back(lockstep ? seconds_text(m.pipeline_s(stages)) : "-");
     }
-    if (entry.noisy) {
-      cells.push_back(seconds_text(entry.noisy->mean_s));
-      cells.push_back(change_text(m.makespan_s, entry.noisy->mean_s));
-      cells.push_back(seconds_text(entry.noisy->percentile95_s));
-    }
     table.add(std::move(cells));
   }
   const Inputs& in = command.inputs;
@@ -147,10 +148,10 @@ std::string to_text(const std::vector<Entry>& entries, const CompareCommand& com
                      count(static_cast<std::size_t>(in.cluster.ranks()), "rank");
   if (best_bound_s > 0.0) text += ", bound " + seconds_text(best_bound_s);
   text += '\n' + table.text();
-  if (command.noise > 0.0) {
-    text += "noise: every task takes its time times a log-normal factor, mean 1, sigma " +
-            fixed_text(command.noise, 2) + "; " + std::to_string(command.trials) + " trials, seed " +
-            std::to_string(command.seed) + '\n';
+  if (command.noise().any()) {
+    text += "expected: mean of " + count(static_cast<std::size_t>(command.trials), "step") + " with errors of " +
+            to_text(command.noise()) + " (each sequence, task, rank of a task), seed " + std::to_string(command.seed) +
+            "; 95 %: of these steps at most\n";
   }
   return text;
 }
@@ -174,8 +175,8 @@ Json to_json(const Entry& entry, int stages) {
     json["pipeline_s"] = entry.plan.schedule == Schedule::lockstep ? Json(m.pipeline_s(stages)) : Json(nullptr);
   }
   if (entry.noisy) {
-    json["noisy_mean_s"] = entry.noisy->mean_s;
-    json["noisy_percentile95_s"] = entry.noisy->percentile95_s;
+    json["expected_s"] = entry.noisy->mean_s;
+    json["expected_percentile95_s"] = entry.noisy->percentile95_s;
   }
   return json;
 }
@@ -189,13 +190,13 @@ int run(CompareCommand& command) {
   for (const std::string& planner : planner_names(command.planners)) entries.push_back(try_planner(command, planner));
   std::stable_sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
     if (a.planned() != b.planned()) return a.planned();
-    return a.planned() && a.metrics.makespan_s < b.metrics.makespan_s;
+    return a.planned() && a.step_s() < b.step_s();
   });
   if (command.json) {
     Json json = {{"planners", Json::array()}};
     for (const Entry& entry : entries) json["planners"].push_back(to_json(entry, command.options.pipeline_stages));
-    if (command.noise > 0.0) {
-      json["noise"] = {{"sigma", command.noise}, {"trials", command.trials}, {"seed", command.seed}};
+    if (command.noise().any()) {
+      json["noise"] = {{"sizes", errors_json(command.noise())}, {"trials", command.trials}, {"seed", command.seed}};
     }
     std::cout << json_line(json);
   } else {
@@ -211,19 +212,18 @@ void add_compare_command(CLI::App& app, int& exit_code) {
   CLI::App& sub = *app.add_subcommand("compare", "Plan a batch with every planner and compare the plans");
   command->inputs.add_options(sub);
   add_planners_option(sub, command->planners);
-  CLI::Option* const noise =
-      sub.add_option("--noise", command->noise, "sigma of the log-normal error of each task's time; 0: none")
-          ->check(number_from(0.0, kMostNoise))
-          ->capture_default_str();
-  sub.add_option("--trials", command->trials, "noisy steps to average over")
+  add_noise_option(
+      sub, std::string(kNoiseHelp) + "; default: expected_error of the cost file, else " + to_text(ErrorSizes{}),
+      [command](const ErrorSizes& sizes) { command->given_noise = sizes; });
+  sub.add_option("--trials", command->trials, "steps with errors to average over")
       ->check(whole_from(1, 1'000'000))
-      ->needs(noise)
       ->capture_default_str();
-  sub.add_option("--seed", command->seed, "seed of the noise")->check(any_seed())->needs(noise)->capture_default_str();
+  sub.add_option("--seed", command->seed, "seed of the errors")->check(any_seed())->capture_default_str();
   add_plan_options(sub, command->options);
   add_output_format(sub, command->json);
   sub.footer(
-      "\"transfer\" is the share of all ranks' time spent waiting for transfers, \"peers\" the largest number of\n"
+      "Planners are ranked by their expected step: the mean over steps whose tasks err. \"transfer\" is the share of "
+      "all ranks' time spent waiting for transfers, \"peers\" the largest number of\n"
       "ranks that one rank shares tasks with, \"planning\" the median of up to five runs. A planner that finds no\n"
       "plan says why. \"idle\" is the share in which no task runs; dhp simulate also counts waits for transfers as\n"
       "idle. The bound does not hold for all_to_all, so ulysses has none.\n"

@@ -93,7 +93,7 @@ void add_plan_options(CLI::App& command, PlanOptions& options) {
 }
 
 void add_checked_options(CLI::App& command, PlanOptions& options) {
-  add_options(command, options, {"planner", "tighter_bound", "effort", "pipeline_stages"});
+  add_options(command, options, {"planner", "tighter_bound", "effort", "expect_error", "most_loss", "pipeline_stages"});
 }
 
 std::vector<std::string> broken_options(const CLI::App& command, const PlanOptions& options, const Plan& plan,

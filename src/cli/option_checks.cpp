@@ -30,6 +30,12 @@ CLI::Validator number_from(double least, double most) {
   return in_range(least, most, "a number from " + format_number(least) + " to " + format_number(most));
 }
 
+CLI::Option* add_noise_option(CLI::App& command, const std::string& help,
+                              const std::function<void(const ErrorSizes& sizes)>& set) {
+  const auto read = [set](const std::string& text) { set(parse_error_sizes(text, "--noise")); };
+  return command.add_option_function<std::string>("--noise", read, help)->type_name("SEQ[,TASK[,RANK]]");
+}
+
 CLI::Validator any_seed() { return whole_from(0, std::numeric_limits<std::int64_t>::max()); }
 
 }  // namespace dhp::cli

@@ -46,7 +46,7 @@ Subject read(const SimulateCommand& command) {
 
 std::string steps_text(const SimulateCommand& command, const SimulationSummary& summary) {
   if (command.options.steps == 1) return "";
-  return "steps     " + std::to_string(command.options.steps) + (command.options.noise > 0.0 ? ", " : "") +
+  return "steps     " + std::to_string(command.options.steps) + (command.options.noise.any() ? ", " : "") +
          noise_text(command.options) + ": " + seconds_text(summary.least_s) + " to " + seconds_text(summary.most_s) +
          ", 95 % at most " + seconds_text(summary.percentile95_s) + '\n';
 }
@@ -146,7 +146,7 @@ std::string to_json(const SimulateCommand& command, const Subject& subject, cons
       {"percentile95_s", summary.percentile95_s},
       {"most_s", summary.most_s},
       {"idle_share", summary.idle_share()},
-      {"noise", command.options.noise},
+      {"noise", errors_json(command.options.noise)},
       {"seed", command.options.seed},
       {"memory", {{"budget_bytes", result.memory->budget_bytes}, {"peak_bytes", result.memory->peak_bytes}}}};
   Json steps = Json::array();
@@ -248,8 +248,8 @@ Json idle_json(const IdleTime& idle) {
 }
 
 std::string noise_text(const SimulateOptions& options) {
-  if (!(options.noise > 0.0)) return "";
-  return "noise " + fixed_text(options.noise, 2) + ", seed " + std::to_string(options.seed);
+  if (!options.noise.any()) return "";
+  return "noise " + to_text(options.noise) + ", seed " + std::to_string(options.seed);
 }
 
 void add_simulate_command(CLI::App& app, int& exit_code) {
@@ -262,9 +262,9 @@ void add_simulate_command(CLI::App& app, int& exit_code) {
   sub.add_option("--steps", command->options.steps, "number of times to run the plan, each with different noise")
       ->check(whole_from(1, 1'000'000))
       ->capture_default_str();
-  sub.add_option("--noise", command->options.noise, "sigma of the log-normal error of each task's time; 0: none")
-      ->check(number_from(0.0, kMostNoise))
-      ->capture_default_str();
+  add_noise_option(sub, kNoiseHelp, [command](const ErrorSizes& sizes) {
+    command->options.noise = sizes;
+  })->default_str("0");
   sub.add_option("--seed", command->options.seed, "seed of the noise")->check(any_seed())->capture_default_str();
   sub.add_option("--planning-s", command->options.planning_s,
                  "seconds that planning the next batch takes during each step")

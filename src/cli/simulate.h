@@ -44,7 +44,7 @@ SimulationSummary summarise(const Simulation& simulation, const Cluster& cluster
 std::string idle_text(const SimulationSummary& summary);
 nlohmann::ordered_json idle_json(const IdleTime& idle);
 
-/// "noise 0.08, seed 7"
+/// "noise 0.02,0.02,0.01, seed 7"
 std::string noise_text(const SimulateOptions& options);
 
 /// `dhp simulate --sweep`: every planner on every batch, cluster and cost model.

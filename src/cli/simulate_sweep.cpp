@@ -245,7 +245,7 @@ int run_sweep(const SimulateCommand& command) {
   const std::vector<Run> runs = run_all(command);
   if (command.json) {
     Json json = {{"steps", command.options.steps},
-                 {"noise", command.options.noise},
+                 {"noise", errors_json(command.options.noise)},
                  {"seed", command.options.seed},
                  {"runs", Json::array()}};
     for (const Run& run : runs) json["runs"].push_back(to_json(run));

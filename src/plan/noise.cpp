@@ -1,50 +1,93 @@
 // Steps whose tasks take other times than predicted.
 
+#include <algorithm>
 #include <cstdint>
+#include <span>
 #include <stdexcept>
 
 #include "base/random.h"
 #include "dhp/metrics.h"
+#include "formats/sequence_index.h"
 
 namespace dhp {
 namespace {
 
-/// Nearly normal, mean 0 and variance 1: the sum of twelve uniform numbers (Irwin-Hall). Sums of multiples of 2^-53
-/// stay the same everywhere, which logarithms and cosines of libraries do not.
-double normal(std::uint64_t key) {
-  constexpr std::uint64_t kSummands = 12;
-  double sum = 0.0;
-  for (std::uint64_t i = 0; i < kSummands; ++i) sum += static_cast<double>(splitmix64(key + i) >> 11U) * 0x1p-53;
-  return sum - 6.0;
+enum Stream : std::uint64_t { kSequences, kTasks, kRanks };
+
+/// Log-normal of mean 1. The k-th draw of a trial needs no state: trials are the same in any order and on every
+/// machine.
+double factor(double size, std::uint64_t trial_key, Stream stream, std::uint64_t index) {
+  return size > 0.0 ? Random(trial_key, stream, index).log_normal(-size * size / 2, size) : 1.0;
 }
 
-void check_noise(double noise) {
-  if (!(noise >= 0.0 && noise <= kMostNoise)) throw std::invalid_argument("noise outside 0 to 1");
-}
+/// The factors of the tasks of one plan, trial after trial.
+class Factors {
+ public:
+  Factors(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost, const ErrorSizes& noise,
+          std::uint64_t seed)
+      : plan_(plan), noise_(noise), seed_(seed) {
+    validate(noise, "noise");
+    require_shape(plan);
+    const SequenceIndex sequences(batch);
+    for (std::size_t i = 0; i < plan.tasks.size(); ++i) {
+      sequences.load_of(plan, i);  // refuses sequences that the batch lacks
+      double sum = 0.0;
+      for (const std::int64_t id : plan.tasks[i].sequences) {
+        const Load load = load_of(std::span(sequences.find(id), 1));
+        alone_s_.push_back(task_seconds(cost, cluster, load, GroupShape{}, Exchange::ring));
+        sum += alone_s_.back();
+      }
+      sum_s_.push_back(sum);
+    }
+  }
+
+  std::vector<double> of_trial(int trial) const {
+    const std::uint64_t key = splitmix64(splitmix64(seed_) + static_cast<std::uint64_t>(trial));
+    std::vector<double> factors;
+    factors.reserve(plan_.tasks.size());
+    std::size_t sequence = 0;
+    std::uint64_t member = 0;
+    for (std::size_t i = 0; i < plan_.tasks.size(); ++i) {
+      const Task& task = plan_.tasks[i];
+      double mean = 0.0;
+      for (const std::int64_t id : task.sequences) {
+        mean += alone_s_[sequence++] * factor(noise_.sequence, key, kSequences, static_cast<std::uint64_t>(id));
+      }
+      double slowest = 0.0;
+      for (int rank = 0; rank < task.degree(); ++rank) {
+        slowest = std::max(slowest, factor(noise_.rank, key, kRanks, member++));
+      }
+      const bool has_weight = noise_.sequence > 0.0 && sum_s_[i] > 0.0;
+      factors.push_back((has_weight ? mean / sum_s_[i] : 1.0) * factor(noise_.task, key, kTasks, i) * slowest);
+    }
+    return factors;
+  }
+
+ private:
+  const Plan& plan_;
+  const ErrorSizes& noise_;
+  std::uint64_t seed_;
+  std::vector<double> alone_s_;  // of the sequences of the tasks, one after the other
+  std::vector<double> sum_s_;    // by task
+};
 
 }  // namespace
 
-std::vector<double> noise_factors(std::size_t tasks, double noise, std::uint64_t seed, int trial) {
-  check_noise(noise);
-  // The k-th draw of a trial needs no state: trials are the same in any order and on every machine.
-  const std::uint64_t trial_key = splitmix64(splitmix64(seed) + static_cast<std::uint64_t>(trial));
-  std::vector<double> factors(tasks);
-  for (std::size_t task = 0; task < tasks; ++task) {
-    factors[task] = portable_exp(noise * normal(splitmix64(trial_key + task)) - noise * noise / 2);  // of mean 1
-  }
-  return factors;
+std::vector<double> noise_factors(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
+                                  const ErrorSizes& noise, std::uint64_t seed, int trial) {
+  return Factors(plan, batch, cluster, cost, noise, seed).of_trial(trial);
 }
 
-std::vector<double> noisy_makespans(const Plan& plan, std::span<const double> task_s, double noise, int trials,
-                                    std::uint64_t seed) {
-  check_noise(noise);
-  require_shape(plan);
+std::vector<double> noisy_makespans(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
+                                    const ErrorSizes& noise, int trials, std::uint64_t seed) {
   if (trials < 0) throw std::invalid_argument("noisy_makespans: fewer than 0 trials");
+  const Factors factors(plan, batch, cluster, cost, noise, seed);
+  const std::vector<double> task_s = predict_task_seconds(plan, batch, cluster, cost);
   std::vector<double> makespans;
   std::vector<double> noisy_s(task_s.size());
   for (int trial = 0; trial < trials; ++trial) {
-    const std::vector<double> factors = noise_factors(task_s.size(), noise, seed, trial);
-    for (std::size_t task = 0; task < task_s.size(); ++task) noisy_s[task] = task_s[task] * factors[task];
+    const std::vector<double> drawn = factors.of_trial(trial);
+    for (std::size_t task = 0; task < task_s.size(); ++task) noisy_s[task] = task_s[task] * drawn[task];
     makespans.push_back(replay(plan, noisy_s).makespan_s);
   }
   return makespans;

@@ -8,6 +8,7 @@
 #include <utility>
 #include <variant>
 
+#include "base/number_limits.h"
 #include "dhp/error.h"
 #include "dhp/plan_options.h"
 #include "plan/planners.h"
@@ -23,7 +24,8 @@ using Names = std::vector<std::pair<const char*, std::int64_t>>;
 
 using Field =
     std::variant<int PlanOptions::*, std::int64_t PlanOptions::*, bool PlanOptions::*, std::string PlanOptions::*,
-                 Placement PlanOptions::*, std::vector<int> PlanOptions::*, std::vector<Exchange> PlanOptions::*>;
+                 Placement PlanOptions::*, std::vector<int> PlanOptions::*, std::vector<Exchange> PlanOptions::*,
+                 double PlanOptions::*, std::optional<ErrorSizes> PlanOptions::*>;
 
 struct Row {
   const char* name;
@@ -32,7 +34,7 @@ struct Row {
   Field field;
   std::int64_t least;  ///< of numbers
   Names names;         ///< values that have names
-  const char* help;
+  std::string help;
 };
 
 constexpr auto kAny = static_cast<std::int64_t>(Placement::any);
@@ -93,6 +95,22 @@ const std::vector<Row>& table() {
        1,
        {{"default", kEffortDefault}, {"fast", kEffortFast}},
        "how hard the planner tries: a level, or counted work in thousands of looks at a rank; not a time"},
+      {"expect_error",
+       Kind::errors,
+       "SEQ[,TASK[,RANK]]",
+       &PlanOptions::expect_error,
+       0,
+       {},
+       "errors of estimates (standard deviations) of each sequence, each task and each rank of a task: the plan is the "
+       "quickest on average under them; 0: without errors; empty: the cost file's, else " +
+           to_text(ErrorSizes{})},
+      {"most_loss",
+       Kind::number,
+       "SHARE",
+       &PlanOptions::most_loss,
+       0,
+       {},
+       "most that a plan may give up for that, as a share of the quickest without errors; 0 to 1"},
       {"tighter_bound",
        Kind::flag,
        "",
@@ -163,6 +181,15 @@ class Reader {
     value = text_ == "true";
   }
   void operator()(std::string& value) const { value = std::string(text_); }
+  void operator()(double& value) const {
+    const char* end_of_text = text_.data() + text_.size();
+    const auto [end, error] = std::from_chars(text_.data(), end_of_text, value);
+    if (error != std::errc{} || end != end_of_text) fail("a number");
+  }
+  void operator()(std::optional<ErrorSizes>& value) const {
+    value.reset();
+    if (!text_.empty()) value = parse_error_sizes(text_, source_);
+  }
   void operator()(Placement& value) const {
     const std::optional<std::int64_t> named = by_name(text_);
     if (!named) fail(names_text(row_, " or "));
@@ -228,6 +255,8 @@ class Writer {
   }
   std::string operator()(bool value) const { return value ? "true" : "false"; }
   std::string operator()(const std::string& value) const { return value; }
+  std::string operator()(double value) const { return number_text(value); }
+  std::string operator()(const std::optional<ErrorSizes>& value) const { return value ? to_text(*value) : ""; }
   std::string operator()(Placement value) const { return (*this)(static_cast<std::int64_t>(value)); }
   std::string operator()(Exchange value) const { return std::string(to_string(value)); }
   template <typename Value>
@@ -247,7 +276,7 @@ class Writer {
 
 /// Values that have a name are in range wherever they lie. No number makes sense beyond the longest sequence, and
 /// products of it with ranks stay inside 64 bits.
-void check_number(const Row& row, std::int64_t value, const std::string& source) {
+void check_whole(const Row& row, std::int64_t value, const std::string& source) {
   const auto is_value = [&](const auto& name) { return name.second == value; };
   if (value > kMaxTokens) {
     throw InputError(source, "", "found " + std::to_string(value) + ", expected at most " + std::to_string(kMaxTokens));
@@ -257,12 +286,18 @@ void check_number(const Row& row, std::int64_t value, const std::string& source)
 }
 
 void check_range(const Row& row, const PlanOptions& options, const std::string& source) {
-  if (const auto* whole = std::get_if<int PlanOptions::*>(&row.field)) check_number(row, options.**whole, source);
+  if (const auto* whole = std::get_if<int PlanOptions::*>(&row.field)) check_whole(row, options.**whole, source);
   if (const auto* large = std::get_if<std::int64_t PlanOptions::*>(&row.field)) {
-    check_number(row, options.**large, source);
+    check_whole(row, options.**large, source);
+  }
+  if (const auto* share = std::get_if<double PlanOptions::*>(&row.field)) {
+    check_number(options.**share, 0.0, 1.0, "", source);
+  }
+  if (const auto* sizes = std::get_if<std::optional<ErrorSizes> PlanOptions::*>(&row.field)) {
+    if (options.**sizes) validate(*(options.**sizes), source);
   }
   if (const auto* list = std::get_if<std::vector<int> PlanOptions::*>(&row.field)) {
-    for (const int value : options.**list) check_number(row, value, source);
+    for (const int value : options.**list) check_whole(row, value, source);
   }
   if (const auto* list = std::get_if<std::vector<Exchange> PlanOptions::*>(&row.field)) {
     for (const Exchange exchange : options.**list) {

@@ -17,7 +17,7 @@ std::vector<Planner>& mutable_table() {
        "",
        Schedule::free,
        {ring, direct, hierarchical},
-       {"min_shard_tokens", "effort"},
+       {"min_shard_tokens", "effort", "expect_error", "most_loss"},
        plan_free,
        nullptr,
        "the whole batch as one plan without barriers; groups of any ranks; degrees, places and packs chosen together",

@@ -17,7 +17,7 @@ namespace {
 
 void check(const SimulateOptions& options) {
   if (options.steps < 1) throw std::invalid_argument("simulate: fewer than 1 step");
-  if (!(options.noise >= 0.0 && options.noise <= kMostNoise)) throw std::invalid_argument("simulate: noise not 0 to 1");
+  validate(options.noise, "noise");
   if (!(options.planning_s >= 0.0)) throw std::invalid_argument("simulate: planning takes less than no time");
 }
 
@@ -92,13 +92,13 @@ Simulation simulate(const Plan& plan, const Batch& batch, const Cluster& cluster
   std::size_t kept = 0;  // rows of tasks and ranks
   for (int trial = 0; trial < options.steps; ++trial) {
     std::vector<Program> noisy;
-    if (options.noise > 0.0) {
+    if (options.noise.any()) {
       noisy = exact;
-      const std::vector<double> factors = noise_factors(exact.size(), options.noise, options.seed, trial);
+      const std::vector<double> factors = noise_factors(plan, batch, cluster, cost, options.noise, options.seed, trial);
       for (std::size_t task = 0; task < noisy.size(); ++task) slow_down(noisy[task], factors[task]);
     }
     const bool recorded = trial < options.recorded_steps;
-    simulation.steps.push_back(execute(plan, cluster, options.noise > 0.0 ? noisy : exact, reduce, recorded));
+    simulation.steps.push_back(execute(plan, cluster, options.noise.any() ? noisy : exact, reduce, recorded));
     SimulatedStep& step = simulation.steps.back();
     account(step, plan, cluster, cost, options.planning_s);
     sum_up(step, simulation.rank_totals);

@@ -186,6 +186,9 @@ class CaseMaker {
     const std::int64_t efforts[] = {kEffortFast, 1, 10, kEffortFast, 200};
     chosen.effort = chance(2) ? kEffortDefault : efforts[whole(0, 4)];
     if (chance(40)) chosen.min_shard_tokens = 1;
+    const ErrorSizes errors[] = {{0.0, 0.0, 0.0}, {0.3, 0.0, 0.0}, {0.0, 0.1, 0.0}, {0.0, 0.0, 1.0}, {0.1, 0.2, 0.05}};
+    if (chance(60)) chosen.expect_error = errors[whole(0, 4)];
+    if (chance(30)) chosen.most_loss = whole(0, 4) / 4.0;
     if (chance(50)) return chosen;
     const int rate = whole(5, 50);
     if (chance(rate)) chosen.max_degree = whole(1, ranks);

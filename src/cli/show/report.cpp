@@ -91,6 +91,10 @@ nlohmann::ordered_json degrees_json(const Explanation& explanation) {
   return degrees;
 }
 
+Json errors_json(const ErrorSizes& sizes) {
+  return {{"sequence", sizes.sequence}, {"task", sizes.task}, {"rank", sizes.rank}};
+}
+
 Json if_bounded(double lower_bound_s, double value) { return lower_bound_s > 0.0 ? Json(value) : Json(nullptr); }
 
 std::string line(std::string text) {

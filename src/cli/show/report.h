@@ -46,6 +46,9 @@ nlohmann::ordered_json degrees_json(const Explanation& explanation);
 /// A bound, or what compares with it: null where the bound is 0, so none is known.
 nlohmann::ordered_json if_bounded(double lower_bound_s, double value);
 
+/// {"sequence": 0.02, "task": 0.02, "rank": 0.01}
+nlohmann::ordered_json errors_json(const ErrorSizes& sizes);
+
 /// The text as JSON output wants it: exactly one newline at its end.
 std::string line(std::string text);
 /// JSON as commands print it: nothing in it steers a terminal, and what is not UTF-8 is replaced.

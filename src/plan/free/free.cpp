@@ -1,10 +1,13 @@
 // The planner `free`: one plan of the whole batch, without barriers.
 //
-// Items (sequences) get degrees, groups are placed one by one (group_placer), what runs on one rank fills the holes and
-// levels the ends (alone_filler), and a counted search looks for better degrees and orders (search). Large clusters are
-// cut into cells that are planned alike (cells). A group of several ranks runs exactly one sequence: several sequences
-// share a rank, never a group. That is why few sequences on many ranks also try other planners, at the end of this
-// file.
+// The shortest plan by estimate: items (sequences) get degrees, groups are placed one by one (group_placer), what runs
+// on one rank fills the holes and levels the ends (alone_filler), and a counted search looks for better degrees and
+// orders (search). Large clusters are cut into cells that are planned alike (cells). A group of several ranks runs
+// exactly one sequence: several sequences share a rank, never a group. That is why few sequences on many ranks also try
+// other planners.
+//
+// The plan: of that one and others that errors of estimates harm less, the quickest on average over scenarios of errors
+// (scenarios), if it is not much longer without errors: plans of lanes, packs cut finer, a balanced mesh.
 //
 // Six sequences on four ranks, as `dhp explain` draws it (docs/design.md, "Planners"):
 //
@@ -14,116 +17,19 @@
 //   rank 3  |------ 2 3 ------|---- 4 5 ----|..|-- 1 --|   1: 9,000; on four ranks, since on three it would end later
 #include <algorithm>
 
-#include "plan/free/cells.h"
-#include "plan/free/search.h"
+#include "base/index.h"
+#include "plan/free/by_search.h"
+#include "plan/free/lanes.h"
 #include "plan/planners.h"
+#include "plan/scenarios.h"
 
 namespace dhp::plan {
 namespace {
 
 constexpr std::int64_t kTicksPerEffort = 1000;
-constexpr double kRounding = 1e-9;  // of seconds: no gain
-
-class FreePlanner {
- public:
-  FreePlanner(const Batch& batch, const Limits& limits)
-      : batch_(batch), model_(limits), bound_s_(simple_lower_bound_s(batch, limits.cluster(), limits.cost())) {}
-
-  /// Of the last plan, by the planner's own arithmetic.
-  double makespan_s() const {
-    double last = 0.0;
-    for (const CellSearch& search : searches_) last = std::max(last, search.makespan_s());
-    return last;
-  }
-  double bound_s() const { return bound_s_; }
-
-  Plan plan(std::int64_t ticks) {
-    make_cells();
-    if (searches_.size() == 1) {
-      searches_[0].search(ticks);
-    } else {
-      search_cells(ticks);
-    }
-    Plan plan;
-    plan.schedule = Schedule::free;
-    plan.tasks.reserve(batch_.sequences.size());
-    for (CellSearch& search : searches_) search.append_to(plan.tasks);
-    for (std::size_t i = 0; i < plan.tasks.size(); ++i) plan.tasks[i].id = static_cast<int>(i);
-    return plan;
-  }
-
- private:
-  void make_cells() {
-    std::vector<SearchItem> items = sorted_items(batch_, model_);
-    const Limits& limits = model_.limits();
-    const FreeCell whole(model_, 0, limits.ranks());
-    std::vector<int> degrees;
-    std::vector<double> work_s;
-    int widest = 1;
-    double wide_s = 0.0;
-    for (const SearchItem& item : items) {
-      int degree = item.min_degree;
-      double seconds = whole.best_seconds(item, degree);
-      for (int next = degree + 1; next <= std::min(item.max_degree, whole.widest()) && seconds > bound_s_; ++next) {
-        if (!limits.allows(next)) continue;
-        const double at_next = whole.best_seconds(item, next);
-        if (at_next >= seconds) continue;
-        seconds = at_next;
-        degree = next;
-      }
-      degrees.push_back(degree);
-      work_s.push_back(degree == 1 ? item.alone_s + model_.need(item) * model_.pack_s() : degree * seconds);
-      widest = std::max(widest, degree);
-      if (degree > kCellRanks) wide_s += degree * seconds;
-    }
-    const std::vector<CellRange> ranges = cut_cells(limits, widest, bound_s_ > 0.0 ? wide_s / bound_s_ : 0.0);
-    if (ranges.size() == 1) {
-      cells_.push_back(whole);
-    } else {
-      for (const CellRange& range : ranges) cells_.emplace_back(model_, range.first_position, range.ranks);
-    }
-    const std::vector<int> cell_of = deal_items(work_s, degrees, cells_);
-    std::vector<std::vector<SearchItem>> parts(cells_.size());
-    for (auto& part : parts) part.reserve(items.size() / cells_.size() * 5 / 4 + 1);
-    for (std::size_t i = 0; i < items.size(); ++i) parts[static_cast<std::size_t>(cell_of[i])].push_back(items[i]);
-    searches_.reserve(cells_.size());
-    for (std::size_t c = 0; c < cells_.size(); ++c) searches_.emplace_back(cells_[c], std::move(parts[c]), bound_s_);
-  }
-
-  /// Cells are alike: what serves one best is tried first on the others. What is left of the ticks goes to the cell
-  /// that ends last.
-  void search_cells(std::int64_t ticks) {
-    constexpr std::int64_t kShare = 4;    // of the ticks for the first look
-    constexpr double kSloppy = 1.001;     // times the first cell: level enough for the others
-    constexpr double kStandsOut = 1.005;  // times the first cell: worth half more than the ticks granted
-    searches_[0].search(ticks / kShare);
-    const int kind = searches_[0].best_kind();
-    std::int64_t used = searches_[0].ticks();
-    const double enough_s = searches_[0].makespan_s() * kSloppy;
-    for (CellSearch& search : searches_) {
-      if (&search == &searches_[0]) continue;
-      search.try_kind(kind, enough_s);
-      used += search.ticks();
-    }
-    const std::int64_t first_used = used;
-    while (true) {
-      CellSearch& last =
-          *std::max_element(searches_.begin(), searches_.end(),
-                            [](const CellSearch& a, const CellSearch& b) { return a.makespan_s() < b.makespan_s(); });
-      const bool stands_out = last.makespan_s() > kStandsOut * enough_s;
-      if (last.finished() || used >= (stands_out ? std::max(ticks, first_used * 3 / 2) : ticks)) return;
-      const std::int64_t before = last.ticks();
-      last.search(1);
-      used += last.ticks() - before;
-    }
-  }
-
-  const Batch& batch_;
-  SearchModel model_;
-  double bound_s_;
-  std::vector<FreeCell> cells_;
-  std::vector<CellSearch> searches_;
-};
+constexpr double kRounding = 1e-9;       // of seconds: no gain
+constexpr int kMostBalanced = 1024;      // sequences: more would take too long to deal to meshes
+constexpr std::int64_t kLaneShare = 13;  // of the effort, one part for the lanes of a width; more gains nothing
 
 /// Meshes are dealt in the order of the batch; the plan is not to depend on it.
 Batch by_id(const Batch& batch) {
@@ -133,10 +39,6 @@ Batch by_id(const Batch& batch) {
     std::sort(sorted.sequences.begin(), sorted.sequences.end(), less);
   }
   return sorted;
-}
-
-double replayed_s(const Plan& plan, const Batch& batch, const Limits& limits) {
-  return replay(plan, predict_task_seconds(plan, batch, limits.cluster(), limits.cost())).makespan_s;
 }
 
 /// A lockstep plan without its barriers. Where sequences are few, groups that several share save what the search, which
@@ -156,12 +58,12 @@ std::optional<Plan> without_barriers(const Batch& batch, const Limits& limits, c
   return std::move(*plan);
 }
 
-/// A balanced mesh whose shards are long enough.
-std::optional<Plan> balanced_mesh(const Batch& batch, const Limits& limits, const PlanOptions& options) {
-  PlanResult result = plan_balanced_static(batch, limits, options, {});
+/// A balanced mesh whose shards are long enough, of this degree or, if it is 0, the best one.
+std::optional<Plan> balanced_mesh(const Batch& batch, const Limits& limits, const PlanOptions& options, int degree) {
+  PlanResult result = plan_balanced_static(batch, limits, options, degree > 0 ? std::optional(degree) : std::nullopt);
   Plan* plan = std::get_if<Plan>(&result);
   if (plan == nullptr) return std::nullopt;
-  const int degree = plan->tasks.front().degree();
+  degree = plan->tasks.front().degree();
   for (const Sequence& sequence : batch.sequences) {
     if (degree > limits.max_degree(sequence, limits.min_degree(sequence))) return std::nullopt;
   }
@@ -176,37 +78,152 @@ struct Best {
 
   void offer(std::optional<Plan>&& other, const Batch& batch, const Limits& limits) {
     if (!other) return;
-    const double other_s = replayed_s(*other, batch, limits);
+    const std::vector<double> task_s = predict_task_seconds(*other, batch, limits.cluster(), limits.cost());
+    const double other_s = replay(*other, task_s).makespan_s;
     if (other_s >= seconds * (1.0 - kRounding)) return;
     plan = std::move(*other);
     seconds = other_s;
   }
 };
 
-}  // namespace
-
-PlanResult plan_free(const Batch& in_any_order, const Limits& limits, const PlanOptions& options,
-                     std::optional<int> /*argument*/) {
-  constexpr int kFew = 2;              // sequences a rank
-  constexpr double kGoodGap = 1.01;    // times the bound: not worth another look
-  constexpr int kMostBalanced = 1024;  // sequences: more would take too long
+/// The plan of the least makespan, as far as errors of 0 go without lanes; and whether no plan is shorter.
+struct Shortest {
+  Plan plan;
+  bool is_bound = false;
+};
+Shortest plan_shortest(const Batch& batch, const Limits& limits, const PlanOptions& options) {
+  constexpr int kFew = 2;            // sequences a rank
+  constexpr double kGoodGap = 1.01;  // times the bound: not worth another look
   const std::int64_t effort = options.effort;
-  const Batch batch = by_id(in_any_order);
   const std::ptrdiff_t sequences = std::ssize(batch.sequences);
-  FreePlanner planner(batch, limits);
-  Best best{planner.plan(effort * kTicksPerEffort), planner.makespan_s()};
-  const double bound_s = planner.bound_s();
-  if (best.seconds <= bound_s * (1.0 + kRounding)) return std::move(best.plan);
+  SearchedPlan searched = plan_by_search(batch, limits, effort * kTicksPerEffort);
+  Best best{std::move(searched.plan), searched.makespan_s};
+  const double bound_s = searched.bound_s;
+  if (best.seconds <= bound_s * (1.0 + kRounding)) return {std::move(best.plan), true};
   if (sequences <= kFew * static_cast<std::ptrdiff_t>(limits.ranks()) && best.seconds > kGoodGap * bound_s) {
     best.offer(without_barriers(batch, limits, options, effort), batch, limits);
   }
   // A mesh that happens to suit the batch, as for equal sequences, is not missed.
   best.offer(static_plan_below(batch, limits, options, best.seconds * (1.0 - kRounding)), batch, limits);
   if (effort >= kEffortDefault && sequences <= kMostBalanced) {
-    best.offer(balanced_mesh(batch, limits, options), batch, limits);
+    best.offer(balanced_mesh(batch, limits, options, 0), batch, limits);
   }
-  best.plan.planner.clear();
-  return std::move(best.plan);
+  return {std::move(best.plan), false};
+}
+
+/// Tasks of several sequences, cut into tasks of at most `most`: the longest to each in turn.
+Plan cut_packs(const Plan& plan, const SequenceIndex& sequences, std::size_t most) {
+  Plan cut = plan;
+  cut.tasks.clear();
+  for (const Task& task : plan.tasks) {
+    std::vector<std::int64_t> ids = task.sequences;
+    std::stable_sort(ids.begin(), ids.end(), [&](std::int64_t a, std::int64_t b) {
+      return sequences.find(a)->tokens > sequences.find(b)->tokens;
+    });
+    const std::size_t parts = (ids.size() + most - 1) / most;
+    for (std::size_t part = 0; part < parts; ++part) {
+      Task& made = cut.tasks.emplace_back(task);
+      made.id = static_cast<int>(cut.tasks.size()) - 1;
+      made.sequences.clear();
+      for (std::size_t i = part; i < ids.size(); i += parts) made.sequences.push_back(ids[i]);
+    }
+  }
+  return cut;
+}
+
+/// Plans by their makespan, exact and expected.
+class Candidates {
+ public:
+  Candidates(const Batch& batch, const Limits& limits, const ErrorSizes& errors, double most_loss)
+      : batch_(batch), limits_(limits), most_loss_(most_loss) {
+    if (errors.any()) scenarios_.emplace(errors, batch, limits.cluster(), limits.cost());
+  }
+
+  void offer(std::optional<Plan>&& plan) {
+    if (!plan) return;
+    const std::vector<double> task_s = predict_task_seconds(*plan, batch_, limits_.cluster(), limits_.cost());
+    Candidate made;
+    made.makespan_s = made.expected_s = replay(*plan, task_s).makespan_s;
+    made.plan = std::move(*plan);
+    least_s_ = candidates_.empty() ? made.makespan_s : std::min(least_s_, made.makespan_s);
+    if (made.makespan_s > longest_s()) return;
+    if (scenarios_) made.expected_s = scenarios_->expected_s(made.plan, task_s, made.makespan_s);
+    candidates_.push_back(std::move(made));
+  }
+
+  /// The best one, the first of equals.
+  Plan& best() {
+    Candidate* best = nullptr;
+    for (Candidate& candidate : candidates_) {
+      if (candidate.makespan_s > longest_s()) continue;
+      if (best == nullptr || candidate.expected_s < best->expected_s * (1.0 - kRounding)) best = &candidate;
+    }
+    return best->plan;
+  }
+
+  /// The longest makespan that is still taken.
+  double longest_s() const { return least_s_ * (1.0 + most_loss_) * (1.0 + kRounding); }
+  bool has_errors() const { return scenarios_.has_value(); }
+
+ private:
+  struct Candidate {
+    Plan plan;
+    double makespan_s = 0.0;
+    double expected_s = 0.0;
+  };
+
+  const Batch& batch_;
+  const Limits& limits_;
+  double most_loss_;
+  std::optional<Scenarios> scenarios_;
+  std::vector<Candidate> candidates_;
+  double least_s_ = 0.0;
+};
+
+/// The best candidate with its packs cut finer and finer, as long as what more tasks cost leaves a chance.
+void offer_cut(Candidates& candidates, const Batch& batch, const Limits& limits) {
+  const Plan plan = candidates.best();
+  const SequenceIndex sequences(batch);
+  const CostModel& cost = limits.cost();
+  const double makespan_s = replay(plan, predict_task_seconds(plan, batch, limits.cluster(), limits.cost())).makespan_s;
+  for (const std::size_t most : {8, 4, 2, 1}) {
+    double added_s = 0.0;  // rank time
+    for (const Task& task : plan.tasks) {
+      const double parts = static_cast<double>((task.sequences.size() + most - 1) / most);
+      const double degree = task.degree();
+      added_s += (parts - 1) * degree * (cost.task_s + degree * (cost.forward.step_s + cost.backward.step_s));
+    }
+    if (added_s == 0.0) continue;
+    if (makespan_s + added_s / limits.ranks() > candidates.longest_s()) break;
+    candidates.offer(cut_packs(plan, sequences, most));
+  }
+}
+
+}  // namespace
+
+PlanResult plan_free(const Batch& in_any_order, const Limits& limits, const PlanOptions& options,
+                     std::optional<int> /*argument*/) {
+  const Batch batch = by_id(in_any_order);
+  const ErrorSizes errors = options.expect_error.value_or(limits.cost().expected_error.value_or(ErrorSizes{}));
+  Shortest shortest = plan_shortest(batch, limits, options);
+  shortest.plan.planner.clear();
+  if (shortest.is_bound && !errors.any()) return std::move(shortest.plan);
+
+  Candidates candidates(batch, limits, errors, options.most_loss);
+  candidates.offer(std::move(shortest.plan));
+  const std::int64_t ticks = std::max<std::int64_t>(1, options.effort / kLaneShare) * kTicksPerEffort;
+  const std::vector<int> widths = lane_widths(limits, options);
+  for (const int width : widths) candidates.offer(plan_lanes(batch, limits, options, width, ticks));
+  if (candidates.has_errors()) {
+    if (options.effort >= kEffortDefault && std::ssize(batch.sequences) <= kMostBalanced) {
+      candidates.offer(balanced_mesh(batch, limits, options, 1));
+      if (!widths.empty()) candidates.offer(balanced_mesh(batch, limits, options, widths.back()));
+    }
+    offer_cut(candidates, batch, limits);
+  }
+  Plan plan = std::move(candidates.best());
+  plan.planner.clear();
+  return plan;
 }
 
 }  // namespace dhp::plan

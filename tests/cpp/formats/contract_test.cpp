@@ -116,7 +116,7 @@ TEST(Contracts, PlansThatCannotBeWalkedAreRefused) {
     const std::vector<double> task_s(plan->tasks.size(), 1.0);
     walks("predict_task_seconds", no_plan, [&] { predict_task_seconds(*plan, batch, cluster, cost); });
     walks("replay", no_plan, [&] { replay(*plan, task_s); });
-    walks("noisy_makespans", no_plan, [&] { noisy_makespans(*plan, task_s, 0.1, 0, 1); });
+    walks("noisy_makespans", no_plan, [&] { noisy_makespans(*plan, batch, cluster, cost, {}, 0, 1); });
     walks("plan_hash", false, [&] { plan_hash(*plan, batch); });
   }
   EXPECT_GT(refused, 200);
@@ -135,7 +135,7 @@ TEST(Contracts, StepsOfAnotherPlanAreRefused) {
   EXPECT_THROW(rank_trace(nowhere, {{step}, {}}, plan, cluster, 0), InputError);
   EXPECT_THROW(rank_trace(nowhere, {{step}, {}}, other, cluster, 4), InputError);
   EXPECT_THROW(rank_trace(nowhere, {{step}, {}}, other, cluster, -1), InputError);
-  EXPECT_THROW(noisy_makespans(plan, std::vector{1.0}, 0.1, 1, 1), InputError);
+  EXPECT_THROW(noisy_makespans(plan, one, cluster, cost, {}, 1, 1), InputError);
 }
 
 TEST(Contracts, ShapesAreNamed) {
@@ -203,7 +203,7 @@ TEST(Contracts, ManyStepsKeepSummariesAlone) {
   const Batch batch = test::make_batch({100, 200, 300, 50, 60});
   const Plan plan = test::plan_of(plan_batch(batch, cluster, cost, {}));
   constexpr int kSteps = 120'000;
-  const Simulation simulation = simulate(plan, batch, cluster, cost, {.steps = kSteps, .noise = 0.1});
+  const Simulation simulation = simulate(plan, batch, cluster, cost, {.steps = kSteps, .noise = {0.1, 0.0, 0.0}});
   ASSERT_EQ(simulation.steps.size(), std::size_t{kSteps});
   EXPECT_FALSE(simulation.steps.front().tasks.empty());
   EXPECT_TRUE(simulation.steps.back().tasks.empty());

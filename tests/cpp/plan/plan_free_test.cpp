@@ -31,6 +31,11 @@ Batch equal_sequences(int count, std::int64_t tokens) {
   return make_batch(std::vector<std::int64_t>(static_cast<std::size_t>(count), tokens));
 }
 
+/// Against the optimum, which knows no errors of estimates.
+PlanOptions without_errors(int min_shard_tokens = PlanOptions{}.min_shard_tokens) {
+  return {.planner = "free", .min_shard_tokens = min_shard_tokens, .expect_error = ErrorSizes{0.0, 0.0, 0.0}};
+}
+
 double makespan(const Plan& plan) { return plan.predicted->makespan_s; }
 
 /// Scaled-down twins of the batches that no bound measures well, equal sequences, one more or fewer than ranks: against
@@ -51,7 +56,7 @@ Twins search_twins(const std::vector<std::pair<int, int>>& nodes_and_ranks, int 
     for (const std::int64_t tokens : {1000, 4000, 8000}) {
       SCOPED_TRACE(testing::Message() << nodes << " x " << per_node << " ranks, " << tokens << " tokens, " << more);
       const Batch batch = equal_sequences(cluster.ranks() + more, tokens);
-      const Plan plan = plan_of(plan_batch(batch, cluster, cost, {.planner = "free"}));
+      const Plan plan = plan_of(plan_batch(batch, cluster, cost, without_errors()));
       const double best_s = test::ExhaustiveSearch(batch, cluster, cost).makespan_s();
       EXPECT_GE(makespan(plan), best_s * (1.0 - 1e-9));
       ++twins.cases;
@@ -103,7 +108,7 @@ TEST(PlanFree, NearOptimumOnRandomSmallBatches) {
     const Batch batch = make_batch(tokens);
     const CostModel cost = make_cost();
     const double best = test::ExhaustiveSearch(batch, cluster, cost).makespan_s();
-    const Plan plan = plan_of(plan_batch(batch, cluster, cost, {.planner = "free", .min_shard_tokens = 1}));
+    const Plan plan = plan_of(plan_batch(batch, cluster, cost, without_errors(1)));
     test::expect_valid(plan, batch, cluster, cost);
     const double ratio = makespan(plan) / best;
     EXPECT_GE(ratio, 1.0 - 1e-9);

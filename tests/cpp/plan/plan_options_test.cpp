@@ -27,6 +27,8 @@ TEST(PlanOptionsTable, EveryFieldIsReadAndWritten) {
                                                                   {"placement", "consecutive"},
                                                                   {"exchanges", "ring,hierarchical"},
                                                                   {"effort", "fast"},
+                                                                  {"expect_error", "0.1,0,0.05"},
+                                                                  {"most_loss", "0.25"},
                                                                   {"tighter_bound", "true"},
                                                                   {"pipeline_stages", "4"},
                                                                   {"no_idle_ranks", "true"}};
@@ -47,6 +49,8 @@ TEST(PlanOptionsTable, EveryFieldIsReadAndWritten) {
   EXPECT_EQ(options.placement, Placement::consecutive);
   EXPECT_EQ(options.exchanges, (std::vector{Exchange::ring, Exchange::hierarchical}));
   EXPECT_EQ(options.effort, kEffortFast);
+  EXPECT_EQ(options.expect_error, (ErrorSizes{0.1, 0.0, 0.05}));
+  EXPECT_EQ(options.most_loss, 0.25);
   EXPECT_TRUE(options.tighter_bound);
   EXPECT_EQ(options.pipeline_stages, 4);
   EXPECT_TRUE(options.no_idle_ranks);
@@ -94,6 +98,12 @@ TEST(PlanOptionsTable, ComplaintsNameWhatWasFound) {
   EXPECT_EQ(complaint("effort", "most"), "here: found \"most\", expected default, fast or a whole number");
   EXPECT_EQ(complaint("effort", "-3"), "here: found -3, expected at least 1");
   EXPECT_EQ(complaint("effort", "0"), "here: found 0, expected at least 1");
+  EXPECT_EQ(complaint("expect_error", "0.1,2"), "here: task: found 2, expected a number from 0 to 1");
+  EXPECT_EQ(complaint("expect_error", "little").substr(0, 36), "here: found \"little\", expected SEQ[,");
+  EXPECT_EQ(complaint("most_loss", "1.5"), "here: found 1.5, expected a number from 0 to 1");
+  EXPECT_EQ(complaint("most_loss", "-1"), "here: found -1, expected a number from 0 to 1");
+  EXPECT_EQ(complaint("most_loss", "nan"), "here: found nan, expected a number from 0 to 1");
+  EXPECT_EQ(complaint("most_loss", "1 %"), "here: found \"1 %\", expected a number");
   EXPECT_EQ(complaint("exchanges", "ring,pigeon"),
             "here: found \"pigeon\", expected one of ring, direct, hierarchical, all_to_all");
   EXPECT_EQ(
@@ -154,7 +164,8 @@ TEST(PlanOptionsTable, UnusedOptionsChangeNothing) {
 TEST(PlanOptionsTable, HelpNamesThePlanners) {
   for (const OptionInfo& info : plan_options()) {
     const bool own = !uses_option("static", info.name);
-    EXPECT_EQ(info.help.ends_with(", paper)") || info.help.ends_with("lockstep)") || info.help.ends_with("dynamic)"),
+    EXPECT_EQ(info.help.ends_with("(free)") || info.help.ends_with(", paper)") || info.help.ends_with("lockstep)") ||
+                  info.help.ends_with("dynamic)"),
               own)
         << info.help;
   }

@@ -116,7 +116,9 @@ std::optional<double> over_static(const Case& made) {
 
 std::vector<Broken> broken_by_static(const Case& made) {
   const std::optional<double> ratio = over_static(made);
-  if (!ratio || *ratio <= 1 + kRounding) return {};
+  // What the plan may give up for errors of estimates.
+  const bool has_errors = made.options.expect_error.value_or(made.cost.expected_error.value_or(ErrorSizes{})).any();
+  if (!ratio || *ratio <= (1 + kRounding) * (1 + (has_errors ? made.options.most_loss : 0.0))) return {};
   return {{"beats static", "takes " + std::to_string(*ratio) + " of the time of static"}};
 }
 

@@ -332,10 +332,10 @@ TEST(Simulator, NoiseIsThatOfNoisyMakespans) {
   const test::Case made = test::random_case(12, "free");
   const PlanResult result = plan_batch(made.batch, made.cluster, made.cost, made.options);
   const Plan& plan = std::get<Plan>(result);
-  const std::vector<double> task_s = predict_task_seconds(plan, made.batch, made.cluster, made.cost);
-  const std::vector<double> expected = noisy_makespans(plan, task_s, 0.2, 5, 3);
-  const Simulation noisy = simulate(plan, made.batch, made.cluster, made.cost, {.steps = 5, .noise = 0.2, .seed = 3});
-  const Simulation again = simulate(plan, made.batch, made.cluster, made.cost, {.steps = 5, .noise = 0.2, .seed = 3});
+  const ErrorSizes noise{0.2, 0.1, 0.1};
+  const std::vector<double> expected = noisy_makespans(plan, made.batch, made.cluster, made.cost, noise, 5, 3);
+  const Simulation noisy = simulate(plan, made.batch, made.cluster, made.cost, {.steps = 5, .noise = noise, .seed = 3});
+  const Simulation again = simulate(plan, made.batch, made.cluster, made.cost, {.steps = 5, .noise = noise, .seed = 3});
   for (std::size_t i = 0; i < expected.size(); ++i) {
     expect_relative(noisy.steps[i].seconds, expected[i], 1e-9);
     EXPECT_EQ(noisy.steps[i].seconds, again.steps[i].seconds);
@@ -423,7 +423,7 @@ TEST(Simulator, RefusesWhatMakesNoSense) {
   const Batch batch = test::make_batch({30});
   const Plan plan = test::make_plan(2, {task(0, {1, 0}, {0})});
   EXPECT_THROW(simulate(plan, batch, cluster, no_cost(), {.steps = 0}), std::invalid_argument);
-  EXPECT_THROW(simulate(plan, batch, cluster, no_cost(), {.noise = 1.5}), std::invalid_argument);
+  EXPECT_THROW(simulate(plan, batch, cluster, no_cost(), {.noise = {0.0, 1.5, 0.0}}), InputError);
   EXPECT_THROW(simulate(plan, batch, cluster, no_cost(), {.planning_s = -1.0}), std::invalid_argument);
   EXPECT_THROW(simulate(plan, {}, cluster, no_cost()), InputError);
   EXPECT_THROW(simulate(plan, batch, two_nodes(2), no_cost()), InputError);

@@ -35,26 +35,19 @@ def hand_made(noise: ModuleType) -> tuple[core.Plan, np.ndarray, object]:
     return plan, task_s, noise.Errors(noise.Case([], batch, cluster, cost), 0.3, TRIALS)
 
 
-def test_errors_of_tasks_are_those_of_dhp_compare(noise: ModuleType) -> None:
+def test_errors_are_those_of_dhp_compare(noise: ModuleType) -> None:
     plan, task_s, errors = hand_made(noise)
-    steps = [core.replay(plan, list(task_s * factors)).makespan_s for factors in errors.of("task", plan)]
-    assert steps == core.noisy_makespans(plan, list(task_s), 0.3, TRIALS, noise.SEED)
+    case = errors.case
+    for error, sizes in errors.sizes.items():
+        steps = [core.replay(plan, list(task_s * factors)).makespan_s for factors in errors.of(error, plan)]
+        trials = 1 if error == "none" else TRIALS
+        assert steps == core.noisy_makespans(plan, case.batch, case.cluster, case.cost, sizes, trials, noise.SEED)
 
 
 def test_what_shares_an_error(noise: ModuleType) -> None:
     plan, _, errors = hand_made(noise)
-    drawn = errors.draw(6)
-    by_sequence = errors.of("sequence", plan)
-    np.testing.assert_allclose(by_sequence[:, [0, 1, 3]], drawn[:, [0, 1, 4]])
-    least, most = drawn[:, 2:4].min(axis=1), drawn[:, 2:4].max(axis=1)
-    middle = drawn[:, 2:4].mean(axis=1)
-    assert ((least < by_sequence[:, 2]) & (by_sequence[:, 2] < most)).all()
-    # The second sequence of the task is the longer one: nearer to its error than the middle is.
-    assert (abs(by_sequence[:, 2] - drawn[:, 3]) < abs(middle - drawn[:, 3])).all()
-
     alike = errors.of("alike", plan)
     np.testing.assert_array_equal(alike[:, 0], alike[:, 1])  # 600 and 700 tokens alone
     assert len({tuple(column) for column in alike.T}) == 3  # 2,000 tokens, and three ranks, are other kinds
-
-    np.testing.assert_array_equal(errors.of("rank", plan)[:, 3], drawn[:, 3:6].max(axis=1))
     np.testing.assert_array_equal(errors.of("none", plan), np.ones((1, 4)))
+    assert set(errors.sizes) | {"alike"} == set(noise.ERRORS)

@@ -154,14 +154,13 @@ def test_numbers_of_no_device_are_refused(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["compare", "--noise", "2"], "--noise: found 2, expected a number from 0 to 1"),
-        (["compare", "--noise", "x"], "--noise: found x, expected a number from 0 to 1"),
+        (["compare", "--noise", "2"], "--noise: sequence: found 2, expected a number from 0 to 1"),
+        (["compare", "--noise", "x"], '--noise: found "x", expected SEQ[,TASK[,RANK]], numbers from 0 to 1'),
         (
             ["compare", "--noise", "0.1", "--trials", "0"],
             "--trials: found 0, expected a whole number from 1 to 1000000",
         ),
         (["compare", "--noise", "0.1", "--seed", "-1"], "--seed: found -1, expected a whole number from 0 to "),
-        (["compare", "--trials", "5"], "--trials requires --noise"),
         (["simulate", "--planning-s", "-1"], "--planning-s: found -1, expected a number from 0 to "),
         (["cost", "--ranks", "0"], "--ranks: found 0, expected a whole number from 1 to "),
         (["cost", "--zero", "x"], "--zero: found x, expected a whole number from 0 to 3"),

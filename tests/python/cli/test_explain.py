@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -173,16 +174,38 @@ def test_compare_with_noise_is_the_same_every_time(files: dict[str, Path]) -> No
 
     def noisy(*more: str) -> tuple[float, float, float]:
         entry = dhp("compare", *inputs(files), *words, *more).json()["planners"][0]
-        return entry["makespan_s"], entry["noisy_mean_s"], entry["noisy_percentile95_s"]
+        return entry["makespan_s"], entry["expected_s"], entry["expected_percentile95_s"]
 
     makespan, mean, high = noisy()
     assert makespan < mean < high
     assert noisy() == (makespan, mean, high)
     assert noisy("--seed", "8") != (makespan, mean, high)
     text = dhp("compare", *inputs(files), "--noise", "0.1").out
-    assert "noisy mean" in text
-    assert "vs predicted" in text
-    assert "noisy" not in dhp("compare", *inputs(files)).out
+    assert "expected: mean of 200 steps with errors of 0.1 (each sequence, task, rank of a task), seed 7" in text
+    assert "expected: " not in dhp("compare", *inputs(files), "--noise", "0").out
+
+
+def test_compare_ranks_by_the_expected_step(files: dict[str, Path]) -> None:
+    def answer(*more: str) -> dict[str, Any]:
+        return dhp("compare", *inputs(files), *more, "--output-format", "json").json()
+
+    def planned(entries: list[dict[str, Any]], key: str) -> list[float]:
+        return [entry[key] for entry in entries if "reason" not in entry]
+
+    usual = answer()
+    assert usual["noise"]["sizes"] == {"sequence": 0.02, "task": 0.02, "rank": 0.01}
+    expected = planned(usual["planners"], "expected_s")
+    assert expected == sorted(expected)
+    exact = answer("--noise", "0")
+    assert "noise" not in exact
+    makespans = planned(exact["planners"], "makespan_s")
+    assert makespans == sorted(makespans)
+    large = answer("--noise", "0.3,0.3,0.3")["planners"]
+    assert planned(large, "expected_s") == sorted(planned(large, "expected_s"))
+    assert planned(large, "makespan_s") != sorted(planned(large, "makespan_s"))
+    cost = json.loads(files["cost"].read_text()) | {"expected_error": {"task": 0.3}}
+    files["cost"].write_text(json.dumps(cost))
+    assert answer()["noise"]["sizes"] == {"sequence": 0, "task": 0.3, "rank": 0}
 
 
 @pytest.mark.parametrize(
@@ -192,7 +215,7 @@ def test_compare_with_noise_is_the_same_every_time(files: dict[str, Path]) -> No
             ["--planners", "paper,best"],
             '--planners: found "best", which is no planner; expected some of free, lockstep, ',
         ),
-        (["--noise", "2"], "--noise"),
+        (["--noise", "2"], "--noise: sequence: found 2"),
         (["--noise", "0.1", "--trials", "0"], "--trials"),
         (["--max-degree", "-1"], "--max-degree: found -1, expected at least 0"),
     ],

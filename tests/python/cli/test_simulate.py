@@ -90,7 +90,7 @@ def test_noise_is_seeded(inputs: list[str | Path]) -> None:
     assert first["least_s"] < first["mean_s"] < first["percentile95_s"] <= first["most_s"]
     assert len(first["steps"]) == 20
     text = dhp("simulate", *inputs, "--noise", "0.1", "--steps", "20").out
-    assert "noise 0.10, seed 7" in text
+    assert "noise 0.1, seed 7" in text
 
 
 def test_a_plan_for_another_network_is_predicted_anew(tmp_path: Path) -> None:

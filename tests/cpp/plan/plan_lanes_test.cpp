@@ -1,0 +1,184 @@
+// Plans of lanes: valid whatever the options, whole lanes where shards may be so short, and chosen where errors ask for
+// them.
+#include <algorithm>
+#include <iostream>
+#include <set>
+
+#include "dhp/analytic_cost.h"
+#include "dhp/metrics.h"
+#include "option_rules.h"
+#include "plan/free/lanes.h"
+#include "plan_support.h"
+#include "random_case.h"
+
+namespace dhp::plan {
+namespace {
+
+constexpr Exchange kExchanges[] = {Exchange::ring, Exchange::direct, Exchange::hierarchical};
+constexpr std::int64_t kTicks = 20'000;
+
+/// Plans of every width that the case leaves room for.
+std::vector<std::pair<int, Plan>> lanes_of(const test::Case& made) {
+  const Limits limits(made.cluster, made.cost, made.options, kExchanges);
+  std::vector<std::pair<int, Plan>> plans;
+  if (made.batch.sequences.empty() || limits.find_infeasible(made.batch)) return plans;
+  Batch sorted = made.batch;
+  std::sort(sorted.sequences.begin(), sorted.sequences.end(),
+            [](const Sequence& a, const Sequence& b) { return a.id < b.id; });
+  for (const int width : lane_widths(limits, made.options)) {
+    std::optional<Plan> plan = plan_lanes(sorted, limits, made.options, width, kTicks);
+    if (!plan) continue;
+    plan->planner = "free";
+    plans.emplace_back(width, std::move(*plan));
+  }
+  return plans;
+}
+
+TEST(Lanes, AreValidOnRandomCases) {
+  const std::uint64_t first = test::first_seed(1);
+  std::cout << "from seed " << first << " on\n";
+  std::set<std::string> seen;
+  for (std::uint64_t seed = first; seed < first + test::share_of(4000); ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    test::Case made = test::random_case(seed, "free");
+    // More room for lanes than random cases have.
+    if (seed % 2 == 0) made.options.max_degree = 0;
+    if (seed % 3 == 0) made.options.degrees_divide.clear();
+    for (const auto& [width, plan] : lanes_of(made)) {
+      EXPECT_EQ(check_plan(plan, made.batch, made.cluster, made.cost), std::vector<std::string>());
+      EXPECT_EQ(check_options(plan, made.batch, made.cluster, made.cost, made.options), std::vector<std::string>());
+      for (const test::BrokenOption& broken : test::broken_options(plan, made)) {
+        ADD_FAILURE() << broken.option << ": " << broken.detail;
+      }
+      const auto is_narrow = [w = width](const Task& task) { return task.degree() % w != 0; };
+      if (std::any_of(plan.tasks.begin(), plan.tasks.end(), is_narrow)) seen.insert("short sequences");
+      if (width == 2) seen.insert("pairs");
+      if (width == made.cluster.ranks_per_node) seen.insert("nodes");
+      if (made.options.max_peers > 0) seen.insert("max_peers");
+      if (made.options.within_node) seen.insert("within_node");
+      if (made.options.max_degree > 0) seen.insert("max_degree");
+      if (!made.options.degrees_divide.empty()) seen.insert("degrees_divide");
+      if (made.options.max_tokens_per_rank > 0) seen.insert("max_tokens_per_rank");
+      if (made.options.placement == Placement::consecutive) seen.insert("consecutive");
+      if (!made.cluster.rank_speed.empty()) seen.insert("speeds");
+      if (std::ssize(made.cluster.live_ranks()) < made.cluster.ranks()) seen.insert("out of service");
+    }
+    if (testing::Test::HasFailure()) return;
+  }
+  EXPECT_GE(seen.size(), test::share_of(11) == 11 ? 11U : 1U);  // of the words above
+}
+
+TEST(Lanes, RunOnWholeBlocksOfRanks) {
+  const Cluster cluster = test::make_cluster(2, 4, 1e6);
+  const CostModel cost = test::make_cost();
+  Batch batch;
+  test::Random random(3);
+  for (int i = 0; i < 60; ++i) batch.sequences.push_back({i, random.whole(600, 5000), 0});
+  const PlanOptions options;
+  const Limits limits(cluster, cost, options, kExchanges);
+  EXPECT_EQ(lane_widths(limits, options), (std::vector{2, 4}));
+  for (const int width : {2, 4}) {
+    const std::optional<Plan> plan = plan_lanes(batch, limits, options, width, kTicks);
+    ASSERT_TRUE(plan);
+    test::expect_valid(*plan, batch, cluster, cost);
+    for (const Task& task : plan->tasks) {
+      std::set<int> blocks;
+      for (const Rank rank : task.ranks) blocks.insert(rank / width);
+      EXPECT_EQ(std::ssize(blocks) * width, task.degree());
+    }
+  }
+}
+
+TEST(Lanes, WidthsKeepToTheOptions) {
+  const CostModel cost = test::make_cost();
+  const auto widths = [&](int nodes, int per_node, const PlanOptions& options) {
+    const Cluster cluster = test::make_cluster(nodes, per_node, 1e6);
+    return lane_widths(Limits(cluster, cost, options, kExchanges), options);
+  };
+  EXPECT_EQ(widths(8, 8, {}), (std::vector{2, 4, 8}));
+  EXPECT_EQ(widths(2, 1, {}), std::vector<int>());
+  EXPECT_EQ(widths(3, 6, {}), (std::vector{2, 6}));
+  EXPECT_EQ(widths(4, 16, {}), (std::vector{2, 4, 8, 16}));
+  EXPECT_EQ(widths(25, 8, {}), (std::vector{4, 8}));  // many ranks
+  EXPECT_EQ(widths(8, 8, {.max_degree = 5}), (std::vector{2, 4}));
+  EXPECT_EQ(widths(8, 8, {.degrees_divide = {32, 4}}), (std::vector{2, 4}));
+  EXPECT_EQ(widths(8, 8, {.max_peers = 3}), (std::vector{2, 4}));
+  EXPECT_EQ(widths(8, 8, {.max_peers = 5}), (std::vector{2}));
+  EXPECT_EQ(widths(8, 8, {.max_peers = 4}), std::vector<int>());
+}
+
+TEST(Lanes, PutRanksOfLikeSpeedTogether) {
+  Cluster cluster = test::make_cluster(1, 4, 1e6);
+  cluster.rank_speed = {1.0, 0.5, 1.0, 0.5};
+  const CostModel cost = test::make_cost();
+  const Batch batch = test::make_batch({4000, 4000, 4000, 4000, 4000, 4000});
+  PlanOptions options;
+  const auto groups = [&] {
+    std::set<std::vector<Rank>> used;
+    const std::optional<Plan> plan = plan_lanes(batch, Limits(cluster, cost, options, kExchanges), options, 2, kTicks);
+    if (plan) {
+      for (const Task& task : plan->tasks) used.insert(task.ranks);
+    }
+    return used;
+  };
+  EXPECT_EQ(groups(), (std::set<std::vector<Rank>>{{0, 2}, {1, 3}}));
+  options.placement = Placement::consecutive;
+  EXPECT_EQ(groups(), (std::set<std::vector<Rank>>{{0, 1}, {2, 3}}));
+  cluster.rank_speed = {1.0, 0.0, 1.0, 0.0};
+  EXPECT_EQ(groups(), std::set<std::vector<Rank>>());  // no two neighbours in service
+  options.placement = Placement::any;
+  EXPECT_EQ(groups(), (std::set<std::vector<Rank>>{{0, 2}}));
+}
+
+/// Long sequences on two nodes, where plans of every width take about as long.
+struct Ample {
+  Cluster cluster = read_cluster("a100-2x8");
+  CostModel cost = read_cost_model("internvl3-8b@a100", cluster);
+  Batch batch;
+
+  Ample() {
+    test::Random random(11);
+    for (int i = 0; i < 128; ++i) batch.sequences.push_back({i, random.whole(2000, 40'000), 0});
+  }
+  Plan plan(std::optional<ErrorSizes> errors, double most_loss) const {
+    return test::plan_of(plan_batch(batch, cluster, cost, {.expect_error = errors, .most_loss = most_loss}));
+  }
+};
+constexpr ErrorSizes kNone{0.0, 0.0, 0.0};
+constexpr ErrorSizes kBySequence{0.1, 0.0, 0.0};
+constexpr ErrorSizes kByRank{0.0, 0.0, 0.1};
+
+TEST(ExpectError, DecidesHowWidePlansAre) {
+  const Ample ample;
+  const auto expected_s = [&](const Plan& plan, const ErrorSizes& errors) {
+    double sum = 0.0;
+    for (const double s : noisy_makespans(plan, ample.batch, ample.cluster, ample.cost, errors, 200, 5)) sum += s / 200;
+    return sum;
+  };
+  const Plan shortest = ample.plan(kNone, 0.5);
+  const Plan wide = ample.plan(kBySequence, 0.5);
+  const Plan narrow = ample.plan(kByRank, 0.5);
+  EXPECT_LE(shortest.predicted->makespan_s, std::min(wide.predicted->makespan_s, narrow.predicted->makespan_s));
+  EXPECT_LT(expected_s(wide, kBySequence), expected_s(narrow, kBySequence));
+  EXPECT_LT(expected_s(narrow, kByRank), expected_s(wide, kByRank));
+  for (const double most_loss : {0.0, 0.002, 0.006}) {
+    EXPECT_LE(ample.plan(kBySequence, most_loss).predicted->makespan_s,
+              shortest.predicted->makespan_s * (1 + most_loss) * (1 + 1e-9));
+  }
+}
+
+TEST(ExpectError, IsThatOfTheCostUnlessTheOptionIsSet) {
+  Ample ample;
+  const auto hash = [&](std::optional<ErrorSizes> of_cost, std::optional<ErrorSizes> of_option) {
+    ample.cost.expected_error = of_cost;
+    return ample.plan(of_option, 0.5).hash;
+  };
+  EXPECT_NE(hash({}, kBySequence), hash({}, kByRank));
+  EXPECT_EQ(hash(kBySequence, {}), hash({}, kBySequence));
+  EXPECT_EQ(hash(kByRank, {}), hash({}, kByRank));
+  EXPECT_EQ(hash(kBySequence, kByRank), hash({}, kByRank));
+  EXPECT_EQ(hash({}, {}), hash({}, ErrorSizes{}));
+}
+
+}  // namespace
+}  // namespace dhp::plan
