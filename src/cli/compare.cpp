@@ -103,6 +103,32 @@ Entry try_planner(const CompareCommand& command, const std::string& planner) {
   return entry;
 }
 
+/// Whether and why a static mesh is as good as `free`; else empty. Entries are ranked.
+std::string mesh_text(const std::vector<Entry>& entries, const Batch& batch) {
+  constexpr double kAsGood = 1.01;  // times the step of free
+  constexpr double kAlike = 1.1;    // the longest over the shortest
+  const auto with_name = [&](std::string_view part) {
+    return std::find_if(entries.begin(), entries.end(), [&](const Entry& entry) {
+      return entry.planned() && !entry.plan.tasks.empty() && entry.plan.planner.find(part) != std::string::npos;
+    });
+  };
+  const auto free = with_name("free");
+  const auto mesh = with_name("static");
+  if (free == entries.end() || mesh == entries.end() || mesh->step_s() > kAsGood * free->step_s()) return "";
+  const auto [shortest, longest] =
+      std::minmax_element(batch.sequences.begin(), batch.sequences.end(),
+                          [](const Sequence& a, const Sequence& b) { return a.tokens < b.tokens; });
+  const bool alone = std::all_of(free->plan.tasks.begin(), free->plan.tasks.end(),
+                                 [](const Task& task) { return task.degree() == 1; });
+  const bool alike = static_cast<double>(longest->tokens) <= kAlike * static_cast<double>(shortest->tokens);
+  const std::string ratio = fixed_text(mesh->step_s() / free->step_s(), 3);
+  return mesh->plan.planner + " is as good here, at " + ratio + " times the step of free: " +
+         (alike   ? "all sequences are about equally long"
+          : alone ? "no sequence needs more than one rank, and whole sequences level the ranks"
+                  : "degrees of one's own save no more than they cost") +
+         "\n";
+}
+
 std::string to_text(const std::vector<Entry>& entries, const CompareCommand& command, const CostModel& cost) {
   std::vector<TextTable::Column> columns = {{"planner", TextTable::Align::left},
                                             {"makespan"},
@@ -153,7 +179,7 @@ std::string to_text(const std::vector<Entry>& entries, const CompareCommand& com
             to_text(command.noise()) + " (each sequence, task, rank of a task), seed " + std::to_string(command.seed) +
             "; 95 %: of these steps at most\n";
   }
-  return text;
+  return text + mesh_text(entries, in.batch);
 }
 
 Json to_json(const Entry& entry, int stages) {

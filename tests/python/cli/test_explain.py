@@ -159,6 +159,34 @@ def test_compare_sorts_all_planners_by_makespan(files: dict[str, Path]) -> None:
     assert free["makespan_s"] == json.loads(files["plan"].read_text())["predicted"]["makespan_s"]
 
 
+def test_compare_says_where_a_static_mesh_is_as_good(tmp_path: Path) -> None:
+    machine = (
+        "--cluster",
+        "ascend-910b-2x8",
+        "--cost",
+        "qwen3-vl-8b@ascend-910b",
+        "--planners",
+        "free,balanced-static",
+    )
+
+    def said_of(lengths: list[int]) -> str:
+        batch = tmp_path / "batch.json"
+        sequences = [{"id": i, "tokens": tokens} for i, tokens in enumerate(lengths)]
+        batch.write_text(json.dumps({"format": "dhp.batch/1", "sequences": sequences}))
+        result = dhp("compare", "--batch", batch, *machine)
+        assert result.code == 0, result.err
+        return result.out.splitlines()[-1]
+
+    as_good = r"balanced-static:\d+ is as good here, at [01]\.\d{3} times the step of free: "
+    assert re.fullmatch(as_good + "all sequences are about equally long", said_of([4096] * 64))
+    why = "no sequence needs more than one rank, and whole sequences level the ranks"
+    assert re.fullmatch(as_good + why, said_of([3000 + i * 37 % 2000 for i in range(256)]))
+    own = "degrees of one's own save no more than they cost"
+    assert re.fullmatch(as_good + own, said_of([30_000 + i * 371 % 20_000 for i in range(64)]))
+    # One long sequence among short ones: a mesh makes them all wide, or the long one slow.
+    assert said_of([120_000] + [1000] * 60).startswith("expected: ")
+
+
 def test_compare_gives_the_reason_where_there_is_no_plan(files: dict[str, Path]) -> None:
     words = ["--planners", "static:4,paper", "--output-format", "json"]
     answer = dhp("compare", *inputs(files), *words).json()["planners"]
