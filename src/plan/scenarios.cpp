@@ -72,7 +72,7 @@ Scenarios::Scenarios(const ErrorSizes& sizes, const Batch& batch, const Cluster&
     : batch_(&batch),
       index_(batch),
       sequence_(factors(0, sizes.sequence, batch.sequences.size())),
-      task_(factors(1, sizes.task, kRows)),
+      task_(factors(1, sizes.task, batch.sequences.size())),
       rank_(factors(2, sizes.rank, kRows)) {
   alone_s_.reserve(batch.sequences.size());
   for (const Sequence& sequence : batch.sequences) {

@@ -18,7 +18,7 @@ namespace dhp::plan {
 class Scenarios {
  public:
   static constexpr int kCount = 32;
-  static constexpr std::size_t kRows = 1021;  ///< of draws; what counts beyond begins anew
+  static constexpr std::size_t kRows = 1021;  ///< of draws at most; what counts beyond begins anew
   /// One number a scenario.
   using Row = std::array<float, kCount>;
 

@@ -77,11 +77,11 @@ class FreePlanner {
   /// Cells are alike: what serves one best is tried first on the others. What is left of the ticks goes to the cell
   /// that ends last.
   void search_cells(std::int64_t ticks_of_one) {
-    constexpr std::int64_t kShare = 4;    // of the ticks for the first look
-    constexpr double kSloppy = 1.001;     // times the first cell: level enough for the others
-    constexpr double kStandsOut = 1.005;  // times the first cell: worth half more than the ticks granted
-    // Every further cell counts half: one that is done early leaves its part to others.
-    const std::int64_t ticks = ticks_of_one + ticks_of_one * std::ssize(searches_) / 2;
+    constexpr std::int64_t kShare = 4;      // of the ticks for the first look
+    constexpr double kSloppy = 1.001;       // times the first cell: level enough for the others
+    constexpr double kStandsOut = 1.005;    // times the first cell: worth half more than the ticks granted
+    constexpr std::int64_t kCellShare = 8;  // of the ticks of a small cluster, one part for every cell
+    const std::int64_t ticks = ticks_of_one + ticks_of_one * std::ssize(searches_) / kCellShare;
     searches_[0].search(ticks_of_one / kShare);
     const int kind = searches_[0].best_kind();
     std::int64_t used = searches_[0].ticks();

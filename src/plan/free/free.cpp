@@ -29,7 +29,7 @@ namespace {
 constexpr std::int64_t kTicksPerEffort = 1000;
 constexpr double kRounding = 1e-9;       // of seconds: no gain
 constexpr int kMostBalanced = 1024;      // sequences: more would take too long to deal to meshes
-constexpr std::int64_t kLaneShare = 13;  // of the effort, one part for the lanes of a width; more gains nothing
+constexpr std::int64_t kLaneShare = 20;  // of the effort, one part for the lanes of a width; more gains nothing
 
 /// Meshes are dealt in the order of the batch; the plan is not to depend on it.
 Batch by_id(const Batch& batch) {
@@ -111,20 +111,29 @@ Shortest plan_shortest(const Batch& batch, const Limits& limits, const PlanOptio
   return {std::move(best.plan), false};
 }
 
+std::size_t sequences_in(const Plan& plan) {
+  std::size_t count = 0;
+  for (const Task& task : plan.tasks) count += task.sequences.size();
+  return count;
+}
+
 /// Tasks of several sequences, cut into tasks of at most `most`: the longest to each in turn.
 Plan cut_packs(const Plan& plan, const SequenceIndex& sequences, std::size_t most) {
-  Plan cut = plan;
-  cut.tasks.clear();
+  Plan cut{.schedule = plan.schedule, .ranks = plan.ranks};
+  cut.tasks.reserve(sequences_in(plan));
+  std::vector<std::int64_t> ids;
   for (const Task& task : plan.tasks) {
-    std::vector<std::int64_t> ids = task.sequences;
-    std::stable_sort(ids.begin(), ids.end(), [&](std::int64_t a, std::int64_t b) {
+    ids = task.sequences;
+    const auto longer = [&](std::int64_t a, std::int64_t b) {
       return sequences.find(a)->tokens > sequences.find(b)->tokens;
-    });
+    };
+    if (ids.size() > most) std::stable_sort(ids.begin(), ids.end(), longer);
     const std::size_t parts = (ids.size() + most - 1) / most;
     for (std::size_t part = 0; part < parts; ++part) {
-      Task& made = cut.tasks.emplace_back(task);
+      Task& made = cut.tasks.emplace_back();
       made.id = static_cast<int>(cut.tasks.size()) - 1;
-      made.sequences.clear();
+      made.ranks = task.ranks;
+      made.exchange = task.exchange;
       for (std::size_t i = part; i < ids.size(); i += parts) made.sequences.push_back(ids[i]);
     }
   }
@@ -134,6 +143,12 @@ Plan cut_packs(const Plan& plan, const SequenceIndex& sequences, std::size_t mos
 /// Plans by their makespan, exact and expected.
 class Candidates {
  public:
+  struct Candidate {
+    Plan plan;
+    double makespan_s = 0.0;
+    double expected_s = 0.0;
+  };
+
   Candidates(const Batch& batch, const Limits& limits, const ErrorSizes& errors, double most_loss)
       : batch_(batch), limits_(limits), most_loss_(most_loss) {
     if (errors.any()) scenarios_.emplace(errors, batch, limits.cluster(), limits.cost());
@@ -152,13 +167,13 @@ class Candidates {
   }
 
   /// The best one, the first of equals.
-  Plan& best() {
+  Candidate& best() {
     Candidate* best = nullptr;
     for (Candidate& candidate : candidates_) {
       if (candidate.makespan_s > longest_s()) continue;
       if (best == nullptr || candidate.expected_s < best->expected_s * (1.0 - kRounding)) best = &candidate;
     }
-    return best->plan;
+    return *best;
   }
 
   /// The longest makespan that is still taken.
@@ -166,12 +181,6 @@ class Candidates {
   bool has_errors() const { return scenarios_.has_value(); }
 
  private:
-  struct Candidate {
-    Plan plan;
-    double makespan_s = 0.0;
-    double expected_s = 0.0;
-  };
-
   const Batch& batch_;
   const Limits& limits_;
   double most_loss_;
@@ -182,10 +191,10 @@ class Candidates {
 
 /// The best candidate with its packs cut finer and finer, as long as what more tasks cost leaves a chance.
 void offer_cut(Candidates& candidates, const Batch& batch, const Limits& limits) {
-  const Plan plan = candidates.best();
+  const Plan plan = candidates.best().plan;
+  const double makespan_s = candidates.best().makespan_s;
   const SequenceIndex sequences(batch);
   const CostModel& cost = limits.cost();
-  const double makespan_s = replay(plan, predict_task_seconds(plan, batch, limits.cluster(), limits.cost())).makespan_s;
   for (const std::size_t most : {8, 4, 2, 1}) {
     double added_s = 0.0;  // rank time
     for (const Task& task : plan.tasks) {
@@ -221,7 +230,7 @@ PlanResult plan_free(const Batch& in_any_order, const Limits& limits, const Plan
     }
     offer_cut(candidates, batch, limits);
   }
-  Plan plan = std::move(candidates.best());
+  Plan plan = std::move(candidates.best().plan);
   plan.planner.clear();
   return plan;
 }

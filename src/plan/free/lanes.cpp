@@ -234,7 +234,8 @@ void spread(Plan& plan, const Limits& limits, const std::vector<Rank>& ranks, in
 }  // namespace
 
 std::vector<int> lane_widths(const Limits& limits, const PlanOptions& options) {
-  constexpr int kManyRanks = 192;
+  constexpr int kManyRanks = 192;  // where every width takes milliseconds
+  constexpr int kVeryManyRanks = 512;
   const int node = limits.cluster().ranks_per_node;
   const auto suits = [&](int width) {
     const bool divides = std::all_of(options.degrees_divide.begin(), options.degrees_divide.end(),
@@ -243,7 +244,9 @@ std::vector<int> lane_widths(const Limits& limits, const PlanOptions& options) {
     return node % width == 0 && limits.allows(width) && divides && fills_blocks;
   };
   std::vector<int> widths;
-  for (const int width : limits.ranks() > kManyRanks ? std::vector{node / 2, node} : std::vector{2, 4, 8, node}) {
+  for (const int width : limits.ranks() > kVeryManyRanks ? std::vector{node}
+                         : limits.ranks() > kManyRanks   ? std::vector{node / 2, node}
+                                                         : std::vector{2, 4, 8, node}) {
     const bool wider = widths.empty() || width > widths.back();
     if (width > 1 && width <= node && wider && suits(width)) widths.push_back(width);
   }

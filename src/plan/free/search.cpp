@@ -121,6 +121,7 @@ void CellSearch::make_seeds() {
 }
 
 void CellSearch::try_kind(int kind, double enough_s) {
+  most_seeds_ = 1;
   ticks_ += kTicksOfSeed * std::ssize(items_);
   try_candidate(seed(kind), enough_s);
 }
@@ -231,7 +232,7 @@ void CellSearch::search(std::int64_t ticks) {
       continue;
     }
     if (!seeded_) make_seeds();
-    try_candidate(next_seed_ < seeds_.size() ? seeds_[next_seed_++] : changed(), 0.0);
+    try_candidate(next_seed_ < std::min(seeds_.size(), most_seeds_) ? seeds_[next_seed_++] : changed(), 0.0);
     const double hoped_s = std::max(bound_s_ * (1.0 + kReached), seeds_.front().target_s * (1.0 + kWorthwhile));
     finished_ = best_s_ <= hoped_s;
   }

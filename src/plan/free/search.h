@@ -25,7 +25,8 @@ class CellSearch {
 
   /// Candidates by rule: so many kinds, the same for every cell.
   static constexpr int kKinds = 27;
-  /// Tries the candidate of one kind. Ends need not be level before `enough_s`.
+  /// Tries the candidate of one kind, which serves other cells best: search() then tries one more and turns to changes.
+  /// Ends need not be level before `enough_s`.
   void try_kind(int kind, double enough_s);
   /// Tries the candidates of all kinds, the most promising first, then changes of the best one, until `ticks` are used
   /// up (see ticks()) or nothing is left to win. May be called again to go on.
@@ -67,7 +68,8 @@ class CellSearch {
   double longest_least_s_ = 0.0;
   std::vector<FreeCandidate> seeds_;  // by falling promise
   std::size_t next_seed_ = 0;
-  std::uint64_t changes_ = 0;  // counter of the random numbers
+  std::size_t most_seeds_ = kKinds;  // that are tried
+  std::uint64_t changes_ = 0;        // counter of the random numbers
   FreeCandidate best_;
   double best_s_;
   double enough_s_ = 0.0;  // to which its ends were levelled

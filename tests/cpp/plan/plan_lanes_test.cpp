@@ -100,6 +100,7 @@ TEST(Lanes, WidthsKeepToTheOptions) {
   EXPECT_EQ(widths(3, 6, {}), (std::vector{2, 6}));
   EXPECT_EQ(widths(4, 16, {}), (std::vector{2, 4, 8, 16}));
   EXPECT_EQ(widths(25, 8, {}), (std::vector{4, 8}));  // many ranks
+  EXPECT_EQ(widths(65, 8, {}), (std::vector{8}));
   EXPECT_EQ(widths(8, 8, {.max_degree = 5}), (std::vector{2, 4}));
   EXPECT_EQ(widths(8, 8, {.degrees_divide = {32, 4}}), (std::vector{2, 4}));
   EXPECT_EQ(widths(8, 8, {.max_peers = 3}), (std::vector{2, 4}));
