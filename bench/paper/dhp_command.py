@@ -67,12 +67,12 @@ class Dhp:
         return file
 
     def sweep(
-        self, planners: list[str], batches: list[Path], clusters: list[str], costs: list[Path], noise: float
+        self, planners: list[str], batches: list[Path], clusters: list[str], costs: list[Path], noise: str
     ) -> list[dict[str, Any]]:
         """Runs of every planner on every batch, cluster and cost; one step each."""
         lists: list[tuple[str, Sequence[object]]] = [("--batch", batches), ("--cluster", clusters), ("--cost", costs)]
         files = [word for flag, values in lists for value in values for word in (flag, str(value))]
         result: dict[str, Any] = self.json(
-            "simulate", "--sweep", "--planners", ",".join(planners), *files, "--noise", f"0,{noise}"
+            "simulate", "--sweep", "--planners", ",".join(planners), *files, "--noise", noise
         )
         return list(result["runs"])
