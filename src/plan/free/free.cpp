@@ -221,7 +221,8 @@ PlanResult plan_free(const Batch& in_any_order, const Limits& limits, const Plan
   Candidates candidates(batch, limits, errors, options.most_loss);
   candidates.offer(std::move(shortest.plan));
   const std::int64_t ticks = std::max<std::int64_t>(1, options.effort / kLaneShare) * kTicksPerEffort;
-  const std::vector<int> widths = lane_widths(limits, options);
+  const bool quick = options.effort <= kEffortFast;  // lanes would take longer than the rest
+  const std::vector<int> widths = quick ? std::vector<int>() : lane_widths(limits, options);
   for (const int width : widths) candidates.offer(plan_lanes(batch, limits, options, width, ticks));
   if (candidates.has_errors()) {
     if (options.effort >= kEffortDefault && std::ssize(batch.sequences) <= kMostBalanced) {
