@@ -44,6 +44,10 @@ PlanMetrics plan_metrics(const Plan& plan, const Batch& batch, const Cluster& cl
 std::vector<double> noise_factors(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
                                   const ErrorSizes& noise, std::uint64_t seed, int trial);
 
+/// Of what is called the expected step where nothing else is asked for.
+inline constexpr int kExpectedTrials = 200;
+inline constexpr std::uint64_t kExpectedSeed = 7;
+
 /// Makespans in seconds of `trials` steps in which every task takes its predicted time times its noise factor. Throws
 /// as noise_factors() does, and std::invalid_argument for negative trials.
 std::vector<double> noisy_makespans(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,

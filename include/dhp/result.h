@@ -28,6 +28,7 @@ struct ResultStep {
   double seconds = 0.0;                    ///< whole step
   std::optional<double> tasks_s = {};      ///< from the first task's start to the last one's end
   std::optional<double> predicted_s = {};  ///< of the tasks
+  std::optional<double> expected_s = {};   ///< the same under the errors that the cost expects, on average
   std::optional<double> lower_bound_s = {};
   double tokens = 0.0;
   std::optional<double> planning_s = {};

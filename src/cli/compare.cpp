@@ -22,16 +22,13 @@
 namespace dhp::cli {
 namespace {
 
-constexpr int kDefaultTrials = 200;
-constexpr std::uint64_t kDefaultSeed = 7;
-
 struct CompareCommand {
   Inputs inputs;
   PlanOptions options;
   std::string planners;
   std::optional<ErrorSizes> given_noise;
-  int trials = kDefaultTrials;
-  std::uint64_t seed = kDefaultSeed;
+  int trials = kExpectedTrials;
+  std::uint64_t seed = kExpectedSeed;
   bool json = false;
 
   /// Under which steps are expected.

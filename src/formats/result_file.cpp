@@ -30,8 +30,9 @@ std::string format_idle(const IdleTime& idle) {
 std::string format_step(const ResultStep& step) {
   return "{\"step\": " + std::to_string(step.step) + ", \"seconds\": " + format_number(step.seconds) +
          format_optional("tasks_s", step.tasks_s) + format_optional("predicted_s", step.predicted_s) +
-         format_optional("lower_bound_s", step.lower_bound_s) + ", \"tokens\": " + format_number(step.tokens) +
-         format_optional("planning_s", step.planning_s) + ", \"idle_s\": " + format_idle(step.idle) + "}";
+         format_optional("expected_s", step.expected_s) + format_optional("lower_bound_s", step.lower_bound_s) +
+         ", \"tokens\": " + format_number(step.tokens) + format_optional("planning_s", step.planning_s) +
+         ", \"idle_s\": " + format_idle(step.idle) + "}";
 }
 
 std::string format_result_task(const ResultTask& task) {

@@ -5,6 +5,7 @@
 
 #include "base/index.h"
 #include "dhp/error.h"
+#include "dhp/metrics.h"
 #include "dhp/simulator.h"
 #include "formats/sequence_index.h"
 #include "sim/step_shape.h"
@@ -125,6 +126,16 @@ double tokens_of(const Batch& batch) {
   });
 }
 
+/// As `dhp compare` gives it.
+double expected_makespan_s(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost) {
+  const ErrorSizes errors = cost.expected_error.value_or(ErrorSizes{});
+  double sum = 0.0;
+  for (const double seconds : noisy_makespans(plan, batch, cluster, cost, errors, kExpectedTrials, kExpectedSeed)) {
+    sum += seconds;
+  }
+  return sum / kExpectedTrials;
+}
+
 void add_tasks(Result& result, const Plan& plan, const SequenceIndex& by_id, const std::vector<double>& predicted_s,
                const SimulatedStep& step, int number) {
   constexpr std::size_t kMostTasks = 100'000;  // enough to see errors of estimates by
@@ -157,6 +168,7 @@ Result to_result(const Simulation& simulation, const Plan& plan, const Batch& ba
   result.ranks_per_node = cluster.ranks_per_node;
   const std::vector<double> predicted_s = predict_task_seconds(plan, batch, cluster, cost);
   const double makespan_s = replay(plan, predicted_s).makespan_s;
+  const double expected_s = expected_makespan_s(plan, batch, cluster, cost);
   const double tokens = tokens_of(batch);
   const SequenceIndex by_id(batch);
   for (std::size_t i = 0; i < simulation.steps.size(); ++i) {
@@ -167,6 +179,7 @@ Result to_result(const Simulation& simulation, const Plan& plan, const Batch& ba
     added.seconds = step.seconds;
     added.tasks_s = step.tasks_end_s;
     added.predicted_s = makespan_s;
+    added.expected_s = expected_s;
     if (plan.predicted && plan.predicted->lower_bound_s > 0.0) added.lower_bound_s = plan.predicted->lower_bound_s;
     added.tokens = tokens;
     added.idle = step.idle;

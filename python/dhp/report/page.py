@@ -145,6 +145,8 @@ def _table(summaries: list[Summary]) -> str:
         ("planner", [html.escape(s.planner) for s in summaries], False),
         ("ranks", [f"{s.ranks:,}" for s in summaries], True),
         ("step", [_step_text(s) for s in summaries], True),
+        ("predicted", [_known(s.predicted_s, seconds_text) for s in summaries], True),
+        ("expected", [_known(s.expected_s, seconds_text) for s in summaries], True),
         ("over bound", [_known(s.over_bound, percent) for s in summaries], True),
         ("idle", [_known(s.idle_share, percent) for s in summaries], True),
         ("mostly", [_mostly(s) for s in summaries], False),

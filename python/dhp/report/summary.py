@@ -60,6 +60,8 @@ class Summary:
     step_s: float
     step_least_s: float
     step_most_s: float
+    predicted_s: float | None  # of the tasks, without errors of estimates
+    expected_s: float | None  # the same with them, on average
     lower_bound_s: float | None
     over_bound: float | None  # tasks (the whole step where these are not known) / bound - 1
     idle_share: float | None
@@ -177,6 +179,8 @@ def _summary(result: Result, label: str) -> Summary:
     seconds = sum(step.seconds for step in counted)
     rank_s = seconds * result.ranks_in_service
     bound = _sum(step.lower_bound_s for step in counted)
+    predicted = _sum(step.predicted_s for step in counted)
+    expected = _sum(step.expected_s for step in counted)
     tokens = _sum(step.tokens for step in counted)
     planning = [step.planning_s for step in counted if step.planning_s is not None]
     shares = {}
@@ -199,6 +203,8 @@ def _summary(result: Result, label: str) -> Summary:
         step_s=seconds / len(counted),
         step_least_s=min(step.seconds for step in counted),
         step_most_s=max(step.seconds for step in counted),
+        predicted_s=predicted / len(counted) if predicted else None,
+        expected_s=expected / len(counted) if expected else None,
         lower_bound_s=bound / len(counted) if bound else None,
         over_bound=sum(_tasks_s(step) for step in counted) / bound - 1 if bound else None,
         idle_share=sum(shares.values()) if shares else None,

@@ -118,6 +118,7 @@ class Recorder:
                 seconds=measured.seconds,
                 tasks_s=measured.tasks_s,
                 predicted_s=plan.predicted.makespan_s,
+                expected_s=None,  # the step tells
                 lower_bound_s=plan.predicted.lower_bound_s if plan.predicted.lower_bound_s > 0 else None,
                 tokens=sum(sequence.tokens for sequence in batch.sequences),
                 planning_s=planning_s,

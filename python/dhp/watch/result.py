@@ -39,6 +39,7 @@ class Step:
     seconds: float  # the whole of it
     tasks_s: float | None  # from the first task's start to the last one's end: what predicted_s predicts
     predicted_s: float | None
+    expected_s: float | None  # predicted_s under the errors that the cost expects, on average
     lower_bound_s: float | None
     tokens: int | None
     planning_s: float | None
@@ -198,6 +199,7 @@ def _steps(root: _Object) -> list[Step]:
                 seconds=entry.number("seconds"),
                 tasks_s=entry.number_or_none("tasks_s"),
                 predicted_s=entry.number_or_none("predicted_s"),
+                expected_s=entry.number_or_none("expected_s"),
                 lower_bound_s=entry.number_or_none("lower_bound_s"),
                 tokens=entry.whole("tokens", 0, MAX_WHOLE) if entry.has("tokens") else None,
                 planning_s=entry.number_or_none("planning_s"),

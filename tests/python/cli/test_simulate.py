@@ -129,7 +129,7 @@ def test_the_result_file_says_the_same(inputs: list[str | Path], tmp_path: Path)
     assert [step["seconds"] for step in result["steps"]] == [step["seconds"] for step in said["steps"]]
     assert [step["tasks_s"] for step in result["steps"]] == [step["tasks_end_s"] for step in said["steps"]]
     assert all(step["tokens"] == sum(s["tokens"] for s in BATCH["sequences"]) for step in result["steps"])
-    assert all(step["lower_bound_s"] < step["predicted_s"] for step in result["steps"])
+    assert all(step["lower_bound_s"] < step["predicted_s"] < step["expected_s"] for step in result["steps"])
     tasks = [task for task in result["tasks"] if task["step"] == 2]
     assert [task["id"] for task in tasks] == list(range(len(tasks)))
     assert sum(task["sequences"] for task in tasks) == len(BATCH["sequences"])

@@ -20,6 +20,10 @@ def test_summary_of_the_small_result() -> None:
     assert (summary.steps, summary.warm_up_left_out) == (2, False)
     assert (summary.step_s, summary.step_least_s, summary.step_most_s) == (5.0, 4.0, 6.0)
     assert summary.lower_bound_s == 4.0
+    assert (summary.predicted_s, summary.expected_s) == (4.25, None)
+    steps = [step | {"expected_s": seconds} for step, seconds in zip(SMALL["steps"], (4.0, 5.0), strict=True)]
+    [told] = summarize([parsed(SMALL | {"steps": steps})])
+    assert (told.predicted_s, told.expected_s) == (4.25, 4.5)
     assert summary.over_bound == pytest.approx(9 / 8 - 1), "the tasks' part of the steps"
     assert summary.verdict.startswith("A step takes 5.00 s, its tasks 4.50 s, 12 % above the bound")
     assert summary.idle_shares == {"peer": 1.0 / 20, "transfer": 0.25 / 20, "data": 0.0, "no_task": 1.0 / 20}
