@@ -198,7 +198,8 @@ void offer_cut(Candidates& candidates, const Batch& batch, const Limits& limits)
   for (const std::size_t most : {8, 4, 2, 1}) {
     double added_s = 0.0;  // rank time
     for (const Task& task : plan.tasks) {
-      const double parts = static_cast<double>((task.sequences.size() + most - 1) / most);
+      const std::size_t whole_parts = (task.sequences.size() + most - 1) / most;
+      const auto parts = static_cast<double>(whole_parts);
       const double degree = task.degree();
       added_s += (parts - 1) * degree * (cost.task_s + degree * (cost.forward.step_s + cost.backward.step_s));
     }

@@ -1,9 +1,11 @@
 """Ranks that are processes learn each other's speeds, each from its own seconds."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from dhp._core import Batch, CostModel, PassCost, Sequence, to_json
 from dhp.cost.fit import estimate_s, terms_of
@@ -59,7 +61,9 @@ def test_a_slow_rank_is_learned_alike_on_all_ranks_and_shown(tmp_path: Path) -> 
     first, *others = ((tmp_path / f"{rank}.json").read_text() for rank in range(RANKS))
     assert others == [first] * (RANKS - 1)
     said, cluster, *_ = json.loads(first)
-    assert json.loads(cluster)["rank_speed"] == [1.0, 1.0, 0.94, 1.0]
+    speeds = json.loads(cluster)["rank_speed"]
+    assert speeds[:SLOW] + speeds[SLOW + 1 :] == [1.0, 1.0, 1.0]
+    assert speeds[SLOW] == pytest.approx(SPEED, abs=0.0051)  # speeds are in steps of 0.5 %, as large as the noise
     assert [bool(news) for news, _, _ in said] == [False, True] * (STEPS // 2)
     assert said[0][1] is False
-    assert said[-1][1] == "rank 2 at 0.94 of the others"
+    assert re.fullmatch(r"rank 2 at 0\.9[45] of the others", said[-1][1])
