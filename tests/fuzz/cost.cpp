@@ -18,7 +18,9 @@ void simulate_step(const CostModel& cost, const Batch& batch) {
                     .ranks = 8,
                     .tasks = {{0, {0, 1, 4}, {0, 1}, 0, exchange, {}, {}}, {1, {2, 5, 6, 7}, {2}, 0, exchange, {}, {}}},
                     .predicted = {}};
-    const auto simulation = unless_input_error([&] { return simulate(plan, batch, cluster, cost, {2, 0.1}); });
+    const auto simulation = unless_input_error([&] {
+      return simulate(plan, batch, cluster, cost, {.steps = 2, .noise = {0.1, 0.0, 0.0}});
+    });
     if (!simulation) continue;
     for (const SimulatedStep& step : simulation->steps) {
       require(step.tasks_end_s <= step.reduce_end_s && step.reduce_end_s <= step.seconds, "a step ends at its end");
