@@ -46,7 +46,7 @@ struct PlanOptions {
   // How hard to try
   std::int64_t effort = kEffortDefault;  ///< of free and lockstep, in thousands of looks at a rank
 
-  // Errors of estimates, of free
+  // Errors of estimates, of free and lockstep
   /// Sizes of the errors for which the plan is chosen: the least mean makespan under them. Unset: those of the cost
   /// model, else of ErrorSizes{}. All 0: the least makespan.
   std::optional<ErrorSizes> expect_error = {};

@@ -27,7 +27,7 @@ std::vector<Planner>& mutable_table() {
        "",
        Schedule::lockstep,
        {ring, direct, hierarchical},
-       {"min_shard_tokens", "effort", "pipeline_stages", "no_idle_ranks"},
+       {"min_shard_tokens", "effort", "expect_error", "most_loss", "pipeline_stages", "no_idle_ranks"},
        plan_lockstep,
        nullptr,
        "for FSDP and pipelines: micro-batches, packing and degrees chosen together, by predicted time",

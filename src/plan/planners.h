@@ -26,6 +26,9 @@ PlanResult plan_free(const Batch& batch, const Limits& limits, const PlanOptions
 PlanResult plan_lockstep(const Batch& batch, const Limits& limits, const PlanOptions& options,
                          std::optional<int> argument);
 
+/// The same for the least makespan, whatever errors are expected.
+PlanResult plan_lockstep_shortest(const Batch& batch, const Limits& limits, const PlanOptions& options);
+
 /// One context-parallel degree for all, as frameworks run; without `argument` the best divisor of the ranks.
 PlanResult plan_static(const Batch& batch, const Limits& limits, const PlanOptions& options,
                        std::optional<int> argument);

@@ -19,27 +19,16 @@
 
 #include "base/index.h"
 #include "plan/free/by_search.h"
-#include "plan/free/lanes.h"
 #include "plan/planners.h"
-#include "plan/scenarios.h"
+#include "plan/search/candidates.h"
+#include "plan/search/lanes.h"
 
 namespace dhp::plan {
 namespace {
 
 constexpr std::int64_t kTicksPerEffort = 1000;
-constexpr double kRounding = 1e-9;       // of seconds: no gain
 constexpr int kMostBalanced = 1024;      // sequences: more would take too long to deal to meshes
 constexpr std::int64_t kLaneShare = 20;  // of the effort, one part for the lanes of a width; more gains nothing
-
-/// Meshes are dealt in the order of the batch; the plan is not to depend on it.
-Batch by_id(const Batch& batch) {
-  Batch sorted = batch;
-  const auto less = [](const Sequence& a, const Sequence& b) { return a.id < b.id; };
-  if (!std::is_sorted(sorted.sequences.begin(), sorted.sequences.end(), less)) {
-    std::sort(sorted.sequences.begin(), sorted.sequences.end(), less);
-  }
-  return sorted;
-}
 
 /// A lockstep plan without its barriers. Where sequences are few, groups that several share save what the search, which
 /// gives a group one sequence, cannot.
@@ -49,7 +38,7 @@ std::optional<Plan> without_barriers(const Batch& batch, const Limits& limits, c
   plain.no_idle_ranks = false;
   plain.pipeline_stages = 1;
   plain.effort = std::max<std::int64_t>(1, effort / 2);
-  PlanResult result = plan_lockstep(batch, limits, plain, {});
+  PlanResult result = plan_lockstep_shortest(batch, limits, plain);
   Plan* plan = std::get_if<Plan>(&result);
   if (plan == nullptr) return std::nullopt;
   plan->schedule = Schedule::free;
@@ -140,55 +129,6 @@ Plan cut_packs(const Plan& plan, const SequenceIndex& sequences, std::size_t mos
   return cut;
 }
 
-/// Plans by their makespan, exact and expected.
-class Candidates {
- public:
-  struct Candidate {
-    Plan plan;
-    double makespan_s = 0.0;
-    double expected_s = 0.0;
-  };
-
-  Candidates(const Batch& batch, const Limits& limits, const ErrorSizes& errors, double most_loss)
-      : batch_(batch), limits_(limits), most_loss_(most_loss) {
-    if (errors.any()) scenarios_.emplace(errors, batch, limits.cluster(), limits.cost());
-  }
-
-  void offer(std::optional<Plan>&& plan) {
-    if (!plan) return;
-    const std::vector<double> task_s = predict_task_seconds(*plan, batch_, limits_.cluster(), limits_.cost());
-    Candidate made;
-    made.makespan_s = made.expected_s = replay(*plan, task_s).makespan_s;
-    made.plan = std::move(*plan);
-    least_s_ = candidates_.empty() ? made.makespan_s : std::min(least_s_, made.makespan_s);
-    if (made.makespan_s > longest_s()) return;
-    if (scenarios_) made.expected_s = scenarios_->expected_s(made.plan, task_s, made.makespan_s);
-    candidates_.push_back(std::move(made));
-  }
-
-  /// The best one, the first of equals.
-  Candidate& best() {
-    Candidate* best = nullptr;
-    for (Candidate& candidate : candidates_) {
-      if (candidate.makespan_s > longest_s()) continue;
-      if (best == nullptr || candidate.expected_s < best->expected_s * (1.0 - kRounding)) best = &candidate;
-    }
-    return *best;
-  }
-
-  /// The longest makespan that is still taken.
-  double longest_s() const { return least_s_ * (1.0 + most_loss_) * (1.0 + kRounding); }
-  bool has_errors() const { return scenarios_.has_value(); }
-
- private:
-  const Batch& batch_;
-  const Limits& limits_;
-  double most_loss_;
-  std::optional<Scenarios> scenarios_;
-  std::vector<Candidate> candidates_;
-  double least_s_ = 0.0;
-};
-
 /// The best candidate with its packs cut finer and finer, as long as what more tasks cost leaves a chance.
 void offer_cut(Candidates& candidates, const Batch& batch, const Limits& limits) {
   const Plan plan = candidates.best().plan;
@@ -214,17 +154,19 @@ void offer_cut(Candidates& candidates, const Batch& batch, const Limits& limits)
 PlanResult plan_free(const Batch& in_any_order, const Limits& limits, const PlanOptions& options,
                      std::optional<int> /*argument*/) {
   const Batch batch = by_id(in_any_order);
-  const ErrorSizes errors = options.expect_error.value_or(limits.cost().expected_error.value_or(ErrorSizes{}));
   Shortest shortest = plan_shortest(batch, limits, options);
   shortest.plan.planner.clear();
-  if (shortest.is_bound && !errors.any()) return std::move(shortest.plan);
+  if (shortest.is_bound && !errors_of(options, limits).any()) return std::move(shortest.plan);
 
-  Candidates candidates(batch, limits, errors, options.most_loss);
+  Candidates candidates(batch, limits, options);
   candidates.offer(std::move(shortest.plan));
   const std::int64_t ticks = std::max<std::int64_t>(1, options.effort / kLaneShare) * kTicksPerEffort;
   const bool quick = options.effort <= kEffortFast;  // lanes would take longer than the rest
   const std::vector<int> widths = quick ? std::vector<int>() : lane_widths(limits, options);
-  for (const int width : widths) candidates.offer(plan_lanes(batch, limits, options, width, ticks));
+  const LanePlanner search = [&](const Batch& on_lanes, const Limits& lanes, const PlanOptions&) {
+    return plan_by_search(on_lanes, lanes, ticks).plan;
+  };
+  for (const int width : widths) candidates.offer(plan_lanes(batch, limits, options, width, search));
   if (candidates.has_errors()) {
     if (options.effort >= kEffortDefault && std::ssize(batch.sequences) <= kMostBalanced) {
       candidates.offer(balanced_mesh(batch, limits, options, 1));

@@ -19,6 +19,8 @@
 #include "plan/lockstep/fill.h"
 #include "plan/lockstep/finish.h"
 #include "plan/planners.h"
+#include "plan/search/candidates.h"
+#include "plan/search/lanes.h"
 
 namespace dhp::plan {
 namespace {
@@ -382,9 +384,32 @@ class LockstepPlanner {
 
 }  // namespace
 
-PlanResult plan_lockstep(const Batch& batch, const Limits& limits, const PlanOptions& options,
-                         std::optional<int> /*argument*/) {
+PlanResult plan_lockstep_shortest(const Batch& batch, const Limits& limits, const PlanOptions& options) {
   return LockstepPlanner(batch, limits, options).plan(options.effort * kTicksPerEffort);
+}
+
+PlanResult plan_lockstep(const Batch& in_any_order, const Limits& limits, const PlanOptions& options,
+                         std::optional<int> /*argument*/) {
+  constexpr std::int64_t kLaneShare = 80;  // of the effort, one part for the lanes of a width; more gains nothing
+  PlanResult shortest = plan_lockstep_shortest(in_any_order, limits, options);
+  Plan* plan = std::get_if<Plan>(&shortest);
+  // In a pipeline the slowest micro-batch counts too; and what is quick stays so.
+  if (plan == nullptr || options.pipeline_stages > 1 || options.effort <= kEffortFast) return shortest;
+  plan->ranks = limits.cluster().ranks();
+  const Batch batch = by_id(in_any_order);
+  Candidates candidates(batch, limits, options);
+  candidates.offer(std::move(*plan));
+  const LanePlanner planner = [&](const Batch& on_lanes, const Limits& lanes, PlanOptions lane_options) {
+    lane_options.effort = std::max<std::int64_t>(1, options.effort / kLaneShare);
+    PlanResult result = plan_lockstep_shortest(on_lanes, lanes, lane_options);
+    Plan* made = std::get_if<Plan>(&result);
+    return made == nullptr ? std::nullopt : std::optional(std::move(*made));
+  };
+  for (const int width : lane_widths(limits, options)) {
+    if (2 * width < limits.cluster().ranks_per_node) continue;  // narrower ones gain next to nothing
+    candidates.offer(plan_lanes(batch, limits, options, width, planner));
+  }
+  return std::move(candidates.best().plan);
 }
 
 }  // namespace dhp::plan

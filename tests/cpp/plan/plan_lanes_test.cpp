@@ -7,7 +7,8 @@
 #include "dhp/analytic_cost.h"
 #include "dhp/metrics.h"
 #include "option_rules.h"
-#include "plan/free/lanes.h"
+#include "plan/free/by_search.h"
+#include "plan/search/lanes.h"
 #include "plan_support.h"
 #include "random_case.h"
 
@@ -15,7 +16,10 @@ namespace dhp::plan {
 namespace {
 
 constexpr Exchange kExchanges[] = {Exchange::ring, Exchange::direct, Exchange::hierarchical};
-constexpr std::int64_t kTicks = 20'000;
+
+std::optional<Plan> search(const Batch& batch, const Limits& limits, const PlanOptions&) {
+  return plan_by_search(batch, limits, 20'000).plan;
+}
 
 /// Plans of every width that the case leaves room for.
 std::vector<std::pair<int, Plan>> lanes_of(const test::Case& made) {
@@ -26,7 +30,7 @@ std::vector<std::pair<int, Plan>> lanes_of(const test::Case& made) {
   std::sort(sorted.sequences.begin(), sorted.sequences.end(),
             [](const Sequence& a, const Sequence& b) { return a.id < b.id; });
   for (const int width : lane_widths(limits, made.options)) {
-    std::optional<Plan> plan = plan_lanes(sorted, limits, made.options, width, kTicks);
+    std::optional<Plan> plan = plan_lanes(sorted, limits, made.options, width, search);
     if (!plan) continue;
     plan->planner = "free";
     plans.emplace_back(width, std::move(*plan));
@@ -78,7 +82,7 @@ TEST(Lanes, RunOnWholeBlocksOfRanks) {
   const Limits limits(cluster, cost, options, kExchanges);
   EXPECT_EQ(lane_widths(limits, options), (std::vector{2, 4}));
   for (const int width : {2, 4}) {
-    const std::optional<Plan> plan = plan_lanes(batch, limits, options, width, kTicks);
+    const std::optional<Plan> plan = plan_lanes(batch, limits, options, width, search);
     ASSERT_TRUE(plan);
     test::expect_valid(*plan, batch, cluster, cost);
     for (const Task& task : plan->tasks) {
@@ -116,7 +120,7 @@ TEST(Lanes, PutRanksOfLikeSpeedTogether) {
   PlanOptions options;
   const auto groups = [&] {
     std::set<std::vector<Rank>> used;
-    const std::optional<Plan> plan = plan_lanes(batch, Limits(cluster, cost, options, kExchanges), options, 2, kTicks);
+    const std::optional<Plan> plan = plan_lanes(batch, Limits(cluster, cost, options, kExchanges), options, 2, search);
     if (plan) {
       for (const Task& task : plan->tasks) used.insert(task.ranks);
     }

@@ -164,8 +164,7 @@ TEST(PlanOptionsTable, UnusedOptionsChangeNothing) {
 TEST(PlanOptionsTable, HelpNamesThePlanners) {
   for (const OptionInfo& info : plan_options()) {
     const bool own = !uses_option("static", info.name);
-    EXPECT_EQ(info.help.ends_with("(free)") || info.help.ends_with(", paper)") || info.help.ends_with("lockstep)") ||
-                  info.help.ends_with("dynamic)"),
+    EXPECT_EQ(info.help.ends_with(", paper)") || info.help.ends_with("lockstep)") || info.help.ends_with("dynamic)"),
               own)
         << info.help;
   }

@@ -1,7 +1,7 @@
-// Lanes: the search of `free` runs on a derived cluster in which a lane of `width` ranks of a node is one rank. Its
+// Lanes: a planner runs on a derived cluster in which a lane of `width` ranks of a node is one rank. Its
 // times are exact but for transfers inside a lane, which become work per token. Then every lane is replaced by its
 // ranks.
-#include "plan/free/lanes.h"
+#include "plan/search/lanes.h"
 
 #include <algorithm>
 #include <bit>
@@ -10,7 +10,6 @@
 
 #include "base/index.h"
 #include "base/number_limits.h"
-#include "plan/free/by_search.h"
 
 namespace dhp::plan {
 namespace {
@@ -254,7 +253,7 @@ std::vector<int> lane_widths(const Limits& limits, const PlanOptions& options) {
 }
 
 std::optional<Plan> plan_lanes(const Batch& batch, const Limits& limits, const PlanOptions& options, int width,
-                               std::int64_t ticks) {
+                               const LanePlanner& planner) {
   const std::optional<std::vector<Rank>> ranks = ranks_of_lanes(limits, options, width);
   if (!ranks) return std::nullopt;
   const Derived derived = derive(batch, limits, options, *ranks, width);
@@ -272,10 +271,11 @@ std::optional<Plan> plan_lanes(const Batch& batch, const Limits& limits, const P
     }
   }
   if (wide.sequences.empty()) return std::nullopt;
-  Plan plan = plan_by_search(wide, lanes, ticks).plan;
-  spread(plan, limits, *ranks, width);
-  if (!narrow.empty()) shorter.append(plan, batch, std::move(narrow));
-  for (std::size_t i = 0; i < plan.tasks.size(); ++i) plan.tasks[i].id = static_cast<int>(i);
+  std::optional<Plan> plan = planner(wide, lanes, derived.options);
+  if (!plan || (!narrow.empty() && plan->schedule != Schedule::free)) return std::nullopt;
+  spread(*plan, limits, *ranks, width);
+  if (!narrow.empty()) shorter.append(*plan, batch, std::move(narrow));
+  for (std::size_t i = 0; i < plan->tasks.size(); ++i) plan->tasks[i].id = static_cast<int>(i);
   return plan;
 }
 
