@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import platform
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -25,12 +24,13 @@ from dhp.base.slow_ranks import slow_ranks_text
 from dhp.cost.calibrate_data import fitting, planned_designs
 from dhp.cost.calibrate_fit import GOOD_MEAN, GOOD_P95, Calibration, fit, measure
 from dhp.cost.calibrate_links import measure_links, ranks_per_node
+from dhp.cost.calibrate_options import DTYPES, RENAMED, check_options, parser
 from dhp.cost.calibrate_tasks import Design, Range, make_designs
 from dhp.cost.errors import sizes_text
 from dhp.cost.fit import TERMS, NoFit
 from dhp.cost.local import local_cluster, local_cost, no_room
 from dhp.data.index import default_path, load_or_build_index
-from dhp.models import attach, family_of, freeze, import_families
+from dhp.models import attach, freeze, import_families
 from dhp.models.model_folder import load_weights
 from dhp.run import commands
 from dhp.run.launch import BAD_INPUT, join, run_local
@@ -40,7 +40,6 @@ from dhp.run.runtime import RankFailed, Run
 NO_FIT = 1  # the exit code where the measurements do not determine the coefficients
 TEXT_TASKS = 6
 MOST_DEGREE = 8  # of one process, unless asked otherwise
-DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
 
 
 @dataclass(frozen=True)
@@ -85,8 +84,7 @@ def calibrate(options: argparse.Namespace, run: Run, progress: Callable[[int, in
     result = fit(measured.tasks, base, Path(options.model).resolve().name, measured.rank_error)
     if isinstance(result, NoFit):
         return result
-    file = describe(result, what, options, device, run, links, kernel)
-    file["fit"]["rank_speed"] = measured.rank_speed
+    file = describe(result, measured.rank_speed, what, options, device, run, links, kernel)
     return Found(file, _cluster(options, run, links, measured.rank_speed) if options.cluster_output else None)
 
 
@@ -272,6 +270,7 @@ def _cluster(
 
 def describe(
     result: Calibration,
+    rank_speed: list[float],
     what: Range,
     options: argparse.Namespace,
     device: torch.device,
@@ -322,6 +321,7 @@ def describe(
                 for name, link in names.items()
                 if link
             },
+            "rank_speed": rank_speed,
         },
     }
 
@@ -426,80 +426,10 @@ def _progress(options: argparse.Namespace, run: Run) -> Callable[[int, int], Non
     return show
 
 
-RENAMED = {
-    "--device cpu": "--torch-device cpu",
-    "--device cuda": "--torch-device cuda",
-    "--memory-of": "--device",
-    "--gradient-checkpointing": "--recompute full",
-}
-
-
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="dhp calibrate",
-        description="Measure a model on this device and fit a cost file; see docs/calibration.md",
-    )
-    p.add_argument("--model", required=True, metavar="FOLDER", help="Hugging Face checkpoint folder")
-    p.add_argument("-o", "--output", default="", metavar="COST.json", help="where to write the cost file")
-    p.add_argument(
-        "--cluster-output", default="", metavar="CLUSTER.json", help="cluster file with the measured links and speeds"
-    )
-    p.add_argument("--ranks", type=int, default=1, help="local ranks: groups are real, and links are measured")
-    p.add_argument("--torch-device", choices=("cpu", "cuda"), help="where to measure; default: cuda if present")
-    p.add_argument("--data", default="", metavar="FILE.jsonl", help="measure tasks that planners make of this data")
-    p.add_argument("--batch-size", type=int, default=16, help="samples of a planned batch, with --data")
-    p.add_argument("--min-tokens", type=int, default=32, help="shortest task")
-    p.add_argument("--max-tokens", type=int, default=2048, help="longest task")
-    p.add_argument("--max-degree", type=int, default=0, help="widest group; default 8, or the ranks")
-    p.add_argument("--samples", type=int, default=72, help="tasks to fit to")
-    p.add_argument("--left-out", type=int, default=24, help="tasks of other lengths and degrees, to measure the error")
-    p.add_argument("--repeats", type=int, default=7, help="runs of each task; their median counts")
-    p.add_argument("--seed", type=int, default=0, help="seed that draws the tasks")
-    p.add_argument("--unit", default="16x16", metavar="RxC", help="a frame, in patches: multiples of the merge size")
-    p.add_argument("--label-share", type=float, default=0.25, help="share of tokens with a loss")
-    p.add_argument("--exchange", choices=("ring", "direct", "hierarchical"), default="ring", help="how shards travel")
-    p.add_argument("--ranks-per-node", type=int, default=0, help="for hierarchical; default: those of each machine")
-    p.add_argument("--precision", choices=sorted(DTYPES), default="fp32", help="as in dhp train")
-    p.add_argument("--freeze", default="", metavar="PARTS", help="parts that do not train, of vit,aligner,llm")
-    p.add_argument("--recompute", choices=("full", "none"), default="none", help="as in dhp cost")
-    p.add_argument("--capacity-tokens", type=int, default=0, help="tokens a rank may hold, as in dhp train")
-    p.add_argument("--device", default="local-cpu", help="a device of dhp cost, for its memory")
-    p.add_argument("--output-format", choices=("text", "json"), default="text", help="json: the cost file on stdout")
-    return p
-
-
-def _check(options: argparse.Namespace) -> None:
-    least = {
-        "ranks": 1,
-        "min_tokens": 16,
-        "samples": 1,
-        "left_out": 1,
-        "repeats": 1,
-        "max_tokens": 16,
-        "batch_size": 1,
-        "max_degree": 0,
-        "ranks_per_node": 0,
-    }
-    for key, minimum in least.items():
-        if getattr(options, key) < minimum:
-            flag = "--" + key.replace("_", "-")
-            raise InputError(f"{flag}: found {getattr(options, key)}, expected at least {minimum}")
-    if options.max_tokens < options.min_tokens:
-        raise InputError(
-            f"--max-tokens: found {options.max_tokens}, expected at least --min-tokens, which is {options.min_tokens}"
-        )
-    if not 0.0 <= options.label_share <= 1.0:
-        raise InputError(f"--label-share: found {options.label_share}, expected a share from 0 to 1")
-    if not re.fullmatch("[1-9][0-9]*x[1-9][0-9]*", options.unit):
-        raise InputError(f"--unit: found {options.unit!r}, expected ROWSxCOLUMNS in patches, as in 16x24")
-    parse_freeze(options.freeze, "--freeze")
-    family_of(options.model)
-
-
 def main(arguments: list[str] | None = None) -> int:
     try:
         options = parser().parse_args(todays_flags(sys.argv[1:] if arguments is None else arguments, RENAMED))
-        _check(options)
+        check_options(options)
     except InputError as error:
         complain(f"dhp: error: {error}")
         return 2

@@ -11,7 +11,7 @@ import pytest
 from command_line import dhp, inputs
 from dhp import _core as core
 from dhp.base.old_flags import todays_flags
-from dhp.cost import calibrate
+from dhp.cost import calibrate_options
 from dhp.data import index_command
 from dhp.loop.train_options import parser, settings_of
 from dhp.run.planning import plan
@@ -80,7 +80,7 @@ def test_commands_that_never_had_it_refuse_it(files: dict[str, Path]) -> None:
 def test_flags_of_python_commands(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--model", "m", "--memory-of=h100", "--device", "cpu", "--gradient-checkpointing"]
     today = ["--model", "m", "--device", "h100", "--torch-device", "cpu", "--recompute", "full"]
-    assert todays_flags(words, calibrate.RENAMED) == today
+    assert todays_flags(words, calibrate_options.RENAMED) == today
     assert capsys.readouterr().err.splitlines() == [
         f"dhp: note: {then} is now {now}; {DROPS.strip()}"
         for then, now in (
@@ -89,11 +89,11 @@ def test_flags_of_python_commands(capsys: pytest.CaptureFixture[str]) -> None:
             ("--gradient-checkpointing", "--recompute full"),
         )
     ]
-    assert todays_flags(today, calibrate.RENAMED) == today
+    assert todays_flags(today, calibrate_options.RENAMED) == today
     assert todays_flags(["d", "--capacity-tokens-per-rank=8"], index_command.RENAMED) == ["d", "--capacity-tokens", "8"]
     capsys.readouterr()
     with pytest.raises(core.InputError, match=r"^--memory-of: is the old name of --device, which is given too"):
-        todays_flags(["--memory-of", "h100", "--device=a100"], calibrate.RENAMED)
+        todays_flags(["--memory-of", "h100", "--device=a100"], calibrate_options.RENAMED)
 
 
 # --- settings
