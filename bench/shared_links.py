@@ -11,11 +11,13 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent / "paper"))
+from dhp_command import Dhp
 
 CASES = Path(__file__).parents[1] / "bench" / "cases"
 LIMITS = {  # of 8 ranks a node with a link of 25 GB/s each
@@ -28,38 +30,32 @@ BATCHES = ("internvid", "lognormal")  # the others hardly cross nodes
 CAPACITIES = (4096, 8192)  # tokens a rank
 
 
-def run(*command: object) -> dict[str, Any]:
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True)
-    return json.loads(done.stdout) if done.stdout else {}
-
-
-def planned_s(dhp: str, planner: str, inputs: tuple[object, ...], seen: Path, real: Path) -> tuple[float, float]:
+def planned_s(dhp: Dhp, planner: str, inputs: tuple[str | Path, ...], seen: Path, real: Path) -> tuple[float, float]:
     """Simulated makespan on the cluster `real` of a plan made for the cluster `seen`, and seconds to plan it."""
-    plan = real.with_name("plan.json")
+    plan = dhp.folder / "plan.json"
     start = time.perf_counter()
-    run(dhp, "plan", *inputs, "--cluster", seen, "--planner", planner, "-o", plan, "--output-format", "json")
+    dhp.json("plan", *inputs, "--cluster", seen, "--planner", planner, "-o", plan)
     took_s = time.perf_counter() - start
-    step = run(dhp, "simulate", *inputs, "--cluster", real, "--plan", plan, "--output-format", "json")
-    return step["mean_s"], took_s
+    return dhp.json("simulate", *inputs, "--cluster", real, "--plan", plan)["mean_s"], took_s
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dhp", default="build/release/dhp")
+    parser.add_argument("--dhp", type=Path, default=Path("build/release/dhp"))
     args = parser.parse_args()
     print(f"{'':21} {'':10} {'':6} {'':9} {'before':>8} {'now':>8} {'gain':>7} {'plan before':>12} {'now':>7}")
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        dhp = Dhp(args.dhp, Path(name))
         cluster = json.loads((CASES / "cluster_910b_8x8.json").read_text())
-        own, shared = folder / "own.json", folder / "shared.json"
+        own, shared = dhp.folder / "own.json", dhp.folder / "shared.json"
         own.write_text(json.dumps(cluster))
         for links, limits in LIMITS.items():
             shared.write_text(json.dumps(cluster | limits))
             for source, capacity, planner in itertools.product(BATCHES, CAPACITIES, ("free", "lockstep")):
                 batch, cost = CASES / f"batch_{source}_512.json", CASES / f"cost_qwen3-vl-8b_{capacity}.json"
                 inputs = ("--batch", batch, "--cost", cost)
-                before_s, plain_s = planned_s(args.dhp, planner, inputs, own, shared)
-                now_s, took_s = planned_s(args.dhp, planner, inputs, shared, shared)
+                before_s, plain_s = planned_s(dhp, planner, inputs, own, shared)
+                now_s, took_s = planned_s(dhp, planner, inputs, shared, shared)
                 print(
                     f"{links:21} {source:10} {capacity:6} {planner:9} {before_s:8.3f} {now_s:8.3f}"
                     f" {before_s / now_s - 1:7.2%} {plain_s * 1e3:9.0f} ms {took_s * 1e3:4.0f} ms"
