@@ -67,6 +67,9 @@ struct CostModel {
   bool operator==(const CostModel&) const = default;
 };
 
+/// How far task times differ from the estimates of this cost: what it says, else ErrorSizes{}.
+inline ErrorSizes expected_errors(const CostModel& cost) { return cost.expected_error.value_or(ErrorSizes{}); }
+
 /// Throws InputError naming `source` and the field unless every number is from 0 to far beyond any device (1e6 seconds,
 /// 1e18 bytes), so that sums over any batch are finite.
 void validate(const CostModel& cost, const std::string& source);
@@ -145,6 +148,9 @@ GroupShape consecutive_shape(const Cluster& cluster, Rank first, int degree);
 /// Infinite if a rank is out of service. For all_to_all the head counts must be known (else InputError).
 double task_seconds(const CostModel& cost, const Cluster& cluster, const Load& load, const GroupShape& shape,
                     Exchange exchange);
+
+/// Seconds that a sequence takes alone on one rank at nominal speed.
+double alone_seconds(const CostModel& cost, const Cluster& cluster, const Sequence& sequence);
 
 /// Activation bytes a rank holds in a task of this load and degree.
 double task_memory_bytes(const CostModel& cost, const Load& load, int degree);

@@ -37,10 +37,26 @@ std::vector<int> count_peers(const Plan& plan);
 /// cannot be walked (require_shape), and for a batch or a cost out of range (validate).
 PlanMetrics plan_metrics(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost);
 
-/// The factors that multiply the time of every task of a plan in trial `trial` of a seed, of these sizes and as
-/// ErrorSizes describes them. A sequence's draws go by its id, a task's by its number, a rank's by how many ranks tasks
+/// The factors that multiply the time of every task of a plan in a trial of a seed, of these sizes and as ErrorSizes
+/// describes them. A sequence's draws go by its id, a task's by its number, a rank's by how many ranks tasks
 /// have had before it in the order of the plan: a sequence errs alike in every plan. The same on every machine. Throws
 /// InputError for sizes out of range, and for a plan that cannot be walked (require_shape) or is of another batch.
+class NoiseFactors {
+ public:
+  /// The plan must outlive them.
+  NoiseFactors(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
+               const ErrorSizes& noise, std::uint64_t seed);
+  /// By task. Trials are the same in any order.
+  std::vector<double> of_trial(int trial) const;
+
+ private:
+  const Plan& plan_;
+  ErrorSizes noise_;
+  std::uint64_t seed_;
+  std::vector<double> alone_s_;  // of the sequences of the tasks, one after the other
+  std::vector<double> sum_s_;    // by task
+};
+/// Those of one trial.
 std::vector<double> noise_factors(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
                                   const ErrorSizes& noise, std::uint64_t seed, int trial);
 
@@ -49,7 +65,7 @@ inline constexpr int kExpectedTrials = 200;
 inline constexpr std::uint64_t kExpectedSeed = 7;
 
 /// Makespans in seconds of `trials` steps in which every task takes its predicted time times its noise factor. Throws
-/// as noise_factors() does, and std::invalid_argument for negative trials.
+/// as NoiseFactors does, and std::invalid_argument for negative trials.
 std::vector<double> noisy_makespans(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
                                     const ErrorSizes& noise, int trials, std::uint64_t seed);
 

@@ -238,6 +238,9 @@ void bind_cost_functions(nb::module_& module) {
       "Vision of the fullest rank of a group, as so much of `work_s`, the work of all frames, and so much of "
       "`frame_s`,\n"
       "that of the largest, of which there are `largest_frames`. Raises InputError for a degree below 1.");
+  module.def("residual_factor", &residual_factor, "cost"_a, "degree"_a, "longest_tokens"_a,
+             "The factor of `cost.residuals` for a group whose longest sequence has so many tokens; 1 without one.");
+  module.attr("MOST_RESIDUAL_FACTOR") = kMostResidualFactor;
   module.def(
       "task_memory_bytes",
       [](const CostModel& cost, const std::vector<Sequence>& sequences, int degree) {

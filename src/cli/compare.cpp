@@ -32,7 +32,7 @@ struct CompareCommand {
   bool json = false;
 
   /// Under which steps are expected.
-  ErrorSizes noise() const { return given_noise.value_or(inputs.cost.expected_error.value_or(ErrorSizes{})); }
+  ErrorSizes noise() const { return given_noise.value_or(expected_errors(inputs.cost)); }
 };
 
 struct Noisy {

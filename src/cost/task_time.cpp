@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/number_limits.h"
+#include "cost/terms.h"
 #include "cost/transfer.h"
 #include "dhp/error.h"
 
@@ -174,10 +175,7 @@ void Load::add(const Sequence& sequence) {
   longest = std::max(longest, length);
   if (frame == 0.0) return;
   frames += std::ceil(sequence_patches / frame);
-  if (frame < largest_frame) return;
-  if (frame > largest_frame) largest_frames = 0.0;
-  largest_frame = frame;
-  largest_frames += std::floor(sequence_patches / frame);
+  join_largest(largest_frame, largest_frames, frame, std::floor(sequence_patches / frame));
 }
 
 /// Frames of two sizes, the largest and the mean of the others, go to the ranks largest first, each to the rank with
@@ -298,6 +296,10 @@ double task_seconds(const CostModel& cost, const Cluster& cluster, const Load& l
                                                 : ring_attention_s(cost, cluster, *pass, load, shape, exchange);
   }
   return seconds;
+}
+
+double alone_seconds(const CostModel& cost, const Cluster& cluster, const Sequence& sequence) {
+  return task_seconds(cost, cluster, load_of(std::span(&sequence, 1)), GroupShape{}, Exchange::ring);
 }
 
 }  // namespace dhp

@@ -40,6 +40,14 @@ inline Work work_of(const CostModel& cost, const Sequence& sequence) {
           .vision = vision};
 }
 
+/// Joins the largest frames of two loads: their size, in patches or seconds, and how many are so large.
+inline void join_largest(double& size, double& count, double other_size, double other_count) {
+  if (other_size < size) return;
+  if (other_size > size) count = 0.0;
+  size = other_size;
+  count += other_count;
+}
+
 /// A sum that rounding has pushed past a whole number must not ask for one rank more than is true.
 inline constexpr double kNeedRounding = 1e-10;  // relative
 

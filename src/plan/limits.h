@@ -48,6 +48,7 @@ class Limits {
   /// The largest degree that shards of min_shard_tokens allow; at least `min_degree`.
   int max_degree(const Sequence& sequence, int min_degree) const;
 
+  const std::vector<Exchange>& exchanges() const { return exchanges_; }  ///< that groups may use
   /// The quickest exchange allowed for a group of this shape; ring for a single rank.
   Exchange exchange_for(const GroupShape& shape) const;
   /// The shape of `degree` consecutive ranks in service beginning at position `first`.

@@ -20,68 +20,56 @@ double factor(double size, std::uint64_t trial_key, Stream stream, std::uint64_t
   return size > 0.0 ? Random(trial_key, stream, index).log_normal(-size * size / 2, size) : 1.0;
 }
 
-/// The factors of the tasks of one plan, trial after trial.
-class Factors {
- public:
-  Factors(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost, const ErrorSizes& noise,
-          std::uint64_t seed)
-      : plan_(plan), noise_(noise), seed_(seed) {
-    validate(noise, "noise");
-    require_shape(plan);
-    const SequenceIndex sequences(batch);
-    for (std::size_t i = 0; i < plan.tasks.size(); ++i) {
-      sequences.load_of(plan, i);  // refuses sequences that the batch lacks
-      double sum = 0.0;
-      for (const std::int64_t id : plan.tasks[i].sequences) {
-        const Load load = load_of(std::span(sequences.find(id), 1));
-        alone_s_.push_back(task_seconds(cost, cluster, load, GroupShape{}, Exchange::ring));
-        sum += alone_s_.back();
-      }
-      sum_s_.push_back(sum);
-    }
-  }
-
-  std::vector<double> of_trial(int trial) const {
-    const std::uint64_t key = splitmix64(splitmix64(seed_) + static_cast<std::uint64_t>(trial));
-    std::vector<double> factors;
-    factors.reserve(plan_.tasks.size());
-    std::size_t sequence = 0;
-    std::uint64_t member = 0;
-    for (std::size_t i = 0; i < plan_.tasks.size(); ++i) {
-      const Task& task = plan_.tasks[i];
-      double mean = 0.0;
-      for (const std::int64_t id : task.sequences) {
-        mean += alone_s_[sequence++] * factor(noise_.sequence, key, kSequences, static_cast<std::uint64_t>(id));
-      }
-      double slowest = 0.0;
-      for (int rank = 0; rank < task.degree(); ++rank) {
-        slowest = std::max(slowest, factor(noise_.rank, key, kRanks, member++));
-      }
-      const bool has_weight = noise_.sequence > 0.0 && sum_s_[i] > 0.0;
-      factors.push_back((has_weight ? mean / sum_s_[i] : 1.0) * factor(noise_.task, key, kTasks, i) * slowest);
-    }
-    return factors;
-  }
-
- private:
-  const Plan& plan_;
-  const ErrorSizes& noise_;
-  std::uint64_t seed_;
-  std::vector<double> alone_s_;  // of the sequences of the tasks, one after the other
-  std::vector<double> sum_s_;    // by task
-};
-
 }  // namespace
+
+NoiseFactors::NoiseFactors(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
+                           const ErrorSizes& noise, std::uint64_t seed)
+    : plan_(plan), noise_(noise), seed_(seed) {
+  validate(noise, "noise");
+  require_shape(plan);
+  const SequenceIndex sequences(batch);
+  for (std::size_t i = 0; i < plan.tasks.size(); ++i) {
+    sequences.load_of(plan, i);  // refuses sequences that the batch lacks
+    double sum = 0.0;
+    for (const std::int64_t id : plan.tasks[i].sequences) {
+      alone_s_.push_back(alone_seconds(cost, cluster, *sequences.find(id)));
+      sum += alone_s_.back();
+    }
+    sum_s_.push_back(sum);
+  }
+}
+
+std::vector<double> NoiseFactors::of_trial(int trial) const {
+  const std::uint64_t key = splitmix64(splitmix64(seed_) + static_cast<std::uint64_t>(trial));
+  std::vector<double> factors;
+  factors.reserve(plan_.tasks.size());
+  std::size_t sequence = 0;
+  std::uint64_t member = 0;
+  for (std::size_t i = 0; i < plan_.tasks.size(); ++i) {
+    const Task& task = plan_.tasks[i];
+    double mean = 0.0;
+    for (const std::int64_t id : task.sequences) {
+      mean += alone_s_[sequence++] * factor(noise_.sequence, key, kSequences, static_cast<std::uint64_t>(id));
+    }
+    double slowest = 0.0;
+    for (int rank = 0; rank < task.degree(); ++rank) {
+      slowest = std::max(slowest, factor(noise_.rank, key, kRanks, member++));
+    }
+    const bool has_weight = noise_.sequence > 0.0 && sum_s_[i] > 0.0;
+    factors.push_back((has_weight ? mean / sum_s_[i] : 1.0) * factor(noise_.task, key, kTasks, i) * slowest);
+  }
+  return factors;
+}
 
 std::vector<double> noise_factors(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
                                   const ErrorSizes& noise, std::uint64_t seed, int trial) {
-  return Factors(plan, batch, cluster, cost, noise, seed).of_trial(trial);
+  return NoiseFactors(plan, batch, cluster, cost, noise, seed).of_trial(trial);
 }
 
 std::vector<double> noisy_makespans(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
                                     const ErrorSizes& noise, int trials, std::uint64_t seed) {
   if (trials < 0) throw std::invalid_argument("noisy_makespans: fewer than 0 trials");
-  const Factors factors(plan, batch, cluster, cost, noise, seed);
+  const NoiseFactors factors(plan, batch, cluster, cost, noise, seed);
   const std::vector<double> task_s = predict_task_seconds(plan, batch, cluster, cost);
   std::vector<double> makespans;
   std::vector<double> noisy_s(task_s.size());

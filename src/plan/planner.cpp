@@ -102,8 +102,7 @@ PlanResult plan::plan_without_times(const Batch& batch, const Cluster& cluster, 
 
   PlanResult result = Plan{.schedule = planner.schedule};
   if (!batch.sequences.empty()) {
-    const bool own = planner.plan == plan_free || planner.plan == plan_lockstep;  // peers plan as their sources do
-    result = own && options.pipeline_stages == 1 && shares_links(cluster)
+    result = planner.sees_shared_links && options.pipeline_stages == 1 && shares_links(cluster)
                  ? plan_for_shared_links(planner, batch, limits, options, argument)
                  : planner.plan(batch, limits, options, argument);
   }

@@ -74,6 +74,7 @@ struct Planner {
   CheckFunction check;  ///< of sequences alone, beyond what the limits say; null: they say all
   const char* help;
   const char* argument_help;
+  bool sees_shared_links = false;  ///< plans for NICs and switches that ranks share; others as their sources do
 };
 
 /// The planners known so far, in the order of the help text.

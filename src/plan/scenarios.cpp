@@ -76,7 +76,7 @@ Scenarios::Scenarios(const ErrorSizes& sizes, const Batch& batch, const Cluster&
       rank_(factors(2, sizes.rank, kRows)) {
   alone_s_.reserve(batch.sequences.size());
   for (const Sequence& sequence : batch.sequences) {
-    alone_s_.push_back(task_seconds(cost, cluster, load_of(std::span(&sequence, 1)), GroupShape{}, Exchange::ring));
+    alone_s_.push_back(alone_seconds(cost, cluster, sequence));
   }
 }
 

@@ -90,15 +90,17 @@ Simulation simulate(const Plan& plan, const Batch& batch, const Cluster& cluster
   Simulation simulation;
   simulation.rank_totals.assign(index(plan.ranks), {});
   std::size_t kept = 0;  // rows of tasks and ranks
+  std::optional<NoiseFactors> factors;
+  if (options.noise.any()) factors.emplace(plan, batch, cluster, cost, options.noise, options.seed);
   for (int trial = 0; trial < options.steps; ++trial) {
     std::vector<Program> noisy;
-    if (options.noise.any()) {
+    if (factors) {
       noisy = exact;
-      const std::vector<double> factors = noise_factors(plan, batch, cluster, cost, options.noise, options.seed, trial);
-      for (std::size_t task = 0; task < noisy.size(); ++task) slow_down(noisy[task], factors[task]);
+      const std::vector<double> drawn = factors->of_trial(trial);
+      for (std::size_t task = 0; task < noisy.size(); ++task) slow_down(noisy[task], drawn[task]);
     }
     const bool recorded = trial < options.recorded_steps;
-    simulation.steps.push_back(execute(plan, cluster, options.noise.any() ? noisy : exact, reduce, recorded));
+    simulation.steps.push_back(execute(plan, cluster, factors ? noisy : exact, reduce, recorded));
     SimulatedStep& step = simulation.steps.back();
     account(step, plan, cluster, cost, options.planning_s);
     sum_up(step, simulation.rank_totals);

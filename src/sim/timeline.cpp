@@ -128,9 +128,9 @@ double tokens_of(const Batch& batch) {
 
 /// As `dhp compare` gives it.
 double expected_makespan_s(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost) {
-  const ErrorSizes errors = cost.expected_error.value_or(ErrorSizes{});
   double sum = 0.0;
-  for (const double seconds : noisy_makespans(plan, batch, cluster, cost, errors, kExpectedTrials, kExpectedSeed)) {
+  for (const double seconds :
+       noisy_makespans(plan, batch, cluster, cost, expected_errors(cost), kExpectedTrials, kExpectedSeed)) {
     sum += seconds;
   }
   return sum / kExpectedTrials;

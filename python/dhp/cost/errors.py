@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dhp._core import ErrorSizes, ResidualFactor
+from dhp._core import CostModel, ErrorSizes, residual_factor
 from dhp._core import Sequence as BatchSequence
 from dhp.cost.fit import TermSeconds, TimeSample, estimates_s, least_squares
-from dhp.cost.residuals import factor_of, longest
+from dhp.cost.residuals import longest
 from dhp.cost.speeds import Array, Indices, TimedTask, clipped, member_estimates_s
 
 STEP = 0.005  # sizes are multiples of it, so that plans change rarely
@@ -34,13 +34,14 @@ class Residual:
 
 
 def residuals_of(
-    tasks: Sequence[TimedTask], terms: TermSeconds, speeds: Sequence[float], factors: Sequence[ResidualFactor] = ()
+    tasks: Sequence[TimedTask], terms: TermSeconds, speeds: Sequence[float], cost: CostModel | None = None
 ) -> list[Residual]:
-    """Of the tasks that took any time, whose members are on ranks at these speeds."""
+    """Of the tasks that took any time, whose members are on ranks at these speeds. `cost`: whose factors count."""
     found = []
     squares = squared_shares(terms, [task.sequences for task in tasks])
     for task, bare, square in zip(tasks, member_estimates_s(terms, tasks), squares, strict=True):
-        estimates = bare * factor_of(factors, len(task.ranks), longest(task.sequences))
+        factor = residual_factor(cost, len(task.ranks), longest(task.sequences)) if cost else 1.0
+        estimates = bare * factor
         own = np.array(task.members.seconds) * [speeds[rank] for rank in task.ranks]
         if (own > 0.0).all() and (estimates > 0.0).all():
             found.append(Residual(tuple(np.log(own / estimates).tolist()), len(task.ranks), square))

@@ -18,6 +18,7 @@ from dhp._core import (
     Plan,
     parse_cluster,
     parse_cost_model,
+    residual_factor,
     to_json,
 )
 from dhp._core import Sequence as BatchSequence
@@ -33,7 +34,7 @@ from dhp.cost.fit import (
     fit_times,
     terms_of,
 )
-from dhp.cost.residuals import factor_of, learn_factors, longest
+from dhp.cost.residuals import learn_factors, longest
 from dhp.cost.speeds import MemberTimes, SpeedHistory, TimedTask, learn, member_estimates_s, speeds_of
 from dhp.run.runtime import Run
 
@@ -107,7 +108,7 @@ class Recalibration:
             return to_json(self.now.cost), rank_speed, history, f"cost not fitted: {terms.reason}"
         cost = with_terms(self._first.cost, terms)
         cost.residuals = learn_factors(self._samples(learned), terms)
-        residuals = residuals_of(self._tasks, terms, learned, cost.residuals)
+        residuals = residuals_of(self._tasks, terms, learned, cost)
         cost.expected_error = error_sizes(residuals, self._first.cost.expected_error or ErrorSizes())
         before, after = self._error(self.now.cost, speeds), self._error(cost, learned)
         news = (
@@ -122,7 +123,7 @@ class Recalibration:
 
     def _error(self, cost: CostModel, speeds: list[float]) -> EstimateError:
         samples = self._samples(speeds)
-        factors = [factor_of(cost.residuals, s.degree, longest(s.sequences)) for s in samples]
+        factors = [residual_factor(cost, s.degree, longest(s.sequences)) for s in samples]
         return error_of(estimates_s(terms_of(cost), samples) * factors, [s.seconds for s in samples])
 
     def _samples(self, speeds: list[float]) -> list[TimeSample]:

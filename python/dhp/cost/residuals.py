@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dhp._core import ResidualFactor
+from dhp._core import MOST_RESIDUAL_FACTOR, ResidualFactor
 from dhp._core import Sequence as BatchSequence
 from dhp.cost.fit import TermSeconds, TimeSample, estimates_s
 from dhp.cost.speeds import DOUBT, clipped
 
 FEWEST = 16  # tasks of a cell
 STEP = 0.005  # factors are multiples of it, so that plans change rarely
-MOST = 4.0  # what a cost file may hold
 
 Cell = tuple[int, int]  # degree; tokens of the longest sequence, rounded down to a power of two
 
@@ -25,12 +24,6 @@ def longest(sequences: Sequence[BatchSequence]) -> int:
 
 def cell_of(degree: int, tokens: int) -> Cell:
     return degree, 1 << (tokens.bit_length() - 1)
-
-
-def factor_of(factors: Sequence[ResidualFactor], degree: int, tokens: int) -> float:
-    """By which the estimate of such a group is multiplied."""
-    cell = cell_of(degree, tokens)
-    return next((f.factor for f in factors if (f.degree, f.tokens) == cell), 1.0)
 
 
 def learn_factors(samples: Sequence[TimeSample], terms: TermSeconds) -> list[ResidualFactor]:
@@ -52,7 +45,8 @@ def learn_factors(samples: Sequence[TimeSample], terms: TermSeconds) -> list[Res
         near = clipped(off, np.zeros(len(off), np.int64))
         mean, error = float(near.mean()), float(near.std(ddof=1)) / len(near) ** 0.5
         kept = mean * max(0.0, 1.0 - (DOUBT * error / mean) ** 2) if mean else 0.0
-        factor = round(round(float(np.clip(np.exp(kept), 1 / MOST, MOST)) / STEP) * STEP, 6)
+        within = float(np.clip(np.exp(kept), 1 / MOST_RESIDUAL_FACTOR, MOST_RESIDUAL_FACTOR))
+        factor = round(round(within / STEP) * STEP, 6)
         if factor != 1.0:
             found.append(ResidualFactor(*cell, factor))
     return found

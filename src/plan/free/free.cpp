@@ -100,16 +100,10 @@ Shortest plan_shortest(const Batch& batch, const Limits& limits, const PlanOptio
   return {std::move(best.plan), false};
 }
 
-std::size_t sequences_in(const Plan& plan) {
-  std::size_t count = 0;
-  for (const Task& task : plan.tasks) count += task.sequences.size();
-  return count;
-}
-
 /// Tasks of several sequences, cut into tasks of at most `most`: the longest to each in turn.
-Plan cut_packs(const Plan& plan, const SequenceIndex& sequences, std::size_t most) {
+Plan cut_packs(const Plan& plan, const Batch& batch, const SequenceIndex& sequences, std::size_t most) {
   Plan cut{.schedule = plan.schedule, .ranks = plan.ranks};
-  cut.tasks.reserve(sequences_in(plan));
+  cut.tasks.reserve(batch.sequences.size());
   std::vector<std::int64_t> ids;
   for (const Task& task : plan.tasks) {
     ids = task.sequences;
@@ -145,7 +139,7 @@ void offer_cut(Candidates& candidates, const Batch& batch, const Limits& limits)
     }
     if (added_s == 0.0) continue;
     if (makespan_s + added_s / limits.ranks() > candidates.longest_s()) break;
-    candidates.offer(cut_packs(plan, sequences, most));
+    candidates.offer(cut_packs(plan, batch, sequences, most));
   }
 }
 

@@ -14,7 +14,7 @@ Batch by_id(const Batch& batch) {
 }
 
 ErrorSizes errors_of(const PlanOptions& options, const Limits& limits) {
-  return options.expect_error.value_or(limits.cost().expected_error.value_or(ErrorSizes{}));
+  return options.expect_error.value_or(expected_errors(limits.cost()));
 }
 
 Candidates::Candidates(const Batch& batch, const Limits& limits, const PlanOptions& options)

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <bit>
 #include <limits>
+#include <numeric>
 #include <span>
 
 #include "base/index.h"
@@ -25,7 +26,7 @@ double seconds_alone(const Limits& limits, const Sequence& sequence, const Group
 std::optional<std::vector<Rank>> ranks_of_lanes(const Limits& limits, const PlanOptions& options, int width) {
   const Cluster& cluster = limits.cluster();
   std::vector<Rank> ranks(index(cluster.ranks()));
-  for (Rank rank = 0; rank < cluster.ranks(); ++rank) ranks[index(rank)] = rank;
+  std::iota(ranks.begin(), ranks.end(), 0);
   if (cluster.rank_speed.empty()) return ranks;
   // A lane is as slow as its slowest rank: ranks of a node that are alike share one.
   const bool may_choose = options.placement == Placement::any && options.max_peers == 0;
@@ -52,15 +53,15 @@ struct Derived {
   Limits limits() const { return {cluster, cost, options, options.exchanges}; }
 };
 
-PlanOptions options_of_lanes(const PlanOptions& options, int width) {
+PlanOptions options_of_lanes(const PlanOptions& options, const Limits& limits, int width) {
   PlanOptions derived = options;
+  derived.exchanges = limits.exchanges();
   derived.max_degree /= width;
   for (int& heads : derived.degrees_divide) heads /= width;
   derived.max_tokens_per_rank *= width;
   derived.min_shard_tokens = std::min(options.min_shard_tokens, std::numeric_limits<int>::max() / width) * width;
   if (options.max_peers > 0) derived.max_peers = (options.max_peers + 1) / width - 1;
   if (options.max_peers > 0 && derived.max_peers == 0) derived.max_degree = 1;  // 0 peers would be no limit
-  if (derived.exchanges.empty()) derived.exchanges = {Exchange::ring, Exchange::direct, Exchange::hierarchical};
   return derived;
 }
 
@@ -104,7 +105,7 @@ CostModel cost_of_lanes(const CostModel& cost, int width) {
 Derived derive(const Batch& batch, const Limits& limits, const PlanOptions& options, const std::vector<Rank>& ranks,
                int width) {
   Derived derived{batch, cluster_of_lanes(limits, ranks, width), cost_of_lanes(limits.cost(), width),
-                  options_of_lanes(options, width)};
+                  options_of_lanes(options, limits, width)};
   for (Sequence& sequence : derived.batch.sequences) {
     sequence.frame_patches = std::min<std::int64_t>(sequence.patches, width * sequence.frame_patches);
   }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <functional>
 
+#include "cost/terms.h"
 #include "cost/transfer.h"
 
 namespace dhp::plan {
@@ -13,11 +14,7 @@ void SearchItem::add(const SearchItem& other) {
   linear_s += other.linear_s;
   vision.work_s += other.vision.work_s;
   vision.frames += other.vision.frames;
-  if (other.vision.frame_s >= vision.frame_s) {
-    if (other.vision.frame_s > vision.frame_s) vision.largest_frames = 0.0;
-    vision.frame_s = other.vision.frame_s;
-    vision.largest_frames += other.vision.largest_frames;
-  }
+  join_largest(vision.frame_s, vision.largest_frames, other.vision.frame_s, other.vision.largest_frames);
   longest = std::max(longest, other.longest);
   for (int pass = 0; pass < 2; ++pass) pair_s[pass] += other.pair_s[pass];
   alone_s += other.alone_s;

@@ -5,9 +5,19 @@ import math
 import numpy as np
 import pytest
 
-from dhp._core import Cluster, CostModel, Exchange, Link, PassCost, ResidualFactor, Sequence, task_seconds
+from dhp._core import (
+    Cluster,
+    CostModel,
+    Exchange,
+    Link,
+    PassCost,
+    ResidualFactor,
+    Sequence,
+    residual_factor,
+    task_seconds,
+)
 from dhp.cost.fit import TermSeconds, TimeSample, estimate_s
-from dhp.cost.residuals import cell_of, factor_of, learn_factors, longest
+from dhp.cost.residuals import cell_of, learn_factors, longest
 
 TERMS = TermSeconds(task_s=0.01, token_s=1e-3, pair_s=1e-6, step_s=1e-3)
 
@@ -33,12 +43,14 @@ def test_factors_are_those_that_planners_apply() -> None:
     """The same cells as in C++: estimates times factors are task times."""
     factors = [ResidualFactor(2, 8, 1.5), ResidualFactor(2, 64, 0.8), ResidualFactor(4, 8, 1.2)]
     cost = CostModel("x", 1, 0.01, 0, PassCost(1e-3, 1e-6, 1e-3), PassCost(0, 0), 1, 1, 0, 0, 0, residuals=factors)
+    by_cell = {(f.degree, f.tokens): f.factor for f in factors}
     link = Link(1e30, 0.0, 1)
     for degree in (1, 2, 3, 4):
         for tokens in (1, 7, 8, 15, 16, 63, 64, 127, 128):
             sequences = [Sequence(0, tokens), Sequence(1, 1)]
-            expected = estimate_s(TERMS, sequences, degree) * factor_of(factors, degree, tokens)
+            expected = estimate_s(TERMS, sequences, degree) * residual_factor(cost, degree, tokens)
             ranks = list(range(degree))
+            assert residual_factor(cost, degree, tokens) == by_cell.get(cell_of(degree, tokens), 1.0)
             found = task_seconds(cost, Cluster(1, 4, 1e9, link, link), sequences, ranks, Exchange.ring)
             assert found == pytest.approx(expected, rel=1e-14), (degree, tokens)
 
