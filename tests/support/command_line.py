@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -35,6 +36,26 @@ def dhp(*arguments: str | Path, binary: str | Path = DHP, path: str | None = Non
 GOOD_BATCH = {"format": "dhp.batch/1", "sequences": [{"id": i, "tokens": 500 + 300 * i} for i in range(12)]}
 GOOD_CLUSTER = json.loads((CASES / "cluster_910b_1x6.json").read_text())
 GOOD_COST = json.loads((CASES / "cost_qwen3-vl-8b_8192.json").read_text())
+
+
+def on_terminal(*arguments: str | Path, errors: bool = False, **environment: str) -> tuple[str, str]:
+    """What `dhp` shows on a terminal that is its standard output (or error), and what it writes to the other one."""
+    ours, theirs = os.openpty()
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": theirs}
+    if not errors:
+        streams = {"stdout": theirs, "stderr": subprocess.PIPE}
+    command = [str(DHP), *map(str, arguments)]
+    env = {**os.environ, "TERM": "xterm", **environment}
+    with subprocess.Popen(command, text=True, env=env, **streams) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # the end of a terminal
+            while part := os.read(ours, 65536):  # what is there by now
+                shown += part
+        other = (process.stdout or process.stderr).read()  # type: ignore[union-attr]
+        assert process.wait() == 0, other
+    os.close(ours)
+    return shown.decode(), other
 
 
 def inputs(files: dict[str, Path]) -> list[str | Path]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from command_line import DHP, GOOD_BATCH, GOOD_CLUSTER, GOOD_COST, dhp, inputs
+from command_line import GOOD_BATCH, GOOD_CLUSTER, GOOD_COST, dhp, inputs, on_terminal
 
 
 def test_explain(files: dict[str, Path]) -> None:
@@ -86,21 +83,9 @@ def test_explain_in_a_pipe_has_no_colours_and_a_hundred_columns(files: dict[str,
 
 
 def test_explain_on_a_terminal(files: dict[str, Path]) -> None:
-    def shown(**env: str) -> str:
-        ours, theirs = os.openpty()
-        words = [DHP, "explain", *map(str, inputs(files)), "--plan", str(files["plan"])]
-        with subprocess.Popen(words, stdout=theirs, env={**os.environ, "TERM": "xterm", **env}) as process:
-            os.close(theirs)
-            text = b""
-            with contextlib.suppress(OSError):  # the end of a terminal
-                while part := os.read(ours, 65536):
-                    text += part
-            assert process.wait() == 0
-        os.close(ours)
-        return text.decode()
-
-    assert "\x1b[38;5;" in shown(NO_COLOR="")
-    assert "\x1b" not in shown(NO_COLOR="1")
+    words = ["explain", *inputs(files), "--plan", files["plan"]]
+    assert "\x1b[38;5;" in on_terminal(*words, NO_COLOR="")[0]
+    assert "\x1b" not in on_terminal(*words, NO_COLOR="1")[0]
 
 
 def test_explain_of_a_plan_by_hand_uses_bounds(files: dict[str, Path]) -> None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import subprocess
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from command_line import DHP, GOOD_BATCH, GOOD_COST, changed, dhp
+from command_line import GOOD_BATCH, GOOD_COST, changed, dhp, on_terminal
 from dhp.report.summary import summarize
 from dhp.watch.result import read_result
 
@@ -311,16 +308,12 @@ def test_a_sweep_says_why_there_is_no_plan(tmp_path: Path) -> None:
 
 def test_a_sweep_shows_its_progress_on_a_terminal(tmp_path: Path) -> None:
     words = write_inputs(tmp_path, batch=BATCH, cluster=CLUSTER, cost=COST)
-    ours, theirs = pty.openpty()
-    command = [DHP, "simulate", *map(str, words), "--sweep", "--planners", "free,paper"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, text=True, timeout=240, check=True)
-    os.close(theirs)
-    shown = os.read(ours, 100_000).decode()
-    os.close(ours)
+    words = ["simulate", *words, "--sweep", "--planners", "free,paper"]
+    shown, printed = on_terminal(*words, errors=True)
     assert "0/2 free, batch, cluster" in shown
     assert "1/2 paper" in shown
     assert shown.endswith("\r\x1b[K")
-    assert done.stdout.startswith("2 runs of 1 step")
+    assert printed.startswith("2 runs of 1 step")
 
 
 # --- what is refused
