@@ -40,10 +40,14 @@ for compiler in "${compilers[@]}"; do
   command -v "$compiler" >/dev/null || { echo "compilers: $compiler not tried: no package of it here"; continue; }
   start=$SECONDS
   build=$folder/$compiler
-  cmake -S . -B "$build" -DCMAKE_CXX_COMPILER="$compiler" -DDHP_WERROR=ON -DDHP_BENCH=OFF -DCMAKE_BUILD_TYPE=None \
+  # An older g++ has an older libstdc++ than the packaged GoogleTest was built with, and cannot link it: from its sources.
+  own=()
+  [[ $compiler != g++* || ! -d /usr/src/googletest ]] ||
+    own=(-DCMAKE_DISABLE_FIND_PACKAGE_GTest=ON -DFETCHCONTENT_SOURCE_DIR_GOOGLETEST=/usr/src/googletest)
+  cmake -S . -B "$build" "${own[@]}" -DCMAKE_CXX_COMPILER="$compiler" -DDHP_WERROR=ON -DDHP_BENCH=OFF -DCMAKE_BUILD_TYPE=None \
     -DCMAKE_CXX_FLAGS="-O${OPTIMISE:-2} -DNDEBUG" >/dev/null
   cmake --build "$build" -j "$jobs" --target dhp core_tests plan_hashes >"$build.log" 2>&1 ||
-    { grep -A5 -m3 'error' "$build.log" >&2; echo "compilers: $compiler does not build the core" >&2; exit 1; }
+    { grep -B3 -A5 -m3 'error' "$build.log" >&2; echo "compilers: $compiler does not build the core" >&2; exit 1; }
   ctest --test-dir "$build" -j "$jobs" --output-on-failure -Q -E InstalledPackage -O "$build.tests.log" ||
     { tail -40 "$build.tests.log" >&2; echo "compilers: tests fail with $compiler" >&2; exit 1; }
   builds+=("$build")

@@ -23,7 +23,7 @@ from typing import Any
 from dhp.base.output import check_apart, check_writable, one_line, printable, write_atomically
 from dhp.data.errors import DataError, MediumError, StaleIndexError
 from dhp.data.files import check_root, resolved_roots
-from dhp.data.lines import MAX_LINE_BYTES
+from dhp.data.lines import MAX_LINE_BYTES, opened
 from dhp.data.media import Medium
 from dhp.data.processor import RULES_VERSION, Processor, load_processor
 from dhp.data.samples import Message
@@ -213,8 +213,8 @@ def load_index(
     build_index."""
     tell = progress or _ignore
     try:
-        with open(path, encoding="utf-8") as file:
-            header = json.loads(next(file, "null"))
+        with opened(path) as file:
+            header = json.loads(next(file, b"null"))
             if not isinstance(header, dict) or header.get("format") != FORMAT:
                 raise DataError(f"{path}: is not an index (format {FORMAT}); build it with dhp index")
             source = Path(data) if data else Path(path).resolve().parent / header["data"]["path"]
@@ -320,14 +320,11 @@ def _check_fresh(
 
 def _identity(data: Path, advance: Callable[[], None]) -> dict[str, Any]:
     digest = hashlib.sha256()
-    try:
-        with open(data, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-                advance()
-        return {"bytes": data.stat().st_size, "sha256": digest.hexdigest()}
-    except OSError as error:
-        raise DataError(f"{data}: cannot be read: {error.strerror or error}") from error
+    with opened(data) as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+            advance()
+        return {"bytes": os.fstat(file.fileno()).st_size, "sha256": digest.hexdigest()}
 
 
 def _sample_json(sample: Sample, folder: Path) -> dict[str, Any]:

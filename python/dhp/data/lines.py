@@ -39,7 +39,7 @@ def read_lines(
 ) -> Iterator[tuple[int, str | DataError]]:
     """Yields (number from 1, text) of every line that is not blank; an error in place of a text that is too long or
     not UTF-8. Raises DataError where the file cannot be read, or is no JSONL file."""
-    with _opened(path) as file:
+    with opened(path) as file:
         _check_kind(path, file)
         for number in itertools.count(1):
             line = file.readline(max_line_bytes + 1)
@@ -116,21 +116,26 @@ def _finite(text: str) -> float:
 
 
 @contextlib.contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """The file, past a byte order mark. Devices and pipes are refused before they are opened: that may wait for ever,
-    and an index reads its data twice."""
+def opened(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """The file. Devices and pipes are refused before they are opened: that may wait for ever, or have no end, and an
+    index reads its data twice. Raises DataError where it cannot be opened or read."""
+    advice = "give the path of a JSONL file"
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             what = "is a folder" if os.path.isdir(path) else "is no regular file"
-            raise DataError(f"{path}: cannot be read: {what}; give the path of a JSONL file")
-        with open(path, "rb") as file:
-            yield file
+            raise DataError(f"{path}: cannot be read: {what}; {advice}")
+        file = open(path, "rb")  # noqa: SIM115  # closed below
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}; {advice}") from None
     except DataError:
         raise
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}; give the path of a JSONL file") from None
     except ValueError as error:  # a NUL in the path
-        raise DataError(f"{str(path)!r}: cannot be read: {error}; give the path of a JSONL file") from None
+        raise DataError(f"{str(path)!r}: cannot be read: {error}; {advice}") from None
+    try:
+        with file:
+            yield file
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
 def _decoded(line: bytes) -> str | DataError:

@@ -122,6 +122,14 @@ def test_other_weights_are_not_stale(folder: Path) -> None:
     assert load_index(index.path, folder / "data.jsonl", folder / "model").samples == index.samples
 
 
+def test_an_index_of_data_without_end(folder: Path) -> None:
+    """Where there is an index already, its data is read to compare; and an index without end."""
+    index = build_index(folder / "data.jsonl", folder / "model")
+    for path, data in ((index.path, "/dev/zero"), ("/dev/zero", folder / "data.jsonl")):
+        with pytest.raises(DataError, match=r"/dev/zero: cannot be read: is no regular file"):
+            load_index(path, data)
+
+
 def test_damaged_index(folder: Path) -> None:
     index = build_index(folder / "data.jsonl", folder / "model")
     text = index.path.read_text()
