@@ -39,9 +39,9 @@ class World:
     store: dist.Store
     _groups: list[dist.ProcessGroup] = field(default_factory=list)
 
-    def new_group(self, timeout_s: float = TIMEOUT_S) -> str:
+    def new_group(self, timeout_s: float = TIMEOUT_S, backend: str | None = None) -> str:
         """The name of a fresh process group over all ranks: a failure of one group leaves the others alone."""
-        group = dist.new_group(list(range(self.size)), timeout=timedelta(seconds=timeout_s))
+        group = dist.new_group(list(range(self.size)), timeout=timedelta(seconds=timeout_s), backend=backend)
         self._groups.append(group)
         return group.group_name
 

@@ -1,12 +1,12 @@
 """Every planner on any number of ranks trains what Hugging Face trains alone: losses of ten steps (four in CI),
 and all gradients."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+from parity import compare, run_parity
 
 FREE = ["4-free", "4-free@2"]  # on one node and on two
 RUNS = ["1-free", "2-free", "3-free", *FREE, "2-lockstep", "3-lockstep", "4-lockstep", "4-lockstep@2"]
@@ -24,9 +24,7 @@ def results(mixed_data: Path) -> Path:
     names = [f"reference-{precision}" for precision in TOLERANCE] + CASES
     names += [f"{kind}-fp64-{variant}" for variant in FROZEN for kind in ("reference", "4-free@2")]
     names += ["4-free@2-fp64-recompute"]
-    worker = Path(__file__).parents[2] / "support" / "parity_worker.py"
-    done = subprocess.run([sys.executable, worker, mixed_data, *names], capture_output=True, text=True, timeout=3600)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    run_parity(mixed_data, *names)
     return mixed_data
 
 
@@ -52,25 +50,6 @@ def test_parts_that_do_not_train(results: Path, variant: str) -> None:
 
 def test_recomputed_activations_change_nothing(results: Path) -> None:
     compare(results, "4-free@2-fp64-recompute", "reference-fp64", 1e-6)
-
-
-def compare(results: Path, name: str, reference: str, tolerance: float) -> dict[str, torch.Tensor]:
-    """Asserts equal losses and gradients of all steps; returns the gradients of the last."""
-    ours, theirs = torch.load(results / f"{name}.pt"), torch.load(results / f"{reference}.pt")
-    assert ours["losses"] == pytest.approx(theirs["losses"], rel=tolerance)
-    assert len(ours["gradients"]) == len(theirs["gradients"]) >= 4
-    worst = 0.0
-    for step, (mine, expected) in enumerate(zip(ours["gradients"], theirs["gradients"], strict=True)):
-        assert mine.keys() == expected.keys()
-        # A gradient that is zero in exact arithmetic (a key bias, say) is rounding noise on both sides: measure against
-        # the gradients' own scale, with a floor at that noise.
-        floor = tolerance * max(g.norm().item() for g in expected.values())
-        for parameter, gradient in expected.items():
-            error = (mine[parameter] - gradient).norm().item() / max(gradient.norm().item(), floor)
-            worst = max(worst, error)
-            assert error <= tolerance, f"step {step + 1}, {parameter}: {error:.2e}"
-    print(f"{name}: worst gradient {worst:.1e}")
-    return mine
 
 
 @pytest.mark.parametrize("run", [*FREE, "4-lockstep", "4-lockstep@2", "4-paper"])
