@@ -83,7 +83,7 @@ class Ends:
 def run_ours(settings: TrainConfig, folder: Path) -> int:
     """One rank of `dhp train`: its loop, without its lines on the terminal."""
     torch.set_num_threads(1)
-    run, ends = entry.init(timeout_s=settings.timeout_s), Ends()
+    run, ends = entry.init(timeout_s=settings.timeout_s, device="cpu"), Ends()
     train.train(settings, run, ends, Tracer(None, run), Recorder("", run, settings), None)  # type: ignore[arg-type]
     ends.write(folder, run.rank)
     run.close()
@@ -93,7 +93,7 @@ def run_ours(settings: TrainConfig, folder: Path) -> int:
 def run_peer(settings: TrainConfig, folder: Path, size: int, by_length: bool) -> int:
     """One rank of a Hugging Face loop."""
     torch.set_num_threads(1)
-    run, ends = entry.init(timeout_s=settings.timeout_s), Ends()
+    run, ends = entry.init(timeout_s=settings.timeout_s, device="cpu"), Ends()
     model: Any = load_model(settings, settings.model)
     wrapped = model
     if run.world_size > 1:

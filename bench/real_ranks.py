@@ -69,7 +69,7 @@ def run_plan(plan: Plan, share: Share, adapter: Adapter, valid_tokens: int, run:
 
 def work(options: argparse.Namespace) -> int:
     torch.set_num_threads(1)
-    run = entry.init(timeout_s=1800.0)
+    run = entry.init(timeout_s=1800.0, device="cpu")
     from transformers import AutoModelForImageTextToText
     from transformers.utils import logging
 

@@ -14,7 +14,7 @@ MODEL, DATA = "build/demo/model", "build/demo/train.jsonl"
 
 dist.init_process_group("gloo")  # or Accelerator(), or initialize_model_parallel()
 with dhp.join() as run:  # dhp.join(members=[3, 0, 2]) trains on these alone: all call it, the others skip what DHP does
-    model = AutoModelForImageTextToText.from_pretrained(MODEL, dtype=torch.float32)
+    model = AutoModelForImageTextToText.from_pretrained(MODEL, dtype=torch.float32).to(run.device)
     data = dhp.Dataset(DATA, MODEL)
     cluster = dhp.local_cluster(run.world_size, capacity_tokens=2048)
     cost = dhp.local_cost(MODEL, run.world_size, capacity_tokens=2048)
@@ -27,7 +27,7 @@ with dhp.join() as run:  # dhp.join(members=[3, 0, 2]) trains on these alone: al
         for task in dhp.tasks(plan):
             loss = adapter.loss(data.read(task, run.rank), task, data.label_tokens(batch))
             loss.backward()
-            loss_sum += loss.detach()
+            loss_sum += loss.item()
         dhp.reduce_gradients(model)
         optimizer.step()
         optimizer.zero_grad()

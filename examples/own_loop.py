@@ -13,7 +13,7 @@ import dhp
 MODEL, DATA = "build/demo/model", "build/demo/train.jsonl"
 
 with dhp.init() as run:
-    model = AutoModelForImageTextToText.from_pretrained(MODEL, dtype=torch.float32)
+    model = AutoModelForImageTextToText.from_pretrained(MODEL, dtype=torch.float32).to(run.device)
     data = dhp.Dataset(DATA, MODEL)
     cluster = dhp.local_cluster(run.world_size, capacity_tokens=2048)  # or dhp.read_cluster("cluster.json")
     cost = dhp.local_cost(MODEL, run.world_size, capacity_tokens=2048)
@@ -26,7 +26,7 @@ with dhp.init() as run:
         for task in dhp.tasks(plan):
             loss = adapter.loss(data.read(task, run.rank), task, data.label_tokens(batch))
             loss.backward()
-            loss_sum += loss.detach()
+            loss_sum += loss.item()
         dhp.reduce_gradients(model)
         optimizer.step()
         optimizer.zero_grad()

@@ -56,7 +56,7 @@ def train(
     first_step = saved.step if saved else 0
     data = open_dataset(settings, cluster, cost, run)
     ahead = Ahead(range(first_step, settings.steps), data, costs, settings, run.rank)
-    model = together(run, lambda: load_model(settings, saved.folder if saved else settings.model))
+    model = together(run, lambda: load_model(settings, saved.folder if saved else settings.model, run.device))
     agree_on_weights(model, run)
     adapter = attach(model, run, cluster=cluster)
     adamw = optimizer.make_optimizer(model, settings, run)
@@ -124,7 +124,7 @@ def run_tasks(
     """This rank's tasks, forward and backward, in plan order."""
     for task in runtime.tasks(now.plan, run):
         with run.at(f"step {now.step + 1}, task {task.id}"), clock.task(task, share.inputs[task.id].layout.own_vision):
-            loss = forward(adapter, share, task, valid_tokens, settings)
+            loss = forward(adapter, share, task, valid_tokens, settings, run)
             if loss.requires_grad:
                 loss.backward()
             clock.add_loss(task, loss.item())
@@ -169,16 +169,18 @@ def headline(settings: TrainConfig, model: Any, data: Dataset, run: Run, first_s
     return " | ".join(parts)
 
 
-def forward(adapter: Adapter, share: Share, task: Task, valid_tokens: int, settings: TrainConfig) -> torch.Tensor:
+def forward(
+    adapter: Adapter, share: Share, task: Task, valid_tokens: int, settings: TrainConfig, run: Run
+) -> torch.Tensor:
     """This rank's part of the loss of a task."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16"):
+    with torch.autocast(run.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
         return adapter.loss(share.inputs[task.id], task, valid_tokens)
 
 
 def work(settings: TrainConfig, options: argparse.Namespace) -> int:
     """One rank, from joining to leaving; returns its exit code."""
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
-    run = join(settings.timeout_s)
+    run = join(settings.timeout_s, settings.device)
     if isinstance(run, int):
         return run
     try:

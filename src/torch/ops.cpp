@@ -4,6 +4,7 @@
 #include <torch/library.h>
 
 #include <cmath>
+#include <torch/csrc/distributed/c10d/Work.hpp>
 
 #include "torch/attention/kernel.h"
 #include "torch/attention/ring_attention.h"
@@ -151,6 +152,10 @@ void leave_collective(const std::string& group) {
   if (const auto watched = find_watched(group)) watched->leave_collective();
 }
 
+void watch_work(const std::string& group, const c10::intrusive_ptr<c10d::Work>& work, const std::string& doing) {
+  if (const auto watched = find_watched(group)) watched->watch_work(work, doing);
+}
+
 void set_store_host(const std::string& group, std::int64_t rank, const std::string& words) {
   if (const auto watched = find_watched(group)) watched->set_store_host(static_cast<int>(rank), words);
 }
@@ -192,6 +197,8 @@ TORCH_LIBRARY(dhp, library) {
   // What the others must know to tell who keeps them waiting.
   library.def("enter_collective(str group, str name) -> ()", enter_collective);
   library.def("leave_collective(str group) -> ()", leave_collective);
+  // Looks after a collective on the device of the group, from its post on.
+  library.def("watch_work(str group, __torch__.torch.classes.c10d.Work work, str doing) -> ()", watch_work);
   library.def("set_store_host(str group, int rank, str words) -> ()", set_store_host);
   library.def("pulse(str group, int rank) -> int", pulse);
   library.def("own_name(int rank) -> str", [](std::int64_t rank) { return own_name(static_cast<int>(rank)); });

@@ -2,7 +2,8 @@
 process of its own.
 
     parity_worker.py FOLDER NAME...     NAME is "reference-PRECISION" or "RANKS-PLANNER-PRECISION", and may end with
-                                        "-VARIANT", a key of VARIANTS. PLANNER is a planner's name or "handmade", and
+                                        "-VARIANT", a key of VARIANTS, or "-late_COMPUTE_TRANSFERS": on the late device
+                                        with those policies. PLANNER is a planner's name or "handmade", and
                                         may end with "@NODES": the ranks are then on so many nodes, not on one
 
 The reference is Hugging Face alone: one sample at a time through model(..., labels=...), no DHP, no packing, no groups.
@@ -128,7 +129,7 @@ def settings_for(folder: Path, name: str) -> TrainConfig:
         learning_rate=1e-3,
         warmup_steps=2,
         seed=3,
-        **(VARIANTS[parts[3]] if len(parts) > 3 else {}),
+        **(VARIANTS.get(parts[3], {}) if len(parts) > 3 else {}),
     )
 
 
@@ -140,7 +141,7 @@ class Recorder:
         self._update = optimizer.update
 
     def update(self, model, adamw, settings, step, norm):
-        named = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        named = {name: p.grad.cpu().clone() for name, p in model.named_parameters() if p.grad is not None}
         self.gradients.append(named)
         return self._update(model, adamw, settings, step, norm)
 
@@ -160,6 +161,11 @@ def run_dhp(folder: Path, name: str) -> int:
     torch.set_num_threads(1)
     settings, recorder, losses, plans = settings_for(folder, name), Recorder(), Losses(), Plans("handmade" in name)
     optimizer.update, planning.plan = recorder.update, plans.plan
+    if "-late_" in name:
+        sys.path.append(str(Path(__file__).parents[1] / "device"))
+        import late
+
+        late.arrange(*name.split("_")[1:], seed=int(os.environ["RANK"]))
     run = entry.init(timeout_s=600)
     train.train(settings, run, losses, Tracer(None, run), record.Recorder("", run, settings), None)
     if run.rank == 0:

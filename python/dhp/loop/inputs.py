@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from dhp._core import (
@@ -9,6 +10,7 @@ from dhp._core import (
     Cluster,
     CostModel,
     InputError,
+    device_presets,
     infeasible_sequences,
     read_cluster,
     read_cost_model,
@@ -18,6 +20,7 @@ from dhp.base.output import complain
 from dhp.cost.local import local_cluster, local_cost, no_room
 from dhp.data.dataset import Dataset
 from dhp.data.index import default_path
+from dhp.run import devices
 from dhp.run.made_once import made_once
 from dhp.run.runtime import Run
 from dhp.settings.config import TrainConfig
@@ -102,7 +105,7 @@ def check_room(settings: TrainConfig, cluster: Cluster, cost: CostModel) -> None
             f"{cost.state_bytes:,.0f} of them for the model's state; make it with dhp calibrate --capacity-tokens "
             f"{settings.capacity_tokens}, or leave capacity_tokens out"
         )
-    memory = f"cluster: {settings.cluster}" if settings.cluster else f"device: {settings.device}"
+    memory = f"cluster: {settings.cluster}" if settings.cluster else f"cost_device: {cost_device(settings)}"
     smaller = (
         f"a cost file instead of {settings.cost} that counts more ranks or frozen parts"
         if settings.cost
@@ -111,12 +114,29 @@ def check_room(settings: TrainConfig, cluster: Cluster, cost: CostModel) -> None
     raise InputError(f"{memory}: {why}; take more memory a rank, or {smaller}")
 
 
+def cost_device(settings: TrainConfig) -> str:
+    """The device of `dhp cost` that counted costs are of. Raises InputError where the one at hand has no preset."""
+    if settings.cost_device:
+        return settings.cost_device
+    model = devices.model_of(settings.device)
+    if not model:
+        return "local-cpu"
+    presets = [preset.name for preset in device_presets()]
+    for preset in presets:
+        if preset in re.split("[^a-z0-9]+", model.lower()):
+            return preset
+    raise InputError(
+        f"cost_device: there is no preset for this device, {model}; set it to one that is alike "
+        f"({', '.join(presets)}), or measure a cost file with dhp calibrate"
+    )
+
+
 def planning_inputs(settings: TrainConfig, ranks: int) -> tuple[Cluster, CostModel]:
     """From the files of the config, or counted. Raises InputError, also for options of which no batch has a plan."""
     cluster = (
         read_cluster(settings.cluster)
         if settings.cluster
-        else local_cluster(ranks, device=settings.device, capacity_tokens=settings.capacity_tokens)
+        else local_cluster(ranks, device=cost_device(settings), capacity_tokens=settings.capacity_tokens)
     )
     cost = (
         read_cost_model(settings.cost)
@@ -124,7 +144,7 @@ def planning_inputs(settings: TrainConfig, ranks: int) -> tuple[Cluster, CostMod
         else local_cost(
             settings.model,
             ranks,
-            device=settings.device,
+            device=cost_device(settings),
             recompute=settings.gradient_checkpointing,
             freeze=settings.frozen,
             capacity_tokens=settings.capacity_tokens,

@@ -17,9 +17,12 @@ from dhp.settings.config import TrainConfig
 DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
 
 
-def load_model(settings: TrainConfig, folder: str | Path) -> Any:
-    """The model to train, with the weights of the folder."""
+def load_model(settings: TrainConfig, folder: str | Path, device: torch.device | None = None) -> Any:
+    """The model to train, with the weights of the folder, on the device."""
     model = load_weights(folder, DTYPES[settings.precision])
+    if device and device.type != "cpu":
+        model.to(device)
+        model.tie_weights()  # .to() makes two tensors of one on devices whose tensors torch cannot move in place
     model.train()
     freeze(model, settings.frozen)
     if settings.gradient_checkpointing:

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from dhp._core import InputError
-from dhp.run import joining, ops, rendezvous
+from dhp.run import devices, joining, ops, rendezvous
 from dhp.run.joining import Joining
 from dhp.run.rendezvous import Place
 from dhp.run.runtime import RankFailed, Run, is_current, set_current, without_advice
@@ -23,10 +23,14 @@ SHOWN = 8  # members in a message
 T = TypeVar("T")
 
 
-def init(*, timeout_s: float = 600.0) -> Run:
+def init(*, timeout_s: float = 600.0, device: str = "auto") -> Run:
     """Joins the run that the environment describes (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT: `dhp train`, torchrun
     and SLURM scripts set them); without them, starts a run of one rank. A program that already has a process group
     calls `join` instead.
+
+    device     where this rank computes: "auto" (the accelerator that torch finds, else the CPU), "cpu", "cuda" or
+               "npu"; the one with the number LOCAL_RANK. `run.device` is it, and the current one.
+    timeout_s  how long a rank waits for a peer
 
     Makes two process groups over all ranks, and never another: the default group, which torch requires, and the
     traffic group, which carries all messages between ranks. Groups of a plan are arrays of ranks on the traffic group.
@@ -40,6 +44,7 @@ def init(*, timeout_s: float = 600.0) -> Run:
         raise InputError("dhp.init: this program has made a process group already; call dhp.join() instead")
     ops.load()
     place = rendezvous.read_environment()
+    own_device = devices.choose(device)
     rank, size = (place.rank, place.world_size) if place else (0, 1)
     name = torch.ops.dhp.own_name(rank)
     with _in_one_line(name):
@@ -48,13 +53,17 @@ def init(*, timeout_s: float = 600.0) -> Run:
 
         def make_world() -> None:
             timeout = _carrier_timeout(timeout_s)
-            dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timeout)
+            # Bound to its device, a communicator is made now, and those of other groups split from it.
+            bound = own_device if own_device.type == "cuda" else None
+            backend = devices.backend_of(own_device)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout, device_id=bound)
 
         _watched(others, timeout_s, make_world)
-        return _connect(others, place or Place(rank, size), store, tuple(range(size)), timeout_s, owns_world=True)
+        place = place or Place(rank, size)
+        return _connect(others, place, store, tuple(range(size)), timeout_s, own_device, owns_world=True)
 
 
-def join(members: Sequence[int] | None = None, timeout_s: float = 600.0) -> Run:
+def join(members: Sequence[int] | None = None, timeout_s: float = 600.0, device: str = "auto") -> Run:
     """Starts a run on the ranks of a program that has a default process group: Accelerate, Trainer, Megatron, FSDP or
     your own.
 
@@ -62,9 +71,11 @@ def join(members: Sequence[int] | None = None, timeout_s: float = 600.0) -> Run:
                an index into this list. Default: all ranks. Several slices of the ranks may each have their own list; no
                rank may be in two. A process that is not in its own list is in no slice: its `run.rank` is -1.
     timeout_s  how long a rank waits for a peer
+    device     where the run's tensors are, as in `init`
 
-    Every rank of the default group calls this equally often, including those in no slice. It makes one Gloo process
-    group over all of them, which carries the traffic of all slices. Collectives of the run do not use the default
+    Every rank of the default group calls this equally often, including those in no slice. It makes one process group
+    over all of them, which carries the traffic of all slices: CPU tensors by Gloo, and those on a device by its own
+    backend. Collectives of the run do not use the default
     group, whatever its backend. A rank that is lost in one slice ends the others too. `close()` ends the run and leaves
     the program's groups as they are.
 
@@ -80,6 +91,7 @@ def join(members: Sequence[int] | None = None, timeout_s: float = 600.0) -> Run:
         )
     ops.load()
     place = Place(dist.get_rank(), dist.get_world_size())
+    own_device = devices.choose(device)
     name = torch.ops.dhp.own_name(place.rank)
     listed, problem = _check_members(members, place.world_size)
     said = {"members": problem or _some(listed), "slice": "" if problem else _digest(listed, place.rank)}
@@ -90,7 +102,7 @@ def join(members: Sequence[int] | None = None, timeout_s: float = 600.0) -> Run:
             others.give_up(f"dhp.join: {name}: {problem}")
             raise InputError(f"dhp.join: {problem}")
         _watched(others, timeout_s, lambda: _compare_members(others, listed, name))
-        return _connect(others, place, others.store, listed, timeout_s, owns_world=False)
+        return _connect(others, place, others.store, listed, timeout_s, own_device, owns_world=False)
 
 
 def _refuse_second(timeout_s: float) -> None:
@@ -152,6 +164,7 @@ def _connect(
     store: dist.Store,
     members: tuple[int, ...],
     timeout_s: float,
+    device: torch.device,
     *,
     owns_world: bool,
 ) -> Run:
@@ -159,7 +172,14 @@ def _connect(
 
     def make_traffic() -> dist.ProcessGroup:
         ranks = list(range(place.world_size))
-        return dist.new_group(ranks, backend="gloo", timeout=_carrier_timeout(timeout_s))
+        group = dist.new_group(
+            ranks,
+            backend=devices.backend_of(device),
+            timeout=_carrier_timeout(timeout_s),
+            pg_options=devices.options_of(device),
+        )
+        devices.leave_time_outs_to_the_watch(group, device)
+        return group
 
     traffic = _watched(others, timeout_s, make_traffic)
     torch.ops.dhp.configure_group(traffic.group_name, timeout_s)
@@ -170,9 +190,10 @@ def _connect(
         others.end()
     rank = members.index(place.rank) if place.rank in members else -1
     name = torch.ops.dhp.own_name(place.rank)
-    run = Run(rank, len(members), traffic.group_name, timeout_s, store, members, name=name)
+    run = Run(rank, len(members), traffic.group_name, timeout_s, store, members, device, name=name)
     run._groups, run._owns_world = [traffic], owns_world
-    run.wait_for("start", lambda: [dist.barrier(group=traffic, async_op=True)])  # all pairs connect here, not in a task
+    # All pairs connect here, not in a task. A barrier would go to the device.
+    run.wait_for("start", lambda: [dist.all_reduce(torch.zeros(1), group=traffic, async_op=True)])
     set_current(run)
     return run
 

@@ -57,11 +57,11 @@ def run_local(
     return code if code >= 0 else 1
 
 
-def join(timeout_s: float) -> runtime.Run | int:
-    """This rank's run, which Ctrl-C ends without a traceback; the exit code, where that cannot be joined and it was
-    said why."""
+def join(timeout_s: float, device: str = "cpu") -> runtime.Run | int:
+    """This rank's run on a device as `dhp.init` takes it. Ctrl-C ends it without a traceback. The exit code, where it
+    cannot be joined and it was said why."""
     try:
-        run = entry.init(timeout_s=timeout_s)
+        run = entry.init(timeout_s=timeout_s, device=device)
     except (InputError, ImportError, runtime.RankFailed) as error:
         complain(f"dhp: error: {error}")
         return 1 if isinstance(error, runtime.RankFailed) else BAD_INPUT

@@ -42,11 +42,12 @@ class Run:
     rank, world_size  this rank and the number of ranks, as plans count them; rank is -1 in a non-member process
     members           their ranks in the default process group, by rank of the run
     traffic           name of the process group that carries shards and rows between the ranks of a task
+    device            where this rank computes: its tensors of shards and rows are there
     timeout_s         how long a rank waits for a peer; must exceed the skew that a free schedule makes legitimate
 
-    `sum` to `barrier` are collectives of the members: all members call them in the same order, with CPU tensors of the
-    same shape and type. They raise RankFailed if a member fails or keeps the others waiting for `timeout_s`, and
-    InputError in a process that is not a member. None of them uses the default process group.
+    `sum` to `barrier` are collectives of the members: all members call them in the same order, with tensors of the same
+    shape and type, on the CPU or on `device`. They raise RankFailed if a member fails or keeps the others waiting for
+    `timeout_s`, and InputError in a process that is not a member. None of them uses the default process group.
     """
 
     rank: int
@@ -55,6 +56,7 @@ class Run:
     timeout_s: float
     store: dist.Store
     members: tuple[int, ...] = ()
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     place: str = "start"
     name: str = ""  # "rank 5 (host b, pid 123)"
     _groups: list[dist.ProcessGroup] = field(default_factory=list, repr=False)  # the one of `traffic`
@@ -88,7 +90,14 @@ class Run:
             raise
         except Exception as error:
             raise self.failure(error) from error
+        self.check_device()
         self.enter(before)
+
+    def check_device(self) -> None:
+        """Raises RankFailed if the run has failed. On a CPU every wait does; a host that has waited for its device does
+        not know whether what it has read is of transfers that were aborted."""
+        if self.device.type != "cpu" and (cause := torch.ops.dhp.known_failure(self.traffic)):
+            raise RankFailed(f"{without_advice(cause)}\n  {self.name} at {self.place}")
 
     def enter(self, place: str) -> None:
         """Names what the rank does from now on, until the next call or the end of the `at` around it."""
@@ -194,7 +203,8 @@ class Run:
 
     def _reduce(self, name: str, values: torch.Tensor, op: dist.ReduceOp.RedOpType) -> torch.Tensor:
         if self._spans_world():
-            self.wait_for(name, lambda: [dist.all_reduce(values, op, self.group, async_op=True)])
+            start = lambda: [dist.all_reduce(values, op, self.group, async_op=True)]  # noqa: E731
+            self.wait_for(name, start, on_device=values.device.type != "cpu")
             return values
         # Each member reduces its share of the values, in the order of ranks, and hands the result to all: as many bytes
         # as a ring carries. A process group of the members would be one more that every process has to make.
@@ -217,12 +227,18 @@ class Run:
         except Exception as error:
             raise self.failure(error) from error
 
-    def wait_for(self, name: str, start: Callable[[], Iterable[dist.Work | None]]) -> None:
+    def wait_for(self, name: str, start: Callable[[], Iterable[dist.Work | None]], *, on_device: bool = False) -> None:
         """Starts collectives, which every process starts in the same order, and waits for them as for every peer: at
-        most `timeout_s`, and not beyond the failure of another rank. Raises RankFailed with the cause."""
+        most `timeout_s`, and not beyond the failure of another rank. Raises RankFailed with the cause. `on_device`: of
+        tensors there; the current stream waits, and the watch looks after the work."""
         with self.collective(name):
             for work in start():
-                if work is not None:
+                if work is None:
+                    continue
+                if on_device:
+                    torch.ops.dhp.watch_work(self.traffic, work.boxed(), f"the collective {name!r}")
+                    work.wait()
+                else:
                     self._wait(work, name)
 
     def _wait(self, work: dist.Work, name: str) -> None:

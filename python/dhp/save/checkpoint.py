@@ -186,7 +186,7 @@ def _optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer)
     """Moments by name: "exp_avg/model.visual…"."""
     names = _names(model, optimizer)
     return {
-        f"{moment}/{names[place]}": tensor.contiguous()
+        f"{moment}/{names[place]}": tensor.cpu().contiguous()
         for place, values in optimizer.state_dict()["state"].items()
         for moment, tensor in values.items()
     }

@@ -12,7 +12,7 @@ from typing import Any
 
 from dhp._core import Freeze, InputError, plan_options, refuse_unused, validate_options
 from dhp.data.lines import MAX_LINE_BYTES
-from dhp.settings.old_names import RENAMED, todays_names
+from dhp.settings.old_names import DEVICES, RENAMED, todays_names
 
 PRECISIONS = ("fp32", "bf16", "fp64")
 MOST_STEPS = 10**9
@@ -76,8 +76,9 @@ class TrainConfig:
     plan: dict[str, Any] = field(default_factory=dict)  # table [plan]: further options of `dhp plan`, max_degree = 8
     capacity_tokens: int = number(0, 0, 10**12)  # that a rank may hold in a task; 0: what cost and cluster files say
     cluster: str = ""  # dhp.cluster/1 file; empty: one node of the local ranks
-    cost: str = ""  # dhp.cost/1 file; empty: counted from the model's config.json for `device`
-    device: str = "local-cpu"  # of the counted cost
+    device: str = choice("auto", *DEVICES)  # of the ranks; auto: the accelerator that torch finds, else the CPU
+    cost: str = ""  # dhp.cost/1 file; empty: counted from the model's config.json for `cost_device`
+    cost_device: str = ""  # of the counted cost, as `dhp cost --device`; empty: the preset of `device`
     recalibrate_every: int = number(0, 0, MOST_STEPS)  # steps after which the cost is fitted anew to the run's own
     # tasks; 0: never
     on_malformed: str = choice("fail", "skip", "fail")  # a line of the data that cannot be understood
@@ -118,7 +119,7 @@ def read_config(file: str | Path, overrides: list[str] | None = None) -> TrainCo
     names = todays_names(str(file), table)
     values = {names[key]: _typed(str(file), names[key], value) for key, value in table.items()}
     given = [override.partition("=") for override in overrides or []]
-    names = todays_names("command line", [key for key, _, _ in given])
+    names = todays_names("command line", {key: text for key, _, text in given})
     for key, equals, text in given:
         if not equals:
             raise InputError(f'--set: found "{_word(key)}", expected key=value')

@@ -41,7 +41,8 @@ class _Sharded(ZeroRedundancyOptimizer):
 
     def _sync_params(self) -> None:
         shares = (self._broadcast_params_from_rank(r) for r in range(self.world_size))  # type: ignore[attr-defined]
-        self._run.wait_for("optimizer", lambda: list(itertools.chain(*shares)))
+        on_device = self._run.device.type != "cpu"
+        self._run.wait_for("optimizer", lambda: list(itertools.chain(*shares)), on_device=on_device)
 
     def consolidate_state_dict(self, to: int = 0) -> None:
         with self._run.collective("state of the optimizer"):

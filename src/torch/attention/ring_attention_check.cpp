@@ -14,8 +14,8 @@ void check_tensor(const char* name, const at::Tensor& tensor, c10::Device device
   TORCH_CHECK_VALUE(type == at::kDouble || type == at::kFloat || type == at::kBFloat16 || type == at::kHalf, name,
                     ": found dtype ", type, ", expected float64, float32, bfloat16 or float16");
   TORCH_CHECK_VALUE(tensor.layout() == at::kStrided, name, ": expected a dense tensor");
-  TORCH_CHECK_VALUE(tensor.device().type() == device.type(), name, ": found on ", tensor.device(), ", expected on ",
-                    device, ", where the group's transport works");
+  TORCH_CHECK_VALUE(tensor.device() == device, name, ": found on ", tensor.device(), ", expected on ", device,
+                    ", where the group's transport works");
   TORCH_CHECK_VALUE(tensor.size(1) > 0 && tensor.size(2) > 0, name, ": found shape ", tensor.sizes(),
                     ", expected at least one head and a head size of at least 1");
 }

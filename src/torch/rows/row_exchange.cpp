@@ -2,9 +2,12 @@
 
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
 #include <numeric>
 
+#include "base/index.h"
 #include "torch/transport/agreement.h"
+#include "torch/transport/device_carrier.h"
 #include "torch/transport/group_call.h"
 
 namespace dhp::rt {
@@ -23,8 +26,8 @@ void check_exchange(const at::Tensor& rows, const RowExchangeCall& call, const M
   TORCH_CHECK_VALUE(rows.dim() == 2, "rows: found shape ", rows.sizes(), ", expected [rows, C]");
   TORCH_CHECK_VALUE(rows.layout() == at::kStrided, "rows: expected a dense tensor");
   const auto device = members.transport ? members.transport->device() : rows.device();
-  TORCH_CHECK_VALUE(rows.device().type() == device.type(), "rows: found on ", rows.device(), ", expected on ", device,
-                    ", where the group's transport works");
+  TORCH_CHECK_VALUE(rows.device() == device || rows.is_cpu(), "rows: found on ", rows.device(), ", expected on ",
+                    device, ", where the group's transport works, or on a CPU");
   const auto sent = check_counts("send_counts", call.send_counts, members.degree());
   check_counts("recv_counts", call.recv_counts, members.degree());
   TORCH_CHECK_VALUE(rows.size(0) == sent, "rows: found ", rows.size(0), " rows, expected ", sent,
@@ -63,32 +66,33 @@ void agree_with_all(const at::Tensor& rows, const RowExchangeCall& call, const M
   agree(*members.transport, greetings, operation);
 }
 
+/// Posts one round of offsets after the other: in the round of offset j a rank sends to the j-th member behind it and
+/// receives from the j-th before it, so that both ends of a transfer are in one round.
 at::Tensor exchange(const at::Tensor& rows, const RowExchangeCall& call, const Members& members,
                     const std::string& operation) {
   if (members.transport) agree_with_all(rows, call, members, operation);
   const auto received = std::accumulate(call.recv_counts.begin(), call.recv_counts.end(), std::int64_t{0});
-  const auto source = rows.contiguous();
   auto result = at::empty({received, rows.size(1)}, rows.options());
-  std::vector<Transfer> transfers;
-  std::int64_t send_begin = 0;
-  std::int64_t receive_begin = 0;
-  for (int i = 0; i < members.degree(); ++i) {
-    const auto sends = call.send_counts[static_cast<std::size_t>(i)];
-    const auto receives = call.recv_counts[static_cast<std::size_t>(i)];
-    const auto outgoing = source.narrow(0, send_begin, sends);
-    auto incoming = result.narrow(0, receive_begin, receives);
-    if (i == members.position) {
-      incoming.copy_(outgoing);
-    } else {
-      if (incoming.numel() > 0) {
-        transfers.push_back({Direction::kReceive, members.rank_at(i), Role::kRows, incoming});
-      }
-      if (outgoing.numel() > 0) transfers.push_back({Direction::kSend, members.rank_at(i), Role::kRows, outgoing});
+  const auto outgoing = rows.contiguous().split_with_sizes(call.send_counts);
+  const auto incoming = result.split_with_sizes(call.recv_counts);
+  incoming[index(members.position)].copy_(outgoing[index(members.position)]);
+  const int degree = members.degree();
+  std::vector<std::unique_ptr<Ticket>> tickets;
+  for (int offset = 1; offset < degree;) {
+    std::vector<Transfer> transfers;
+    const int end = std::min(degree, offset + kMostCoalesced / 2);
+    for (; offset < end; ++offset) {
+      const int source = (members.position + degree - offset) % degree;
+      const int destination = (members.position + offset) % degree;
+      const auto add = [&](Direction direction, int peer, const at::Tensor& buffer) {
+        if (buffer.numel() > 0) transfers.push_back({direction, members.rank_at(peer), Role::kRows, buffer});
+      };
+      add(Direction::kReceive, source, incoming[index(source)]);
+      add(Direction::kSend, destination, outgoing[index(destination)]);
     }
-    send_begin += sends;
-    receive_begin += receives;
+    if (!transfers.empty()) tickets.push_back(members.transport->post(transfers, operation));
   }
-  if (!transfers.empty()) members.transport->post(transfers, operation)->wait();
+  for (const auto& ticket : tickets) ticket->wait();
   return result;
 }
 

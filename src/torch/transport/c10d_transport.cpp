@@ -9,6 +9,7 @@
 #include <torch/csrc/distributed/c10d/GroupRegistry.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 
+#include "torch/transport/device_carrier.h"
 #include "torch/transport/failure_watch.h"
 #include "torch/transport/registry.h"
 
@@ -39,45 +40,52 @@ class C10dTicket final : public Ticket {
   std::vector<Leg> legs_;
 };
 
+/// Transfers on a device. The watch looks after them from their post on; the host never waits here.
+class DeviceTicket final : public Ticket {
+ public:
+  DeviceTicket(C10dTransport* transport, c10::intrusive_ptr<c10d::Work> work, std::string where,
+               std::span<const Transfer> transfers)
+      : transport_(transport), work_(std::move(work)), where_(std::move(where)) {
+    for (const Transfer& transfer : transfers) buffers_.push_back(transfer.buffer);
+  }
+
+  void wait() override;
+
+ private:
+  C10dTransport* transport_;
+  c10::intrusive_ptr<c10d::Work> work_;
+  std::string where_;
+  std::vector<at::Tensor> buffers_;  // not all backends keep them
+};
+
 class C10dTransport final : public Transport, public Watched {
  public:
   explicit C10dTransport(const c10::intrusive_ptr<c10d::ProcessGroup>& group)
       : group_(group),
+        device_(accelerator_of(*group)),
         backend_(group->getBackend(c10::kCPU)),
+        device_backend_(group->getBackend(device_.type())),
         rank_(group->getRank()),
         size_(group->getSize()),
         carrier_timeout_(carrier_timeout(*backend_.lock())),
         timeout_(std::min(kDefaultTimeout, carrier_timeout_)),
-        watch_(rank_, size_, private_store(*group)) {}
+        watch_(rank_, size_, private_store(*group), [backend = device_backend_] { abort(backend); }) {}
 
   bool serves(const c10::intrusive_ptr<c10d::ProcessGroup>& group) const { return group_.lock() == group; }
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
-  c10::Device device() const override { return c10::kCPU; }
+  c10::Device device() const override { return device_; }
 
   std::unique_ptr<Ticket> post(std::span<const Transfer> transfers, const std::string& doing) override {
-    if (const auto known = watch_.record().known()) throw_failure(*known, describe_rank(*this) + ", in " + doing);
-    const auto backend = backend_.lock();
-    TORCH_CHECK_VALUE(backend != nullptr, "the process group of this transport was destroyed");
-    std::vector<C10dTicket::Leg> legs;
-    legs.reserve(transfers.size());
-    for (const Direction direction : {Direction::kReceive, Direction::kSend}) {
-      for (const Transfer& transfer : transfers) {
-        if (transfer.direction != direction) continue;
-        std::vector<at::Tensor> tensors{transfer.buffer};
-        const int tag = static_cast<int>(transfer.role);
-        try {
-          auto work = direction == Direction::kSend ? backend->send(tensors, transfer.peer, tag)
-                                                    : backend->recv(tensors, transfer.peer, tag);
-          legs.push_back({std::move(work), direction, transfer.peer});
-        } catch (const std::exception& error) {
-          watch_.record().wait_for(transfer.peer);
-          fail_wait(describe_wait(*this, doing, direction, transfer.peer), plain_error(error.what()), false);
-        }
-      }
-    }
-    return std::make_unique<C10dTicket>(this, doing, std::move(legs));
+    watch_.host_is_here();
+    check_failure(describe_rank(*this) + ", in " + doing);
+    const bool is_on_host = transfers.empty() || transfers.front().buffer.is_cpu();
+    return is_on_host ? post_on_host(transfers, doing) : post_on_device(transfers, doing);
+  }
+
+  void check_failure(const std::string& where) {
+    if (const auto known = watch_.record().known()) throw_failure(*known, where);
   }
 
   /// Ends a wait that broke or expired: throws the cause, wherever it is.
@@ -91,6 +99,7 @@ class C10dTransport final : public Transport, public Watched {
   }
   void record_failure(const std::string& message) noexcept override { watch_.record().write(message); }
   std::optional<std::string> failure(bool look) override {
+    watch_.host_is_here();
     if (look) watch_.record().read_now();
     return watch_.record().known();
   }
@@ -111,6 +120,13 @@ class C10dTransport final : public Transport, public Watched {
   }
   void enter_collective(const std::string& name) override { watch_.record().enter_collective(name); }
   void leave_collective() override { watch_.record().go_on(); }
+  void watch_work(const c10::intrusive_ptr<c10d::Work>& work, const std::string& doing) override {
+    watch_.host_is_here();
+    if (device_.is_cpu()) return;
+    const std::string where = describe_rank(*this) + ", in " + doing;
+    check_failure(where);
+    watch_.add_posted(work, device_, where, kNoPeer, timeout());
+  }
   void set_store_host(int rank, const std::string& words) override { watch_.record().set_store_host(rank, words); }
   std::int64_t pulse(int rank) override { return watch_.record().pulse(rank); }
   std::string label() const override {
@@ -119,6 +135,53 @@ class C10dTransport final : public Transport, public Watched {
   }
 
  private:
+  static c10::intrusive_ptr<c10d::Backend> alive(const c10::weak_intrusive_ptr<c10d::Backend>& backend) {
+    auto locked = backend.lock();
+    TORCH_CHECK_VALUE(locked != nullptr, "the process group of this transport was destroyed");
+    return locked;
+  }
+
+  static void abort(const c10::weak_intrusive_ptr<c10d::Backend>& backend) {
+    const auto locked = backend.lock();
+    if (locked != nullptr && locked->getBackendName() != "gloo") locked->abort();
+  }
+
+  std::unique_ptr<Ticket> post_on_device(std::span<const Transfer> transfers, const std::string& doing) {
+    const auto first = std::find_if(transfers.begin(), transfers.end(),
+                                    [](const Transfer& transfer) { return transfer.direction == Direction::kReceive; });
+    const Transfer& named = first == transfers.end() ? transfers.front() : *first;
+    const std::string where = describe_wait(*this, doing, named.direction, named.peer);
+    try {
+      auto work = post_coalesced(*alive(device_backend_), device_, transfers);
+      if (work) watch_.add_posted(work, device_, where, named.peer, timeout());
+      return std::make_unique<DeviceTicket>(this, std::move(work), where, transfers);
+    } catch (const std::exception& error) {
+      fail_wait(where, plain_error(error.what()), false);
+    }
+  }
+
+  std::unique_ptr<Ticket> post_on_host(std::span<const Transfer> transfers, const std::string& doing) {
+    const auto backend = alive(backend_);
+    std::vector<C10dTicket::Leg> legs;
+    legs.reserve(transfers.size());
+    for (const Direction direction : {Direction::kReceive, Direction::kSend}) {
+      for (const Transfer& transfer : transfers) {
+        if (transfer.direction != direction) continue;
+        std::vector<at::Tensor> tensors{transfer.buffer};
+        const int tag = static_cast<int>(transfer.role);
+        try {
+          auto work = direction == Direction::kSend ? backend->send(tensors, transfer.peer, tag)
+                                                    : backend->recv(tensors, transfer.peer, tag);
+          legs.push_back({std::move(work), direction, transfer.peer});
+        } catch (const std::exception& error) {
+          watch_.record().wait_for(transfer.peer);
+          fail_wait(describe_wait(*this, doing, direction, transfer.peer), plain_error(error.what()), false);
+        }
+      }
+    }
+    return std::make_unique<C10dTicket>(this, doing, std::move(legs));
+  }
+
   static c10::intrusive_ptr<c10d::Store> private_store(const c10d::ProcessGroup& group) {
     const auto store = group.getStore();
     TORCH_CHECK(store != nullptr, "the process group has no store, which DHP needs to tell ranks of failures");
@@ -133,7 +196,9 @@ class C10dTransport final : public Transport, public Watched {
 
   // Weak: the owner of the group decides when its connections close.
   const c10::weak_intrusive_ptr<c10d::ProcessGroup> group_;
-  const c10::weak_intrusive_ptr<c10d::Backend> backend_;
+  const c10::Device device_;
+  const c10::weak_intrusive_ptr<c10d::Backend> backend_;         // of CPU tensors
+  const c10::weak_intrusive_ptr<c10d::Backend> device_backend_;  // the same where there is no accelerator
   const int rank_;
   const int size_;
   const std::chrono::milliseconds carrier_timeout_;
@@ -171,6 +236,11 @@ void C10dTicket::wait() {
   if (outcome == FailureWatch::Outcome::kTimedOut) transport_->fail_wait(where, timeout_words(timeout), true);
   if (!error.empty()) transport_->fail_wait(where, plain_error(error), is_timeout(error));
   throw_failure(transport_->failure(false).value_or("the transfer was aborted"), where);
+}
+
+void DeviceTicket::wait() {
+  transport_->check_failure(where_);
+  if (work_) work_->wait();
 }
 
 Registry<C10dTransport>& c10d_registry() {

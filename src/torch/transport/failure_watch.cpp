@@ -1,11 +1,18 @@
 #include "torch/transport/failure_watch.h"
 
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include <cstdio>
+
+#include "torch/transport/transport.h"
+
 namespace dhp::rt {
 
 using Clock = std::chrono::steady_clock;
 
-FailureWatch::FailureWatch(int rank, int size, c10::intrusive_ptr<c10d::Store> store)
-    : record_(rank, size, std::move(store)) {}
+FailureWatch::FailureWatch(int rank, int size, c10::intrusive_ptr<c10d::Store> store,
+                           std::function<void()> abort_device)
+    : record_(rank, size, std::move(store)), abort_device_(std::move(abort_device)) {}
 
 FailureWatch::~FailureWatch() {
   {
@@ -24,10 +31,24 @@ std::uint64_t FailureWatch::begin(const Works& works, std::chrono::milliseconds 
     id = next_wait_++;
     waits_[id] = Wait{works, Clock::now() + timeout};
     wake = idle_;
-    if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
+    start_thread();
   }
   if (wake) changed_.notify_all();
   return id;
+}
+
+void FailureWatch::start_thread() {
+  if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
+}
+
+void FailureWatch::add_posted(const c10::intrusive_ptr<c10d::Work>& work, c10::Device device, std::string where,
+                              int peer, std::chrono::milliseconds timeout) {
+  c10::Event ready(device.type());
+  ready.record(c10::impl::VirtualGuardImpl(device.type()).getStream(device));
+  std::lock_guard lock(mutex_);
+  posted_.push_back({work, std::move(ready), std::move(where), peer, timeout});
+  start_thread();
+  if (idle_) changed_.notify_all();
 }
 
 FailureWatch::Outcome FailureWatch::end(std::uint64_t wait) {
@@ -60,18 +81,72 @@ void FailureWatch::abort_where_due(bool failed) {
   }
 }
 
+/// The oldest is the one that all others wait for.
+void FailureWatch::look_at_posted() {
+  std::string problem;
+  bool is_expired = false;
+  {
+    std::lock_guard lock(mutex_);
+    while (!posted_.empty() && posted_.front().work->isCompleted()) posted_.pop_front();
+    if (posted_.empty()) {
+      if (std::exchange(waits_for_device_, false)) record_.go_on();
+      return;
+    }
+    Posted& oldest = posted_.front();
+    if (oldest.work->exception()) {
+      try {
+        std::rethrow_exception(oldest.work->exception());
+      } catch (const std::exception& error) {
+        problem = oldest.where + ": " + plain_error(error.what());
+      }
+    } else if (!oldest.since && oldest.ready.query()) {
+      oldest.since = Clock::now();
+      if (oldest.peer != kNoPeer) record_.wait_for(oldest.peer);
+      waits_for_device_ = oldest.peer != kNoPeer;
+    } else if (oldest.since && Clock::now() - *oldest.since > oldest.timeout) {
+      problem = oldest.where + ": " + timeout_words(oldest.timeout);
+      is_expired = true;
+    }
+  }
+  if (!problem.empty()) record_.explain(problem, is_expired);
+}
+
+void FailureWatch::abort_device() {
+  std::function<void()> abort;
+  {
+    std::lock_guard lock(mutex_);
+    posted_.clear();
+    abort = std::exchange(abort_device_, {});
+  }
+  if (!abort) return;
+  *host_is_here_ = false;
+  std::thread([abort, is_here = host_is_here_, cause = *record_.known()] {
+    constexpr auto kPatience = std::chrono::seconds(10);
+    abort();
+    std::this_thread::sleep_for(kPatience);
+    if (*is_here) return;
+    std::fprintf(stderr, "dhp: error: %s\n  this process waits for its device, which does not answer: it ends\n",
+                 cause.c_str());
+    std::_Exit(1);
+  }).detach();
+}
+
 void FailureWatch::run() {
   constexpr auto kPeriod = std::chrono::milliseconds(200);
   std::unique_lock lock(mutex_);
   while (!stopping_) {
     idle_ = true;
-    changed_.wait(lock, [&] { return stopping_ || !waits_.empty(); });
+    changed_.wait(lock, [&] { return stopping_ || !waits_.empty() || !posted_.empty(); });
     idle_ = false;
     if (changed_.wait_for(lock, kPeriod, [&] { return stopping_; })) return;
-    if (waits_.empty()) continue;
+    if (waits_.empty() && posted_.empty()) continue;
+    const bool is_on_device = !posted_.empty();
     lock.unlock();
     record_.read_soon();
-    abort_where_due(record_.known().has_value());
+    if (is_on_device && !record_.known()) look_at_posted();
+    const bool is_failed = record_.known().has_value();
+    abort_where_due(is_failed);
+    if (is_on_device && is_failed) abort_device();
     lock.lock();
   }
 }

@@ -2,6 +2,7 @@
 
 #include <c10/util/Exception.h>
 
+#include "torch/transport/device_carrier.h"
 #include "torch/transport/thread_transport.h"
 
 namespace dhp::rt {
@@ -54,7 +55,7 @@ std::shared_ptr<Transport> make_mirror_transport(int size, int rank, c10::Device
 }
 
 void create_mirror_group(const std::string& name, int size, int rank, const std::string& device) {
-  register_transport(name, make_mirror_transport(size, rank, c10::Device(device)));
+  register_transport(name, make_mirror_transport(size, rank, with_index(c10::Device(device))));
 }
 
 }  // namespace dhp::rt

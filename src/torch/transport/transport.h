@@ -1,6 +1,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/util/intrusive_ptr.h>
 
 #include <chrono>
 #include <cstdint>
@@ -10,6 +11,10 @@
 #include <string>
 
 #include "exchange/exchange_schedule.h"
+
+namespace c10d {
+class Work;
+}
 
 namespace dhp::rt {
 
@@ -24,8 +29,9 @@ namespace dhp::rt {
 ///     ticket->wait();
 ///
 /// Contracts
-/// - Between two ranks, transfers of one role meet in the order in which they were posted. Every rank therefore posts
-///   in plan order and from one thread at a time.
+/// - Between two ranks, transfers meet in the order in which they were posted: on CPUs those of one role, on a device
+///   all. Every rank therefore posts in plan order and from one thread at a time.
+/// - All buffers of one post are on one device.
 /// - Both ends know the byte count; agree on it before posting (agreement.h), since the carrier may answer a
 ///   difference by ending the process.
 /// - Never send to yourself.
@@ -50,7 +56,9 @@ class Ticket {
   Ticket& operator=(const Ticket&) = delete;
   virtual ~Ticket() = default;
 
-  /// Returns when all transfers are complete; throws c10::DistError when one failed or the time-out passed.
+  /// What the current stream of the device does from here on comes after all transfers; on a CPU they are complete.
+  /// Throws c10::DistError when one failed or the time-out passed. A device's time-out counts from when a transfer
+  /// could start; where it passes, the transfers are aborted and the failure is known to the next call.
   virtual void wait() = 0;
 };
 
@@ -61,9 +69,10 @@ class Transport {
   Transport& operator=(const Transport&) = delete;
   virtual ~Transport() = default;
 
-  virtual int rank() const = 0;            // world rank of this process (or thread)
-  virtual int size() const = 0;            // ranks in the world
-  virtual c10::Device device() const = 0;  // where buffers of transfers live
+  virtual int rank() const = 0;  // world rank of this process (or thread)
+  virtual int size() const = 0;  // ranks in the world
+  /// Where shards and rows live, with its index. Buffers of transfers are there, or on the CPU.
+  virtual c10::Device device() const = 0;
   /// False where what comes in is made up (mirror_transport.h): there is nothing to compare with the peers.
   virtual bool has_peers() const { return true; }
 
@@ -96,6 +105,9 @@ class Watched {
   virtual ~Watched() = default;
   virtual void enter_collective(const std::string& name) = 0;
   virtual void leave_collective() = 0;
+  /// A collective on the device, which the current stream has just posted: looked after as transfers are. `doing` is
+  /// for messages.
+  virtual void watch_work(const c10::intrusive_ptr<c10d::Work>& work, const std::string& doing) = 0;
   /// Who hosts the store, and would be the cause if it did not answer: a rank, or -1 and words.
   virtual void set_store_host(int rank, const std::string& words) = 0;
   /// A number that grows while the rank's process lives, even if it computes; -1 where the store does not tell.

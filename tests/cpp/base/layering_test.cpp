@@ -76,7 +76,7 @@ const std::map<std::string, std::set<std::string>> kMayInclude = {
     {"torch", {"torch/attention", "torch/rows", "torch/transport"}},
     {"torch/transport", {"exchange"}},
     {"torch/attention", {"base", "exchange", "torch/transport"}},
-    {"torch/rows", {"torch/transport"}},
+    {"torch/rows", {"base", "torch/transport"}},
 };
 
 std::string folder_of(const std::string& path) { return fs::path(path).parent_path().string(); }

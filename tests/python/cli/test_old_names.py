@@ -144,6 +144,17 @@ def test_both_names_of_a_setting_are_refused(toml: Path, capsys: pytest.CaptureF
     assert capsys.readouterr().err == ""
 
 
+def test_the_device_of_counted_costs_was_called_device(toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    toml.write_text(toml.read_text() + 'device = "h100"\n')
+    assert (read_config(toml).cost_device, read_config(toml).device) == ("h100", "auto")
+    assert capsys.readouterr().err.splitlines()[0] == f"dhp: note: {toml}: device is now cost_device; {DROPS.strip()}"
+    assert read_config(toml, ["device=cpu"]).device == "cpu", "what is said later wins"
+    with pytest.raises(
+        core.InputError, match="command line: device: is the old name of cost_device, which is given too"
+    ):
+        read_config(toml, ["device=a100", "cost_device=b200"])
+
+
 # --- Python and result files
 
 

@@ -233,9 +233,9 @@ def test_a_skipped_step_leaves_weights_and_optimizer_as_they_were(folder: Path, 
     def patch(train: Any) -> None:
         forward, seen = train.forward, []
 
-        def bad_in_step_2(adapter, share, task, valid_tokens, settings):
+        def bad_in_step_2(adapter, share, task, valid_tokens, settings, run):
             seen.append(id(share))
-            loss = forward(adapter, share, task, valid_tokens, settings)
+            loss = forward(adapter, share, task, valid_tokens, settings, run)
             return loss * math.inf if len(set(seen)) == 2 and task.id == 1 else loss
 
         train.forward = bad_in_step_2
@@ -404,8 +404,8 @@ STATE = "the model's state (parameters, gradients, optimizer, reserve) needs 6 G
     [
         (
             {},
-            f"device: local-cpu: {STATE} 4 GiB, which leaves nothing for activations; take more memory a rank, or more "
-            "ranks, which share the optimizer's state, freeze_vit or freeze_llm, or count tokens: capacity_tokens",
+            f"cost_device: local-cpu: {STATE} 4 GiB, which leaves nothing for activations; take more memory a rank, or "
+            "more ranks, which share the optimizer's state, freeze_vit or freeze_llm, or count tokens: capacity_tokens",
         ),
         (
             {"cost": "c.json", "cluster": "x.json"},

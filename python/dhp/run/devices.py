@@ -1,0 +1,79 @@
+"""The device that a rank computes on, and the backends that carry its tensors between ranks."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from dhp._core import InputError
+
+NCCL_DEFAULTS = {
+    # The run's own watch ends what hangs, and names who is to blame; NCCL's counts from when an operation is enqueued,
+    # which is long before it can start where hosts run ahead, and takes the process down without a word of DHP's.
+    "TORCH_NCCL_ASYNC_ERROR_HANDLING": "0",
+    "TORCH_NCCL_DUMP_ON_TIMEOUT": "0",
+    # Several communicators keep the order in which the host has launched them.
+    "NCCL_LAUNCH_ORDER_IMPLICIT": "1",
+}
+NEVER = timedelta(days=1)
+
+
+def choose(wanted: str) -> torch.device:
+    """The device of this rank. wanted: "auto" (the accelerator that torch finds, else the CPU), "cpu", or a kind of
+    accelerator: "cuda", "npu". LOCAL_RANK says which of several. Makes it the current one. To be called in the rank's
+    own process: one that has asked CUDA for devices cannot be forked.
+
+    Raises InputError if there is no such device, or fewer than ranks on this machine.
+    """
+    found = torch.accelerator.current_accelerator(check_available=True)
+    kind = (found.type if found else "cpu") if wanted == "auto" else wanted
+    if kind == "cpu":
+        return torch.device("cpu")
+    if found is None or found.type != kind:
+        here = f"torch {torch.__version__} finds {found.type}" if found else f"torch {torch.__version__} finds none"
+        raise InputError(f"device: found {wanted!r}, but {here} here; expected auto, cpu or what there is")
+    if kind not in dist.Backend.default_device_backend_map:
+        raise InputError(f"device: torch knows no backend that carries tensors on {kind}; expected cpu")
+    index, count = int(os.environ.get("LOCAL_RANK", "0")), torch.accelerator.device_count()
+    if index >= count:
+        raise InputError(
+            f"device: this is rank {index} of its machine (LOCAL_RANK), but there are {count} devices of type {kind}: "
+            "a rank has one of its own; start fewer ranks, or take device cpu"
+        )
+    torch.accelerator.set_device_index(index)
+    return torch.device(kind, index)
+
+
+def model_of(wanted: str) -> str:
+    """What its maker calls the device that `choose` would take ("NVIDIA H100 80GB HBM3"); empty for CPUs, and where
+    torch does not tell."""
+    found = torch.accelerator.current_accelerator(check_available=True)
+    if wanted == "cpu" or found is None:
+        return ""
+    tell = getattr(torch.get_device_module(found), "get_device_name", None)
+    return str(tell(0)) if tell else ""
+
+
+def backend_of(device: torch.device) -> str:
+    """For torch.distributed: CPU tensors, which are small, over Gloo; those on the device over its own backend."""
+    if device.type == "cpu":
+        return "gloo"
+    if device.type == "cuda":
+        for name, value in NCCL_DEFAULTS.items():
+            os.environ.setdefault(name, value)
+    return f"cpu:gloo,{device.type}:{dist.Backend.default_device_backend_map[device.type]}"
+
+
+def options_of(device: torch.device) -> Any:
+    """Of a traffic group. Without priority, transfers would wait for the attention kernels they should hide behind."""
+    return dist.ProcessGroupNCCL.Options(is_high_priority_stream=True) if device.type == "cuda" else None
+
+
+def leave_time_outs_to_the_watch(group: dist.ProcessGroup, device: torch.device) -> None:
+    """Gloo keeps its own time-out, which only ends what the watch has left."""
+    if device.type == "cuda":
+        group._get_backend(device)._set_default_timeout(NEVER)

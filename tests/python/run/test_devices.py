@@ -1,0 +1,66 @@
+"""Which device a rank takes, and what it says where there is none."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from dhp import InputError
+from dhp.loop.inputs import cost_device
+from dhp.run import devices
+from dhp.settings.config import TrainConfig
+
+
+@pytest.fixture
+def h100s(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """As where there are four; the list of those made current."""
+    current: list[int] = []
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.accelerator, "set_device_index", current.append)
+    module = SimpleNamespace(get_device_name=lambda index: "NVIDIA H100 80GB HBM3")
+    monkeypatch.setattr(torch, "get_device_module", lambda device: module)
+    return current
+
+
+def test_without_an_accelerator_ranks_compute_on_the_cpu() -> None:
+    assert devices.choose("auto") == devices.choose("cpu") == torch.device("cpu")
+    assert devices.backend_of(torch.device("cpu")) == "gloo"
+    with pytest.raises(InputError, match=r"device: found 'cuda', but torch .* finds none here; expected auto, cpu or"):
+        devices.choose("cuda")
+
+
+def test_a_rank_takes_the_device_of_its_number(h100s: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert devices.choose("auto") == torch.device("cuda", 3)
+    assert h100s == [3]
+    assert devices.choose("cpu") == torch.device("cpu")
+    with pytest.raises(InputError, match=r"device: found 'npu', but torch .* finds cuda here"):
+        devices.choose("npu")
+    monkeypatch.setenv("LOCAL_RANK", "4")
+    with pytest.raises(InputError, match=r"rank 4 of its machine .* there are 4 devices of type cuda: .* start fewer"):
+        devices.choose("cuda")
+
+
+def test_the_backends_of_a_group_and_what_nccl_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in devices.NCCL_DEFAULTS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TORCH_NCCL_DUMP_ON_TIMEOUT", "1")  # the user's
+    assert devices.backend_of(torch.device("cuda", 0)) == "cpu:gloo,cuda:nccl"
+    told = {name: devices.os.environ[name] for name in devices.NCCL_DEFAULTS}
+    assert told == devices.NCCL_DEFAULTS | {"TORCH_NCCL_DUMP_ON_TIMEOUT": "1"}
+    for name in devices.NCCL_DEFAULTS:
+        monkeypatch.delenv(name)
+
+
+def test_costs_are_counted_for_the_device_found(h100s: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    config = TrainConfig(model="m", data="d")
+    assert cost_device(config) == "h100"
+    assert cost_device(TrainConfig(model="m", data="d", device="cpu")) == "local-cpu"
+    assert cost_device(TrainConfig(model="m", data="d", cost_device="b200")) == "b200"
+    module = SimpleNamespace(get_device_name=lambda index: "NVIDIA L40S")
+    monkeypatch.setattr(torch, "get_device_module", lambda device: module)
+    with pytest.raises(InputError, match="cost_device: there is no preset for this device, NVIDIA L40S; set it to one"):
+        cost_device(config)
