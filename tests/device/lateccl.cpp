@@ -65,15 +65,20 @@ struct Leg {
 
 at::Tensor as_bytes(const at::Tensor& tensor) { return tensor.view(-1).view(at::kByte); }
 
-/// Returns when all works are done, or the group is aborted; false then. A broken work ends by an abort alone.
+/// In the handler of a broken transfer, which ends by an abort alone.
+void stay(Communicator& communicator) {
+  std::unique_lock lock(communicator.mutex);
+  if (!communicator.is_aborted && !communicator.error) communicator.error = std::current_exception();
+  communicator.changed.wait(lock, [&] { return communicator.is_aborted; });
+}
+
+/// Returns when all works are done, or the group is aborted; false then.
 bool finish(Communicator& communicator, const std::vector<c10::intrusive_ptr<c10d::Work>>& works) {
   for (const auto& work : works) {
     try {
       work->wait();
     } catch (...) {
-      std::unique_lock lock(communicator.mutex);
-      if (!communicator.is_aborted && !communicator.error) communicator.error = std::current_exception();
-      communicator.changed.wait(lock, [&] { return communicator.is_aborted; });
+      stay(communicator);
     }
   }
   std::lock_guard lock(communicator.mutex);
@@ -229,10 +234,7 @@ class LateBackend final : public c10d::Backend {
       try {
         work = collective(*communicator.carrier);
       } catch (...) {
-        std::unique_lock lock(communicator.mutex);
-        if (!communicator.error) communicator.error = std::current_exception();
-        communicator.changed.wait(lock, [&] { return communicator.is_aborted; });
-        return;
+        return stay(communicator);
       }
       finish(communicator, {work});
     });

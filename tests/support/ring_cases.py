@@ -160,11 +160,13 @@ def degrees_in_order(seed: int, size: int) -> list[Case]:
 
 
 def uneven_nodes(seed: int, size: int) -> list[Case]:
-    """Members of a node side by side and apart, unequal numbers of them, and one on each node."""
+    """Members of a node side by side and apart, unequal numbers of them, and one on each node, of `size` ranks."""
     rng = random.Random(seed)
     cases = []
     for members in ([3, 1], [1, 3], [4, 2, 1], [1, 2, 4], [3, 3], [6, 1], [1] * 5):
         nodes = [node for node, count in enumerate(members) for _ in range(count)]
+        if len(nodes) > size:
+            continue
         for order in (nodes, nodes[::-1], rng.sample(nodes, len(nodes))):
             case = draw_case(rng, rng.sample(range(size), len(nodes)), torch.float64)
             case.exchange, case.nodes = "hierarchical", order

@@ -24,7 +24,7 @@ from dhp.base.slow_ranks import slow_ranks_text
 from dhp.cost.calibrate_data import fitting, planned_designs
 from dhp.cost.calibrate_fit import GOOD_MEAN, GOOD_P95, Calibration, fit, measure
 from dhp.cost.calibrate_links import measure_links, ranks_per_node
-from dhp.cost.calibrate_options import DTYPES, RENAMED, check_options, parser
+from dhp.cost.calibrate_options import RENAMED, check_options, parser
 from dhp.cost.calibrate_tasks import Design, Range, make_designs
 from dhp.cost.errors import sizes_text
 from dhp.cost.fit import TERMS, NoFit
@@ -32,6 +32,7 @@ from dhp.cost.local import local_cluster, local_cost, no_room
 from dhp.data.index import default_path, load_or_build_index
 from dhp.models import attach, freeze, import_families
 from dhp.models.model_folder import load_weights
+from dhp.models.weights import DTYPES
 from dhp.run import commands
 from dhp.run.launch import BAD_INPUT, join, run_local
 from dhp.run.made_once import made_once

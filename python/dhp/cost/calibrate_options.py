@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 import re
 
-import torch
-
 from dhp._core import InputError, parse_freeze
 from dhp.models import family_of
+from dhp.models.weights import DTYPES
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}  # of weights, by --precision
 RENAMED = {
     "--device cpu": "--torch-device cpu",
     "--device cuda": "--torch-device cuda",

@@ -203,8 +203,11 @@ class Run:
 
     def _reduce(self, name: str, values: torch.Tensor, op: dist.ReduceOp.RedOpType) -> torch.Tensor:
         if self._spans_world():
-            start = lambda: [dist.all_reduce(values, op, self.group, async_op=True)]  # noqa: E731
-            self.wait_for(name, start, on_device=values.device.type != "cpu")
+            self.wait_for(
+                name,
+                lambda: [dist.all_reduce(values, op, self.group, async_op=True)],
+                on_device=values.device.type != "cpu",
+            )
             return values
         # Each member reduces its share of the values, in the order of ranks, and hands the result to all: as many bytes
         # as a ring carries. A process group of the members would be one more that every process has to make.

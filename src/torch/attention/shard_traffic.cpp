@@ -10,7 +10,6 @@
 #include "torch/attention/accumulate.h"
 
 namespace dhp::rt {
-namespace {}  // namespace
 
 BufferPool::BufferPool(const at::Tensor& like, at::ScalarType type, std::int64_t rows)
     : options_(like.options().dtype(type)), rows_(rows), heads_(like.size(1)), size_(like.size(2)) {}

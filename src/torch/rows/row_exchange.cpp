@@ -32,7 +32,7 @@ void check_exchange(const at::Tensor& rows, const RowExchangeCall& call, const M
   check_counts("recv_counts", call.recv_counts, members.degree());
   TORCH_CHECK_VALUE(rows.size(0) == sent, "rows: found ", rows.size(0), " rows, expected ", sent,
                     ", the sum of send_counts ", c10::IntArrayRef(call.send_counts));
-  const auto own = static_cast<std::size_t>(members.position);
+  const auto own = index(members.position);
   TORCH_CHECK_VALUE(call.send_counts[own] == call.recv_counts[own], "recv_counts[", own, "]: found ",
                     call.recv_counts[own], " rows from this rank itself, but send_counts gives it ",
                     call.send_counts[own]);
@@ -59,9 +59,8 @@ void agree_with_all(const at::Tensor& rows, const RowExchangeCall& call, const M
   std::vector<Greeting> greetings;
   for (int i = 0; i < members.degree(); ++i) {
     if (i == members.position) continue;
-    const auto index = static_cast<std::size_t>(i);
-    greetings.push_back({members.rank_at(i), Direction::kReceive, &expected[index]});
-    greetings.push_back({members.rank_at(i), Direction::kSend, &outgoing[index]});
+    greetings.push_back({members.rank_at(i), Direction::kReceive, &expected[index(i)]});
+    greetings.push_back({members.rank_at(i), Direction::kSend, &outgoing[index(i)]});
   }
   agree(*members.transport, greetings, operation);
 }

@@ -84,12 +84,13 @@ class FailureWatch {
   std::map<std::uint64_t, Wait> waits_;
   std::uint64_t next_wait_ = 0;
   std::deque<Posted> posted_;
-  bool waits_for_device_ = false;                                                                  // as the record says
-  std::function<void()> abort_device_;                                                             // empty once called
-  const std::shared_ptr<std::atomic<bool>> host_is_here_ = std::make_shared<std::atomic<bool>>();  // since the abort
+  bool waits_for_device_ = false;       // as the record says
+  std::function<void()> abort_device_;  // empty once called
   bool idle_ = false;
   bool stopping_ = false;
   std::thread thread_;  // started by the first wait
+  // Since the abort; shared with a thread that may outlive this.
+  const std::shared_ptr<std::atomic<bool>> host_is_here_ = std::make_shared<std::atomic<bool>>();
 };
 
 }  // namespace dhp::rt

@@ -34,9 +34,8 @@ def test_ring_attention(policies: tuple[str, str]) -> None:
     seed = random.randrange(10**6)
     print(f"seed {seed}")
     share = float(os.environ.get("DHP_TEST_SHARE", 1))
-    lists = [degrees_in_order(seed, SIZE), uneven_nodes(seed + 1, 7) if share >= 1 else []]
+    lists = [degrees_in_order(seed, SIZE), uneven_nodes(seed + 1, SIZE)]
     lists += [disjoint_at_once(seed + 2, SIZE, 4), overlapping(seed + 3, SIZE, int(60 * share))]
-    lists[1] = [case for case in lists[1] if max(case.ranks) < SIZE]
     per_rank = values(run_processes(ring_main, SIZE, policies, seed, lists))
     for i, cases in enumerate(lists):
         check(cases, [results[i] for results in per_rank])

@@ -251,7 +251,6 @@ def test_flash_attention_refuses_what_the_real_one_does() -> None:
 
 
 def serial(device: Any) -> list[float]:
-    device.make_serial()
     other = torch.Stream("late")
     x = torch.ones(3, device="late")
     with other:
@@ -260,11 +259,4 @@ def serial(device: Any) -> list[float]:
 
 
 def test_one_queue_keeps_the_order_of_the_host() -> None:
-    outcome = values(run_processes(_serial_main, 1))[0]
-    assert outcome == [3.0] * 3
-
-
-def _serial_main(world: World) -> list[float]:
-    import late
-
-    return serial(late.device)
+    assert on_device(serial, "serial") == [3.0] * 3
