@@ -45,6 +45,16 @@ void agree_on_pass(const AttentionPass& pass, const Signature& signature) {
   agree(*members.transport, greetings, pass.doing);
 }
 
+/// Compares the call with those of the group's other members, unless it repeats the one that they compared last.
+void agree_once(const AttentionPass& pass, Signature signature) {
+  AgreedCalls& agreed = pass.members.transport->agreed_calls();
+  const SignatureWords call = signature.words();
+  if (agreed.repeats(call)) return;
+  signature.add("calls since the last comparison", agreed.repeats_so_far(call));
+  agree_on_pass(pass, signature);
+  agreed.remember(call);
+}
+
 }  // namespace
 
 AttentionPass begin_pass(Pass direction, const Members& members, const RingAttentionCall& call, const at::Tensor& q,
@@ -60,7 +70,7 @@ AttentionPass begin_pass(Pass direction, const Members& members, const RingAtten
                      shared_exchange_schedule(exchange, members.position, nodes, call.causal),
                      0};
   pass.ticks = is_forward ? pass.schedule->forward_ticks : pass.schedule->ticks;
-  if (members.transport) agree_on_pass(pass, sign(pass, call, q, k));
+  if (members.transport) agree_once(pass, sign(pass, call, q, k));
   return pass;
 }
 

@@ -35,7 +35,7 @@ std::string show(std::span<const std::int64_t> values) {
 Signature::Signature(std::string operation) : operation_(std::move(operation)) { add("operation", operation_); }
 
 void Signature::add_word(const char* name, std::int64_t word, std::string shown) {
-  TORCH_INTERNAL_ASSERT(size_ < kWords);
+  TORCH_INTERNAL_ASSERT(size_ < kSignatureWords);
   names_[size_] = name;
   words_[size_] = word;
   shown_[size_] = std::move(shown);
@@ -56,7 +56,7 @@ void Signature::add(const char* name, const std::string& text) {
   add_word(name, hash_bytes(text.data(), text.size()), text);
 }
 
-std::string Signature::difference(const Words& other) const {
+std::string Signature::difference(const SignatureWords& other) const {
   for (std::size_t i = 0; i < size_; ++i) {
     if (words_[i] == other[i]) continue;
     const std::string name = names_[i];
@@ -78,12 +78,12 @@ void agree(Transport& transport, std::span<const Greeting> greetings, const std:
   std::vector<Incoming> incoming;
   std::vector<Transfer> sends;
   for (const Greeting& greeting : greetings) {
-    at::Tensor buffer = at::empty({Signature::kWords}, options);
+    at::Tensor buffer = at::empty({kSignatureWords}, options);
     const Transfer transfer{greeting.direction, greeting.peer, Role::kHeader, buffer};
     if (greeting.direction == Direction::kReceive) {
       incoming.push_back({&greeting, buffer, transport.post({&transfer, 1}, comparing)});
     } else {
-      std::memcpy(buffer.mutable_data_ptr(), greeting.signature->words().data(), sizeof(Signature::Words));
+      std::memcpy(buffer.mutable_data_ptr(), greeting.signature->words().data(), sizeof(SignatureWords));
       sends.push_back(transfer);
     }
   }
@@ -92,7 +92,7 @@ void agree(Transport& transport, std::span<const Greeting> greetings, const std:
   // take what is sent to it nor send what is expected.
   for (const auto& [greeting, buffer, ticket] : incoming) {
     ticket->wait();
-    Signature::Words words{};
+    SignatureWords words{};
     std::memcpy(words.data(), buffer.const_data_ptr(), sizeof(words));
     const std::string difference = greeting->signature->difference(words);
     if (difference.empty()) continue;

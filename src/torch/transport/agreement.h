@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "torch/transport/agreed_calls.h"
 #include "torch/transport/transport.h"
 
 namespace dhp::rt {
@@ -25,23 +26,20 @@ class Signature {
   void add(const char* name, std::span<const std::int64_t> values);
   void add(const char* name, const std::string& text);
 
-  static constexpr std::size_t kWords = 16;
-  using Words = std::array<std::int64_t, kWords>;
-
   const std::string& operation() const { return operation_; }
-  const Words& words() const { return words_; }
+  const SignatureWords& words() const { return words_; }
 
   /// Empty if equal, else what differs: "k heads: 8 here, 4 there".
-  std::string difference(const Words& other) const;
+  std::string difference(const SignatureWords& other) const;
 
  private:
   void add_word(const char* name, std::int64_t word, std::string shown);
 
   std::string operation_;
-  Words words_{};
+  SignatureWords words_{};
   std::size_t size_ = 0;
-  std::array<const char*, kWords> names_{};
-  std::array<std::string, kWords> shown_;
+  std::array<const char*, kSignatureWords> names_{};
+  std::array<std::string, kSignatureWords> shown_;
 };
 
 /// A signature that goes to a peer, or that must come from it.

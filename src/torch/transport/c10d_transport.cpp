@@ -118,7 +118,10 @@ class C10dTransport final : public Transport, public Watched {
     label_ = label;
     watch_.record().set_place(label);
   }
-  void enter_collective(const std::string& name) override { watch_.record().enter_collective(name); }
+  void enter_collective(const std::string& name) override {
+    agreed_calls().clear();
+    watch_.record().enter_collective(name);
+  }
   void leave_collective() override { watch_.record().go_on(); }
   void watch_work(const c10::intrusive_ptr<c10d::Work>& work, const std::string& doing) override {
     watch_.host_is_here();

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "exchange/exchange_schedule.h"
+#include "torch/transport/agreed_calls.h"
 
 namespace c10d {
 class Work;
@@ -75,6 +76,8 @@ class Transport {
   virtual c10::Device device() const = 0;
   /// False where what comes in is made up (mirror_transport.h): there is nothing to compare with the peers.
   virtual bool has_peers() const { return true; }
+  /// Of the groups that this transport serves.
+  AgreedCalls& agreed_calls() { return agreed_calls_; }
 
   /// Starts the transfers, receives first. `doing` says what this rank is at, for the messages of errors.
   virtual std::unique_ptr<Ticket> post(std::span<const Transfer> transfers, const std::string& doing) = 0;
@@ -96,6 +99,9 @@ class Transport {
   /// What this rank is busy with ("step 12, task 3"); part of every failure it records or reports.
   virtual void set_label(const std::string& label) = 0;
   virtual std::string label() const = 0;
+
+ private:
+  AgreedCalls agreed_calls_;
 };
 
 /// A transport that other ranks look at while this one is elsewhere: what they must know of it. In a collective of

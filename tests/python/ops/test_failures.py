@@ -284,6 +284,22 @@ def test_a_failure_stays_and_carries_the_label() -> None:
         assert other[0] == ""
 
 
+def differs_after_a_collective(world: World) -> tuple[str, str, float]:
+    group = world.new_group()
+    ring_call(group)
+    torch.ops.dhp.enter_collective(group, "sum")
+    torch.ops.dhp.leave_collective(group)
+    return attempt(lambda: ring_call(group, scale=0.36 if world.rank == 1 else ring_arguments()["scale"]))
+
+
+def test_after_a_collective_repeated_calls_are_compared_again() -> None:
+    """Else three ranks would take the fourth for one that repeats, and wait for what it does not send."""
+    for kind, text, seconds in values(run_processes(differs_after_a_collective, SIZE)):
+        assert kind == "DistError"
+        assert re.match(r"rank \d.* and rank \d disagree about ring_attention forward: scale: ", text), text
+        assert seconds < SECONDS
+
+
 WAIT_S = 3.0
 
 
