@@ -37,36 +37,38 @@ void merge_rows(Sum* out, Sum* lse, const Value* block_out, const Sum* block_lse
 
 at::ScalarType accumulate_type(at::ScalarType type) { return type == at::kDouble ? at::kDouble : at::kFloat; }
 
-void place_block(Accumulator& accumulator, const BlockOutput& block, std::int64_t first_row) {
-  const auto rows = block.out.size(0);
-  accumulator.out.narrow(0, first_row, rows).copy_(block.out);
-  accumulator.lse.narrow(0, first_row, rows).copy_(block.lse);
+void place_block(Accumulator& accumulator, const BlockOutput& block) {
+  const auto runs = q_runs(block.segments);
+  copy_rows(accumulator.out, block.out, runs);
+  copy_rows(accumulator.lse, block.lse, runs);
 }
 
-void merge_block_by_algebra(Accumulator& accumulator, const BlockOutput& block, std::int64_t first_row) {
-  const auto rows = block.out.size(0);
-  auto out = accumulator.out.narrow(0, first_row, rows);
-  auto lse = accumulator.lse.narrow(0, first_row, rows);
-  const auto sees_nothing = block.lse == -std::numeric_limits<double>::infinity();  // its difference may be a NaN
-  const auto weight = at::sigmoid(block.lse - lse).masked_fill(sees_nothing, 0.0);
-  lse.copy_(at::logaddexp(lse, block.lse));
+void merge_block_by_algebra(Accumulator& accumulator, const BlockOutput& block) {
+  const auto runs = q_runs(block.segments);
+  auto out = gather_rows(accumulator.out, runs);
+  auto lse = gather_rows(accumulator.lse, runs);
+  const auto weight = at::sigmoid(block.lse - lse);
+  at::logaddexp_out(lse, lse, block.lse);
   out.lerp_(block.out.to(out.scalar_type()), weight.unsqueeze(-1).expand_as(out));
+  if (runs.size() == 1) return;  // views
+  copy_rows(accumulator.out, out, runs);
+  copy_rows(accumulator.lse, lse, runs);
 }
 
-void merge_block(Accumulator& accumulator, const BlockOutput& block, std::int64_t first_row) {
-  if (!accumulator.out.is_cpu()) return merge_block_by_algebra(accumulator, block, first_row);
-  const auto rows = block.out.size(0);
+void merge_block(Accumulator& accumulator, const BlockOutput& block) {
+  if (!accumulator.out.is_cpu()) return merge_block_by_algebra(accumulator, block);
   const auto heads = block.out.size(1);
   const auto size = block.out.size(2);
-  const auto out = accumulator.out.narrow(0, first_row, rows);
-  const auto lse = accumulator.lse.narrow(0, first_row, rows);
   const auto block_out = block.out.contiguous();
   const auto block_lse = block.lse.contiguous();
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, block_out.scalar_type(), "dhp_merge_block", [&] {
     using Sum = std::conditional_t<std::is_same_v<scalar_t, double>, double, float>;
-    merge_rows<Sum, scalar_t>(out.mutable_data_ptr<Sum>(), lse.mutable_data_ptr<Sum>(),
-                              block_out.const_data_ptr<scalar_t>(), block_lse.const_data_ptr<Sum>(), rows * heads,
-                              size);
+    for (const RowRun& run : q_runs(block.segments)) {
+      merge_rows<Sum, scalar_t>(accumulator.out.mutable_data_ptr<Sum>() + run.to * heads * size,
+                                accumulator.lse.mutable_data_ptr<Sum>() + run.to * heads,
+                                block_out.const_data_ptr<scalar_t>() + run.from * heads * size,
+                                block_lse.const_data_ptr<Sum>() + run.from * heads, run.rows * heads, size);
+    }
   });
 }
 

@@ -2,8 +2,6 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <cstdint>
-
 #include "torch/attention/kernel.h"
 
 namespace dhp::rt {
@@ -17,14 +15,14 @@ struct Accumulator {
 /// fp32, or fp64 for fp64.
 at::ScalarType accumulate_type(at::ScalarType type);
 
-/// Puts the first block's results of rows first_row... into place.
-void place_block(Accumulator& accumulator, const BlockOutput& block, std::int64_t first_row);
+/// Puts results of the first block into place.
+void place_block(Accumulator& accumulator, const BlockOutput& block);
 
-/// Merges a later block's results into rows first_row..., in place: in one pass on the CPU, by tensor algebra
-/// elsewhere. A row that has seen nothing yet, or sees nothing in the block, has an lse of minus infinity.
-void merge_block(Accumulator& accumulator, const BlockOutput& block, std::int64_t first_row);
+/// Merges results of a later block, in place: in one pass on the CPU, by tensor algebra elsewhere. On the CPU a
+/// row that has seen nothing yet, or sees nothing in the block, has an lse of minus infinity.
+void merge_block(Accumulator& accumulator, const BlockOutput& block);
 
-/// The same on any device.
-void merge_block_by_algebra(Accumulator& accumulator, const BlockOutput& block, std::int64_t first_row);
+/// The same on any device, for rows that see something: all do, since a block is full or a square triangle.
+void merge_block_by_algebra(Accumulator& accumulator, const BlockOutput& block);
 
 }  // namespace dhp::rt

@@ -2,20 +2,13 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <cstdint>
 #include <span>
 #include <string>
 #include <vector>
 
-namespace dhp::rt {
+#include "torch/attention/segments.h"
 
-/// One sequence's part of a block: its q rows attend to its kv rows. Never empty. Sequences never see each other.
-struct Segment {
-  std::int64_t q_begin = 0;
-  std::int64_t q_rows = 0;
-  std::int64_t kv_begin = 0;
-  std::int64_t kv_rows = 0;
-};
+namespace dhp::rt {
 
 /// One block of attention: all q rows of each segment against all of its kv rows, or, if causal, the square lower
 /// triangle (then q_rows == kv_rows). Nothing in between, so that conventions for ragged causal masks never matter.
@@ -28,17 +21,19 @@ struct BlockInputs {
   double scale = 1;
 };
 
-/// Of one segment.
+/// Of some consecutive segments of a block, their rows one after the other.
 struct BlockOutput {
-  at::Tensor out;  // [q_rows, Hq, D], dtype of q
-  at::Tensor lse;  // [q_rows, Hq], natural logarithm of the sum of exponentials; fp32, or fp64 for fp64
+  std::span<const Segment> segments;
+  at::Tensor out;  // [q rows, Hq, D], dtype of q
+  at::Tensor lse;  // [q rows, Hq], natural logarithm of the sum of exponentials; fp32, or fp64 for fp64
 };
 
-/// Of one segment. The sum over all blocks gives the gradient, because `out` and `lse` are those of the whole rows.
+/// Of the same. The sum over all blocks gives the gradient, because `out` and `lse` are those of the whole rows.
 struct BlockGradient {
-  at::Tensor dq;  // [q_rows, Hq, D], dtype of q
-  at::Tensor dk;  // [kv_rows, Hkv, D]
-  at::Tensor dv;  // [kv_rows, Hkv, D]
+  std::span<const Segment> segments;
+  at::Tensor dq;  // [q rows, Hq, D], dtype of q
+  at::Tensor dk;  // [kv rows, Hkv, D]
+  at::Tensor dv;  // [kv rows, Hkv, D]
 };
 
 class AttentionKernel {
@@ -50,7 +45,7 @@ class AttentionKernel {
 
   virtual const char* name() const = 0;  // as use_kernel takes it
 
-  /// One result for each segment, in their order.
+  /// Results for all segments, in their order; each is of as many as a kernel takes in one call.
   virtual std::vector<BlockOutput> forward(const BlockInputs& block) const = 0;
 
   /// dout, out [T, Hq, D], contiguous; lse [T, Hq], contiguous: results over all blocks of each row.

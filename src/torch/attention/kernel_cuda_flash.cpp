@@ -1,6 +1,12 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/_flash_attention_backward.h>
 #include <ATen/ops/_flash_attention_forward.h>
+#include <ATen/ops/tensor.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include <deque>
+#include <mutex>
+#include <optional>
 
 #include "torch/attention/kernel.h"
 
@@ -10,51 +16,95 @@ namespace {
 constexpr std::int64_t kSizeMultiple = 8;  // head sizes, for loads of 16 bytes
 constexpr std::int64_t kMostSize = 256;
 
-/// Rows of [T, H, D] as the kernel wants them, [1, rows, H, D]: a view.
-at::Tensor as_batch(const at::Tensor& rows, std::int64_t begin, std::int64_t count) {
-  return rows.narrow(0, begin, count).unsqueeze(0);
+/// Where each of these lengths begins, and the end of the last: int32, on the device. The layers of a task ask for the
+/// same ones, and an upload may hold up the host, so the last few are kept, each for the stream that made it.
+at::Tensor cumulative(const std::vector<std::int64_t>& lengths, c10::Device device) {
+  struct Kept {
+    std::vector<std::int64_t> lengths;
+    c10::Stream stream;
+    at::Tensor tensor;
+  };
+  constexpr std::size_t kMostKept = 32;
+  static std::mutex mutex;
+  static auto* const kept = new std::deque<Kept>;  // never freed: at the end the device may be gone before
+  const auto stream = c10::impl::VirtualGuardImpl(device.type()).getStream(device);
+  const std::lock_guard lock(mutex);
+  for (const Kept& known : *kept) {
+    if (known.stream == stream && known.lengths == lengths) return known.tensor;
+  }
+  std::vector<int> ends{0};
+  for (const std::int64_t length : lengths) ends.push_back(ends.back() + static_cast<int>(length));
+  kept->push_front({lengths, stream, at::tensor(ends, at::kInt).to(device)});
+  if (kept->size() > kMostKept) kept->pop_back();
+  return kept->front().tensor;
 }
 
-/// The kernel's log-sum-exp is [1, H, rows], and its backward pass takes that layout for granted without looking at
-/// strides.
-at::Tensor lse_heads_first(const at::Tensor& lse, std::int64_t begin, std::int64_t count) {
-  return lse.narrow(0, begin, count).transpose(0, 1).unsqueeze(0).contiguous();
+/// The rows of one call. Dense for one segment, [1, rows, H, D]; several are packed, [rows, H, D] with cumulative
+/// lengths, gathered where gaps lie between them.
+class CallRows {
+ public:
+  explicit CallRows(const BlockInputs& block)
+      : q_runs_(q_runs(block.segments)), kv_runs_(kv_runs(block.segments)), is_dense_(block.segments.size() == 1) {
+    std::vector<std::int64_t> q_rows;
+    std::vector<std::int64_t> kv_rows;
+    for (const Segment& segment : block.segments) {
+      q_rows.push_back(segment.q_rows);
+      kv_rows.push_back(segment.kv_rows);
+      longest_q = std::max(longest_q, segment.q_rows);
+      longest_kv = std::max(longest_kv, segment.kv_rows);
+    }
+    if (is_dense_) return;
+    q_begins = cumulative(q_rows, block.q.device());
+    kv_begins = cumulative(kv_rows, block.q.device());
+  }
+
+  at::Tensor q(const at::Tensor& tensor) const { return shaped(gather_rows(tensor, q_runs_)); }
+  at::Tensor kv(const at::Tensor& tensor) const { return shaped(gather_rows(tensor, kv_runs_)); }
+  /// The kernel's log-sum-exp has heads first, and its backward pass takes that layout for granted without looking at
+  /// strides.
+  at::Tensor lse(const at::Tensor& tensor) const {
+    return shaped(gather_rows(tensor, q_runs_).transpose(0, 1).contiguous());
+  }
+  at::Tensor result(const at::Tensor& tensor) const { return is_dense_ ? tensor.squeeze(0) : tensor; }
+
+  std::int64_t longest_q = 0;
+  std::int64_t longest_kv = 0;
+  at::Tensor q_begins;  // undefined where dense
+  at::Tensor kv_begins;
+
+ private:
+  at::Tensor shaped(const at::Tensor& rows) const { return is_dense_ ? rows.unsqueeze(0) : rows; }
+
+  std::vector<RowRun> q_runs_;
+  std::vector<RowRun> kv_runs_;
+  bool is_dense_;
+};
+
+std::optional<at::Tensor> if_defined(const at::Tensor& tensor) {
+  return tensor.defined() ? std::optional(tensor) : std::nullopt;
 }
 
-/// Dense calls, one a segment: the keys of a block are often halves of sequences with gaps between, which the calls for
-/// packed sequences (cumulative lengths) have no way to say for queries. Arguments after `scale` differ between
-/// releases of torch and are left out.
+/// One call a block. Arguments after `scale` differ between releases of torch and are left out.
 class CudaFlashKernel final : public AttentionKernel {
  public:
   const char* name() const override { return "cuda_flash"; }
 
   std::vector<BlockOutput> forward(const BlockInputs& block) const override {
-    std::vector<BlockOutput> results;
-    results.reserve(block.segments.size());
-    for (const Segment& segment : block.segments) {
-      const auto [out, lse, rng_state, unused, debug_mask] = at::_flash_attention_forward(
-          as_batch(block.q, segment.q_begin, segment.q_rows), as_batch(block.k, segment.kv_begin, segment.kv_rows),
-          as_batch(block.v, segment.kv_begin, segment.kv_rows), {}, {}, segment.q_rows, segment.kv_rows, 0.0,
-          block.causal, false, block.scale);
-      results.push_back({out.squeeze(0), lse.squeeze(0).transpose(0, 1)});
-    }
-    return results;
+    const CallRows rows(block);
+    const auto [out, lse, rng_state, unused, debug_mask] = at::_flash_attention_forward(
+        rows.q(block.q), rows.kv(block.k), rows.kv(block.v), if_defined(rows.q_begins), if_defined(rows.kv_begins),
+        rows.longest_q, rows.longest_kv, 0.0, block.causal, false, block.scale);
+    return {{block.segments, rows.result(out), rows.result(lse).transpose(0, 1)}};
   }
 
   std::vector<BlockGradient> backward(const BlockInputs& block, const at::Tensor& dout, const at::Tensor& out,
                                       const at::Tensor& lse) const override {
-    const at::Tensor none;  // no cumulative lengths: dense; no state of random numbers: no dropout
-    std::vector<BlockGradient> results;
-    results.reserve(block.segments.size());
-    for (const Segment& segment : block.segments) {
-      const auto [dq, dk, dv] = at::_flash_attention_backward(
-          as_batch(dout, segment.q_begin, segment.q_rows), as_batch(block.q, segment.q_begin, segment.q_rows),
-          as_batch(block.k, segment.kv_begin, segment.kv_rows), as_batch(block.v, segment.kv_begin, segment.kv_rows),
-          as_batch(out, segment.q_begin, segment.q_rows), lse_heads_first(lse, segment.q_begin, segment.q_rows), none,
-          none, segment.q_rows, segment.kv_rows, 0.0, block.causal, none, none, block.scale);
-      results.push_back({dq.squeeze(0), dk.squeeze(0), dv.squeeze(0)});
-    }
-    return results;
+    const CallRows rows(block);
+    const at::Tensor none;  // no state of random numbers: no dropout
+    const auto [dq, dk, dv] = at::_flash_attention_backward(
+        rows.q(dout), rows.q(block.q), rows.kv(block.k), rows.kv(block.v), rows.q(out), rows.lse(lse), rows.q_begins,
+        rows.kv_begins, rows.longest_q, rows.longest_kv, 0.0, block.causal, none, none, block.scale);
+    return {{block.segments, rows.result(dq), rows.result(dk), rows.result(dv)}};
   }
 };
 

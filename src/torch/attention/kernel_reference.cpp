@@ -24,12 +24,14 @@ class ReferenceKernel final : public AttentionKernel {
 
   std::vector<BlockOutput> forward(const BlockInputs& block) const override {
     std::vector<BlockOutput> results;
-    for (const Segment& segment : block.segments) {
+    for (std::size_t i = 0; i < block.segments.size(); ++i) {
+      const Segment& segment = block.segments[i];
       const auto s = scores(block, segment);
       const auto lse = at::logsumexp(s, -1);  // [Hq, q_rows]
       const auto v = repeated(heads_first(block.v, segment.kv_begin, segment.kv_rows), block);
       const auto out = at::matmul(at::exp(s - lse.unsqueeze(-1)), v);
-      results.push_back({out.transpose(0, 1).to(block.q.scalar_type()).contiguous(), lse.transpose(0, 1).contiguous()});
+      results.push_back({block.segments.subspan(i, 1), out.transpose(0, 1).to(block.q.scalar_type()).contiguous(),
+                         lse.transpose(0, 1).contiguous()});
     }
     return results;
   }
@@ -38,7 +40,8 @@ class ReferenceKernel final : public AttentionKernel {
                                       const at::Tensor& lse) const override {
     std::vector<BlockGradient> results;
     const auto type = block.q.scalar_type();
-    for (const Segment& segment : block.segments) {
+    for (std::size_t i = 0; i < block.segments.size(); ++i) {
+      const Segment& segment = block.segments[i];
       const auto q = heads_first(block.q, segment.q_begin, segment.q_rows);
       const auto k = repeated(heads_first(block.k, segment.kv_begin, segment.kv_rows), block);
       const auto v = repeated(heads_first(block.v, segment.kv_begin, segment.kv_rows), block);
@@ -48,7 +51,7 @@ class ReferenceKernel final : public AttentionKernel {
       const auto p = at::exp(scores(block, segment) - l);
       const auto dp = at::matmul(d, v.transpose(1, 2));
       const auto ds = p * (dp - (d * o).sum(-1, true)) * block.scale;
-      results.push_back({at::matmul(ds, k).transpose(0, 1).to(type).contiguous(),
+      results.push_back({block.segments.subspan(i, 1), at::matmul(ds, k).transpose(0, 1).to(type).contiguous(),
                          summed(at::matmul(ds.transpose(1, 2), q), block).to(type),
                          summed(at::matmul(p.transpose(1, 2), d), block).to(type)});
     }

@@ -17,17 +17,12 @@ at::Tensor with_unit_last_stride(const at::Tensor& tensor) {
   return tensor.stride(-1) == 1 ? tensor : tensor.contiguous();
 }
 
-bool covers_all_rows(const std::vector<Segment>& segments, const at::Tensor& q) {
-  return segments.size() == 1 && segments[0].q_rows == q.size(0);
-}
-
-/// The first block: taken over as it is where possible, without a copy.
-Accumulator first_results(std::vector<BlockOutput>&& results, const std::vector<Segment>& segments, const at::Tensor& q,
-                          at::ScalarType type) {
-  if (covers_all_rows(segments, q)) return {results[0].out.to(type).contiguous(), results[0].lse.contiguous()};
+/// The first block, which has all rows: taken over as it is where it came in one, without a copy.
+Accumulator first_results(const std::vector<BlockOutput>& results, const at::Tensor& q, at::ScalarType type) {
+  if (results.size() == 1) return {results[0].out.to(type).contiguous(), results[0].lse.contiguous()};
   Accumulator all{at::empty(q.sizes(), q.options().dtype(type)),
                   at::empty({q.size(0), q.size(1)}, q.options().dtype(accumulate_type(q.scalar_type())))};
-  for (std::size_t i = 0; i < segments.size(); ++i) place_block(all, results[i], segments[i].q_begin);
+  for (const BlockOutput& result : results) place_block(all, result);
   return all;
 }
 
@@ -42,18 +37,14 @@ Accumulator forward_over_group(const AttentionPass& pass, const at::Tensor& q, c
     const int owner = pass.owner_at(tick);
     if (owner == ExchangeSchedule::kNoBlock) continue;
     const auto segments = pass.layout.block(owner, pass.is_half(owner));
-    auto results = kernel.forward({q, keys.k(), keys.v(), segments, pass.layout.is_causal(owner), scale});
+    const auto results = kernel.forward({q, keys.k(), keys.v(), segments, pass.layout.is_causal(owner), scale});
     if (owner == pass.members.position) {
-      all = first_results(std::move(results), segments, q, type);
+      all = first_results(results, q, type);
       continue;
     }
-    for (std::size_t i = 0; i < segments.size(); ++i) merge_block(all, results[i], segments[i].q_begin);
+    for (const BlockOutput& result : results) merge_block(all, result);
   }
   return all;
-}
-
-void add_rows(at::Tensor& sum, const at::Tensor& rows, std::int64_t begin) {
-  sum.narrow(0, begin, rows.size(0)).add_(rows);
 }
 
 /// Gradients of one rank's rows, summed in fp32 (fp64 for fp64).
@@ -61,16 +52,15 @@ struct GradientSums {
   at::Tensor dq, dk, dv;
 };
 
-GradientSums first_gradients(const std::vector<BlockGradient>& results, const std::vector<Segment>& segments,
-                             const at::Tensor& q, const at::Tensor& k, at::ScalarType type) {
-  if (covers_all_rows(segments, q)) return {results[0].dq.to(type), results[0].dk.to(type), results[0].dv.to(type)};
+GradientSums first_gradients(const std::vector<BlockGradient>& results, const at::Tensor& q, const at::Tensor& k,
+                             at::ScalarType type) {
+  if (results.size() == 1) return {results[0].dq.to(type), results[0].dk.to(type), results[0].dv.to(type)};
   GradientSums sums{at::empty(q.sizes(), q.options().dtype(type)), at::empty(k.sizes(), k.options().dtype(type)),
                     at::empty(k.sizes(), k.options().dtype(type))};
-  for (std::size_t i = 0; i < segments.size(); ++i) {
-    const Segment& segment = segments[i];
-    sums.dq.narrow(0, segment.q_begin, segment.q_rows).copy_(results[i].dq);
-    sums.dk.narrow(0, segment.kv_begin, segment.kv_rows).copy_(results[i].dk);
-    sums.dv.narrow(0, segment.kv_begin, segment.kv_rows).copy_(results[i].dv);
+  for (const BlockGradient& result : results) {
+    copy_rows(sums.dq, result.dq, q_runs(result.segments));
+    copy_rows(sums.dk, result.dk, kv_runs(result.segments));
+    copy_rows(sums.dv, result.dv, kv_runs(result.segments));
   }
   return sums;
 }
@@ -92,11 +82,11 @@ GradientSums backward_over_group(const AttentionPass& pass, const at::Tensor& do
       results = kernel.backward({saved.q, keys.k(), keys.v(), segments, pass.layout.is_causal(owner), scale}, dout,
                                 saved.out, saved.lse);
     }
-    if (owner == pass.members.position) sums = first_gradients(results, segments, saved.q, saved.k, type);
+    if (owner == pass.members.position) sums = first_gradients(results, saved.q, saved.k, type);
     gradients.take_in(tick, sums.dk, sums.dv);
     if (owner != ExchangeSchedule::kNoBlock && owner != pass.members.position) {
-      for (std::size_t i = 0; i < segments.size(); ++i) add_rows(sums.dq, results[i].dq, segments[i].q_begin);
-      gradients.add(owner, segments, results);
+      for (const BlockGradient& result : results) add_rows(sums.dq, result.dq, q_runs(result.segments));
+      gradients.add(owner, results);
     }
     gradients.send_on(tick);
   }

@@ -66,23 +66,17 @@ void ShardLayout::unpack_add(const at::Tensor& packed, bool half, at::Tensor& dk
   }
 }
 
-void add_gradients(at::Tensor& packed, const std::vector<Segment>& segments, const std::vector<BlockGradient>& results,
-                   bool fresh) {
-  auto keys = packed.select(0, 0);
-  auto values = packed.select(0, 1);
+void add_gradients(at::Tensor& packed, const std::vector<BlockGradient>& results, bool fresh) {
+  const auto keys = packed.select(0, 0);
+  const auto values = packed.select(0, 1);
   std::int64_t rows = 0;
-  for (const Segment& segment : segments) rows += segment.kv_rows;
+  for (const BlockGradient& result : results) rows += result.dk.size(0);
   if (fresh && rows < packed.size(1)) packed.zero_();
-  for (std::size_t i = 0; i < segments.size(); ++i) {
-    auto key_rows = keys.narrow(0, segments[i].kv_begin, segments[i].kv_rows);
-    auto value_rows = values.narrow(0, segments[i].kv_begin, segments[i].kv_rows);
-    if (fresh) {
-      key_rows.copy_(results[i].dk);
-      value_rows.copy_(results[i].dv);
-    } else {
-      key_rows.add_(results[i].dk);
-      value_rows.add_(results[i].dv);
-    }
+  for (const BlockGradient& result : results) {
+    const auto runs = kv_runs(result.segments);
+    const auto put = fresh ? copy_rows : add_rows;
+    put(keys, result.dk, runs);
+    put(values, result.dv, runs);
   }
 }
 

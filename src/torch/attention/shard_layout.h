@@ -39,7 +39,6 @@ class ShardLayout {
 
 /// Adds the gradients of a block to travelling ones, or, if `fresh`, takes them for the first. Keys and values of other
 /// segments count as zero.
-void add_gradients(at::Tensor& packed, const std::vector<Segment>& segments, const std::vector<BlockGradient>& results,
-                   bool fresh);
+void add_gradients(at::Tensor& packed, const std::vector<BlockGradient>& results, bool fresh);
 
 }  // namespace dhp::rt

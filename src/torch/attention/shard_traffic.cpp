@@ -134,12 +134,11 @@ void TravellingGradients::take_in(int tick, at::Tensor& dk, at::Tensor& dv) {
   }
 }
 
-void TravellingGradients::add(int owner, const std::vector<Segment>& segments,
-                              const std::vector<BlockGradient>& results) {
+void TravellingGradients::add(int owner, const std::vector<BlockGradient>& results) {
   at::Tensor& sum = sums_[index(owner)];
   const bool fresh = !sum.defined();
   if (fresh) sum = pool_.take(pass_.layout.rows(pass_.is_half(owner)));
-  add_gradients(sum, segments, results, fresh);
+  add_gradients(sum, results, fresh);
 }
 
 void TravellingGradients::send_on(int tick) {

@@ -91,7 +91,7 @@ class TravellingGradients {
   void take_in(int tick, at::Tensor& dk, at::Tensor& dv);
 
   /// Adds this rank's part to the gradients of another rank's shard.
-  void add(int owner, const std::vector<Segment>& segments, const std::vector<BlockGradient>& results);
+  void add(int owner, const std::vector<BlockGradient>& results);
 
   /// Starts the messages of this tick, after both.
   void send_on(int tick);

@@ -18,6 +18,7 @@
 #include <random>
 
 #include "ranks.h"
+#include "torch/attention/accumulate.h"
 #include "torch/attention/kernel.h"
 
 namespace dhp::rt::ring_attention_test {
@@ -254,27 +255,31 @@ void expect_equal_to_the_reference(const AttentionKernel& kernel, const BlockInp
                                    double tolerance) {
   const auto exact = [](const at::Tensor& tensor) { return tensor.to(at::kCPU, at::kDouble); };
   const BlockInputs same{exact(block.q), exact(block.k), exact(block.v), block.segments, block.causal, block.scale};
-  const auto expected = reference_kernel().forward(same);
   const auto found = kernel.forward(block);
-  ASSERT_EQ(found.size(), block.segments.size());
-  auto out = at::zeros_like(same.q);
-  auto lse = at::zeros({same.q.size(0), same.q.size(1)}, at::kDouble);
-  for (std::size_t i = 0; i < found.size(); ++i) {
-    const Segment& segment = block.segments[i];
-    EXPECT_LT(worst(exact(found[i].out), expected[i].out), tolerance);
-    EXPECT_LT(worst(exact(found[i].lse), expected[i].lse), tolerance);
-    EXPECT_TRUE(found[i].out.is_contiguous()) << "a copy in every step";
-    out.narrow(0, segment.q_begin, segment.q_rows).copy_(expected[i].out);
-    lse.narrow(0, segment.q_begin, segment.q_rows).copy_(expected[i].lse);
+  Accumulator whole{at::zeros_like(same.q), at::zeros({same.q.size(0), same.q.size(1)}, at::kDouble)};
+  for (const auto& output : reference_kernel().forward(same)) place_block(whole, output);
+  std::size_t segments = 0;
+  for (const auto& output : found) {
+    EXPECT_EQ(output.segments.data(), block.segments.data() + segments) << "in their order";
+    segments += output.segments.size();
+    EXPECT_LT(worst(exact(output.out), gather_rows(whole.out, q_runs(output.segments))), tolerance);
+    EXPECT_LT(worst(exact(output.lse), gather_rows(whole.lse, q_runs(output.segments))), tolerance);
+    EXPECT_TRUE(output.out.is_contiguous()) << "a copy in every step";
   }
-  const auto expected_gradient = reference_kernel().backward(same, exact(dout), out, lse);
-  const auto found_gradient =
-      kernel.backward(block, dout, out.to(block.q.options()), lse.to(found[0].lse.options()).contiguous());
-  for (std::size_t i = 0; i < found.size(); ++i) {
-    EXPECT_LT(worst(exact(found_gradient[i].dq), expected_gradient[i].dq), 10 * tolerance);
-    EXPECT_LT(worst(exact(found_gradient[i].dk), expected_gradient[i].dk), 10 * tolerance);
-    EXPECT_LT(worst(exact(found_gradient[i].dv), expected_gradient[i].dv), 10 * tolerance);
-  }
+  EXPECT_EQ(segments, block.segments.size());
+  const auto sum_of = [&](const std::vector<BlockGradient>& gradients) {
+    std::vector<at::Tensor> sums{at::zeros_like(same.q), at::zeros_like(same.k), at::zeros_like(same.v)};
+    for (const auto& gradient : gradients) {
+      add_rows(sums[0], exact(gradient.dq), q_runs(gradient.segments));
+      add_rows(sums[1], exact(gradient.dk), kv_runs(gradient.segments));
+      add_rows(sums[2], exact(gradient.dv), kv_runs(gradient.segments));
+    }
+    return sums;
+  };
+  const auto expected_gradient = sum_of(reference_kernel().backward(same, exact(dout), whole.out, whole.lse));
+  const auto found_gradient = sum_of(
+      kernel.backward(block, dout, whole.out.to(block.q.options()), whole.lse.to(found[0].lse.options()).contiguous()));
+  for (std::size_t i = 0; i < 3; ++i) EXPECT_LT(worst(found_gradient[i], expected_gradient[i]), 10 * tolerance) << i;
 }
 
 void agree_on_every_kind_of_block(const AttentionKernel& kernel, const at::TensorOptions& options, double tolerance) {
@@ -289,7 +294,13 @@ void agree_on_every_kind_of_block(const AttentionKernel& kernel, const at::Tenso
   const std::vector<Segment> causal{{0, 10, 20, 10}, {30, 1, 0, 1}};
   const std::vector<Segment> full{{5, 20, 0, 7}, {25, 1, 7, 23}, {26, 14, 29, 1}};
   expect_equal_to_the_reference(kernel, {q, k, v, causal, true, 0.3}, dout, tolerance);
+  const std::vector<Segment> equal{{0, 4, 0, 4},   {4, 4, 4, 4},   {8, 4, 8, 4},
+                                   {14, 4, 12, 4}, {30, 4, 20, 4}, {34, 2, 26, 2}};
+  const std::vector<Segment> apart{{0, 4, 0, 3}, {10, 4, 6, 3}, {20, 4, 12, 3}, {30, 4, 18, 3}, {34, 4, 24, 3}};
   expect_equal_to_the_reference(kernel, {q, k, v, full, false, 0.3}, dout, tolerance);
+  expect_equal_to_the_reference(kernel, {q, k, v, equal, true, 0.3}, dout, tolerance);
+  expect_equal_to_the_reference(kernel, {q, k, v, equal, false, 0.3}, dout, tolerance);
+  expect_equal_to_the_reference(kernel, {q, k, v, apart, false, 0.3}, dout, tolerance);
 }
 
 TEST(Kernels, CpuFlashAgreesOnEveryKindOfBlock) {
@@ -348,6 +359,39 @@ TEST(RingAttention, ADisagreementNamesBoth) {
       }
     }
   }
+}
+
+/// A call in a group of two without a token, which moves nothing but the comparison.
+void attend_to_nothing(int rank, double scale) {
+  const auto q = at::randn({0, 2, 8});
+  ring_attention_forward(q, q, q, {{}, {0, 1}, "repeat/" + std::to_string(rank), scale, true, "ring", {}, false});
+}
+
+TEST(RingAttention, ARepeatedCallIsNotCompared) {
+  const auto errors = run_ranks("repeat", 2, [](int rank) {
+    for (int i = 0; i < (rank == 0 ? 3 : 1); ++i) attend_to_nothing(rank, 1.0);
+  });
+  EXPECT_EQ(errors, std::vector<std::string>(2));
+}
+
+TEST(RingAttention, TheNextComparisonFindsAMissingRepeat) {
+  const auto errors = run_ranks("repeat", 2, [](int rank) {
+    for (int i = 0; i < (rank == 0 ? 3 : 1); ++i) attend_to_nothing(rank, 1.0);
+    attend_to_nothing(rank, 2.0);
+  });
+  for (const auto& error : errors) {
+    EXPECT_NE(error.find("disagree about ring_attention forward: calls since the last comparison: "), std::string::npos)
+        << error;
+  }
+}
+
+TEST(RingAttention, AfterACollectiveCallsAreComparedAgain) {
+  const auto errors = run_ranks("repeat", 2, [](int rank) {
+    attend_to_nothing(rank, 1.0);
+    find_transport("repeat/" + std::to_string(rank))->agreed_calls().clear();
+    attend_to_nothing(rank, rank == 0 ? 1.0 : 2.0);  // without the collective, rank 0 would not look
+  });
+  for (const auto& error : errors) EXPECT_NE(error.find("forward: scale: "), std::string::npos) << error;
 }
 
 TEST(Operators, AreRegistered) {

@@ -3,6 +3,7 @@ backend fails, so that a wait that is missing would be seen."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 from typing import Any
@@ -21,12 +22,19 @@ POLICIES = [("lazy", "eager"), ("eager", "lazy"), ("random", "random")]  # of co
 SERIAL = [("serial", "eager")]  # one queue for all streams, as a device may have
 
 
-def ring_main(world: World, policies: tuple[str, str], seed: int, lists: list[list[Case]]) -> Any:
+def for_flash(cases: list[Case]) -> list[Case]:
+    """The same with what CUDA's flash attention takes."""
+    return [dataclasses.replace(case, dtype=torch.bfloat16, head_size=8 * (1 + i % 3)) for i, case in enumerate(cases)]
+
+
+def ring_main(world: World, policies: tuple[str, str], seed: int, lists: list[list[Case]], flash: list[Case]) -> Any:
     import late
 
     late.arrange(*policies, seed=seed + world.rank)
     group = world.new_group(backend=late.BACKEND)
-    return [run_list(world.rank, group, cases, "late") for cases in lists]
+    results = [run_list(world.rank, group, cases, "late") for cases in lists]
+    torch.ops.dhp.use_kernel("cuda_flash")
+    return [*results, run_list(world.rank, group, flash, "late")]
 
 
 @pytest.mark.parametrize("policies", POLICIES + SERIAL, ids="-".join)
@@ -36,8 +44,9 @@ def test_ring_attention(policies: tuple[str, str]) -> None:
     share = float(os.environ.get("DHP_TEST_SHARE", 1))
     lists = [degrees_in_order(seed, SIZE), uneven_nodes(seed + 1, SIZE)]
     lists += [disjoint_at_once(seed + 2, SIZE, 4), overlapping(seed + 3, SIZE, int(60 * share))]
-    per_rank = values(run_processes(ring_main, SIZE, policies, seed, lists))
-    for i, cases in enumerate(lists):
+    flash = for_flash(degrees_in_order(seed + 4, SIZE))
+    per_rank = values(run_processes(ring_main, SIZE, policies, seed, lists, flash))
+    for i, cases in enumerate([*lists, flash]):
         check(cases, [results[i] for results in per_rank])
 
 

@@ -3,6 +3,7 @@ stands in for here; shapes by torch's own rules for them. On a GPU, tests/cpp/to
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -20,68 +21,99 @@ HALF = (torch.bfloat16, torch.float16)
 WORST = {torch.bfloat16: 6e-2, torch.float16: 8e-3}
 
 
-def check_inputs(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
-    """What torch's flash_api.cpp checks of a dense call, and what its kernel takes for granted."""
+def check_inputs(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packed: bool) -> None:
+    """What torch's flash_api.cpp checks of a dense or a packed call, and what its kernel takes for granted."""
     assert q.dtype in HALF
     assert k.dtype == v.dtype == q.dtype
-    assert q.dim() == 4
-    assert q.shape[0] == k.shape[0] == 1
+    assert q.dim() == k.dim() == (3 if packed else 4)
+    if not packed:
+        assert q.shape[0] == k.shape[0] == 1
     assert k.shape == v.shape
-    assert q.shape[2] % k.shape[2] == 0
-    assert q.shape[3] == k.shape[3]
-    assert q.shape[3] % 8 == 0
-    assert q.shape[3] <= 256
-    assert min(q.shape[1], k.shape[1]) > 0
+    assert q.shape[-2] % k.shape[-2] == 0
+    assert q.shape[-1] == k.shape[-1]
+    assert q.shape[-1] % 8 == 0
+    assert q.shape[-1] <= 256
+    assert min(q.shape[-3], k.shape[-3]) > 0
     for tensor in (q, k, v):
         assert tensor.stride(-1) == 1
-        assert all(stride % 8 == 0 for stride in tensor.stride()[1:-1]), "loads of 16 bytes"
+        assert all(stride % 8 == 0 for stride in tensor.stride()[-3:-1]), "loads of 16 bytes"
         assert tensor.data_ptr() % 16 == 0
 
 
+def pieces(q: torch.Tensor, k: torch.Tensor, cum_q: Any, cum_k: Any, max_q: int, max_k: int) -> list[list[slice]]:
+    """Rows of queries and of keys that meet, by sequence."""
+    if cum_q is None:
+        assert cum_k is None
+        assert (max_q, max_k) == (q.shape[1], k.shape[1])
+        return [[slice(max_q), slice(max_k)]]
+    pairs = []
+    for cum, rows, longest in ((cum_q, q.shape[0], max_q), (cum_k, k.shape[0], max_k)):
+        assert cum.dtype == torch.int32
+        assert cum.is_contiguous()
+        assert (int(cum[0]), int(cum[-1])) == (0, rows)
+        assert cum.diff().min() > 0, "a row without keys has an infinite sum"
+        assert cum.diff().max() == longest
+        pairs.append([slice(a, b) for a, b in itertools.pairwise(cum.tolist())])
+    assert len(pairs[0]) == len(pairs[1])
+    return [list(pair) for pair in zip(*pairs, strict=True)]
+
+
 def scores_of(q: torch.Tensor, k: torch.Tensor, causal: bool, scale: float) -> torch.Tensor:
-    """[H, Tq, Tk], fp64"""
-    k = k[0].double().repeat_interleave(q.shape[2] // k.shape[2], 1)
-    scores = torch.einsum("qhd,khd->hqk", q[0].double(), k) * scale
+    """Of [Tq, H, D] and [Tk, Hkv, D]: [H, Tq, Tk], fp64"""
+    k = k.double().repeat_interleave(q.shape[1] // k.shape[1], 1)
+    scores = torch.einsum("qhd,khd->hqk", q.double(), k) * scale
     if causal:
-        assert q.shape[1] == k.shape[0], "the corner that a causal mask starts from must not matter"
+        assert q.shape[0] == k.shape[0], "the corner that a causal mask starts from must not matter"
         scores = scores.masked_fill(torch.ones(scores.shape[1:], dtype=torch.bool).triu(1), -math.inf)
     return scores
 
 
 def forward(q, k, v, cum_q, cum_k, max_q, max_k, dropout, causal, debug, *, scale=None):  # type: ignore[no-untyped-def]
-    check_inputs(q, k, v)
-    assert (cum_q, cum_k, dropout, debug) == (None, None, 0.0, False)
-    assert (max_q, max_k) == (q.shape[1], k.shape[1])
-    scores = scores_of(q, k, causal, scale)
-    lse = scores.logsumexp(-1)
-    values_of = v[0].double().repeat_interleave(q.shape[2] // v.shape[2], 1)
+    check_inputs(q, k, v, packed=cum_q is not None)
+    assert (dropout, debug) == (0.0, False)
     out = torch.empty_like(q)
-    out[0] = torch.einsum("hqk,khd->qhd", (scores - lse[..., None]).exp(), values_of).to(q.dtype)
+    lse = torch.empty(*q.shape[:-3], q.shape[-2], q.shape[-3])
+    rows = lambda t: t if cum_q is not None else t[0]  # noqa: E731
+    for own, keys in pieces(q, k, cum_q, cum_k, max_q, max_k):
+        scores = scores_of(rows(q)[own], rows(k)[keys], causal, scale)
+        sums = scores.logsumexp(-1)
+        values_of = rows(v)[keys].double().repeat_interleave(q.shape[-2] // v.shape[-2], 1)
+        rows(out)[own] = torch.einsum("hqk,khd->qhd", (scores - sums[..., None]).exp(), values_of).to(q.dtype)
+        rows(lse)[:, own] = sums.float()
     nothing = torch.empty(0)
-    return out, lse.float()[None].contiguous(), nothing, nothing, nothing
+    return out, lse, nothing, nothing, nothing
 
 
 def backward(  # type: ignore[no-untyped-def]
     dout, q, k, v, out, lse, cum_q, cum_k, max_q, max_k, dropout, causal, rng_state, unused, *, scale=None
 ):
-    check_inputs(q, k, v)
+    check_inputs(q, k, v, packed=cum_q is not None)
     assert dout.dtype == out.dtype == q.dtype
     assert dout.shape == out.shape == q.shape
-    assert (cum_q, cum_k, dropout, rng_state, unused) == (None, None, 0.0, None, None)
-    assert (max_q, max_k) == (q.shape[1], k.shape[1])
+    assert (dropout, rng_state, unused) == (0.0, None, None)
     assert lse.dtype == torch.float32
-    assert lse.shape == (1, q.shape[2], q.shape[1])
+    assert lse.shape == (*q.shape[:-3], q.shape[-2], q.shape[-3])
     assert lse.is_contiguous(), "its strides are not looked at"
-    group = q.shape[2] // k.shape[2]
-    p = (scores_of(q, k, causal, scale) - lse[0].double()[..., None]).exp()
-    d, o = dout[0].double(), out[0].double()
-    dp = torch.einsum("qhd,khd->hqk", d, v[0].double().repeat_interleave(group, 1))
+    rows = lambda t: t if cum_q is not None else t[0]  # noqa: E731
+    gradients = [torch.empty_like(t) for t in (q, k, v)]
+    for own, keys in pieces(q, k, cum_q, cum_k, max_q, max_k):
+        parts = backward_of(*(rows(t)[own] for t in (dout, q, out)), *(rows(t)[keys] for t in (k, v)),
+                            rows(lse)[:, own], causal, scale)  # fmt: skip
+        for whole, at, part in zip(gradients, (own, keys, keys), parts, strict=True):
+            rows(whole)[at] = part.to(q.dtype)
+    return tuple(gradients)
+
+
+def backward_of(dout, q, out, k, v, lse, causal, scale):  # type: ignore[no-untyped-def]
+    group = q.shape[1] // k.shape[1]
+    p = (scores_of(q, k, causal, scale) - lse.double()[..., None]).exp()
+    d, o = dout.double(), out.double()
+    dp = torch.einsum("qhd,khd->hqk", d, v.double().repeat_interleave(group, 1))
     ds = p * (dp - (d * o).sum(-1).T[..., None]) * scale
-    dq = torch.einsum("hqk,khd->qhd", ds, k[0].double().repeat_interleave(group, 1))
-    dk, dv = torch.einsum("hqk,qhd->khd", ds, q[0].double()), torch.einsum("hqk,qhd->khd", p, d)
+    dq = torch.einsum("hqk,khd->qhd", ds, k.double().repeat_interleave(group, 1))
+    dk, dv = torch.einsum("hqk,qhd->khd", ds, q.double()), torch.einsum("hqk,qhd->khd", p, d)
     heads = [(t.shape[0], t.shape[1] // group, group, t.shape[2]) for t in (dk, dv)]
-    dk, dv = (t.reshape(shape).sum(2) for t, shape in zip((dk, dv), heads, strict=True))
-    return tuple(t.to(q.dtype)[None] for t in (dq, dk, dv))
+    return dq, *(t.reshape(shape).sum(2) for t, shape in zip((dk, dv), heads, strict=True))
 
 
 @pytest.fixture
