@@ -23,9 +23,9 @@ if(DHP_SANITIZE)
   endif()
 endif()
 
-option(DHP_UNITY "Compile files of a room together: half the time from scratch, some seconds more after an edit" ON)
+option(DHP_UNITY "Compile files together: half the time from scratch, half a minute more after an edit" ON)
 
-# Files of one folder, a few at a time; ALL: of all folders, where most of a unit is headers that all of them include.
+# Files of one folder, at most 30 at a time; ALL: of all folders, where most of a unit is headers that all include.
 # Names in unnamed namespaces must differ within a folder, or within the target.
 function(dhp_unity target)
   if(NOT DHP_UNITY)
@@ -41,7 +41,7 @@ function(dhp_unity target)
     endif()
     list(APPEND of_${group} ${source})
     list(LENGTH of_${group} count)
-    math(EXPR part "${count} / 12")
+    math(EXPR part "${count} / 30")
     set_source_files_properties(${source} PROPERTIES UNITY_GROUP ${group}_${part})
   endforeach()
   set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_MODE GROUP)

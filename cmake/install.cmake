@@ -2,7 +2,7 @@
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
-install(TARGETS dhp_core dhp_peers EXPORT dhp_targets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT core)
+install(TARGETS dhp_exchange dhp_core dhp_peers EXPORT dhp_targets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT core)
 install(DIRECTORY include/dhp DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT core)
 install(EXPORT dhp_targets FILE dhp-targets.cmake NAMESPACE dhp::
   DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/dhp COMPONENT core)

@@ -3,6 +3,7 @@
 # plans of all of them to the last bit.
 #   compilers.sh JOBS [COMPILER...]    by default g++-12, 13, 14 and every clang++ from 14 on; names what it could not try
 # DHP_TEST_SHARE is the share of random cases, by default a tenth; OPTIMISE the level of optimisation, by default 2.
+# TESTS=OFF: the core alone is built, with what same_bytes.sh runs.
 set -euo pipefail
 jobs=$1
 shift
@@ -46,9 +47,9 @@ for compiler in "${compilers[@]}"; do
     own=(-DCMAKE_DISABLE_FIND_PACKAGE_GTest=ON -DFETCHCONTENT_SOURCE_DIR_GOOGLETEST=/usr/src/googletest)
   cmake -S . -B "$build" "${own[@]}" -DCMAKE_CXX_COMPILER="$compiler" -DDHP_WERROR=ON -DDHP_BENCH=OFF -DCMAKE_BUILD_TYPE=None \
     -DCMAKE_CXX_FLAGS="-O${OPTIMISE:-2} -DNDEBUG" >/dev/null
-  cmake --build "$build" -j "$jobs" --target dhp core_tests plan_hashes >"$build.log" 2>&1 ||
+  cmake --build "$build" -j "$jobs" --target dhp plan_hashes $([ "${TESTS:-ON}" = OFF ] || echo core_tests) >"$build.log" 2>&1 ||
     { grep -B3 -A5 -m3 'error' "$build.log" >&2; echo "compilers: $compiler does not build the core" >&2; exit 1; }
-  ctest --test-dir "$build" -j "$jobs" --output-on-failure -Q -E InstalledPackage -O "$build.tests.log" ||
+  [ "${TESTS:-ON}" = OFF ] || ctest --test-dir "$build" -j "$jobs" --output-on-failure -Q -E InstalledPackage -O "$build.tests.log" ||
     { tail -40 "$build.tests.log" >&2; echo "compilers: tests fail with $compiler" >&2; exit 1; }
   builds+=("$build")
   echo "compilers: $("$compiler" --version | head -1): passed, $((SECONDS - start)) s"

@@ -4,6 +4,8 @@
 #   setup.sh VENV TORCH [tests|lint|clang|fuzz|browser|docs]...    tests: Python packages of tests and lint
 # TORCH is what pip installs ("torch==2.13.0", pip options allowed), or "system": the torch of $PYTHON.
 set -euo pipefail
+# Modules are compiled when they are first imported; most never are. Half of the time of an installation.
+export PIP_NO_COMPILE=1
 venv=$1 torch=$2 purposes=" ${*:3} "
 python=${PYTHON:-python3}
 cd "$(dirname "$0")/.."

@@ -11,8 +11,8 @@
 namespace dhp::plan {
 namespace {
 
-constexpr int kMore = 2;          // micro-batches beyond the fewest
-constexpr int kLevelSteps = 400;  // swaps that level the ends of ranks, at most
+constexpr int kMore = 2;           // micro-batches beyond the fewest
+constexpr int kFinishSteps = 400;  // swaps that level the ends of ranks, at most
 
 LockGroup group_of(std::span<const SearchItem> items, std::span<const std::int32_t> members, int rank) {
   LockGroup group;
@@ -33,7 +33,7 @@ MicroBatches deal(const FreeCell& cell, std::span<const SearchItem> items, std::
   AloneFiller levels(cell.model(), bins, items, true);
   const std::vector<double> ready_s(index(bins.count()), 0.0);
   if (levels.fill(alone, ready_s, {}) == kInfinity) return {};
-  levels.level(kLevelSteps, 0.0);
+  levels.level(kFinishSteps, 0.0);
   std::vector<int> order(index(bins.count()));
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(),

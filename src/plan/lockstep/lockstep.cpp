@@ -26,7 +26,7 @@ namespace dhp::plan {
 namespace {
 
 // Found by trial on bench/cases with build/release/bench/plan_quality; the results move little around these values.
-constexpr std::int64_t kTicksPerEffort = 2000;  // its looks are shorter than those of `free`
+constexpr std::int64_t kLooksPerEffort = 2000;  // its looks are shorter than those of `free`
 constexpr std::int64_t kTicksOfFill = 500;      // of beginning a micro-batch
 
 // How much more (or less) a micro-batch of the longest target counts than one of no length: long ones mean fewer fixed
@@ -385,12 +385,12 @@ class LockstepPlanner {
 }  // namespace
 
 PlanResult plan_lockstep_shortest(const Batch& batch, const Limits& limits, const PlanOptions& options) {
-  return LockstepPlanner(batch, limits, options).plan(options.effort * kTicksPerEffort);
+  return LockstepPlanner(batch, limits, options).plan(options.effort * kLooksPerEffort);
 }
 
 PlanResult plan_lockstep(const Batch& in_any_order, const Limits& limits, const PlanOptions& options,
                          std::optional<int> /*argument*/) {
-  constexpr std::int64_t kLaneShare = 80;  // of the effort, one part for the lanes of a width; more gains nothing
+  constexpr std::int64_t kLanePart = 80;  // of the effort, one part for the lanes of a width; more gains nothing
   PlanResult shortest = plan_lockstep_shortest(in_any_order, limits, options);
   Plan* plan = std::get_if<Plan>(&shortest);
   // In a pipeline the slowest micro-batch counts too; and what is quick stays so.
@@ -400,7 +400,7 @@ PlanResult plan_lockstep(const Batch& in_any_order, const Limits& limits, const 
   Candidates candidates(batch, limits, options);
   candidates.offer(std::move(*plan));
   const LanePlanner planner = [&](const Batch& on_lanes, const Limits& lanes, PlanOptions lane_options) {
-    lane_options.effort = std::max<std::int64_t>(1, options.effort / kLaneShare);
+    lane_options.effort = std::max<std::int64_t>(1, options.effort / kLanePart);
     PlanResult result = plan_lockstep_shortest(on_lanes, lanes, lane_options);
     Plan* made = std::get_if<Plan>(&result);
     return made == nullptr ? std::nullopt : std::optional(std::move(*made));

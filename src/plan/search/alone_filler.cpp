@@ -11,7 +11,7 @@ namespace dhp::plan {
 namespace {
 
 // Found by trial on bench/cases with build/release/bench/plan_quality; the results move little around these values.
-constexpr int kMostLooks = 8;           // at items that fit a hole's time but not the memory of its pack
+constexpr int kMostTries = 8;           // at items that fit a hole's time but not the memory of its pack
 constexpr double kGoodEnough = 0.35;    // of the distance between two ends: a swap that wins so much is taken at once
 constexpr std::size_t kMostRanks = 32;  // that a rank may exchange with, the earliest first
 constexpr std::size_t kMostMoves = 6;   // kept for when no swap is good enough
@@ -77,7 +77,7 @@ int AloneFiller::first_that_fits(std::span<const std::int32_t> alone, double roo
   const int count = static_cast<int>(alone.size());
   int position = unplaced_from(static_cast<int>(first - alone.begin()));
   if (pack == nullptr) return position;
-  for (int looks = 0; position < count && looks < kMostLooks; ++looks) {
+  for (int looks = 0; position < count && looks < kMostTries; ++looks) {
     const SearchItem& item = items_[index(alone[index(position)])];
     if (model_.holds(pack->tokens + item.tokens, pack->patches + item.patches)) return position;
     position = unplaced_from(position + 1);

@@ -14,7 +14,7 @@ namespace dhp::plan {
 namespace {
 
 /// Pairs of packs that the moves and swaps of one candidate may look at. Only very large clusters come near it.
-constexpr std::int64_t kMostLooks = 1'000'000;
+constexpr std::int64_t kLookBudget = 1'000'000;
 
 /// A sequence and what it needs, by value: packing walks over all of them for every mesh and size of packs.
 struct Sized {
@@ -170,7 +170,7 @@ class Balancer {
       groups_[group].kind = static_cast<std::size_t>(same - kinds_.begin());
       if (same == kinds_.end()) kinds_.push_back(mesh.shapes[group]);
     }
-    looks_left_ = std::max<std::int64_t>(kMostLooks, limits.ranks());
+    looks_left_ = std::max<std::int64_t>(kLookBudget, limits.ranks());
   }
 
   double seconds(std::size_t pack, const Group& group) const { return seconds_[group.kind][pack]; }
@@ -240,7 +240,7 @@ class Balancer {
   std::vector<Group> groups_;
   std::vector<GroupShape> kinds_;
   std::vector<std::vector<double>> seconds_;  // by kind and pack
-  std::int64_t looks_left_ = kMostLooks;
+  std::int64_t looks_left_ = kLookBudget;
 };
 
 }  // namespace

@@ -19,12 +19,14 @@ void add_run(std::vector<RowRun>& runs, std::int64_t begin, std::int64_t rows) {
 /// The runs of a shard, or of a result, as views.
 std::vector<at::Tensor> in_shard(const at::Tensor& shard, const std::vector<RowRun>& runs) {
   std::vector<at::Tensor> views;
+  views.reserve(runs.size());
   for (const RowRun& run : runs) views.push_back(shard.narrow(0, run.to, run.rows));
   return views;
 }
 
 std::vector<at::Tensor> in_result(const at::Tensor& rows, const std::vector<RowRun>& runs) {
   std::vector<at::Tensor> views;
+  views.reserve(runs.size());
   for (const RowRun& run : runs) views.push_back(rows.narrow(0, run.from, run.rows));
   return views;
 }

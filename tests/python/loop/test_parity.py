@@ -1,6 +1,8 @@
 """Every planner on any number of ranks trains what Hugging Face trains alone: losses of ten steps (four in CI),
-and all gradients."""
+and all gradients. CI draws some of the runs that no other test looks at."""
 
+import os
+import random
 from pathlib import Path
 
 import pytest
@@ -9,11 +11,11 @@ import torch
 from parity import compare, run_parity
 
 FREE = ["4-free", "4-free@2"]  # on one node and on two
-RUNS = ["1-free", "2-free", "3-free", *FREE, "2-lockstep", "3-lockstep", "4-lockstep", "4-lockstep@2"]
-RUNS += ["1-paper", "2-paper", "3-paper", "4-paper", "4-static:1", "2-static:2", "4-static:2"]
-RUNS += ["4-handmade@2"]  # free plans with every exchange on two nodes: parity_worker.HANDMADE
+ALWAYS = [*FREE, "4-lockstep", "4-lockstep@2", "3-paper", "4-paper", "4-static:2"]
+ALWAYS += ["4-handmade@2"]  # free plans with every exchange on two nodes: parity_worker.HANDMADE
+DRAWN = ["1-free", "2-free", "3-free", "2-lockstep", "3-lockstep", "1-paper", "2-paper", "4-static:1", "2-static:2"]
 IN_FP32 = [*FREE, "4-lockstep", "4-paper", "4-static:2", "4-handmade@2"]
-CASES = [f"{run}-fp64" for run in RUNS] + [f"{run}-fp32" for run in IN_FP32]
+ALWAYS, DRAWN = [f"{run}-fp64" for run in ALWAYS], [f"{run}-fp64" for run in DRAWN] + [f"{run}-fp32" for run in IN_FP32]
 FROZEN = ["frozen_vit", "frozen_vision", "frozen_llm"]
 TOLERANCE = {"fp64": 1e-6, "fp32": 1e-4}
 
@@ -21,15 +23,22 @@ TOLERANCE = {"fp64": 1e-6, "fp32": 1e-4}
 @pytest.fixture(scope="module")
 def results(mixed_data: Path) -> Path:
     """Runs everything once; `mixed_data` has pictures, clips and text, and a tiny checkpoint (conftest.py)."""
-    names = [f"reference-{precision}" for precision in TOLERANCE] + CASES
+    drawn = DRAWN
+    if float(os.environ.get("DHP_TEST_SHARE", 1)) < 1:
+        seed = random.randrange(10**6)
+        drawn = random.Random(seed).sample(DRAWN, 5)
+        print(f"seed {seed}: {drawn}")
+    names = [f"reference-{precision}" for precision in TOLERANCE] + ALWAYS + drawn
     names += [f"{kind}-fp64-{variant}" for variant in FROZEN for kind in ("reference", "4-free@2")]
     names += ["4-free@2-fp64-recompute"]
     run_parity(mixed_data, *names)
     return mixed_data
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ALWAYS + DRAWN)
 def test_losses_and_gradients_equal_hugging_face(results: Path, case: str) -> None:
+    if case in DRAWN and not (results / f"{case}.pt").exists():
+        pytest.skip("not drawn this time")
     precision = case[-4:]
     compare(results, case, f"reference-{precision}", TOLERANCE[precision])
 
