@@ -112,7 +112,11 @@ def run_peer(settings: TrainConfig, folder: Path, size: int, by_length: bool) ->
                 loss.backward()
             total += loss.detach() / run.world_size
         run.sum(total)
-        optimizer.update(model, adamw, settings, step, optimizer.gradient_norm(model))
+        for group in adamw.param_groups:
+            group["lr"] = optimizer.learning_rate(settings, step)
+        torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], settings.max_grad_norm)
+        adamw.step()
+        adamw.zero_grad(set_to_none=True)
         ends.add(total.item())
     ends.write(folder, run.rank)
     run.close()

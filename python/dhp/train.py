@@ -36,8 +36,8 @@ from dhp.save.checkpoint import Saved
 from dhp.save.run_folder import claim, newest_checkpoint
 from dhp.settings.config import TrainConfig
 from dhp.step import optimizer
-from dhp.step.gradients import reduce_gradients
-from dhp.step.nonfinite import Skips, trouble_of
+from dhp.step.nonfinite import Skips, first_not_finite, trouble_of
+from dhp.step.sharded import ShardedAdamW
 from dhp.watch.record import Recorder
 from dhp.watch.steps import Reporter
 from dhp.watch.trace import Tracer
@@ -85,16 +85,15 @@ def train(
         run_tasks(adapter, now, share, valid_tokens, clock, settings, run)
         with run.at(f"step {step + 1}, gradients"):
             with clock.part("reduce"):
-                finite = reduce_gradients(model, run)
-                norm = optimizer.gradient_norm(model)
+                finite, norm = adamw.reduce()
             bad_ranks = clock.combine(run, now.plan, finite, norm.item())
-            trouble = trouble_of(now.plan, clock.bad_losses, bad_ranks, model)
+            trouble = trouble_of(now.plan, clock.bad_losses, bad_ranks, lambda: first_not_finite(model, adamw))
             skipped = skips.skip(step + 1, trouble)
             with clock.part("optimizer"):
                 if skipped:
-                    adamw.zero_grad(set_to_none=True)
+                    adamw.zero_grad()
                 else:
-                    optimizer.update(model, adamw, settings, step, norm)
+                    optimizer.update(adamw, settings, step, norm)
             news = costs.add(now.plan, now.batch, clock.members)
             if settings.check_weights_every and (step + 1) % settings.check_weights_every == 0:
                 agree_on_weights(model, run)
@@ -133,7 +132,7 @@ def run_tasks(
 def save(
     step: int,
     model: Any,
-    adamw: torch.optim.Optimizer,
+    adamw: ShardedAdamW,
     settings: TrainConfig,
     run: Run,
     costs: Recalibration,

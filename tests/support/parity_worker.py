@@ -134,16 +134,39 @@ def settings_for(folder: Path, name: str) -> TrainConfig:
 
 
 class Recorder:
-    """Stands where `optimizer.update` does: keeps the gradients of every step, then updates as always."""
+    """Stands where `optimizer.make_optimizer` does: keeps the gradients of every step, as they are summed."""
 
     def __init__(self) -> None:
         self.gradients: list[dict[str, torch.Tensor]] = []
-        self._update = optimizer.update
+        self._make = optimizer.make_optimizer
 
-    def update(self, model, adamw, settings, step, norm):
-        named = {name: p.grad.cpu().clone() for name, p in model.named_parameters() if p.grad is not None}
-        self.gradients.append(named)
-        return self._update(model, adamw, settings, step, norm)
+    def make_optimizer(self, model, settings, run):
+        adamw = self._make(model, settings, run)
+        reduce, name_of = adamw.reduce, {id(p): name for name, p in model.named_parameters()}
+
+        def reduce_and_keep():
+            reduced = reduce()
+            whole = gathered_gradients(adamw, run)
+            self.gradients.append({name_of[id(p)]: whole[i] for i, p in enumerate(adamw.parameters) if i in whole})
+            return reduced
+
+        adamw.reduce = reduce_and_keep
+        return adamw
+
+
+def gathered_gradients(adamw, run) -> dict[int, torch.Tensor]:
+    """Whole sums of gradients, by place of the parameter, out of the pieces that ranks have."""
+    own = [
+        (piece.place, piece.within, piece.weight.grad.reshape(-1).cpu().clone())
+        for bucket in adamw._buckets
+        for piece in bucket.pieces
+        if piece.weight.grad is not None
+    ]
+    whole: dict[int, torch.Tensor] = {}
+    for place, within, values in (piece for pieces in run.gather(own) for piece in pieces):
+        p = adamw.parameters[place]
+        whole.setdefault(place, torch.full((p.numel(),), torch.nan, dtype=p.dtype))[within] = values
+    return {place: values.view(adamw.parameters[place].shape) for place, values in whole.items()}
 
 
 class Losses:
@@ -160,7 +183,7 @@ class Losses:
 def run_dhp(folder: Path, name: str) -> int:
     torch.set_num_threads(1)
     settings, recorder, losses, plans = settings_for(folder, name), Recorder(), Losses(), Plans("handmade" in name)
-    optimizer.update, planning.plan = recorder.update, plans.plan
+    optimizer.make_optimizer, planning.plan = recorder.make_optimizer, plans.plan
     if "-late_" in name:
         sys.path.append(str(Path(__file__).parents[1] / "device"))
         import late
@@ -188,7 +211,7 @@ def run_reference(folder: Path, name: str) -> int:
     model = AutoModelForImageTextToText.from_pretrained(settings.model, dtype=dtype).train()
     freeze(model, settings.frozen)
     data = Dataset(settings.data, settings.model)
-    adamw = optimizer.make_optimizer(model, settings, run)
+    adamw = recorder.make_optimizer(model, settings, run)
     losses = []
     for step in range(STEPS):
         batch = data.batch(step, settings.global_batch_size, settings.seed)
@@ -199,7 +222,8 @@ def run_reference(folder: Path, name: str) -> int:
                 loss.backward()
             total += loss.item()
         losses.append(total)
-        recorder.update(model, adamw, settings, step, optimizer.gradient_norm(model))
+        _, norm = adamw.reduce()
+        optimizer.update(adamw, settings, step, norm)
     torch.save({"losses": losses, "gradients": recorder.gradients}, folder / f"{name}.pt")
     run.close()
     return 0

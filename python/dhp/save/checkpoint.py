@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from dhp.base.output import complain
 from dhp.run.runtime import Run
 from dhp.save.run_folder import checkpoints, drop_old, steps_of, temporary
 from dhp.settings.config import TrainConfig
+from dhp.step.sharded import MOMENTS, ShardedAdamW
 
 FORMAT = "dhp.checkpoint/1"
 STATE = "trainer_state.json"
@@ -55,18 +55,17 @@ class Saved:
 
 
 def save_checkpoint(
-    step: int, model: Any, optimizer: torch.optim.Optimizer, config: TrainConfig, run: Run, costs: dict[str, Any]
+    step: int, model: Any, optimizer: ShardedAdamW, config: TrainConfig, run: Run, costs: dict[str, Any]
 ) -> Path:
     """Saves the state after `step` steps as output_dir/step-NNNNNN. Collective: sharded state is gathered on rank 0,
     which writes; all return when the folder is complete, or raise NotSavedError."""
     target = Path(config.output_dir) / f"step-{step:06d}"
-    if hasattr(optimizer, "consolidate_state_dict"):
-        optimizer.consolidate_state_dict(to=0)
+    moments = optimizer.gathered_state()
     problem = ""
     if run.rank == 0:
         state = {"format": FORMAT, "step": step, "config": asdict(config), "costs": costs}
         try:
-            _write(target, model, optimizer, Path(config.model), state)
+            _write(target, model, _by_name(moments, model, optimizer), Path(config.model), state)
             if _is_synced(target):  # else the earlier ones are what a machine that stops now leaves
                 drop_old(config.output_dir, config.save_total_limit)
         except (OSError, SafetensorError) as error:
@@ -78,13 +77,13 @@ def save_checkpoint(
     return target
 
 
-def _write(target: Path, model: Any, optimizer: torch.optim.Optimizer, source: Path, state: dict[str, Any]) -> None:
+def _write(target: Path, model: Any, moments: dict[str, torch.Tensor], source: Path, state: dict[str, Any]) -> None:
     partial = temporary(target)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     _copy_processor_files(source, partial)
     model.save_pretrained(partial)
-    save_file(_optimizer_tensors(model, optimizer), partial / OPTIMIZER)
+    save_file(moments, partial / OPTIMIZER)
     state["files"] = {file.name: _checksum(file) for file in sorted(partial.iterdir())}
     (partial / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
     _sync(partial)
@@ -140,7 +139,7 @@ def read_checkpoint(folder: Path, config: TrainConfig, *, whole: bool) -> Saved:
     return Saved(folder, steps_of(folder), costs)
 
 
-def load_optimizer(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def load_optimizer(folder: Path, model: torch.nn.Module, optimizer: ShardedAdamW) -> None:
     """Restores the optimizer's state; any number of ranks may continue. Rates and such are those of the settings."""
     try:
         tensors = load_file(folder / OPTIMIZER)
@@ -154,22 +153,17 @@ def load_optimizer(folder: Path, model: torch.nn.Module, optimizer: torch.optim.
             raise InputError(f"{folder / OPTIMIZER}: holds state of {name}, which the model lacks, or does not train")
         state.setdefault(places[name], {})[moment] = tensor
     _check_moments(folder / OPTIMIZER, list(places), state, optimizer)
-    groups, first = [], 0
-    for group in optimizer.param_groups:
-        count = len(group["params"])
-        groups.append({**group, "params": list(range(first, first + count))})
-        first += count
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    optimizer.load_state(state)
 
 
 def _check_moments(
-    file: Path, names: list[str], state: dict[int, dict[str, torch.Tensor]], optimizer: torch.optim.Optimizer
+    file: Path, names: list[str], state: dict[int, dict[str, torch.Tensor]], optimizer: ShardedAdamW
 ) -> None:
     """Raises InputError unless each parameter has all of AdamW's moments, in its own size, or none: one that has never
     had a gradient. torch would begin afresh, or fail in the middle of a step."""
-    parameters = list(chain.from_iterable(group["params"] for group in optimizer.param_groups))
     for place, moments in state.items():
-        shapes = {"step": (), "exp_avg": tuple(parameters[place].shape), "exp_avg_sq": tuple(parameters[place].shape)}
+        shape_of_moments = tuple(optimizer.parameters[place].shape)
+        shapes = {"step": (), **dict.fromkeys(MOMENTS, shape_of_moments)}
         for moment, shape in shapes.items():
             if moment not in moments:
                 raise InputError(f"{file}: has no {moment}/{names[place]}; continue from another checkpoint")
@@ -182,20 +176,20 @@ def _check_moments(
             raise InputError(f"{file}: {unknown[0]}/{names[place]}: is no state of AdamW")
 
 
-def _optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def _by_name(
+    state: dict[int, dict[str, torch.Tensor]], model: torch.nn.Module, optimizer: ShardedAdamW
+) -> dict[str, torch.Tensor]:
     """Moments by name: "exp_avg/model.visual…"."""
     names = _names(model, optimizer)
     return {
-        f"{moment}/{names[place]}": tensor.cpu().contiguous()
-        for place, values in optimizer.state_dict()["state"].items()
-        for moment, tensor in values.items()
+        f"{moment}/{names[place]}": tensor for place, moments in state.items() for moment, tensor in moments.items()
     }
 
 
-def _names(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
+def _names(model: torch.nn.Module, optimizer: ShardedAdamW) -> list[str]:
     """The names of the optimizer's parameters, in its own order."""
     name_of = {id(parameter): name for name, parameter in model.named_parameters()}
-    return [name_of[id(p)] for p in chain.from_iterable(group["params"] for group in optimizer.param_groups)]
+    return [name_of[id(p)] for p in optimizer.parameters]
 
 
 def _copy_processor_files(source: Path, target: Path) -> None:

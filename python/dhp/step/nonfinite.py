@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from dhp._core import Plan
 from dhp.run.runtime import RunStopped
+from dhp.step.sharded import ShardedAdamW
 
 MOST_IN_A_ROW = 10  # steps skipped: the weights are where no batch helps
 SHOWN = 8  # ids in one message
 
 
-def trouble_of(plan: Plan, bad_losses: torch.Tensor, bad_ranks: list[int], model: torch.nn.Module) -> str:
+def trouble_of(plan: Plan, bad_losses: torch.Tensor, bad_ranks: list[int], first_gradient: Callable[[], str]) -> str:
     """What is not finite in a step, with the tasks and the samples that it comes from; nothing where all is. The same
     on every rank.
 
-    bad_losses  by task, not 0 where its loss is not finite
-    bad_ranks   ranks whose gradients are not finite
+    bad_losses      by task, not 0 where its loss is not finite
+    bad_ranks       ranks whose gradients are not finite
+    first_gradient  names the first parameter whose gradient is not finite, or "" where only their norm is not; every
+                    rank calls it
     """
     tasks = [plan.tasks[i] for i in bad_losses.nonzero().flatten().tolist()]
     if tasks:
@@ -24,13 +29,18 @@ def trouble_of(plan: Plan, bad_losses: torch.Tensor, bad_ranks: list[int], model
         return f"the loss of task {tasks[0].id}{more} is not finite; its samples: {_some(tasks[0].sequences)}"
     if not bad_ranks:
         return ""
-    named = ((name, p.grad) for name, p in model.named_parameters() if p.grad is not None)
-    first = next((name for name, grad in named if not bool(torch.isfinite(grad).all())), "")
+    first = first_gradient()
     suspects = [task for task in plan.tasks if not set(bad_ranks).isdisjoint(task.ranks)]
     samples = [sequence for task in suspects for sequence in task.sequences]
     where = f"the gradient of {first}" if first else "the norm of all gradients together"
     tasks_text = f"task{'s' if len(suspects) > 1 else ''} {_some([task.id for task in suspects])}"
     return f"{where} is not finite; it comes from {tasks_text} with the samples {_some(samples)}"
+
+
+def first_not_finite(model: torch.nn.Module, adamw: ShardedAdamW) -> str:
+    """The name of the first parameter, in the optimizer's order, whose gradient is not finite; every rank calls it."""
+    place = adamw.first_not_finite()
+    return "" if place < 0 else next(name for name, p in model.named_parameters() if p is adamw.parameters[place])
 
 
 class Skips:

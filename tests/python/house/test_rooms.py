@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "data": {"base", "task"},
     "models": {"base", "data", "run", "settings", "task"},
     "step": {"run", "settings"},
-    "save": {"base", "run", "settings"},
+    "save": {"base", "run", "settings", "step"},
     "cost": {"base", "data", "models", "run", "task"},
     "watch": {"base", "run", "settings"},
     "loop": {"base", "cost", "data", "models", "run", "save", "settings", "watch"},

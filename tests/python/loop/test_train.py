@@ -267,10 +267,11 @@ def test_a_rank_whose_weights_go_astray_is_named(folder: Path, capfd) -> None:
     def patch(train: Any) -> None:
         update = train.optimizer.update
 
-        def astray(model, adamw, settings, step, norm):
-            update(model, adamw, settings, step, norm)
+        def astray(adamw, settings, step, norm):
+            update(adamw, settings, step, norm)
             if step == 1 and os.environ["RANK"] == "1":
-                model.lm_head.weight.data.view(torch.uint8)[-1, -1] ^= 1
+                embeddings = max(adamw.parameters, key=torch.numel)
+                embeddings.data.view(torch.uint8)[-1, -1] ^= 1
 
         train.optimizer.update = astray
 

@@ -23,7 +23,7 @@ from dhp.save import checkpoint, run_folder
 from dhp.save.checkpoint import NotSavedError, load_optimizer, read_checkpoint, save_checkpoint
 from dhp.save.run_folder import checkpoints, claim, drop_old, newest_checkpoint
 from dhp.settings.config import TrainConfig
-from dhp.step.optimizer import gradient_norm, make_optimizer, update
+from dhp.step.optimizer import make_optimizer, update
 from thread_run import ThreadRun, on_threads
 
 
@@ -51,13 +51,14 @@ class Trained:
             if place % 7:  # one in seven never has a gradient
                 random = torch.Generator().manual_seed(1000 * number + place)
                 parameter.grad = torch.randn(parameter.shape, generator=random)
-        update(self.model, self.optimizer, self.config, number, gradient_norm(self.model))
+        _, norm = self.optimizer.reduce()
+        update(self.optimizer, self.config, number, norm)
 
     def save(self, step: int) -> Path:
         return save_checkpoint(step, self.model, self.optimizer, self.config, self.run, {"kept": [0.1, step]})
 
     def bits(self) -> dict[str, torch.Tensor]:
-        state = self.optimizer.state_dict()["state"]
+        state = self.optimizer.gathered_state()
         moments = {f"{place}.{key}": value for place, values in state.items() for key, value in values.items()}
         return {**self.model.state_dict(), **moments}
 
@@ -100,8 +101,9 @@ def test_rates_are_those_of_the_settings_not_of_the_checkpoint(trained: Trained)
     folder = trained.save(2)
     other = Trained(TrainConfig(**{**vars(trained.config), "weight_decay": 0.3, "adam_beta2": 0.5}), folder)
     load_optimizer(folder, other.model, other.optimizer)
-    assert [group["weight_decay"] for group in other.optimizer.param_groups] == [0.3, 0.0]
-    assert other.optimizer.param_groups[0]["betas"] == (0.9, 0.5)
+    groups = other.optimizer._adamw.param_groups
+    assert [group["weight_decay"] for group in groups] == [0.3, 0.0]
+    assert groups[0]["betas"] == (0.9, 0.5)
 
 
 @pytest.mark.parametrize(

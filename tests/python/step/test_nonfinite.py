@@ -20,6 +20,10 @@ from thread_run import on_threads
 PLAN = Plan(ranks=3, tasks=[Task(0, [0, 1], [10, 11]), Task(1, [2], [12]), Task(2, [1, 2], [13])])
 
 
+def first_bad(model: torch.nn.Module) -> str:
+    return next((name for name, p in model.named_parameters() if not torch.isfinite(p.grad).all()), "")
+
+
 def combined(losses: dict[tuple[int, int], float], finite: list[bool], norm: float) -> list[tuple[str, float]]:
     """What each rank makes of a step with these losses by (rank, task)."""
     model = torch.nn.Linear(2, 1)
@@ -33,7 +37,7 @@ def combined(losses: dict[tuple[int, int], float], finite: list[bool], norm: flo
             if run.rank in task.ranks:
                 clock.add_loss(task, losses.get((run.rank, task.id), 1.0))
         bad = clock.combine(run, PLAN, finite[run.rank], norm)
-        return trouble_of(PLAN, clock.bad_losses, bad, model), clock.loss.item()
+        return trouble_of(PLAN, clock.bad_losses, bad, lambda: first_bad(model)), clock.loss.item()
 
     return on_threads(3, work)
 

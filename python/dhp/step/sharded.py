@@ -1,0 +1,253 @@
+"""AdamW whose sums of gradients, and whose state, are sharded over the ranks (ZeRO-1).
+
+Trained parameters lie in buckets, one after the other, and each rank has an equal part of every bucket:
+
+    bucket   | weight 0     | weight 1           | weight 2 |pad|
+    parts    | rank 0          | rank 1          | rank 2       |
+
+A rank gets the sums of its parts' gradients (reduce-scatter), steps AdamW on them, and gives all the new weights
+(all-gather). That moves as many bytes as summing whole gradients, and holds 1/ranks of sums and state.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from dhp.run.runtime import Run
+
+BUCKET_BYTES = 32 << 20
+AT_ONCE = 4  # buckets on their way: they overlap, and bound the memory of copies
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+# torch 2.13 renamed them.
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What this rank's part of a bucket has of a parameter."""
+
+    place: int  # of the parameter in `parameters`
+    weight: torch.nn.Parameter  # [n]: a view of its values; on one rank the parameter itself
+    within: slice  # of the parameter, flat
+    at: slice  # of the part
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Consecutive parameters of one dtype."""
+
+    places: list[int]
+    part_size: int  # values; all parts together may be longer than the parameters
+    pieces: list[Piece]
+
+
+class ShardedAdamW:
+    """`groups` are torch's parameter groups, `settings` those of torch.optim.AdamW. Every rank makes it alike, and
+    calls reduce(), then step() or zero_grad(), after its last task of a step."""
+
+    def __init__(self, groups: list[dict[str, Any]], run: Run, **settings: Any) -> None:
+        self.parameters: list[torch.nn.Parameter] = [p for group in groups for p in group["params"]]
+        self._run = run
+        self._steps = [0] * len(self.parameters)  # in which each had a gradient
+        self._used = [False] * len(self.parameters)  # in this step
+        self._buckets = [self._bucket(places) for places in self._consecutive()]
+        pieces = [piece for bucket in self._buckets for piece in bucket.pieces]
+        ends = itertools.accumulate(len(group["params"]) for group in groups)
+        starts = [0, *ends]
+        of_pieces = [
+            {**group, "params": [piece.weight for piece in pieces if start <= piece.place < end]}
+            for group, (start, end) in zip(groups, itertools.pairwise(starts), strict=True)
+        ]
+        self._adamw = torch.optim.AdamW(of_pieces, **settings)
+
+    def reduce(self) -> tuple[bool, torch.Tensor]:
+        """Sums gradients over all ranks. A gradient that is missing on some ranks counts as zero there; a parameter
+        without one on *all* ranks is left alone, since a zero gradient would still let AdamW decay it.
+
+        Returns whether this rank's own gradients were finite, and the norm of all sums together. With one rank they are
+        not checked: the norm shows it."""
+        has = [p.grad is not None for p in self.parameters]
+        if self._run.world_size == 1:
+            self._used = has
+            return True, torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        self._used = [bool(used) for used in self._run.max(torch.tensor(has, dtype=torch.uint8)).tolist()]
+        finite = []
+        for window in self._windows():
+            flats = [self._flat_gradients(bucket) for bucket in window]
+            finite += [torch.isfinite(flat.sum()) for flat in flats]
+            parts = [flat.new_empty(bucket.part_size) for flat, bucket in zip(flats, window, strict=True)]
+            self._wait_for("gradients", _reduce_scatter, parts, flats)
+            for part, bucket in zip(parts, window, strict=True):
+                for piece in bucket.pieces:
+                    piece.weight.grad = part[piece.at] if self._used[piece.place] else None
+        own = torch.nn.utils.get_total_norm([w.grad for w in self._weights() if w.grad is not None])
+        squares = self._run.sum(own.detach().double().square().cpu().reshape(1))
+        return bool(torch.stack(finite).all()) if finite else True, squares.sqrt()[0]
+
+    def first_not_finite(self) -> int:
+        """The place of the first parameter whose sum of gradients is not finite, or -1. Every rank calls it."""
+        count = len(self.parameters)
+        bad = [
+            piece.place
+            for bucket in self._buckets
+            for piece in bucket.pieces
+            if piece.weight.grad is not None and not bool(torch.isfinite(piece.weight.grad).all())
+        ]
+        first = self._run.max(torch.tensor([count - min(bad, default=count)]))
+        return count - int(first) if int(first) else -1
+
+    def clip(self, limit: float, norm: torch.Tensor) -> None:
+        """Scales gradients of the norm `norm` down to `limit`."""
+        weights = [w for w in self._weights() if w.grad is not None]
+        if weights:
+            torch.nn.utils.clip_grads_with_norm_(weights, limit, norm)
+
+    def step(self, rate: float) -> None:
+        """One step of AdamW with the learning rate `rate`; afterwards all ranks have all new weights."""
+        for group in self._adamw.param_groups:
+            group["lr"] = rate
+        self._adamw.step()
+        self._steps = [steps + used for steps, used in zip(self._steps, self._used, strict=True)]
+        if self._run.world_size > 1:
+            self._share_weights()
+        self.zero_grad()
+
+    def zero_grad(self) -> None:
+        """Forgets all gradients."""
+        self._adamw.zero_grad(set_to_none=True)
+        for p in self.parameters:
+            p.grad = None
+
+    def gathered_state(self) -> dict[int, dict[str, torch.Tensor]]:
+        """AdamW's state of whole parameters, by place, on rank 0, in the memory of the host; nothing on other ranks.
+        Every rank calls it."""
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for bucket in self._buckets:
+            stepped = [place for place in bucket.places if self._steps[place]]
+            for moment in MOMENTS if stepped else ():
+                whole = self._gather(self._part_of(bucket, moment))
+                for place, values in self._split(bucket, whole) if whole is not None else ():
+                    if self._steps[place]:
+                        steps = torch.tensor(float(self._steps[place]))
+                        state.setdefault(place, {"step": steps})[moment] = values.clone()
+        return state
+
+    def load_state(self, state: dict[int, dict[str, torch.Tensor]]) -> None:
+        """What gathered_state() returned on rank 0, of any number of ranks."""
+        for place, values in state.items():
+            self._steps[place] = int(values["step"])
+        for bucket in self._buckets:
+            for piece in bucket.pieces:
+                if (whole := state.get(piece.place)) is None:
+                    continue
+                own = {name: whole[name].reshape(-1)[piece.within].reshape(piece.weight.shape) for name in MOMENTS}
+                self._adamw.state[piece.weight] = {
+                    "step": whole["step"].clone().float(),
+                    **{name: values.to(piece.weight, copy=True) for name, values in own.items()},
+                }
+
+    def _consecutive(self) -> Iterator[list[int]]:
+        places: list[int] = []
+        size = 0
+        for place, p in enumerate(self.parameters):
+            if places and (size >= BUCKET_BYTES or p.dtype != self.parameters[places[0]].dtype):
+                yield places
+                places, size = [], 0
+            places.append(place)
+            size += p.numel() * p.element_size()
+        if places:
+            yield places
+
+    def _bucket(self, places: list[int]) -> Bucket:
+        ranks, rank = self._run.world_size, self._run.rank
+        part_size = -(-sum(self.parameters[place].numel() for place in places) // ranks)
+        begin, end = rank * part_size, (rank + 1) * part_size
+        pieces, offset = [], 0
+        for place in places:
+            p = self.parameters[place]
+            p.data = p.data.contiguous()
+            first, last = max(begin, offset), min(end, offset + p.numel())
+            if first < last:
+                within, at = slice(first - offset, last - offset), slice(first - begin, last - begin)
+                weight = p if ranks == 1 else torch.nn.Parameter(p.data.view(-1)[within])
+                pieces.append(Piece(place, weight, within, at))
+            offset += p.numel()
+        return Bucket(places, part_size, pieces)
+
+    def _weights(self) -> list[torch.nn.Parameter]:
+        return [piece.weight for bucket in self._buckets for piece in bucket.pieces]
+
+    def _windows(self) -> Iterator[tuple[Bucket, ...]]:
+        """Buckets that this step changes, a few at a time."""
+        changed = (bucket for bucket in self._buckets if any(self._used[place] for place in bucket.places))
+        while window := tuple(itertools.islice(changed, AT_ONCE)):
+            yield window
+
+    def _flat_gradients(self, bucket: Bucket) -> torch.Tensor:
+        """[ranks * part_size]; the parameters' own gradients are gone."""
+        first = self.parameters[bucket.places[0]]
+        flat = first.new_zeros(self._run.world_size * bucket.part_size)
+        for place, values in self._split(bucket, flat):
+            p = self.parameters[place]
+            if p.grad is not None:
+                values.copy_(p.grad)
+                p.grad = None
+        return flat
+
+    def _split(self, bucket: Bucket, flat: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+        """The parameters of a bucket in a flat tensor of it: place and view."""
+        offset = 0
+        for place in bucket.places:
+            p = self.parameters[place]
+            yield place, flat[offset : offset + p.numel()].view(p.shape)
+            offset += p.numel()
+
+    def _share_weights(self) -> None:
+        for window in self._windows():
+            parts = []
+            for bucket in window:
+                part = self.parameters[bucket.places[0]].new_zeros(bucket.part_size)
+                for piece in bucket.pieces:
+                    part[piece.at] = piece.weight.data
+                parts.append(part)
+            wholes = [part.new_empty(self._run.world_size * len(part)) for part in parts]
+            self._wait_for("optimizer", _all_gather, wholes, parts)
+            for bucket, whole in zip(window, wholes, strict=True):
+                for place, values in self._split(bucket, whole):
+                    self.parameters[place].data.copy_(values)
+
+    def _wait_for(self, name: str, collective: Any, to: list[torch.Tensor], of: list[torch.Tensor]) -> None:
+        """All are on their way before the first is waited for."""
+        run = self._run
+        pairs = list(zip(to, of, strict=True))
+        on_device = run.device.type != "cpu"
+        run.wait_for(
+            name, lambda: [collective(a, b, group=run.group, async_op=True) for a, b in pairs], on_device=on_device
+        )
+
+    def _part_of(self, bucket: Bucket, moment: str) -> torch.Tensor:
+        part = torch.zeros(bucket.part_size, dtype=self.parameters[bucket.places[0]].dtype)
+        for piece in bucket.pieces:
+            if piece.weight in self._adamw.state:
+                part[piece.at] = self._adamw.state[piece.weight][moment].reshape(-1).cpu()
+        return part
+
+    def _gather(self, part: torch.Tensor) -> torch.Tensor | None:
+        """All ranks' parts, on rank 0."""
+        run = self._run
+        if run.world_size == 1:
+            return part
+        parts = [torch.empty_like(part) for _ in range(run.world_size)] if run.rank == 0 else None
+        run.wait_for(
+            "state of the optimizer", lambda: [dist.gather(part, parts, run.members[0], run.group, async_op=True)]
+        )
+        return torch.cat(parts) if parts else None

@@ -1,0 +1,163 @@
+"""Sharded AdamW against torch's own on one process: weights, moments and norms of random steps, whatever the ranks, and
+state that goes over to other numbers of ranks."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dhp.run.launch import run_local
+
+SHAPES = [(7, 5), (2, 3, 4), (1, 1), (6, 6), (3,), (40,), (1,)]  # those that decay first, as groups have them
+NEVER = 2  # the parameter without a gradient in any step
+SHARES = 6  # of the gradients of a step, which the ranks share
+STEPS = 5
+LIMIT = 2.0  # of the norm
+
+
+def parameters(seed: int, dtype: torch.dtype) -> list[torch.nn.Parameter]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.nn.Parameter(torch.randn(shape, generator=generator, dtype=dtype)) for shape in SHAPES]
+
+
+def groups_of(made: list[torch.nn.Parameter]) -> list[dict[str, Any]]:
+    return [
+        {"params": [p for p in made if p.ndim >= 2], "weight_decay": 0.1},
+        {"params": [p for p in made if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def gradients(seed: int, step: int, share: int, dtype: torch.dtype) -> list[torch.Tensor | None]:
+    """One share of them: some are missing in it, and some in all shares of that step."""
+    everywhere = random.Random(f"{seed}/{step}")
+    absent = {place for place in range(len(SHAPES)) if everywhere.random() < 0.2} | {NEVER}
+    own = random.Random(f"{seed}/{step}/{share}")
+    generator = torch.Generator().manual_seed(own.randrange(2**31))
+    return [
+        None if place in absent or own.random() < 0.5 else torch.randn(shape, generator=generator, dtype=dtype)
+        for place, shape in enumerate(SHAPES)
+    ]
+
+
+SETTINGS: dict[str, Any] = {"lr": 0.1, "betas": (0.8, 0.9), "eps": 1e-6}
+
+
+def put_sums(made: list[torch.nn.Parameter], seed: int, step: int, shares: range) -> None:
+    of_shares = [gradients(seed, step, share, made[0].dtype) for share in shares]
+    for place, p in enumerate(made):
+        parts = [given[place] for given in of_shares if given[place] is not None]
+        p.grad = torch.stack(parts).sum(0) if parts else None
+
+
+def by_torch(seed: int, dtype: torch.dtype) -> dict[str, Any]:
+    """Weights and moments after the last step, and the norm of each step, of torch's AdamW in one process."""
+    made = parameters(seed, dtype)
+    adamw = torch.optim.AdamW(groups_of(made), **SETTINGS)
+    norms = []
+    for step in range(STEPS):
+        put_sums(made, seed, step, range(SHARES))
+        norms.append(float(torch.nn.utils.clip_grad_norm_([p for p in made if p.grad is not None], LIMIT)))
+        for group in adamw.param_groups:
+            group["lr"] = 0.1 / (step + 1)
+        adamw.step()
+    moments = {place: dict(adamw.state[p]) for place, p in enumerate(made) if p in adamw.state}
+    return {"weights": [p.detach() for p in made], "norms": norms, "moments": moments}
+
+
+def work(folder: Path, seed: int, dtype: torch.dtype, name: str, before: str, steps: range, bucket_bytes: int) -> int:
+    """The steps on one rank; rank 0 keeps what there is at the end in `name`. `before`: where to go on."""
+    from dhp.run import entry
+    from dhp.step import sharded
+
+    torch.set_num_threads(1)  # forked: the threads of the parent are not here
+    sharded.BUCKET_BYTES, sharded.AT_ONCE = bucket_bytes, 2
+    run = entry.init(timeout_s=240)
+    made = parameters(seed, dtype)
+    adamw = sharded.ShardedAdamW(groups_of(made), run, **SETTINGS)
+    norms = []
+    if before:
+        saved = torch.load(folder / before)
+        for p, weight in zip(made, saved["weights"], strict=True):
+            p.data.copy_(weight)
+        adamw.load_state(saved["moments"])
+        norms = saved["norms"]
+    for step in steps:
+        put_sums(made, seed, step, range(run.rank, SHARES, run.world_size))
+        finite, norm = adamw.reduce()
+        assert finite
+        norms.append(float(norm))
+        adamw.clip(LIMIT, norm)
+        adamw.step(0.1 / (step + 1))
+        assert all(p.grad is None for p in made)
+    state = {"weights": [p.detach() for p in made], "norms": norms, "moments": adamw.gathered_state()}
+    everywhere = run.all(state["weights"])
+    assert all(torch.equal(a, b) for theirs in everywhere for a, b in zip(theirs, state["weights"], strict=True))
+    assert bool(state["moments"]) == (run.rank == 0)
+    if run.rank == 0:
+        torch.save(state, folder / name)
+    run.close()
+    return 0
+
+
+def expect_equal(found: dict[str, Any], expected: dict[str, Any], tolerance: float) -> None:
+    """To the last bit where `tolerance` is 0."""
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 5])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 1e-5)])
+def test_the_same_steps_as_torch_alone(tmp_path: Path, ranks: int, dtype: torch.dtype, tolerance: float) -> None:
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    expected = by_torch(seed, dtype)
+    assert NEVER not in expected["moments"]
+    for bucket_bytes in (1, 300, 1 << 20):  # a parameter a bucket, some, all
+        assert run_local(ranks, lambda b=bucket_bytes: work(tmp_path, seed, dtype, "all", "", range(STEPS), b)) == 0
+        expect_equal(torch.load(tmp_path / "all"), expected, tolerance)
+
+
+@pytest.mark.parametrize(("before", "after"), [(3, 3), (1, 4), (4, 2), (5, 1)])
+def test_state_goes_over_to_other_ranks(tmp_path: Path, before: int, after: int) -> None:
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    runs = [
+        (before, "first", "", range(2)),
+        (after, "last", "first", range(2, STEPS)),
+        (after, "all", "", range(STEPS)),
+    ]
+    for ranks, name, of, steps in runs:
+        assert run_local(ranks, lambda a=(name, of, steps): work(tmp_path, seed, torch.float64, *a, 300)) == 0
+    first, last, whole = (torch.load(tmp_path / name) for name in ("first", "last", "all"))
+    assert len(first["norms"]) == 2
+    expect_equal(last, whole, 0 if before == after else 1e-13)
+
+
+def not_finite(folder: Path, bad: int) -> int:
+    from dhp.run import entry
+    from dhp.step import sharded
+
+    torch.set_num_threads(1)
+    sharded.BUCKET_BYTES = 300
+    run = entry.init(timeout_s=240)
+    made = parameters(1, torch.float32)
+    adamw = sharded.ShardedAdamW(groups_of(made), run, **SETTINGS)
+    for p in made:
+        p.grad = torch.ones_like(p)
+    if run.rank == 1 and bad >= 0:
+        made[bad].grad.view(-1)[-1] = torch.inf
+        made[-1].grad[-1] = torch.nan  # later ones are not named
+    finite, norm = adamw.reduce()
+    assert finite == (run.rank != 1 or bad < 0)
+    assert bool(torch.isfinite(norm)) == (bad < 0)
+    assert adamw.first_not_finite() == bad
+    run.close()
+    return 0
+
+
+@pytest.mark.parametrize("bad", [-1, 0, 3, 5])
+def test_the_first_gradient_that_is_not_finite(tmp_path: Path, bad: int) -> None:
+    assert run_local(3, lambda: not_finite(tmp_path, bad)) == 0
