@@ -86,7 +86,7 @@ def train(
         with run.at(f"step {step + 1}, gradients"):
             with clock.part("reduce"):
                 finite, norm = adamw.reduce()
-            bad_ranks = clock.combine(run, now.plan, finite, norm.item())
+            bad_ranks = clock.combine(run, now.plan, finite, norm)
             trouble = trouble_of(now.plan, clock.bad_losses, bad_ranks, lambda: first_not_finite(model, adamw))
             skipped = skips.skip(step + 1, trouble)
             with clock.part("optimizer"):
@@ -101,7 +101,7 @@ def train(
             if skipped:
                 complain(f"dhp: step {step + 1} is skipped: {trouble}")
             rate = optimizer.learning_rate(settings, step)
-            reporter.step(clock.record(now, valid_tokens, dropped, norm.item(), rate, trouble))
+            reporter.step(clock.record(now, valid_tokens, dropped, norm, rate, trouble))
             reporter.say(news)
         if (settings.save_steps and (step + 1) % settings.save_steps == 0) or step + 1 == settings.steps:
             with run.at(f"step {step + 1}, saving"), clock.part("save"):

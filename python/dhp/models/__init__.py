@@ -60,10 +60,10 @@ def attach(model: torch.nn.Module, run: Run | None = None, *, cluster: Cluster |
     """Makes a Hugging Face model run on shards: returns its adapter.
 
     The text model's attention becomes ring attention over the group of the current task. Vision attention, which stays
-    inside a frame, is unchanged. Patches are embedded by a matrix product. From then on, call the model through the
-    adapter; `dhp.detach(model)` restores the model's own code, for generation or evaluation. `run` defaults to the
-    current run. `cluster` says which ranks share a node, for tasks whose exchange is hierarchical; without it, all
-    ranks do.
+    inside a frame, is one call for all frames. Patches are embedded by a matrix product. From then on, call the model
+    through the adapter; `dhp.detach(model)` restores the model's own code, for generation or evaluation. `run` defaults
+    to the current run. `cluster` says which ranks share a node, for tasks whose exchange is hierarchical; without it,
+    all ranks do.
 
     Raises InputError for a family without an adapter.
     """
@@ -84,6 +84,9 @@ def freeze(model: torch.nn.Module, parts: Freeze) -> None:
 
 
 def detach(model: torch.nn.Module) -> None:
-    """Undoes `attach`: the text model uses its own attention again, and patches are embedded by a convolution."""
-    model.set_attn_implementation({"text_config": "sdpa"})  # type: ignore[operator]
+    """Undoes `attach`: the model has its own attention again, and patches are embedded by a convolution."""
+    from dhp.models.qwen3_vl import remove_deepstack_by_index
+
+    model.set_attn_implementation({"text_config": "sdpa", "vision_config": "sdpa"})  # type: ignore[operator]
     model.model.visual.patch_embed.proj.__dict__.pop("forward", None)  # type: ignore[union-attr]
+    remove_deepstack_by_index(model.model.language_model.layers)  # type: ignore[union-attr,arg-type]

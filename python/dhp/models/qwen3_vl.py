@@ -2,63 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import AttentionInterface
+from transformers import vision_utils
 
 from dhp._core import Cluster, Task
 from dhp.data.text import IGNORED
+from dhp.models.attention import FRAMES, TEXT, Group
+from dhp.run.devices import Uploads
 from dhp.run.runtime import Run
 from dhp.task.input import TaskInput
-from dhp.task.layout import TaskLayout
-
-
-@dataclass(frozen=True)
-class Group:
-    """What attention needs to know of the task at hand; travels through the model as the argument `dhp`."""
-
-    seq_tokens: list[int]  # padded global lengths
-    ranks: list[int]  # of the default process group, in ring order
-    traffic: str
-    exchange: str
-    nodes: list[int]  # of each of `ranks`; empty: all on one
-
-
-def group_attention(
-    module: torch.nn.Module,
-    query: torch.Tensor,  # [1, Hq, T_local, D]
-    key: torch.Tensor,  # [1, Hkv, T_local, D]
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    dhp: Group | None = None,
-    **_: Any,
-) -> tuple[torch.Tensor, None]:
-    """The attention function that transformers calls: causal, packed, over the group's ranks. [1, T_local, Hq, D]"""
-    if dhp is None:
-        raise RuntimeError(
-            "this model is attached to DHP: call it through its adapter, or dhp.models.detach(model) first"
-        )
-    if dropout:
-        raise RuntimeError(f"attention_dropout is {dropout}: ring attention has no dropout, set it to 0")
-    if torch.is_autocast_enabled(query.device.type):  # as autocast does for PyTorch's own attention
-        dtype = torch.get_autocast_dtype(query.device.type)
-        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-    out = torch.ops.dhp.ring_attention(
-        q, k, v, dhp.seq_tokens, dhp.ranks, dhp.traffic, scaling, True, dhp.exchange, dhp.nodes
-    )
-    return out.unsqueeze(0), None
-
-
-# No mask function is registered with it on purpose: transformers then passes no mask, which is what packing needs.
-AttentionInterface.register("dhp", group_attention)
+from dhp.task.layout import TaskLayout, Unit
 
 
 class Qwen3VLAdapter:
@@ -68,40 +27,37 @@ class Qwen3VLAdapter:
         self.model = model
         self.run = run
         self._cluster = cluster
-        model.set_attn_implementation({"text_config": "dhp", "vision_config": "sdpa"})
+        model.set_attn_implementation({"text_config": TEXT, "vision_config": FRAMES})
         self._vision = model.model.visual
         multiply_patches(self._vision.patch_embed.proj)
         self._text = model.model.language_model
+        add_deepstack_by_index(self._text.layers)
+        self._uploads = Uploads()
         self._row_width = model.config.text_config.hidden_size * (1 + len(self._vision.deepstack_visual_indexes))
 
     def loss(self, task_input: TaskInput, task: Task, valid_tokens: int) -> torch.Tensor:
         layout = task_input.layout
         nodes = [self._cluster.node_of(rank) for rank in task.ranks] if self._cluster else []
         group = Group(layout.seq_tokens, self.run.group_of(task), self.run.traffic, task.exchange.name, nodes)
-        device = next(self._text.parameters()).device
-        ids, positions, labels = (x.to(device) for x in self._shard(task_input))
+        ids, positions, labels, labelled = self._upload(*self._shard(task_input))
         embeds = self._text.embed_tokens(ids)  # [T_local, C]
-        visual_mask = torch.zeros(1, len(ids), dtype=torch.bool, device=embeds.device)
-        deepstack: list[torch.Tensor] = []
         if layout.has_vision:
             rows = self._visual_rows(layout, task_input.pixels, group).to(embeds.dtype)
-            slots = torch.from_numpy(layout.visual_slots).to(embeds.device)
+            [slots] = self._upload(torch.from_numpy(layout.visual_slots))
             merged, *deepstack = rows.split(embeds.shape[-1], dim=-1)
             embeds = embeds.index_copy(0, slots, merged)
-            visual_mask[0, slots] = True
+            group = dataclasses.replace(group, visual_slots=slots, deepstack=tuple(deepstack))
         hidden = self._text(
-            inputs_embeds=embeds.unsqueeze(0),
-            position_ids=positions,
-            attention_mask=None,
-            use_cache=False,
-            visual_pos_masks=visual_mask,
-            deepstack_visual_embeds=deepstack or None,
-            dhp=group,
+            inputs_embeds=embeds.unsqueeze(0), position_ids=positions, attention_mask=None, use_cache=False, dhp=group
         ).last_hidden_state[0]
-        return self._loss_sum(hidden, labels) / valid_tokens
+        return self._loss_sum(hidden, labels, labelled) / valid_tokens
 
-    def _shard(self, task_input: TaskInput) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """This rank's ids [T_local], M-RoPE positions [3, 1, T_local] and next-token labels [T_local].
+    def _upload(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
+        return self._uploads(next(self._text.parameters()).device, *tensors)
+
+    def _shard(self, task_input: TaskInput) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """This rank's ids [T_local], M-RoPE positions [3, 1, T_local], next-token labels [n] and the tokens that have
+        them [n], on the host.
 
         Positions and the shift of the labels are computed on whole sequences, then sharded: on a shard they would be
         wrong. Pads repeat position 0 and carry no label.
@@ -117,7 +73,9 @@ class Qwen3VLAdapter:
             ids.append(whole_ids[real])
             positions.append(self._positions(whole_ids, torch.as_tensor(encoded.media_type), grids)[:, :, real])
             labels.append(shifted[real].masked_fill(pad, IGNORED))
-        return torch.cat(ids), torch.cat(positions, dim=-1), torch.cat(labels)
+        all_labels = torch.cat(labels)
+        [labelled] = (all_labels != IGNORED).nonzero(as_tuple=True)
+        return torch.cat(ids), torch.cat(positions, dim=-1), all_labels[labelled], labelled
 
     def _positions(
         self, ids: torch.Tensor, media_type: torch.Tensor, grids: Sequence[tuple[int, int, int]]
@@ -137,32 +95,81 @@ class Qwen3VLAdapter:
         without a visual token takes part all the same, forward and backward.
         """
         share = layout.shares[layout.position]
-        device = next(self._vision.parameters()).device
+        send_order, receive_order = self._upload(*map(torch.from_numpy, (layout.send_order, layout.receive_order)))
         if share:
-            grid = torch.tensor([[1, unit.height, unit.width] for unit in share], device=device)
-            encoded = self._vision(pixels.to(device, self._vision.dtype), grid_thw=grid, return_dict=True)
+            encoded = self._encode(share, pixels)
             rows = torch.cat([encoded.pooler_output, *encoded.deepstack_features], dim=-1)
         else:
             trains = any(p.requires_grad for p in self._vision.parameters())
+            device = send_order.device
             rows = torch.empty(0, self._row_width, dtype=self._vision.dtype, device=device, requires_grad=trains)
             if torch.is_autocast_enabled(device.type):
                 rows = rows.to(torch.get_autocast_dtype(device.type))
         arrived = torch.ops.dhp.exchange_rows(
-            rows.index_select(0, torch.from_numpy(layout.send_order).to(device)),
+            rows.index_select(0, send_order),
             layout.send_counts,
             layout.receive_counts,
             group.ranks,
             group.traffic,
         )
-        return arrived.index_select(0, torch.from_numpy(layout.receive_order).to(device))
+        return arrived.index_select(0, receive_order)
 
-    def _loss_sum(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _encode(self, share: Sequence[Unit], pixels: torch.Tensor) -> Any:
+        """The vision model's output for these units. What it would make of their sizes on the device, waiting for it,
+        is made on the host."""
+        vision = self._vision
+        grid = torch.tensor([[1, unit.height, unit.width] for unit in share])
+        indices, weights = vision_utils.get_vision_interpolation_indices_and_weights(
+            grid,
+            num_grid_per_side=vision.num_grid_per_side,
+            mode=vision.interpolation_mode,
+            align_corners=vision.interpolation_align_corners,
+            spatial_merge_size=vision.config.spatial_merge_size,
+        )
+        positions = vision_utils.get_vision_position_ids(grid, vision.spatial_merge_size)
+        pixels, indices, weights, positions = self._upload(pixels, indices, weights, positions)
+        frames = [unit.patches for unit in share]
+        return vision(
+            pixels.to(vision.dtype),
+            grid_thw=grid,
+            return_dict=True,
+            interp_indices=indices,
+            interp_weights=weights,
+            position_ids=positions,
+            cu_seqlens=vision_utils.get_vision_cu_seqlens(grid),  # on the host: attention takes frame_patches
+            max_seqlen=max(frames),
+            frame_patches=frames,
+        )
+
+    def _loss_sum(self, hidden: torch.Tensor, labels: torch.Tensor, labelled: torch.Tensor) -> torch.Tensor:
         """Sum of token losses. Logits only where there is a label: the head is the widest matrix of the model."""
-        labelled = labels != IGNORED
-        logits = self.model.lm_head(hidden[labelled]).float()  # fp32 as in transformers' loss, also for fp64 models
-        loss = torch.nn.functional.cross_entropy(logits, labels[labelled], reduction="sum")
+        # fp32 as in transformers' loss, also for fp64 models
+        logits = self.model.lm_head(hidden.index_select(0, labelled)).float()
+        loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
         # Keeps ranks without a label connected: their backward is part of their peers' backward.
-        return loss + 0.0 * hidden.sum() if not labelled.any() else loss
+        return loss if len(labels) else loss + 0.0 * hidden.sum()
+
+
+def add_deepstack_by_index(layers: torch.nn.ModuleList) -> None:
+    """Adds the rows of `Group.deepstack` behind each layer. The model's own code adds by a mask, whose size the host
+    waits for."""
+    remove_deepstack_by_index(layers)
+    for number, layer in enumerate(layers):
+        hook = functools.partial(_add_rows, number)
+        layer.__dict__["_dhp_deepstack"] = layer.register_forward_hook(hook, with_kwargs=True)
+
+
+def remove_deepstack_by_index(layers: torch.nn.ModuleList) -> None:
+    for layer in layers:
+        if handle := layer.__dict__.pop("_dhp_deepstack", None):
+            handle.remove()
+
+
+def _add_rows(number: int, layer: Any, arguments: Any, named: dict[str, Any], hidden: torch.Tensor) -> torch.Tensor:
+    group = named.get("dhp")
+    if group is None or number >= len(group.deepstack):
+        return hidden
+    return hidden[0].index_add(0, group.visual_slots, group.deepstack[number].to(hidden.dtype)).unsqueeze(0)
 
 
 def multiply_patches(projection: torch.nn.Conv3d) -> None:

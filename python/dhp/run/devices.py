@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import os
 from datetime import timedelta
 from typing import Any
@@ -77,3 +78,23 @@ def leave_time_outs_to_the_watch(group: dist.ProcessGroup, device: torch.device)
     """Gloo keeps its own time-out, which only ends what the watch has left."""
     if device.type == "cuda":
         group._get_backend(device)._set_default_timeout(NEVER)
+
+
+class Uploads:
+    """Tensors of the host, copied to a device without waiting for it."""
+
+    def __init__(self) -> None:
+        self._pending: collections.deque[tuple[torch.Event, list[torch.Tensor]]] = collections.deque()
+
+    def __call__(self, device: torch.device, *tensors: torch.Tensor) -> list[torch.Tensor]:
+        """On a CPU the same tensors."""
+        if device.type == "cpu":
+            return list(tensors)
+        while self._pending and self._pending[0][0].query():
+            self._pending.popleft()
+        pinned = [tensor.pin_memory() for tensor in tensors]
+        copies = [tensor.to(device, non_blocking=True) for tensor in pinned]
+        copied = torch.Event(device)
+        copied.record()
+        self._pending.append((copied, pinned))  # they must live until they have been read
+        return copies

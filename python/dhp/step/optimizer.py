@@ -33,7 +33,7 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return config.min_learning_rate + (config.learning_rate - config.min_learning_rate) * cosine
 
 
-def update(adamw: ShardedAdamW, config: TrainConfig, step: int, norm: torch.Tensor) -> None:
+def update(adamw: ShardedAdamW, config: TrainConfig, step: int, norm: float) -> None:
     """Clips gradients of the norm `norm`, steps and clears them."""
     adamw.clip(config.max_grad_norm or math.inf, norm)
     adamw.step(learning_rate(config, step))

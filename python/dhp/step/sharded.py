@@ -12,6 +12,7 @@ A rank gets the sums of its parts' gradients (reduce-scatter), steps AdamW on th
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -69,7 +70,7 @@ class ShardedAdamW:
         ]
         self._adamw = torch.optim.AdamW(of_pieces, **settings)
 
-    def reduce(self) -> tuple[bool, torch.Tensor]:
+    def reduce(self) -> tuple[bool, float]:
         """Sums gradients over all ranks. A gradient that is missing on some ranks counts as zero there; a parameter
         without one on *all* ranks is left alone, since a zero gradient would still let AdamW decay it.
 
@@ -78,7 +79,7 @@ class ShardedAdamW:
         has = [p.grad is not None for p in self.parameters]
         if self._run.world_size == 1:
             self._used = has
-            return True, torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+            return True, self._own_norm().item()
         self._used = [bool(used) for used in self._run.max(torch.tensor(has, dtype=torch.uint8)).tolist()]
         finite = []
         for window in self._windows():
@@ -89,9 +90,10 @@ class ShardedAdamW:
             for part, bucket in zip(parts, window, strict=True):
                 for piece in bucket.pieces:
                     piece.weight.grad = part[piece.at] if self._used[piece.place] else None
-        own = torch.nn.utils.get_total_norm([w.grad for w in self._weights() if w.grad is not None])
-        squares = self._run.sum(own.detach().double().square().cpu().reshape(1))
-        return bool(torch.stack(finite).all()) if finite else True, squares.sqrt()[0]
+        norm = self._own_norm().to(self._run.device)
+        own_norm, *own_finite = torch.stack([norm, *(flag.to(norm.dtype) for flag in finite)]).tolist()  # waits once
+        squares = self._run.sum(torch.tensor([own_norm * own_norm], dtype=torch.float64))
+        return all(own_finite), math.sqrt(squares.item())
 
     def first_not_finite(self) -> int:
         """The place of the first parameter whose sum of gradients is not finite, or -1. Every rank calls it."""
@@ -105,11 +107,11 @@ class ShardedAdamW:
         first = self._run.max(torch.tensor([count - min(bad, default=count)]))
         return count - int(first) if int(first) else -1
 
-    def clip(self, limit: float, norm: torch.Tensor) -> None:
+    def clip(self, limit: float, norm: float) -> None:
         """Scales gradients of the norm `norm` down to `limit`."""
-        weights = [w for w in self._weights() if w.grad is not None]
-        if weights:
-            torch.nn.utils.clip_grads_with_norm_(weights, limit, norm)
+        scale = limit / (norm + 1e-6)  # as torch.nn.utils.clip_grad_norm_ has it
+        if scale < 1 and (gradients := self._own_gradients()):
+            torch._foreach_mul_(gradients, scale)
 
     def step(self, rate: float) -> None:
         """One step of AdamW with the learning rate `rate`; afterwards all ranks have all new weights."""
@@ -183,8 +185,12 @@ class ShardedAdamW:
             offset += p.numel()
         return Bucket(places, part_size, pieces)
 
-    def _weights(self) -> list[torch.nn.Parameter]:
-        return [piece.weight for bucket in self._buckets for piece in bucket.pieces]
+    def _own_gradients(self) -> list[torch.Tensor]:
+        weights = (piece.weight for bucket in self._buckets for piece in bucket.pieces)
+        return [weight.grad for weight in weights if weight.grad is not None]
+
+    def _own_norm(self) -> torch.Tensor:
+        return torch.nn.utils.get_total_norm(self._own_gradients())
 
     def _windows(self) -> Iterator[tuple[Bucket, ...]]:
         """Buckets that this step changes, a few at a time."""

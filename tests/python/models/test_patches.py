@@ -67,5 +67,10 @@ def test_a_convolution_that_is_no_product_is_left_alone() -> None:
 def test_detach_gives_the_convolution_back() -> None:
     _, product = projections()
     visual = SimpleNamespace(patch_embed=SimpleNamespace(proj=product))
-    detach(SimpleNamespace(set_attn_implementation=lambda _: None, model=SimpleNamespace(visual=visual)))
+    detach(
+        SimpleNamespace(
+            set_attn_implementation=lambda _: None,
+            model=SimpleNamespace(visual=visual, language_model=SimpleNamespace(layers=[])),
+        )
+    )
     assert "forward" not in product.__dict__

@@ -1,0 +1,84 @@
+"""The attention functions that transformers calls in attached models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AttentionInterface
+
+
+@dataclass(frozen=True)
+class Group:
+    """What the text model needs to know of the task at hand; travels through it as the argument `dhp`, so that layers
+    that are computed again in the backward pass find that of their own call."""
+
+    seq_tokens: list[int]  # padded global lengths
+    ranks: list[int]  # of the default process group, in ring order
+    traffic: str
+    exchange: str
+    nodes: list[int]  # of each of `ranks`; empty: all on one
+    visual_slots: torch.Tensor | None = None  # of this rank's tokens
+    deepstack: tuple[torch.Tensor, ...] = ()  # by layer, rows to add there
+
+
+def group_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,  # [1, Hq, T_local, D]
+    key: torch.Tensor,  # [1, Hkv, T_local, D]
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    dhp: Group | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Of the text model: causal, packed, over the group's ranks. [1, T_local, Hq, D]"""
+    if dhp is None:
+        raise RuntimeError(
+            "this model is attached to DHP: call it through its adapter, or dhp.models.detach(model) first"
+        )
+    if dropout:
+        raise RuntimeError(f"attention_dropout is {dropout}: ring attention has no dropout, set it to 0")
+    q, k, v = _rows(query, key, value)
+    out = torch.ops.dhp.ring_attention(
+        q, k, v, dhp.seq_tokens, dhp.ranks, dhp.traffic, scaling, True, dhp.exchange, dhp.nodes
+    )
+    return out.unsqueeze(0), None
+
+
+def frame_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,  # [1, H, patches, D]
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    frame_patches: list[int] | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Of the vision model: inside each frame, all frames in one call, on this rank alone. [1, patches, H, D]"""
+    if frame_patches is None:
+        raise RuntimeError(
+            "this model is attached to DHP: call it through its adapter, or dhp.models.detach(model) first"
+        )
+    q, k, v = _rows(query, key, value)
+    out = torch.ops.dhp.ring_attention(q, k, v, frame_patches, [0], "", scaling, False)
+    return out.unsqueeze(0), None
+
+
+def _rows(*heads_first: torch.Tensor) -> list[torch.Tensor]:
+    """[1, H, T, D] -> [T, H, D], in the dtype that autocast gives PyTorch's own attention."""
+    device = heads_first[0].device.type
+    if torch.is_autocast_enabled(device):
+        heads_first = tuple(x.to(torch.get_autocast_dtype(device)) for x in heads_first)
+    return [x[0].transpose(0, 1) for x in heads_first]
+
+
+# No mask function is registered with them on purpose: transformers then passes no mask, which is what packing needs.
+# Vision models hand over all frames at once only where the name has "flash" in it.
+TEXT, FRAMES = "dhp", "dhp_flash_frames"
+AttentionInterface.register(TEXT, group_attention)
+AttentionInterface.register(FRAMES, frame_attention)

@@ -1,0 +1,82 @@
+"""How often a step makes the host wait for the device: what costs time on an accelerator, and can be counted without
+one."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dhp.run.launch import run_local
+
+ROOT = Path(__file__).parents[3]
+STEPS = 3
+
+
+def count(folder: Path, recompute: bool) -> int:
+    """Three steps on one of two ranks; the waits of each part, and of all else, by operator, go to waits-RANK.json."""
+    sys.path.append(str(ROOT / "tests" / "device"))
+    import torch
+
+    import late
+    from dhp import train
+    from dhp.run import entry
+    from dhp.settings.config import TrainConfig
+    from dhp.step.sharded import ShardedAdamW
+    from dhp.watch.record import Recorder
+    from dhp.watch.trace import Tracer
+
+    torch.set_num_threads(1)
+    late.arrange("lazy", "eager", seed=0)
+    parts: dict[str, list[dict[str, int]]] = {"forward": [], "backward": [], "reduce": [], "update": [], "else": []}
+
+    def counting(part: str, function: Any) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
+            parts["else"].append(late.device.take_counts())
+            result = function(*arguments, **named)
+            parts[part].append(late.device.take_counts())
+            return result
+
+        return call
+
+    train.forward = counting("forward", train.forward)
+    torch.Tensor.backward = counting("backward", torch.Tensor.backward)
+    ShardedAdamW.reduce = counting("reduce", ShardedAdamW.reduce)
+    train.optimizer.update = counting("update", train.optimizer.update)
+    run = entry.init(timeout_s=120)
+    settings = TrainConfig(
+        model=str(folder / "model"),
+        data=str(folder / "train.jsonl"),
+        output_dir=str(folder / f"run-{recompute}"),
+        ranks=2,
+        planner="free",
+        precision="fp32",
+        steps=STEPS,
+        global_batch_size=6,
+        capacity_tokens=110,
+        gradient_checkpointing=recompute,
+        save_steps=0,
+    )
+    train.train(settings, run, None, Tracer(None, run), Recorder("", run, settings), None)
+    (folder / f"waits-{run.rank}.json").write_text(json.dumps(parts))
+    run.close()
+    return 0
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_waits_of_a_step(mixed_data: Path, recompute: bool) -> None:
+    assert run_local(2, lambda: count(mixed_data, recompute)) == 0
+    for rank in range(2):
+        parts = json.loads((mixed_data / f"waits-{rank}.json").read_text())
+        tasks = len(parts["forward"])
+        assert tasks > STEPS, "several tasks a step"
+        # As many waits as it takes to end a task, whose time is then known: its loss is read.
+        assert parts["forward"] == parts["backward"] == [{}] * tasks
+        assert parts["else"][1:].count({"item": 1}) == tasks
+        assert sum(sum(waits.values()) for waits in parts["else"][1:]) == tasks
+        # And one a step for the norm, with which it is known whether gradients are finite.
+        assert parts["reduce"] == [{"download": 1}] * STEPS
+        assert parts["update"] == [{}] * STEPS
