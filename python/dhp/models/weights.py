@@ -14,7 +14,8 @@ from dhp.models.model_folder import load_weights
 from dhp.run.runtime import RankFailed, Run
 from dhp.settings.config import TrainConfig
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
+# Of weights.
+DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "bf16_weights": torch.bfloat16, "fp64": torch.float64}
 
 
 def load_model(settings: TrainConfig, folder: str | Path, device: torch.device | None = None) -> Any:

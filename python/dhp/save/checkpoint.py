@@ -26,7 +26,7 @@ from dhp.base.output import complain
 from dhp.run.runtime import Run
 from dhp.save.run_folder import checkpoints, drop_old, steps_of, temporary
 from dhp.settings.config import TrainConfig
-from dhp.step.sharded import MOMENTS, ShardedAdamW
+from dhp.step.sharded import MASTER, MOMENTS, ShardedAdamW
 
 FORMAT = "dhp.checkpoint/1"
 STATE = "trainer_state.json"
@@ -164,6 +164,8 @@ def _check_moments(
     for place, moments in state.items():
         shape_of_moments = tuple(optimizer.parameters[place].shape)
         shapes = {"step": (), **dict.fromkeys(MOMENTS, shape_of_moments)}
+        if MASTER in moments:
+            shapes[MASTER] = shape_of_moments
         for moment, shape in shapes.items():
             if moment not in moments:
                 raise InputError(f"{file}: has no {moment}/{names[place]}; continue from another checkpoint")

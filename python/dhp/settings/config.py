@@ -14,7 +14,7 @@ from dhp._core import Freeze, InputError, plan_options, refuse_unused, validate_
 from dhp.data.lines import MAX_LINE_BYTES
 from dhp.settings.old_names import DEVICES, RENAMED, todays_names
 
-PRECISIONS = ("fp32", "bf16", "fp64")
+PRECISIONS = ("fp32", "bf16", "bf16_weights", "fp64")
 MOST_STEPS = 10**9
 MOST_FILE_BYTES = 1 << 20  # of a settings file: a larger one is something else
 
@@ -61,7 +61,8 @@ class TrainConfig:
     data: str = path()  # ms-swift JSONL
     index: str = ""  # made beside the data when empty or missing
     output_dir: str = path("output")
-    precision: str = choice("fp32", *PRECISIONS)  # bf16: fp32 weights, bf16 compute
+    # bf16: fp32 weights, bf16 compute; bf16_weights: weights and gradients of 16 bits, fp32 copies in the optimizer
+    precision: str = choice("fp32", *PRECISIONS)
     freeze_vit: bool = False
     freeze_aligner: bool = False
     freeze_llm: bool = False

@@ -6,7 +6,8 @@ Trained parameters lie in buckets, one after the other, and each rank has an equ
     parts    | rank 0          | rank 1          | rank 2       |
 
 A rank gets the sums of its parts' gradients (reduce-scatter), steps AdamW on them, and gives all the new weights
-(all-gather). That moves as many bytes as summing whole gradients, and holds 1/ranks of sums and state.
+(all-gather). That moves as many bytes as summing whole gradients, and holds 1/ranks of sums and state. Of weights of 16
+bits, sums are fp32, and the rank that has a part keeps fp32 copies of it, which AdamW steps.
 """
 
 from __future__ import annotations
@@ -26,10 +27,19 @@ BUCKET_BYTES = 32 << 20
 AT_ONCE = 4  # buckets on their way: they overlap, and bound the memory of copies
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+MASTER = "master"  # in checkpoints: the fp32 copy of a weight of 16 bits
 
 # torch 2.13 renamed them.
 _reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+
+
+HALF = (torch.bfloat16, torch.float16)
+
+
+def sum_type(dtype: torch.dtype) -> torch.dtype:
+    """Of sums of gradients, of moments, and of what AdamW steps."""
+    return torch.float32 if dtype in HALF else dtype
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ class Piece:
     """What this rank's part of a bucket has of a parameter."""
 
     place: int  # of the parameter in `parameters`
-    weight: torch.nn.Parameter  # [n]: a view of its values; on one rank the parameter itself
+    weight: torch.nn.Parameter  # [n]: a view of its values, or the fp32 copy; on one rank the parameter itself
     within: slice  # of the parameter, flat
     at: slice  # of the part
 
@@ -79,6 +89,10 @@ class ShardedAdamW:
         has = [p.grad is not None for p in self.parameters]
         if self._run.world_size == 1:
             self._used = has
+            for piece in self._copies():
+                p = self.parameters[piece.place]
+                piece.weight.grad = None if p.grad is None else p.grad.float()
+                p.grad = None
             return True, self._own_norm().item()
         self._used = [bool(used) for used in self._run.max(torch.tensor(has, dtype=torch.uint8)).tolist()]
         finite = []
@@ -121,6 +135,9 @@ class ShardedAdamW:
         self._steps = [steps + used for steps, used in zip(self._steps, self._used, strict=True)]
         if self._run.world_size > 1:
             self._share_weights()
+        else:
+            for piece in self._copies():
+                self.parameters[piece.place].data.copy_(piece.weight.data)
         self.zero_grad()
 
     def zero_grad(self) -> None:
@@ -135,7 +152,8 @@ class ShardedAdamW:
         state: dict[int, dict[str, torch.Tensor]] = {}
         for bucket in self._buckets:
             stepped = [place for place in bucket.places if self._steps[place]]
-            for moment in MOMENTS if stepped else ():
+            has_master = self.parameters[bucket.places[0]].dtype in HALF
+            for moment in (*MOMENTS, *((MASTER,) if has_master else ())) if stepped else ():
                 whole = self._gather(self._part_of(bucket, moment))
                 for place, values in self._split(bucket, whole) if whole is not None else ():
                     if self._steps[place]:
@@ -147,14 +165,19 @@ class ShardedAdamW:
         """What gathered_state() returned on rank 0, of any number of ranks."""
         for place, values in state.items():
             self._steps[place] = int(values["step"])
+            if MASTER in values and self.parameters[place].dtype not in HALF:  # weights had 16 bits then
+                self.parameters[place].data.copy_(values[MASTER])
         for bucket in self._buckets:
             for piece in bucket.pieces:
                 if (whole := state.get(piece.place)) is None:
                     continue
-                own = {name: whole[name].reshape(-1)[piece.within].reshape(piece.weight.shape) for name in MOMENTS}
+                names = [*MOMENTS, *(name for name in whole if name == MASTER)]
+                own = {name: whole[name].reshape(-1)[piece.within].reshape(piece.weight.shape) for name in names}
+                if self.parameters[piece.place].dtype in HALF and MASTER in own:
+                    piece.weight.data.copy_(own[MASTER])
                 self._adamw.state[piece.weight] = {
                     "step": whole["step"].clone().float(),
-                    **{name: values.to(piece.weight, copy=True) for name, values in own.items()},
+                    **{name: own[name].to(piece.weight, copy=True) for name in MOMENTS},
                 }
 
     def _consecutive(self) -> Iterator[list[int]]:
@@ -180,10 +203,19 @@ class ShardedAdamW:
             first, last = max(begin, offset), min(end, offset + p.numel())
             if first < last:
                 within, at = slice(first - offset, last - offset), slice(first - begin, last - begin)
-                weight = p if ranks == 1 else torch.nn.Parameter(p.data.view(-1)[within])
-                pieces.append(Piece(place, weight, within, at))
+                pieces.append(Piece(place, self._weight_of(p, within), within, at))
             offset += p.numel()
         return Bucket(places, part_size, pieces)
+
+    def _weight_of(self, p: torch.nn.Parameter, within: slice) -> torch.nn.Parameter:
+        if self._run.world_size == 1:
+            return torch.nn.Parameter(p.data.float()) if p.dtype in HALF else p
+        return torch.nn.Parameter(p.data.view(-1)[within].to(sum_type(p.dtype)))
+
+    def _copies(self) -> list[Piece]:
+        """Pieces of one rank that are not the parameters themselves."""
+        pieces = (piece for bucket in self._buckets for piece in bucket.pieces)
+        return [piece for piece in pieces if piece.weight is not self.parameters[piece.place]]
 
     def _own_gradients(self) -> list[torch.Tensor]:
         weights = (piece.weight for bucket in self._buckets for piece in bucket.pieces)
@@ -201,7 +233,7 @@ class ShardedAdamW:
     def _flat_gradients(self, bucket: Bucket) -> torch.Tensor:
         """[ranks * part_size]; the parameters' own gradients are gone."""
         first = self.parameters[bucket.places[0]]
-        flat = first.new_zeros(self._run.world_size * bucket.part_size)
+        flat = first.new_zeros(self._run.world_size * bucket.part_size, dtype=sum_type(first.dtype))
         for place, values in self._split(bucket, flat):
             p = self.parameters[place]
             if p.grad is not None:
@@ -241,9 +273,11 @@ class ShardedAdamW:
         )
 
     def _part_of(self, bucket: Bucket, moment: str) -> torch.Tensor:
-        part = torch.zeros(bucket.part_size, dtype=self.parameters[bucket.places[0]].dtype)
+        part = torch.zeros(bucket.part_size, dtype=sum_type(self.parameters[bucket.places[0]].dtype))
         for piece in bucket.pieces:
-            if piece.weight in self._adamw.state:
+            if moment == MASTER:
+                part[piece.at] = piece.weight.data.reshape(-1).cpu()
+            elif piece.weight in self._adamw.state:
                 part[piece.at] = self._adamw.state[piece.weight][moment].reshape(-1).cpu()
         return part
 

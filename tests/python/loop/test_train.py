@@ -103,7 +103,8 @@ def test_metrics_trace_checkpoint_and_no_line_with_quiet(folder: Path) -> None:
 
 def test_bf16_stays_near_fp32_on_any_number_of_ranks(folder: Path) -> None:
     runs = []
-    for ranks, capacity, precision in ((1, 1000, "fp32"), (1, 1000, "bf16"), (3, 75, "bf16")):
+    kinds = [(1, 1000, "fp32"), (1, 1000, "bf16"), (3, 75, "bf16"), (1, 1000, "bf16_weights"), (3, 75, "bf16_weights")]
+    for ranks, capacity, precision in kinds:
         metrics = folder / f"{ranks}-{precision}.jsonl"
         arguments = (
             "--ranks",
@@ -121,6 +122,8 @@ def test_bf16_stays_near_fp32_on_any_number_of_ranks(folder: Path) -> None:
     assert runs[1] == pytest.approx(runs[0], rel=1e-2)
     assert runs[2] == pytest.approx(runs[0], rel=1e-2)
     assert runs[1] != runs[0]
+    assert runs[3] == pytest.approx(runs[0], rel=2e-2)
+    assert runs[4] == pytest.approx(runs[3], rel=2e-2)
 
 
 def test_a_line_a_step_or_as_many_as_asked_for(folder: Path) -> None:

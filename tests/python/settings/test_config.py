@@ -51,7 +51,7 @@ def test_overrides_win_and_types_hold(toml: Path) -> None:
         ("steps=0", r"steps: found 0, expected at least 1"),
         ("stepps=1", r"--set: stepps: unknown setting; did you mean one of: steps"),
         ("steps", r'--set: found "steps", expected key=value'),
-        ("precision=fp8", r"precision: found 'fp8', expected one of fp32, bf16, fp64"),
+        ("precision=fp8", r"precision: found 'fp8', expected one of fp32, bf16, bf16_weights, fp64"),
         ("freeze_vit=1", r"freeze_vit: found 1, expected bool"),
         ("learning_rate=-1", r"learning_rate: found -1.0, expected at least 0"),
         ("plan.max_degree=-1", r"plan.max_degree: found -1, expected at least 0"),
