@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -28,12 +29,22 @@ std::string_view to_string(Recompute recompute);
 /// Throws InputError naming `source` for another name.
 Recompute parse_recompute(std::string_view name, const std::string& source);
 
+/// Bytes that training holds for each parameter, beside activations.
+struct StateBytes {
+  double parameter = 0.0;  ///< of every one
+  double gradient = 0.0;   ///< of one that trains
+  double sharded = 0.0;    ///< of one that trains, shared by the ranks: sums of gradients, moments, copies of weights
+
+  bool operator==(const StateBytes&) const = default;
+};
+
 struct CostOptions {
   std::string device = "local-cpu";  ///< a preset or a `dhp.device/1` file
   int ranks = 1;                     ///< ranks that share what `zero` shards
   Recompute recompute = Recompute::full;
   Freeze freeze = {};
   int zero = 1;  ///< 0: nothing is sharded, 1: the optimizer's state, 2: also gradients, 3: also parameters
+  std::optional<StateBytes> state = {};  ///< instead of what mixed precision with `zero` holds
 };
 
 /// Parameters of a model by part.

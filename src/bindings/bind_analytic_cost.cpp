@@ -1,3 +1,4 @@
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/tuple.h>
@@ -88,13 +89,19 @@ void bind_analytic_cost(nb::module_& module) {
   module.def(
       "analytic_cost",
       [](std::string_view config_json, const std::string& source, std::string device, int ranks, Recompute recompute,
-         const Freeze& freeze, int zero) {
-        return analytic_cost(config_json, source, {std::move(device), ranks, recompute, freeze, zero});
+         const Freeze& freeze, int zero, std::optional<std::tuple<double, double, double>> state) {
+        CostOptions options{std::move(device), ranks, recompute, freeze, zero};
+        if (state) options.state = std::make_from_tuple<StateBytes>(*state);
+        return analytic_cost(config_json, source, options);
       },
       "config_json"_a, "source"_a, nb::kw_only(), "device"_a = defaults.device, "ranks"_a = defaults.ranks,
       "recompute"_a = defaults.recompute, "freeze"_a = defaults.freeze, "zero"_a = defaults.zero,
+      "state"_a = nb::none(),
       "Counts FLOP and bytes of a Hugging Face config.json (its text) into a cost model; `source` names it\n"
-      "in errors. `ranks` share what `zero` shards. Raises InputError for an unknown family or device.");
+      "in errors. `ranks` share what `zero` shards. `state`: instead of what mixed precision holds, bytes a\n"
+      "parameter: of every one, of one that trains, and of one that trains, shared by the ranks. Raises InputError "
+      "for\n"
+      "an unknown family or device.");
 }
 
 }  // namespace dhp::bindings

@@ -31,6 +31,7 @@ from dhp.cost.fit import TERMS, NoFit
 from dhp.cost.local import local_cluster, local_cost, no_room
 from dhp.data.index import default_path, load_or_build_index
 from dhp.models import attach, freeze, import_families
+from dhp.models.attention import head_size, kernel_for
 from dhp.models.model_folder import load_weights
 from dhp.models.weights import DTYPES
 from dhp.run import commands
@@ -129,6 +130,7 @@ def counted_cost(options: argparse.Namespace, run: Run) -> CostModel:
         recompute=options.recompute == "full",
         freeze=parse_freeze(options.freeze, "--freeze"),
         capacity_tokens=options.capacity_tokens,
+        precision=options.precision,
     )
 
 
@@ -157,15 +159,14 @@ def attention_kernel(precision: str, text: Any, device: torch.device) -> str:
     """The name of what attends in such a run. Raises InputError where it is plain algebra on a GPU, whose seconds and
     memory are those of no training."""
     dtype = torch.bfloat16 if precision == "bf16" else DTYPES[precision]
-    heads, size = text.num_attention_heads, getattr(text, "head_dim", text.hidden_size // text.num_attention_heads)
-    kernel = torch.ops.dhp.kernel_of(torch.empty(1, heads, size, dtype=dtype, device=device))
+    kernel = kernel_for(text, dtype, device)
     if device.type != "cpu" and kernel == "reference":
         raise InputError(
-            f"--torch-device: found {device.type} with --precision {precision} and heads of {size}: there is no flash "
-            "attention for these, and plain algebra would be timed, which keeps whole score matrices; take --precision "
+            f"--torch-device: found {device.type} with --precision {precision} and heads of {head_size(text)}: there is "
+            "no flash attention for these, and plain algebra would be timed, which keeps whole score matrices; take --precision "
             "bf16 and a model whose head size is a multiple of 8 up to 256, or --torch-device cpu"
         )
-    return str(kernel)
+    return kernel
 
 
 def _nodes(options: argparse.Namespace, run: Run) -> Cluster | None:

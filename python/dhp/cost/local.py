@@ -17,6 +17,14 @@ from dhp._core import (
 )
 
 NOTHING_FROZEN = Freeze()
+# Bytes a parameter that a rank of `dhp train` holds, by precision: weights; gradients; and, shared by the ranks, sums
+# of gradients, two moments, and fp32 copies of 16-bit weights (step/sharded.py).
+STATE_BYTES = {
+    "fp32": (4.0, 4.0, 4.0 + 8.0),
+    "bf16": (4.0, 4.0, 4.0 + 8.0),
+    "bf16_weights": (2.0, 2.0, 4.0 + 8.0 + 4.0),
+    "fp64": (8.0, 8.0, 8.0 + 16.0),
+}
 
 
 def local_cluster(ranks: int, *, device: str = "local-cpu", capacity_tokens: int = 0) -> Cluster:
@@ -35,9 +43,11 @@ def local_cost(
     recompute: bool = True,
     freeze: Freeze = NOTHING_FROZEN,
     capacity_tokens: int = 0,
+    precision: str = "bf16",
 ) -> CostModel:
     """Cost counted from the checkpoint folder's config.json. With `capacity_tokens`, a rank may hold that many
-    tokens of any kind in a task: each counts as one byte, and nothing else counts."""
+    tokens of any kind in a task: each counts as one byte, and nothing else counts. `precision`: of `dhp train`, which
+    decides what parameters, gradients and the optimizer hold."""
     config = Path(model) / "config.json"
     try:
         text = config.read_text()
@@ -50,6 +60,7 @@ def local_cost(
         ranks=ranks,
         recompute=Recompute.full if recompute else Recompute.none,
         freeze=freeze,
+        state=STATE_BYTES[precision],
     )
     if capacity_tokens:
         cost.token_bytes, cost.patch_bytes, cost.state_bytes = 1.0, 0.0, 0.0

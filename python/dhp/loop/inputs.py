@@ -148,6 +148,7 @@ def planning_inputs(settings: TrainConfig, ranks: int) -> tuple[Cluster, CostMod
             recompute=settings.gradient_checkpointing,
             freeze=settings.frozen,
             capacity_tokens=settings.capacity_tokens,
+            precision=settings.precision,
         )
     )
     if cluster.ranks != ranks:

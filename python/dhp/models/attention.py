@@ -69,6 +69,16 @@ def frame_attention(
     return out.unsqueeze(0), None
 
 
+def kernel_for(text: Any, dtype: torch.dtype, device: torch.device) -> str:
+    """What attends for a text model of this config: a name of `torch.ops.dhp.kernel_of`."""
+    size = head_size(text)
+    return str(torch.ops.dhp.kernel_of(torch.empty(1, text.num_attention_heads, size, dtype=dtype, device=device)))
+
+
+def head_size(text: Any) -> int:
+    return int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
+
+
 def _rows(*heads_first: torch.Tensor) -> list[torch.Tensor]:
     """[1, H, T, D] -> [T, H, D], in the dtype that autocast gives PyTorch's own attention."""
     device = heads_first[0].device.type

@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
+from dhp._core import InputError
 from dhp.models import freeze
+from dhp.models.attention import head_size, kernel_for
 from dhp.models.model_folder import load_weights
 from dhp.run.runtime import RankFailed, Run
 from dhp.settings.config import TrainConfig
@@ -21,6 +23,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "bf16_weights": torch.bf
 def load_model(settings: TrainConfig, folder: str | Path, device: torch.device | None = None) -> Any:
     """The model to train, with the weights of the folder, on the device."""
     model = load_weights(folder, DTYPES[settings.precision])
+    if device and device.type == "cuda":
+        refuse_plain_attention(settings.precision, model.config.text_config, device)
     if device and device.type != "cpu":
         model.to(device)
         model.tie_weights()  # .to() makes two tensors of one on devices whose tensors torch cannot move in place
@@ -29,6 +33,17 @@ def load_model(settings: TrainConfig, folder: str | Path, device: torch.device |
     if settings.gradient_checkpointing:
         model.activation_checkpointing_enable()
     return model
+
+
+def refuse_plain_attention(precision: str, text: Any, device: torch.device) -> None:
+    """Raises InputError where there is no flash attention for a run: plain algebra keeps whole score matrices."""
+    dtype = torch.bfloat16 if precision == "bf16" else DTYPES[precision]  # autocast's
+    if kernel_for(text, dtype, device) == "reference":
+        raise InputError(
+            f"precision: found {precision!r}, and the model has heads of {head_size(text)}: on {device.type} there is "
+            "flash attention for 16 bits and head sizes that are multiples of 8 up to 256, and plain algebra keeps "
+            'whole score matrices; set precision = "bf16" or "bf16_weights", take another model, or device = "cpu"'
+        )
 
 
 def agree_on_weights(model: torch.nn.Module, run: Run) -> None:

@@ -200,6 +200,11 @@ void count_state(const Context& context, MemoryCost& memory) {
   memory.gradients = trained * context.value_bytes() / shards(2);
   memory.optimizer = trained * optimizer_bytes(context.value_bytes()) / shards(1);
   memory.reserve = kReserveShare * context.device.memory_bytes;
+  if (const auto& held = context.options.state) {
+    memory.parameters = all * held->parameter;
+    memory.gradients = trained * held->gradient;
+    memory.optimizer = trained * held->sharded / context.options.ranks;
+  }
 }
 
 void count_activations(const Context& context, MemoryCost& memory) {

@@ -1,10 +1,13 @@
-"""Whether all ranks hold the same weights: ranks as threads."""
+"""The model that is trained, and whether all ranks hold the same weights: ranks as threads."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from dhp._core import InputError
+from dhp.models import weights
 from dhp.models.weights import agree_on_weights
 from dhp.run.runtime import RankFailed
 from thread_run import on_threads
@@ -49,3 +52,20 @@ def test_several_ranks_and_no_majority() -> None:
         compare(5, {0: "0.bias", 3: "1.bias"})[1]
     )
     assert "of the 2 ranks differ from each other, first in 0.bias:" in str(compare(2, {0: "0.bias"})[0])
+
+
+def test_plain_attention_is_refused_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def kernel(text: Any, dtype: torch.dtype, device: torch.device) -> str:
+        seen.append(dtype)
+        return "cuda_flash" if dtype == torch.bfloat16 else "reference"
+
+    monkeypatch.setattr(weights, "kernel_for", kernel)
+    text, gpu = SimpleNamespace(num_attention_heads=2, hidden_size=64, head_dim=32), torch.device("cuda", 0)
+    for precision in ("bf16", "bf16_weights"):
+        weights.refuse_plain_attention(precision, text, gpu)
+    for precision in ("fp32", "fp64"):
+        with pytest.raises(InputError, match=f"precision: found '{precision}', and the model has heads of 32: on cuda"):
+            weights.refuse_plain_attention(precision, text, gpu)
+    assert seen == [torch.bfloat16, torch.bfloat16, torch.float32, torch.float64]

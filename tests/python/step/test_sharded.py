@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from dhp.cost.local import STATE_BYTES
+from dhp.models.weights import DTYPES
 from dhp.run.launch import run_local
 from dhp.step import sharded
 
@@ -177,3 +179,38 @@ def not_finite(folder: Path, bad: int) -> int:
 @pytest.mark.parametrize("bad", [-1, 0, 3, 5])
 def test_the_first_gradient_that_is_not_finite(tmp_path: Path, bad: int) -> None:
     assert run_local(3, lambda: not_finite(tmp_path, bad)) == 0
+
+
+def held(folder: Path, precision: str) -> int:
+    """Bytes that each rank has after a step, by kind, go to RANK.pt."""
+    from dhp.run import entry
+
+    torch.set_num_threads(1)
+    run = entry.init(timeout_s=240)
+    made = parameters(1, DTYPES[precision])
+    adamw = sharded.ShardedAdamW(groups_of(made), run, **SETTINGS)
+    for p in made:
+        p.grad = torch.ones_like(p)
+    found = {"parameter": sum(p.nbytes for p in made), "gradient": sum(p.grad.nbytes for p in made)}
+    adamw.reduce()
+    pieces = [piece for bucket in adamw._buckets for piece in bucket.pieces]
+    parts = {piece.weight.grad.untyped_storage().data_ptr(): piece.weight.grad.untyped_storage() for piece in pieces}
+    adamw._adamw.step()
+    moments = [adamw._adamw.state[piece.weight][name] for piece in pieces for name in sharded.MOMENTS]
+    own = {p.untyped_storage().data_ptr() for p in made}
+    copies = [piece.weight for piece in pieces if piece.weight.untyped_storage().data_ptr() not in own]
+    found["sharded"] = sum(storage.nbytes() for storage in parts.values()) + sum(t.nbytes for t in moments + copies)
+    torch.save(found, folder / f"{run.rank}.pt")
+    run.close()
+    return 0
+
+
+@pytest.mark.parametrize("precision", list(DTYPES))
+def test_a_rank_holds_what_costs_count(tmp_path: Path, precision: str) -> None:
+    ranks, values = 3, sum(math.prod(shape) for shape in SHAPES)
+    assert run_local(ranks, lambda: held(tmp_path, precision)) == 0
+    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(ranks)]
+    parameter, gradient, shared = STATE_BYTES[precision]
+    assert all((f["parameter"], f["gradient"]) == (parameter * values, gradient * values) for f in found)
+    padding = 8 * (ranks - 1)  # of the one bucket, at most
+    assert 0 <= sum(f["sharded"] for f in found) - shared * values <= padding
