@@ -6,6 +6,7 @@ import contextlib
 import faulthandler
 import io
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -132,5 +133,6 @@ def check_ended(ended: Ended) -> None:
     if ended.code == 0:
         return
     lines = ended.lines[-1:] if ended.said.startswith("usage: ") else ended.lines
+    lines = [line for line in lines if not re.match("dhp: note: .* the next release drops the old name$", line)]
     assert len(lines) == 1, f"exit {ended.code}, {len(lines)} lines: {ended.said}"
     assert lines[0].startswith(("dhp: ", "dhp train: error: ")), lines[0]

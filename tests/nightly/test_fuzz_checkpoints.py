@@ -22,6 +22,7 @@ from odd_values import as_json, changes
 
 from dhp import train
 from dhp.data.index import build_index
+from dhp.step.sharded import ShardedAdamW
 from tiny_run import as_toml, make_tiny
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 301992\n"
@@ -225,9 +226,9 @@ class Loaded:
                 self.first_step = steps.start
                 super().__init__(steps, *rest)
 
-        def loaded_optimizer(saved: Path, model: Any, adamw: torch.optim.Optimizer) -> None:
+        def loaded_optimizer(saved: Path, model: Any, adamw: ShardedAdamW) -> None:
             load_optimizer(saved, model, adamw)
-            self.moments = [v for state in adamw.state.values() for v in state.values() if torch.is_tensor(v)]
+            self.moments = [v for state in adamw.gathered_state().values() for v in state.values()]
 
         patch.setattr(train, "attach", attached)
         patch.setattr(train, "Ahead", FirstStep)

@@ -162,9 +162,9 @@ def attention_kernel(precision: str, text: Any, device: torch.device) -> str:
     kernel = kernel_for(text, dtype, device)
     if device.type != "cpu" and kernel == "reference":
         raise InputError(
-            f"--torch-device: found {device.type} with --precision {precision} and heads of {head_size(text)}: there is "
-            "no flash attention for these, and plain algebra would be timed, which keeps whole score matrices; take --precision "
-            "bf16 and a model whose head size is a multiple of 8 up to 256, or --torch-device cpu"
+            f"--torch-device: found {device.type} with --precision {precision} and heads of {head_size(text)}: there "
+            "is no flash attention for these, and plain algebra would be timed, which keeps whole score matrices; take "
+            "--precision bf16 and a model whose head size is a multiple of 8 up to 256, or --torch-device cpu"
         )
     return kernel
 
