@@ -24,7 +24,7 @@ import torch.distributed as dist
 from dhp.run.runtime import Run
 
 BUCKET_BYTES = 32 << 20
-AT_ONCE = 4  # buckets on their way: they overlap, and bound the memory of copies
+WINDOW_BYTES = 128 << 20  # of buckets on their way at once, or one: they overlap, and need memory for copies
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 MASTER = "master"  # in checkpoints: the fp32 copy of a weight of 16 bits
@@ -32,7 +32,6 @@ MASTER = "master"  # in checkpoints: the fp32 copy of a weight of 16 bits
 # torch 2.13 renamed them.
 _reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -152,8 +151,8 @@ class ShardedAdamW:
         state: dict[int, dict[str, torch.Tensor]] = {}
         for bucket in self._buckets:
             stepped = [place for place in bucket.places if self._steps[place]]
-            has_master = self.parameters[bucket.places[0]].dtype in HALF
-            for moment in (*MOMENTS, *((MASTER,) if has_master else ())) if stepped else ():
+            moments = (*MOMENTS, MASTER) if self.parameters[bucket.places[0]].dtype in HALF else MOMENTS
+            for moment in moments if stepped else ():
                 whole = self._gather(self._part_of(bucket, moment))
                 for place, values in self._split(bucket, whole) if whole is not None else ():
                     if self._steps[place]:
@@ -224,10 +223,20 @@ class ShardedAdamW:
     def _own_norm(self) -> torch.Tensor:
         return torch.nn.utils.get_total_norm(self._own_gradients())
 
-    def _windows(self) -> Iterator[tuple[Bucket, ...]]:
+    def _windows(self) -> Iterator[list[Bucket]]:
         """Buckets that this step changes, a few at a time."""
-        changed = (bucket for bucket in self._buckets if any(self._used[place] for place in bucket.places))
-        while window := tuple(itertools.islice(changed, AT_ONCE)):
+        window: list[Bucket] = []
+        left = WINDOW_BYTES
+        for bucket in self._buckets:
+            if not any(self._used[place] for place in bucket.places):
+                continue
+            size = sum(self.parameters[place].nbytes for place in bucket.places)
+            if window and size > left:
+                yield window
+                window, left = [], WINDOW_BYTES
+            window.append(bucket)
+            left -= size
+        if window:
             yield window
 
     def _flat_gradients(self, bucket: Bucket) -> torch.Tensor:

@@ -86,7 +86,7 @@ def work(folder: Path, seed: int, dtype: torch.dtype, name: str, before: str, st
     from dhp.run import entry
 
     torch.set_num_threads(1)  # forked: the threads of the parent are not here
-    sharded.BUCKET_BYTES, sharded.AT_ONCE = bucket_bytes, 2
+    sharded.BUCKET_BYTES, sharded.WINDOW_BYTES = bucket_bytes, 2 * bucket_bytes
     run = entry.init(timeout_s=240)
     made = parameters(seed, dtype)
     adamw = sharded.ShardedAdamW(groups_of(made), run, **SETTINGS)
