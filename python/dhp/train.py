@@ -30,6 +30,7 @@ from dhp.models import Adapter, attach, import_families
 from dhp.models.weights import agree_on_weights, load_model
 from dhp.run import runtime
 from dhp.run.launch import BAD_INPUT, join, run_local
+from dhp.run.rendezvous import started_by_others
 from dhp.run.runtime import RankFailed, Run, RunStopped
 from dhp.save import checkpoint
 from dhp.save.checkpoint import Saved
@@ -224,8 +225,8 @@ def advice(settings: TrainConfig) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    by_others = "RANK" in os.environ
     try:
+        by_others = started_by_others()
         settings = settings_of(options)
         check_options(settings, options)
         lock = None if by_others else claim(settings)  # held until this process and its ranks have ended

@@ -37,6 +37,7 @@ from dhp.models.weights import DTYPES
 from dhp.run import commands
 from dhp.run.launch import BAD_INPUT, join, run_local
 from dhp.run.made_once import made_once
+from dhp.run.rendezvous import started_by_others
 from dhp.run.runtime import RankFailed, Run
 
 NO_FIT = 1  # the exit code where the measurements do not determine the coefficients
@@ -432,10 +433,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options = parser().parse_args(todays_flags(sys.argv[1:] if arguments is None else arguments, RENAMED))
         check_options(options)
+        by_others = started_by_others()
     except InputError as error:
         complain(f"dhp: error: {error}")
         return 2
-    if "RANK" in os.environ or options.ranks == 1:
+    if by_others or options.ranks == 1:
         return work(options)
     import_families()
     return run_local(options.ranks, lambda: work(options), explained=(NO_FIT, BAD_INPUT))

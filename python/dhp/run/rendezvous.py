@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 
 from dhp._core import InputError
+from dhp.run import slurm
 
 NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 ANSWER_S = 3.0  # an answer of the store takes well under a millisecond; a frozen host never answers
@@ -67,9 +68,16 @@ class Place:
         return f"{self.address}:{self.port}" if self.address else "dhp.join"
 
 
+def started_by_others() -> bool:
+    """Whether torchrun, srun or a script has started this process as a rank. Raises InputError for a step of SLURM's
+    that lacks what makes it one."""
+    slurm.adopt(os.environ)
+    return "RANK" in os.environ
+
+
 def read_environment() -> Place | None:
     """None where no RANK is set. Raises InputError, which names what is missing or wrong."""
-    if "RANK" not in os.environ:
+    if not started_by_others():
         return None
     if missing := [name for name in NEEDED if not os.environ.get(name)]:
         raise InputError(
