@@ -113,14 +113,22 @@ TEST(FailureRecord, ThePlaceIsToldWhenItChangesAndNotMoreOftenThanAllowed) {
   const auto store = c10::make_intrusive<c10d::HashStore>();
   FailureRecord record(0, 2, store);
   const auto start = Clock::now();
-  for (int step = 0; Clock::now() - start < std::chrono::seconds(2); ++step) {
-    record.set_place("step " + std::to_string(step));
-    std::this_thread::sleep_for(milliseconds(1));
+  const auto seconds_since = [](Clock::time_point begin) {
+    return std::chrono::duration<double>(Clock::now() - begin).count();
+  };
+  const auto looks = [&] { return store->check({"dhp/at/0"}) ? std::stoi(store->get_to_str("dhp/at/0")) : 0; };
+  bool is_often = false;
+  for (int second = 0; second < 30 && !is_often; ++second) {  // a machine that is busy holds it up now and then
+    const int before = looks();
+    const auto begin = Clock::now();
+    for (int step = 0; seconds_since(begin) < 1.0; ++step) {
+      record.set_place("step " + std::to_string(step));
+      std::this_thread::sleep_for(milliseconds(1));
+    }
+    is_often = looks() - before > 2 * seconds_since(begin);
   }
-  const auto looks = std::stoi(store->get_to_str("dhp/at/0"));
-  const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
-  EXPECT_GT(looks, 2 * seconds);
-  EXPECT_LE(looks, 10 * seconds + 1);
+  EXPECT_TRUE(is_often);
+  EXPECT_LE(looks(), 10 * seconds_since(start) + 1);
   record.set_place("step 7, task 3");
   while (store->get_to_str("dhp/at/0").find(" step 7, task 3") == std::string::npos) {
     ASSERT_LT(Clock::now() - start, std::chrono::minutes(1));
