@@ -28,6 +28,7 @@ from dhp.run import entry, planning
 from dhp.run.launch import run_local
 from dhp.settings.config import TrainConfig
 from dhp.step import optimizer
+from dhp.step.sharded import names_of
 from dhp.watch import record
 from dhp.watch.trace import Tracer
 
@@ -142,12 +143,12 @@ class Recorder:
 
     def make_optimizer(self, model, settings, run):
         adamw = self._make(model, settings, run)
-        reduce, name_of = adamw.reduce, {id(p): name for name, p in model.named_parameters()}
+        reduce, names = adamw.reduce, names_of(model, adamw)
 
         def reduce_and_keep():
             reduced = reduce()
             whole = gathered_gradients(adamw, run)
-            self.gradients.append({name_of[id(p)]: whole[i] for i, p in enumerate(adamw.parameters) if i in whole})
+            self.gradients.append({names[place]: gradient for place, gradient in whole.items()})
             return reduced
 
         adamw.reduce = reduce_and_keep
@@ -158,8 +159,7 @@ def gathered_gradients(adamw, run) -> dict[int, torch.Tensor]:
     """Whole sums of gradients, by place of the parameter, out of the pieces that ranks have."""
     own = [
         (piece.place, piece.within, piece.weight.grad.reshape(-1).cpu().clone())
-        for bucket in adamw._buckets
-        for piece in bucket.pieces
+        for piece in adamw._pieces
         if piece.weight.grad is not None
     ]
     whole: dict[int, torch.Tensor] = {}

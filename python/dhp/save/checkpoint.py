@@ -26,7 +26,7 @@ from dhp.base.output import complain
 from dhp.run.runtime import Run
 from dhp.save.run_folder import checkpoints, drop_old, steps_of, temporary
 from dhp.settings.config import TrainConfig
-from dhp.step.sharded import MASTER, MOMENTS, ShardedAdamW
+from dhp.step.sharded import MASTER, MOMENTS, ShardedAdamW, names_of
 
 FORMAT = "dhp.checkpoint/1"
 STATE = "trainer_state.json"
@@ -145,7 +145,7 @@ def load_optimizer(folder: Path, model: torch.nn.Module, optimizer: ShardedAdamW
         tensors = load_file(folder / OPTIMIZER)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{folder / OPTIMIZER}: cannot be read ({_reason(error)})") from None
-    places = {name: place for place, name in enumerate(_names(model, optimizer))}
+    places = {name: place for place, name in enumerate(names_of(model, optimizer))}
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
         moment, _, name = key.partition("/")
@@ -182,16 +182,10 @@ def _by_name(
     state: dict[int, dict[str, torch.Tensor]], model: torch.nn.Module, optimizer: ShardedAdamW
 ) -> dict[str, torch.Tensor]:
     """Moments by name: "exp_avg/model.visual…"."""
-    names = _names(model, optimizer)
+    names = names_of(model, optimizer)
     return {
         f"{moment}/{names[place]}": tensor for place, moments in state.items() for moment, tensor in moments.items()
     }
-
-
-def _names(model: torch.nn.Module, optimizer: ShardedAdamW) -> list[str]:
-    """The names of the optimizer's parameters, in its own order."""
-    name_of = {id(parameter): name for name, parameter in model.named_parameters()}
-    return [name_of[id(p)] for p in optimizer.parameters]
 
 
 def _copy_processor_files(source: Path, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -26,10 +27,9 @@ def reduce_gradients(parameters: torch.nn.Module | Iterable[torch.nn.Parameter],
     wanted = [p for p in parameters if p.requires_grad]
     if run.world_size == 1 or not wanted:
         return True
-    present = run.max(torch.tensor([p.grad is not None for p in wanted], dtype=torch.uint8))
-    used = [p for p, here in zip(wanted, present.tolist(), strict=True) if here]
+    used = list(itertools.compress(wanted, used_somewhere(wanted, run)))
     finite = True
-    for bucket in _buckets(used):
+    for bucket in buckets_of(used, BUCKET_BYTES):
         flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in bucket])
         finite = finite and bool(torch.isfinite(flat.sum()))
         run.sum(flat)
@@ -40,15 +40,20 @@ def reduce_gradients(parameters: torch.nn.Module | Iterable[torch.nn.Parameter],
     return finite
 
 
-def _buckets(parameters: list[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:
-    """Consecutive parameters of one dtype, about BUCKET_BYTES together."""
+def used_somewhere(parameters: list[torch.nn.Parameter], run: Run) -> list[bool]:
+    """By parameter, whether any rank has a gradient of it. Every rank calls it."""
+    return run.max(torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8)).bool().tolist()
+
+
+def buckets_of(parameters: list[torch.nn.Parameter], about_bytes: int) -> Iterator[list[torch.nn.Parameter]]:
+    """Consecutive parameters of one dtype, about so many bytes together."""
     bucket: list[torch.nn.Parameter] = []
     size = 0
     for p in parameters:
-        if bucket and (size >= BUCKET_BYTES or p.dtype != bucket[0].dtype):
+        if bucket and (size >= about_bytes or p.dtype != bucket[0].dtype):
             yield bucket
             bucket, size = [], 0
         bucket.append(p)
-        size += p.numel() * p.element_size()
+        size += p.nbytes
     if bucket:
         yield bucket

@@ -8,7 +8,7 @@ import torch
 
 from dhp._core import Plan
 from dhp.run.runtime import RunStopped
-from dhp.step.sharded import ShardedAdamW
+from dhp.step.sharded import ShardedAdamW, names_of
 
 MOST_IN_A_ROW = 10  # steps skipped: the weights are where no batch helps
 SHOWN = 8  # ids in one message
@@ -40,7 +40,7 @@ def trouble_of(plan: Plan, bad_losses: torch.Tensor, bad_ranks: list[int], first
 def first_not_finite(model: torch.nn.Module, adamw: ShardedAdamW) -> str:
     """The name of the first parameter, in the optimizer's order, whose gradient is not finite; every rank calls it."""
     place = adamw.first_not_finite()
-    return "" if place < 0 else next(name for name, p in model.named_parameters() if p is adamw.parameters[place])
+    return "" if place < 0 else names_of(model, adamw)[place]
 
 
 class Skips:

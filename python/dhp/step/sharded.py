@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 
 from dhp.run.runtime import Run
+from dhp.step.gradients import buckets_of, used_somewhere
 
 BUCKET_BYTES = 32 << 20
 WINDOW_BYTES = 128 << 20  # of buckets on their way at once, or one: they overlap, and need memory for copies
@@ -39,6 +40,12 @@ HALF = (torch.bfloat16, torch.float16)
 def sum_type(dtype: torch.dtype) -> torch.dtype:
     """Of sums of gradients, of moments, and of what AdamW steps."""
     return torch.float32 if dtype in HALF else dtype
+
+
+def names_of(model: torch.nn.Module, adamw: ShardedAdamW) -> list[str]:
+    """The names of the optimizer's parameters, in its own order."""
+    name_of = {id(parameter): name for name, parameter in model.named_parameters()}
+    return [name_of[id(p)] for p in adamw.parameters]
 
 
 @dataclass(frozen=True)
@@ -69,12 +76,14 @@ class ShardedAdamW:
         self._run = run
         self._steps = [0] * len(self.parameters)  # in which each had a gradient
         self._used = [False] * len(self.parameters)  # in this step
-        self._buckets = [self._bucket(places) for places in self._consecutive()]
-        pieces = [piece for bucket in self._buckets for piece in bucket.pieces]
+        place = itertools.count()
+        consecutive = buckets_of(self.parameters, BUCKET_BYTES)
+        self._buckets = [self._bucket([next(place) for _ in bucket]) for bucket in consecutive]
+        self._pieces = [piece for bucket in self._buckets for piece in bucket.pieces]
         ends = itertools.accumulate(len(group["params"]) for group in groups)
         starts = [0, *ends]
         of_pieces = [
-            {**group, "params": [piece.weight for piece in pieces if start <= piece.place < end]}
+            {**group, "params": [piece.weight for piece in self._pieces if start <= piece.place < end]}
             for group, (start, end) in zip(groups, itertools.pairwise(starts), strict=True)
         ]
         self._adamw = torch.optim.AdamW(of_pieces, **settings)
@@ -85,15 +94,14 @@ class ShardedAdamW:
 
         Returns whether this rank's own gradients were finite, and the norm of all sums together. With one rank they are
         not checked: the norm shows it."""
-        has = [p.grad is not None for p in self.parameters]
         if self._run.world_size == 1:
-            self._used = has
+            self._used = [p.grad is not None for p in self.parameters]
             for piece in self._copies():
                 p = self.parameters[piece.place]
                 piece.weight.grad = None if p.grad is None else p.grad.float()
                 p.grad = None
             return True, self._own_norm().item()
-        self._used = [bool(used) for used in self._run.max(torch.tensor(has, dtype=torch.uint8)).tolist()]
+        self._used = used_somewhere(self.parameters, self._run)
         finite = []
         for window in self._windows():
             flats = [self._flat_gradients(bucket) for bucket in window]
@@ -113,8 +121,7 @@ class ShardedAdamW:
         count = len(self.parameters)
         bad = [
             piece.place
-            for bucket in self._buckets
-            for piece in bucket.pieces
+            for piece in self._pieces
             if piece.weight.grad is not None and not bool(torch.isfinite(piece.weight.grad).all())
         ]
         first = self._run.max(torch.tensor([count - min(bad, default=count)]))
@@ -166,30 +173,19 @@ class ShardedAdamW:
             self._steps[place] = int(values["step"])
             if MASTER in values and self.parameters[place].dtype not in HALF:  # weights had 16 bits then
                 self.parameters[place].data.copy_(values[MASTER])
-        for bucket in self._buckets:
-            for piece in bucket.pieces:
-                if (whole := state.get(piece.place)) is None:
-                    continue
-                names = [*MOMENTS, *(name for name in whole if name == MASTER)]
-                own = {name: whole[name].reshape(-1)[piece.within].reshape(piece.weight.shape) for name in names}
-                if self.parameters[piece.place].dtype in HALF and MASTER in own:
-                    piece.weight.data.copy_(own[MASTER])
-                self._adamw.state[piece.weight] = {
-                    "step": whole["step"].clone().float(),
-                    **{name: own[name].to(piece.weight, copy=True) for name in MOMENTS},
-                }
-
-    def _consecutive(self) -> Iterator[list[int]]:
-        places: list[int] = []
-        size = 0
-        for place, p in enumerate(self.parameters):
-            if places and (size >= BUCKET_BYTES or p.dtype != self.parameters[places[0]].dtype):
-                yield places
-                places, size = [], 0
-            places.append(place)
-            size += p.numel() * p.element_size()
-        if places:
-            yield places
+        for piece in self._pieces:
+            if (whole := state.get(piece.place)) is None:
+                continue
+            weight = piece.weight
+            own = {
+                name: values.reshape(-1)[piece.within].view_as(weight)
+                for name, values in whole.items()
+                if name != "step"
+            }
+            if self.parameters[piece.place].dtype in HALF and MASTER in own:
+                weight.data.copy_(own[MASTER])
+            moments = {name: own[name].to(weight, copy=True) for name in MOMENTS}
+            self._adamw.state[weight] = {"step": whole["step"].clone().float(), **moments}
 
     def _bucket(self, places: list[int]) -> Bucket:
         ranks, rank = self._run.world_size, self._run.rank
@@ -213,12 +209,10 @@ class ShardedAdamW:
 
     def _copies(self) -> list[Piece]:
         """Pieces of one rank that are not the parameters themselves."""
-        pieces = (piece for bucket in self._buckets for piece in bucket.pieces)
-        return [piece for piece in pieces if piece.weight is not self.parameters[piece.place]]
+        return [piece for piece in self._pieces if piece.weight is not self.parameters[piece.place]]
 
     def _own_gradients(self) -> list[torch.Tensor]:
-        weights = (piece.weight for bucket in self._buckets for piece in bucket.pieces)
-        return [weight.grad for weight in weights if weight.grad is not None]
+        return [piece.weight.grad for piece in self._pieces if piece.weight.grad is not None]
 
     def _own_norm(self) -> torch.Tensor:
         return torch.nn.utils.get_total_norm(self._own_gradients())

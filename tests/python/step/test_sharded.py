@@ -193,7 +193,7 @@ def held(folder: Path, precision: str) -> int:
         p.grad = torch.ones_like(p)
     found = {"parameter": sum(p.nbytes for p in made), "gradient": sum(p.grad.nbytes for p in made)}
     adamw.reduce()
-    pieces = [piece for bucket in adamw._buckets for piece in bucket.pieces]
+    pieces = adamw._pieces
     parts = {piece.weight.grad.untyped_storage().data_ptr(): piece.weight.grad.untyped_storage() for piece in pieces}
     adamw._adamw.step()
     moments = [adamw._adamw.state[piece.weight][name] for piece in pieces for name in sharded.MOMENTS]
