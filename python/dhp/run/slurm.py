@@ -18,21 +18,19 @@ def adopt(environment: MutableMapping[str, str]) -> None:
     """Sets RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT in one of several tasks of a
     step, unless RANK is set. The first host of the step is the address, and a number of the job the port, unless set.
     Raises InputError for a variable that is missing or not as SLURM writes it."""
-    tasks = environment.get("SLURM_STEP_NUM_TASKS", "1")
-    if "RANK" in environment or tasks == "1":
+    if "RANK" in environment or environment.get("SLURM_STEP_NUM_TASKS", "1") == "1":
         return
-    found = {name: _given(environment, f"SLURM_{name}") for name in ("PROCID", "LOCALID", "STEP_NODELIST")}
-    per_node = _per_node(_given(environment, "SLURM_STEP_TASKS_PER_NODE"))
-    node = int(_given(environment, "SLURM_NODEID"))
+    numbers = ("STEP_NUM_TASKS", "PROCID", "LOCALID", "NODEID", "JOB_ID", "STEP_ID")
+    tasks, rank, local_rank, node, job, step = (_number(environment, f"SLURM_{name}") for name in numbers)
+    per_node = _per_node(environment.get("SLURM_STEP_TASKS_PER_NODE", ""))
     if node >= len(per_node):
         raise InputError(f"environment: SLURM_NODEID: found {node}, but SLURM_STEP_TASKS_PER_NODE has {len(per_node)}")
-    job, step = (int(environment.get(name, "0")) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
-    environment.setdefault("MASTER_ADDR", first_host(found["STEP_NODELIST"]))
+    environment.setdefault("MASTER_ADDR", first_host(environment.get("SLURM_STEP_NODELIST", "")))
     environment.setdefault("MASTER_PORT", str(FIRST_PORT + (job + step) % PORTS))
     environment.update(
-        RANK=found["PROCID"],
-        WORLD_SIZE=tasks,
-        LOCAL_RANK=found["LOCALID"],
+        RANK=str(rank),
+        WORLD_SIZE=str(tasks),
+        LOCAL_RANK=str(local_rank),
         LOCAL_WORLD_SIZE=str(per_node[node]),
     )
 
@@ -54,10 +52,10 @@ def _per_node(tasks: str) -> list[int]:
     return counts
 
 
-def _given(environment: MutableMapping[str, str], name: str) -> str:
-    if not (value := environment.get(name, "")) or (name != "SLURM_STEP_NODELIST" and not value[0].isdigit()):
+def _number(environment: MutableMapping[str, str], name: str) -> int:
+    if not re.fullmatch(r"\d+", value := environment.get(name, "")):
         raise InputError(
             f"environment: {name}: found {value!r} in a step of several tasks (SLURM_STEP_NUM_TASKS); start ranks with "
             "srun, or set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT"
         )
-    return value
+    return int(value)

@@ -65,6 +65,8 @@ def test_outside_a_step_of_several_tasks_there_is_no_rank(absent: set[str]) -> N
     [
         ("SLURM_PROCID", "", "SLURM_PROCID: found '' in a step of several tasks"),
         ("SLURM_LOCALID", "one", "SLURM_LOCALID: found 'one'"),
+        ("SLURM_NODEID", "2x", "SLURM_NODEID: found '2x' in a step of several tasks"),
+        ("SLURM_JOB_ID", "", "SLURM_JOB_ID: found '' in a step of several tasks"),
         ("SLURM_STEP_NODELIST", "", "SLURM_STEP_NODELIST: found ''"),
         ("SLURM_STEP_NODELIST", "]", r"SLURM_STEP_NODELIST: found '\]', expected a list of hosts"),
         ("SLURM_STEP_TASKS_PER_NODE", "8x2", "SLURM_STEP_TASKS_PER_NODE: found '8x2', expected like 8"),
