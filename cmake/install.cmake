@@ -18,9 +18,10 @@ if(SKBUILD)
   # What `dhp build-ops` compiles: the run-time, and what that needs of the core.
   install(DIRECTORY include src/torch src/exchange DESTINATION sources COMPONENT python
     FILES_MATCHING PATTERN "*.h" PATTERN "*.cpp")
-  install(FILES src/base/index.h src/base/listing.h src/base/text.h src/base/text.cpp src/base/error.cpp
-    DESTINATION sources/base COMPONENT python)
-  install(FILES src/formats/names.cpp DESTINATION sources/formats COMPONENT python)
+  foreach(source IN LISTS exchange_needs ITEMS base/index.h base/listing.h base/text.h)
+    cmake_path(GET source PARENT_PATH room)
+    install(FILES src/${source} DESTINATION sources/${room} COMPONENT python)
+  endforeach()
 else()
   install(TARGETS dhp RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT core)
 endif()

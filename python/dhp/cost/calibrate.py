@@ -33,7 +33,7 @@ from dhp.data.index import default_path, load_or_build_index
 from dhp.models import attach, freeze, import_families
 from dhp.models.attention import head_size, kernel_for
 from dhp.models.model_folder import load_weights
-from dhp.models.weights import DTYPES
+from dhp.models.weights import DTYPES, compute_dtype
 from dhp.run import commands
 from dhp.run.launch import BAD_INPUT, join, run_local
 from dhp.run.made_once import made_once
@@ -159,8 +159,7 @@ def _load(options: argparse.Namespace, device: torch.device) -> Any:
 def attention_kernel(precision: str, text: Any, device: torch.device) -> str:
     """The name of what attends in such a run. Raises InputError where it is plain algebra on a GPU, whose seconds and
     memory are those of no training."""
-    dtype = torch.bfloat16 if precision == "bf16" else DTYPES[precision]
-    kernel = kernel_for(text, dtype, device)
+    kernel = kernel_for(text, compute_dtype(precision), device)
     if device.type != "cpu" and kernel == "reference":
         raise InputError(
             f"--torch-device: found {device.type} with --precision {precision} and heads of {head_size(text)}: there "

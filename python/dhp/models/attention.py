@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from transformers import AttentionInterface
 
+ATTACHED = "this model is attached to DHP: call it through its adapter, or dhp.models.detach(model) first"
+
 
 @dataclass(frozen=True)
 class Group:
@@ -36,9 +38,7 @@ def group_attention(
 ) -> tuple[torch.Tensor, None]:
     """Of the text model: causal, packed, over the group's ranks. [1, T_local, Hq, D]"""
     if dhp is None:
-        raise RuntimeError(
-            "this model is attached to DHP: call it through its adapter, or dhp.models.detach(model) first"
-        )
+        raise RuntimeError(ATTACHED)
     if dropout:
         raise RuntimeError(f"attention_dropout is {dropout}: ring attention has no dropout, set it to 0")
     q, k, v = _rows(query, key, value)
@@ -61,9 +61,7 @@ def frame_attention(
 ) -> tuple[torch.Tensor, None]:
     """Of the vision model: inside each frame, all frames in one call, on this rank alone. [1, patches, H, D]"""
     if frame_patches is None:
-        raise RuntimeError(
-            "this model is attached to DHP: call it through its adapter, or dhp.models.detach(model) first"
-        )
+        raise RuntimeError(ATTACHED)
     q, k, v = _rows(query, key, value)
     out = torch.ops.dhp.ring_attention(q, k, v, frame_patches, [0], "", scaling, False)
     return out.unsqueeze(0), None

@@ -20,6 +20,11 @@ from dhp.settings.config import TrainConfig
 DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "bf16_weights": torch.bfloat16, "fp64": torch.float64}
 
 
+def compute_dtype(precision: str) -> torch.dtype:
+    """Of what attention gets: with "bf16", autocast's."""
+    return torch.bfloat16 if precision == "bf16" else DTYPES[precision]
+
+
 def load_model(settings: TrainConfig, folder: str | Path, device: torch.device | None = None) -> Any:
     """The model to train, with the weights of the folder, on the device."""
     model = load_weights(folder, DTYPES[settings.precision])
@@ -37,8 +42,7 @@ def load_model(settings: TrainConfig, folder: str | Path, device: torch.device |
 
 def refuse_plain_attention(precision: str, text: Any, device: torch.device) -> None:
     """Raises InputError where there is no flash attention for a run: plain algebra keeps whole score matrices."""
-    dtype = torch.bfloat16 if precision == "bf16" else DTYPES[precision]  # autocast's
-    if kernel_for(text, dtype, device) == "reference":
+    if kernel_for(text, compute_dtype(precision), device) == "reference":
         raise InputError(
             f"precision: found {precision!r}, and the model has heads of {head_size(text)}: on {device.type} there is "
             "flash attention for 16 bits and head sizes that are multiples of 8 up to 256, and plain algebra keeps "

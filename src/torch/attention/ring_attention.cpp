@@ -58,9 +58,10 @@ GradientSums first_gradients(const std::vector<BlockGradient>& results, const at
   GradientSums sums{at::empty(q.sizes(), q.options().dtype(type)), at::empty(k.sizes(), k.options().dtype(type)),
                     at::empty(k.sizes(), k.options().dtype(type))};
   for (const BlockGradient& result : results) {
+    const auto of_kv = kv_runs(result.segments);
     copy_rows(sums.dq, result.dq, q_runs(result.segments));
-    copy_rows(sums.dk, result.dk, kv_runs(result.segments));
-    copy_rows(sums.dv, result.dv, kv_runs(result.segments));
+    copy_rows(sums.dk, result.dk, of_kv);
+    copy_rows(sums.dv, result.dv, of_kv);
   }
   return sums;
 }
