@@ -22,7 +22,7 @@ from pathlib import Path
 
 import dhp
 from dhp import train
-from dhp.models import import_families
+from dhp.models import import_family
 from dhp.run.launch import run_local
 
 PACKAGE = str(Path(dhp.__file__).parent)
@@ -62,7 +62,7 @@ def main() -> int:
         folder = Path(name)
         words = [options.config, "--steps", str(options.steps), "--quiet", "--metrics", str(folder / "metrics.jsonl")]
         words += ["--set", f"output_dir={folder / 'out'}"]
-        import_families()
+        import_family(train.settings_of(train.parser().parse_args([options.config])).model)
         ranks = train.settings_of(train.parser().parse_args(words)).ranks
         if code := run_local(ranks, lambda: work(words, folder)):
             return code

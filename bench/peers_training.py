@@ -43,7 +43,7 @@ from torch.nn.parallel import DistributedDataParallel
 from dhp import train
 from dhp.data.dataset import Dataset
 from dhp.data.text import IGNORED
-from dhp.models import import_families
+from dhp.models import import_family
 from dhp.models.weights import load_model
 from dhp.run import entry
 from dhp.run.launch import run_local
@@ -198,7 +198,7 @@ def main() -> None:
         parser.error(f"--steps {options.steps}: the first {WARM_UP} and the last do not count; take {WARM_UP + 2}")
     if not (options.demo / "train.jsonl").exists():
         parser.error(f"--demo {options.demo}: no train.jsonl in it; make it with python -m dhp.demo {options.demo}")
-    import_families()
+    import_family(options.demo / "model")
     print(f"{machine()}, torch {torch.__version__}; {options.rounds} rounds: median (least to most)\n")
     columns = ["ranks", "side", "CPU ms a sample", "over dhp train", "first loss"]
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)

@@ -23,7 +23,7 @@ from typing import Any
 
 from dhp import train
 from dhp._core import Batch, Cluster, CostModel, Plan, simulate
-from dhp.models import import_families
+from dhp.models import import_family
 from dhp.run import planning
 from dhp.run.launch import run_local
 
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="that count")
     parser.add_argument("--recalibrate-every", type=int, default=3)
     options = parser.parse_args()
-    import_families()
+    import_family(train.settings_of(train.parser().parse_args([options.config])).model)
     means: dict[str, tuple[float, float]] = {}
     apart = 0.0
     print(f"{'planner':<18}{'emulated':>10}{'simulated':>11}{'off':>8}{'off a step, mean':>18}{'most':>8}")

@@ -26,7 +26,7 @@ from dhp.loop.inputs import open_dataset, planning_inputs
 from dhp.loop.start import begin, check_before_ranks, check_options, launched_here, says, together
 from dhp.loop.step_clock import StepClock
 from dhp.loop.train_options import parser, settings_of
-from dhp.models import Adapter, attach, import_families
+from dhp.models import Adapter, attach, import_family
 from dhp.models.weights import agree_on_weights, load_model
 from dhp.run import runtime
 from dhp.run.launch import BAD_INPUT, join, run_local
@@ -243,7 +243,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def launch(settings: TrainConfig, options: argparse.Namespace) -> int:
     """Local ranks, once all that they will need has been looked at. Returns the exit code."""
-    import_families()
+    import_family(settings.model)
     # In a process of its own: one that has read media or tokenized has threads, and must not fork.
     look = "the process that looks at model and data before the run"
     code = run_local(1, lambda: check_before_ranks(settings), called=look) or run_local(

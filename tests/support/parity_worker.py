@@ -23,7 +23,7 @@ from bench_script import load_bench
 from dhp import train
 from dhp._core import Batch, Cluster, CostModel, Plan, annotate, check_plan, parse_plan
 from dhp.data.dataset import Dataset
-from dhp.models import freeze, import_families, weights
+from dhp.models import freeze, import_family, weights
 from dhp.run import entry, planning
 from dhp.run.launch import run_local
 from dhp.settings.config import TrainConfig
@@ -230,8 +230,8 @@ def run_reference(folder: Path, name: str) -> int:
 
 
 if __name__ == "__main__":
-    import_families()  # once, not in every rank of every run
     folder = Path(sys.argv[1])
+    import_family(folder / "model")  # once, not in every rank of every run
     for name in sys.argv[2:]:
         settings = settings_for(folder, name)
         work = run_reference if name.startswith("reference") else run_dhp

@@ -23,8 +23,8 @@ ops.load()
 # All is imported once, in the server, and not again in every rank. One thread a rank: ranks outnumber cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 context = multiprocessing.get_context("forkserver")
-_PRELOADED = ["torch", "torch.distributed", "dhp.train", "dhp.cost.calibrate", "dhp.models.qwen3_vl"]
-context.set_forkserver_preload([*_PRELOADED, "transformers.models.qwen3_vl.modeling_qwen3_vl"])
+_PRELOADED = ["torch", "torch.distributed", "dhp.train", "dhp.cost.calibrate", "dhp.models.adapter"]
+context.set_forkserver_preload([*_PRELOADED, "dhp.models.qwen3_vl", "transformers.models.qwen3_vl.modeling_qwen3_vl"])
 
 # Long enough for a machine that is busy with other work; what fails in a test fails in far less.
 TIMEOUT_S = 180.0

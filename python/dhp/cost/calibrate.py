@@ -30,7 +30,7 @@ from dhp.cost.errors import sizes_text
 from dhp.cost.fit import TERMS, NoFit
 from dhp.cost.local import local_cluster, local_cost, no_room
 from dhp.data.index import default_path, load_or_build_index
-from dhp.models import attach, freeze, import_families
+from dhp.models import attach, freeze, import_family
 from dhp.models.attention import head_size, kernel_for
 from dhp.models.model_folder import load_weights
 from dhp.models.weights import DTYPES, compute_dtype
@@ -438,7 +438,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     if by_others or options.ranks == 1:
         return work(options)
-    import_families()
+    import_family(options.model)
     return run_local(options.ranks, lambda: work(options), explained=(NO_FIT, BAD_INPUT))
 
 

@@ -16,7 +16,8 @@ from dhp._core import Sequence as BatchSequence
 from dhp.data.text import IGNORED, IMAGE, TEXT, VIDEO, Encoded
 from dhp.models import Adapter
 from dhp.task.input import TaskInput
-from dhp.task.layout import TaskLayout, deal_units, vision_units
+from dhp.task.layout import MediumUnits, TaskLayout, deal_units, vision_units
+from dhp.task.made import MadeMedium
 
 MODULES = ("vision", "projector", "layers", "head")  # projector: embedding, mergers, exchange and scatter of rows
 PASSES = ("forward", "backward")
@@ -135,26 +136,36 @@ def encode(shape: Shape, vocabulary: int, merge: int, generator: np.random.Gener
 def make_input(design: Design, position: int, model: Any, seed: int = 0) -> TaskInput:
     """The share of the rank at `position`."""
     vision = model.config.vision_config
+    merge = vision.spatial_merge_size
     generator = np.random.default_rng(seed)
     vocabulary = model.config.text_config.vocab_size
-    encoded = [encode(shape, vocabulary, vision.spatial_merge_size, generator) for shape in design.shapes]
+    encoded = [encode(shape, vocabulary, merge, generator) for shape in design.shapes]
     layout = TaskLayout(
         degree=design.degree,
         position=position,
         tokens=tuple(shape.tokens for shape in design.shapes),
         visual=tuple(np.flatnonzero(e.media_type) for e in encoded),
-        grids=tuple(shape.media for shape in design.shapes),
-        merge=vision.spatial_merge_size,
+        media=tuple(units_of(shape, merge) for shape in design.shapes),
     )
     patches = sum(unit.patches for unit in layout.shares[position])
     width = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
     pixels = torch.from_numpy(generator.standard_normal((patches, width), dtype=np.float32))
-    return TaskInput(layout, encoded, pixels)
+    media = [
+        [MadeMedium("video" if t > 1 else "image", (t, h, w), h * w // merge**2) for t, h, w in shape.media]
+        for shape in design.shapes
+    ]
+    return TaskInput(layout, encoded, media, pixels)
+
+
+def units_of(shape: Shape, merge: int) -> tuple[MediumUnits, ...]:
+    """Of each of its media."""
+    return tuple((t, h * w // merge**2, h * w) for t, h, w in shape.media)
 
 
 def busiest_position(design: Design) -> int:
     """The position whose share of a task's frames is largest: the task waits for it."""
-    shares = deal_units(vision_units([shape.media for shape in design.shapes]), design.degree)
+    media = [units_of(shape, merge=1) for shape in design.shapes]  # rows do not count
+    shares = deal_units(vision_units(media), design.degree)
     patches = [sum(unit.patches for unit in share) for share in shares]
     return patches.index(max(patches))
 

@@ -82,7 +82,6 @@ class Dataset:
         )
         self._encoder = Encoder(model, roots)
         self._pixels = PixelReader(self._encoder.processor)
-        self._merge = self._pixels.merge_size
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="dhp-read")
         self._encoding = threading.Lock()  # tokenizers are not for two threads at once
         self.samples: Sequence[Sample] = self.index.samples
@@ -134,10 +133,9 @@ class Dataset:
             position=list(task.ranks).index(rank),
             tokens=tuple(sample.tokens for sample in samples),
             visual=tuple(np.flatnonzero(e.media_type) for e in encoded),
-            grids=tuple(tuple(medium.grid for medium in sample.media) for sample in samples),
-            merge=self._merge,
+            media=tuple(tuple((m.units, m.unit_rows, m.unit_patches) for m in sample.media) for sample in samples),
         )
-        return TaskInput(layout, encoded, self._own_pixels(layout, samples, failed))
+        return TaskInput(layout, encoded, [s.media for s in samples], self._own_pixels(layout, samples, failed))
 
     def _own_pixels(self, layout: TaskLayout, samples: list[Sample], failed: dict[int, str] | None) -> torch.Tensor:
         parts = [torch.empty(0, self._pixels.patch_width)]
@@ -149,8 +147,8 @@ class Dataset:
                 if failed is None:
                     raise
                 failed[sample.id] = str(error)
-                _, height, width = sample.media[medium].grid
-                parts.append(torch.zeros((stop - start) * height * width, self._pixels.patch_width))
+                patches = (stop - start) * sample.media[medium].unit_patches
+                parts.append(torch.zeros(patches, self._pixels.patch_width))
         return torch.cat(parts)
 
     def read_share(self, plan: Plan, rank: int) -> Share:
@@ -167,13 +165,13 @@ class Dataset:
 
 
 def _runs(layout: TaskLayout) -> Iterable[tuple[int, int, int, int]]:
-    """This member's units as (sequence, medium, first frame, end frame): neighbours are read together."""
+    """This member's units as (sequence, medium, first unit, end): neighbours are read together."""
     runs: list[list[int]] = []
     for unit in layout.shares[layout.position]:
-        if runs and runs[-1][:2] == [unit.sequence, unit.medium] and runs[-1][3] == unit.frame:
+        if runs and runs[-1][:2] == [unit.sequence, unit.medium] and runs[-1][3] == unit.part:
             runs[-1][3] += 1
         else:
-            runs.append([unit.sequence, unit.medium, unit.frame, unit.frame + 1])
+            runs.append([unit.sequence, unit.medium, unit.part, unit.part + 1])
     return [(run[0], run[1], run[2], run[3]) for run in runs]
 
 

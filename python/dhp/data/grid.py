@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 from dhp._core import InputError, qwen_vl
 from dhp.data.clips import probe_clip
@@ -32,7 +33,9 @@ def _probe(ref: MediumRef, processor: Processor) -> Medium:
         assert isinstance(ref.source, str)
         height, width = probe_image(ref.source, processor.media_roots)
         grid = qwen_vl.image_grid(processor.rules, height, width, ref.max_pixels)
-        return Medium("image", ref.source, (grid.frames, grid.height, grid.width), height, width)
+        return Medium(
+            "image", ref.source, (1, grid.height, grid.width), height, width, unit_rows=_rows(grid, processor)
+        )
     if processor.video is None:
         raise DataError(f"{processor.folder}: no video_preprocessor_config.json, so no rule for videos")
     return _frame_list(ref, processor) if isinstance(ref.source, tuple) else _clip(ref, processor)
@@ -100,4 +103,11 @@ def _sampled(
     grid = (clip.grid.frames, clip.grid.height, clip.grid.width)
     indices = [first + number for number in clip.frame_indices]
     indices += indices[-1:] * (grid[0] * int(processor.rules.temporal_patch_size) - len(indices))
-    return Medium("video", ref.source, grid, height, width, fps, tuple(indices), timestamps=tuple(clip.timestamps_s))
+    stamps = tuple(clip.timestamps_s)
+    rows = _rows(clip.grid, processor)
+    return Medium("video", ref.source, grid, height, width, fps, tuple(indices), timestamps=stamps, unit_rows=rows)
+
+
+def _rows(grid: Any, processor: Processor) -> int:
+    """Tokens that a picture or a temporal patch of this grid becomes."""
+    return int(grid.height * grid.width // processor.rules.merge_size**2)

@@ -52,14 +52,20 @@ class Medium:
     frame_pts: tuple[int, ...] = ()  # their time stamps in the file; empty: frames are found by counting
     key_pts: tuple[int, ...] = ()  # the key frame before each of them
     timestamps: tuple[float, ...] = field(default=())  # seconds from the clip's start, one per unit; none for pictures
+    unit_rows: int = 0  # tokens that each unit becomes
+    unit_seconds: float = 0.0  # from one unit of a clip to the next
 
     @property
     def units(self) -> int:
         return self.grid[0]
 
     @property
+    def unit_patches(self) -> int:
+        return self.grid[1] * self.grid[2]
+
+    @property
     def patches(self) -> int:
-        return self.grid[0] * self.grid[1] * self.grid[2]
+        return self.units * self.unit_patches
 
 
 def probe_image(path: str, roots: tuple[str, ...] = ()) -> tuple[int, int]:

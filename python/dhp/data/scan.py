@@ -49,7 +49,7 @@ class Sample:
     @property
     def frame_patches(self) -> int:
         """Of its largest picture or temporal patch; 0 without media. Follows from the grids, which any index has."""
-        return max((medium.grid[1] * medium.grid[2] for medium in self.media), default=0)
+        return max((medium.unit_patches for medium in self.media), default=0)
 
     def as_sequence(self) -> BatchSequence:
         """What planners see of it."""

@@ -46,6 +46,8 @@ class MediumShape(Protocol):
     def grid(self) -> tuple[int, int, int]: ...  # temporal patches, rows, columns
     @property
     def timestamps(self) -> tuple[float, ...]: ...  # seconds, one per temporal patch of a video
+    @property
+    def unit_seconds(self) -> float: ...  # from one unit of a clip to the next
 
 
 class Conversation(Protocol):

@@ -1,7 +1,7 @@
-"""One adapter per Hugging Face model family: how its modules are called on a shard of packed sequences.
+"""Hugging Face models on shards of packed sequences: one adapter for all families.
 
-An adapter copies and patches nothing of the model's code. It registers one attention function, encodes this rank's
-share of the pictures, and calls the language model on this rank's tokens.
+The adapter copies and patches nothing of the model's code. It registers one attention function, encodes this rank's
+share of the pictures, and calls the model on this rank's tokens.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -31,7 +31,19 @@ class Adapter(Protocol):
         ...
 
 
-FAMILIES = ("qwen3_vl",)
+# model_type -> module and class of dhp.models that says what is its own
+FAMILIES = {
+    "glm4v": ("families", "QwenVL"),
+    "internvl": ("families", "Family"),
+    "llama": ("families", "Family"),
+    "qwen2": ("families", "Family"),
+    "qwen2_5_vl": ("families", "Qwen25VL"),
+    "qwen2_vl": ("families", "Qwen2VL"),
+    "qwen3": ("families", "Family"),
+    "qwen3_moe": ("families", "Family"),
+    "qwen3_vl": ("qwen3_vl", "Qwen3VL"),
+    "qwen3_vl_moe": ("qwen3_vl", "Qwen3VL"),
+}
 
 
 def family_of(folder: str | Path) -> str:
@@ -48,45 +60,57 @@ def family_of(folder: str | Path) -> str:
     return str(model_type)
 
 
-def import_families() -> None:
-    """Imports what the models of all families need, which takes seconds: once, before local ranks are forked off,
-    instead of once a rank. Starts no thread."""
-    for module in ("transformers.models.auto.modeling_auto", "transformers.models.qwen3_vl.modeling_qwen3_vl"):
-        importlib.import_module(module)
-    importlib.import_module("dhp.models.qwen3_vl")
+def import_family(folder: str | Path) -> None:
+    """Imports what the folder's model needs, which takes seconds: once, before local ranks are forked off, instead of
+    once a rank. Starts no thread. A folder without a family is not this function's to complain about."""
+    try:
+        model_type = family_of(folder)
+    except InputError:
+        return
+    for module in ("auto.modeling_auto", f"{model_type}.modeling_{model_type}"):
+        importlib.import_module(f"transformers.models.{module}")
+    importlib.import_module("dhp.models.adapter")
+    importlib.import_module(f"dhp.models.{FAMILIES[model_type][0]}")
 
 
 def attach(model: torch.nn.Module, run: Run | None = None, *, cluster: Cluster | None = None) -> Adapter:
     """Makes a Hugging Face model run on shards: returns its adapter.
 
-    The text model's attention becomes ring attention over the group of the current task. Vision attention, which stays
-    inside a frame, is one call for all frames. Patches are embedded by a matrix product. From then on, call the model
+    The text model's attention becomes ring attention over the group of the current task. From then on, call the model
     through the adapter; `dhp.detach(model)` restores the model's own code, for generation or evaluation. `run` defaults
     to the current run. `cluster` says which ranks share a node, for tasks whose exchange is hierarchical; without it,
-    all ranks do.
+    all ranks do. A peft model is attached as `model.get_base_model()`.
 
-    Raises InputError for a family without an adapter.
+    Raises InputError for a family without an adapter, and for attention that is not plain causal attention.
     """
-    model_type = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
-    if model_type == "qwen3_vl":
-        from dhp.models.qwen3_vl import Qwen3VLAdapter
+    from dhp.models.adapter import ModelAdapter
 
-        return Qwen3VLAdapter(model, run or current_run(), cluster)
-    raise InputError(f'model: model_type: found "{model_type}", supported: {", ".join(FAMILIES)}')
+    return ModelAdapter(family_class(model)(model), run or current_run(), cluster)
+
+
+def family_class(model: Any) -> Any:
+    """The class of dhp.models.families that knows this model. Raises InputError where there is none."""
+    model_type = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
+    if model_type not in FAMILIES:
+        raise InputError(f'model: model_type: found "{model_type}", supported: {", ".join(FAMILIES)}')
+    module, name = FAMILIES[model_type]
+    return getattr(importlib.import_module(f"dhp.models.{module}"), name)
 
 
 def freeze(model: torch.nn.Module, parts: Freeze) -> None:
-    """Freezes parts of the model, in place. The aligner is every merger from vision to text, including deepstack's."""
+    """Freezes parts of the model, in place. The aligner is all that maps vision to text, deepstack's mergers too."""
+    family = family_class(model)(model)
     for name, parameter in model.named_parameters():
-        vision = ".visual." in f".{name}"
-        aligner = vision and "merger" in name
-        parameter.requires_grad_(not (parts.aligner if aligner else parts.vit if vision else parts.llm))
+        aligner, vit = (bool(part.search(f".{name}")) for part in (family.aligner, family.vit))
+        parameter.requires_grad_(not (parts.aligner if aligner else parts.vit if vit else parts.llm))
 
 
 def detach(model: torch.nn.Module) -> None:
-    """Undoes `attach`: the model has its own attention again, and patches are embedded by a convolution."""
-    from dhp.models.qwen3_vl import remove_deepstack_by_index
+    """Undoes `attach`: the model has its own code again."""
+    from dhp.models import deepstack, whole_rope
 
-    model.set_attn_implementation({"text_config": "sdpa", "vision_config": "sdpa"})  # type: ignore[operator]
-    model.model.visual.patch_embed.proj.__dict__.pop("forward", None)  # type: ignore[union-attr]
-    remove_deepstack_by_index(model.model.language_model.layers)  # type: ignore[union-attr,arg-type]
+    family = family_class(model)(model)
+    family.text.set_attn_implementation("sdpa")
+    family.restore()
+    deepstack.remove(family.text.layers)
+    whole_rope.unwrap(family.text)

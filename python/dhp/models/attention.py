@@ -1,14 +1,29 @@
-"""The attention functions that transformers calls in attached models."""
+"""The attention functions that transformers calls in attached models, and what they refuse."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from transformers import AttentionInterface
 
+from dhp._core import InputError
+
 ATTACHED = "this model is attached to DHP: call it through its adapter, or dhp.models.detach(model) first"
+# What models hand to their attention beside q, k and v, and what of it plain causal attention means. Anything else
+# changes the result, and would be lost in **kwargs without a word.
+PLAIN: dict[str, tuple[Any, ...]] = {
+    "is_causal": (None, True),
+    "output_attentions": (None, False),
+    "sliding_window": (None,),
+    "softcap": (None,),
+    "s_aux": (None,),
+    "sinks": (None,),
+    "indices": (None,),
+    "block_indices": (None,),
+    "position_bias": (None,),
+}
 
 
 @dataclass(frozen=True)
@@ -23,29 +38,55 @@ class Group:
     nodes: list[int]  # of each of `ranks`; empty: all on one
     visual_slots: torch.Tensor | None = None  # of this rank's tokens
     deepstack: tuple[torch.Tensor, ...] = ()  # by layer, rows to add there
+    called: list[int] = field(default_factory=list)  # layers that have called their attention, in order
 
 
 def group_attention(
     module: torch.nn.Module,
     query: torch.Tensor,  # [1, Hq, T_local, D]
     key: torch.Tensor,  # [1, Hkv, T_local, D]
-    value: torch.Tensor,
+    value: torch.Tensor,  # [1, Hkv, T_local, at most D]
     attention_mask: torch.Tensor | None,
-    scaling: float,
+    scaling: float | None = None,
     dropout: float = 0.0,
     dhp: Group | None = None,
-    **_: Any,
+    **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Of the text model: causal, packed, over the group's ranks. [1, T_local, Hq, D]"""
+    """Of the text model: causal, packed, over the group's ranks. [1, T_local, Hq, width of V]"""
     if dhp is None:
         raise RuntimeError(ATTACHED)
-    if dropout:
-        raise RuntimeError(f"attention_dropout is {dropout}: ring attention has no dropout, set it to 0")
+    refuse_variants(module, attention_mask, dropout, others)
+    dhp.called.append(getattr(module, "layer_idx", -1))
+    narrower = key.shape[-1] - value.shape[-1]  # MLA: the op takes V as wide as K
+    if narrower:
+        value = torch.nn.functional.pad(value, (0, narrower))
     q, k, v = _rows(query, key, value)
+    scale = key.shape[-1] ** -0.5 if scaling is None else scaling
     out = torch.ops.dhp.ring_attention(
-        q, k, v, dhp.seq_tokens, dhp.ranks, dhp.traffic, scaling, True, dhp.exchange, dhp.nodes
+        q, k, v, dhp.seq_tokens, dhp.ranks, dhp.traffic, scale, True, dhp.exchange, dhp.nodes
     )
-    return out.unsqueeze(0), None
+    return out[..., : out.shape[-1] - narrower].unsqueeze(0), None
+
+
+def refuse_variants(
+    module: torch.nn.Module, attention_mask: torch.Tensor | None, dropout: float, others: dict[str, Any]
+) -> None:
+    """Raises InputError for attention that is not plain causal attention."""
+    what = ""
+    if attention_mask is not None:
+        what = "a mask of its own"
+    elif dropout:
+        what = f"attention_dropout {dropout}"
+    elif not getattr(module, "is_causal", True):
+        what = "attention that is not causal"
+    for name, plain in PLAIN.items():
+        if not any(others.get(name) is value for value in plain):
+            what = f"{name} {others[name] if isinstance(others[name], (int, float)) else '(a tensor)'}"
+    if what:
+        raise InputError(
+            f"{type(module).__name__}: found {what}; ring attention is plain causal attention, and would leave it out. "
+            "Take a model without it, or set it to nothing in config.json where the model was trained without"
+        )
 
 
 def frame_attention(
@@ -74,6 +115,8 @@ def kernel_for(text: Any, dtype: torch.dtype, device: torch.device) -> str:
 
 
 def head_size(text: Any) -> int:
+    if getattr(text, "qk_rope_head_dim", None):  # MLA
+        return int(text.qk_nope_head_dim + text.qk_rope_head_dim)
     return int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
 
 

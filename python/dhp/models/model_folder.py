@@ -70,11 +70,9 @@ def refuse_weights(folder: str | Path, missing: Iterable[str], unexpected: Itera
 def load_weights(folder: str | Path, dtype: torch.dtype) -> Any:
     """The folder's model, every weight as the folder has it. Raises InputError where one is not: transformers would
     draw it at random, on each rank another."""
-    from transformers import AutoModelForImageTextToText
-
     try:
         with _quiet():
-            loaded: Any = AutoModelForImageTextToText.from_pretrained(
+            loaded: Any = auto_class(family_of(folder)).from_pretrained(
                 str(folder),
                 dtype=dtype,
                 output_loading_info=True,
@@ -89,6 +87,18 @@ def load_weights(folder: str | Path, dtype: torch.dtype) -> Any:
     other = [str(entry[0] if isinstance(entry, tuple) else entry) for entry in info["mismatched_keys"]]
     refuse_weights(folder, sorted(info["missing_keys"]), sorted(info["unexpected_keys"]), sorted(other))
     return model
+
+
+def auto_class(model_type: str) -> Any:
+    """transformers' class that makes a whole model of this family: of pictures and text where there is one."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    return (
+        AutoModelForImageTextToText
+        if model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+        else AutoModelForCausalLM
+    )
 
 
 def weight_files(folder: str | Path) -> list[Path]:
@@ -164,7 +174,7 @@ def _plain_config(file: Path) -> dict[str, Any]:
 
 def _empty_model(folder: str | Path, config: Mapping[str, Any]) -> Any:
     """The model without memory for its weights."""
-    from transformers import AutoConfig, AutoModelForImageTextToText
+    from transformers import AutoConfig
 
     file = Path(folder) / "config.json"
     for part, key in (("text_config", "num_hidden_layers"), ("vision_config", "depth")):
@@ -176,7 +186,7 @@ def _empty_model(folder: str | Path, config: Mapping[str, Any]) -> Any:
         with _quiet():
             described = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
         with _quiet(), torch.device("meta"):
-            return AutoModelForImageTextToText.from_config(described, trust_remote_code=False)
+            return auto_class(described.model_type).from_config(described, trust_remote_code=False)
     except Exception as error:  # whatever transformers makes of odd values
         raise InputError(f"{file}: describes no model ({type(error).__name__}: {first_line(error)})") from None
 

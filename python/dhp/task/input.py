@@ -10,7 +10,9 @@ import torch
 from dhp.task.layout import TaskLayout
 
 if TYPE_CHECKING:
-    from dhp.data.text import Encoded
+    from collections.abc import Sequence
+
+    from dhp.data.text import Encoded, MediumShape
 
 
 @dataclass
@@ -19,9 +21,11 @@ class TaskInput:
 
     layout   this member's share
     encoded  the sequences of the task, in packing order: ids, labels (unshifted, -100 = no loss) and kind of each token
+    media    of each sequence
     pixels   float32 [patches, channels * temporal * patch * patch]: the units dealt to this member, in order
     """
 
     layout: TaskLayout
     encoded: list[Encoded]
+    media: list[Sequence[MediumShape]]
     pixels: torch.Tensor

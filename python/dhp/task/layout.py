@@ -23,27 +23,27 @@ WORTH_IT = 0.98  # of the fullest share: what makes decoding a clip in more runs
 
 @dataclass(frozen=True)
 class Unit:
-    """The smallest piece of vision work: one picture, or one frame pair of a clip."""
+    """The smallest piece of vision work: a picture or a tile of it, a frame or a pair of frames of a clip."""
 
     sequence: int  # position in the task
     medium: int  # position in the sample
-    frame: int  # temporal patch of the medium
-    height: int  # in patches
-    width: int
-
-    @property
-    def patches(self) -> int:
-        return self.height * self.width
+    part: int  # of the medium
+    rows: int  # tokens that it becomes
+    patches: int
 
 
-def vision_units(grids: Seq[Seq[tuple[int, int, int]]]) -> list[Unit]:
-    """All units of a task in order of sequence, medium, frame. `grids[i][j]` is (frames, height, width) in patches of
-    medium j of the i-th sequence."""
+# A medium: how many units it has, the rows that each becomes, and the patches of each.
+MediumUnits = tuple[int, int, int]
+
+
+def vision_units(media: Seq[Seq[MediumUnits]]) -> list[Unit]:
+    """All units of a task in order of sequence, medium, part. `media[i][j]` are those of medium j of the i-th
+    sequence."""
     return [
-        Unit(i, j, frame, height, width)
-        for i, media in enumerate(grids)
-        for j, (frames, height, width) in enumerate(media)
-        for frame in range(frames)
+        Unit(i, j, part, rows, patches)
+        for i, listed in enumerate(media)
+        for j, (units, rows, patches) in enumerate(listed)
+        for part in range(units)
     ]
 
 
@@ -102,21 +102,19 @@ class TaskLayout:
     """The share of one member (`position`) of a task.
 
     tokens[i]   length of the i-th sequence, unpadded
-    visual[i]   indices of its visual tokens, ascending, in order of media and frames
-    grids[i]    (frames, height, width) of its media, in patches
-    merge       side, in patches, of the square that becomes one token
+    visual[i]   indices of its visual tokens, ascending, in order of media and units
+    media[i]    the units of its media
     """
 
     degree: int
     position: int
     tokens: tuple[int, ...]
     visual: tuple[Indices, ...]
-    grids: tuple[tuple[tuple[int, int, int], ...], ...]
-    merge: int
+    media: tuple[tuple[MediumUnits, ...], ...]
 
     def __post_init__(self) -> None:
-        for i, (media, positions) in enumerate(zip(self.grids, self.visual, strict=True)):
-            rows = sum(t * h * w for t, h, w in media) // self.merge**2
+        for i, (media, positions) in enumerate(zip(self.media, self.visual, strict=True)):
+            rows = sum(units * rows for units, rows, _ in media)
             if rows != len(positions):
                 raise ValueError(f"sequence {i} of the task has {len(positions)} visual tokens, its media give {rows}")
 
@@ -133,7 +131,7 @@ class TaskLayout:
     @cached_property
     def shares(self) -> list[list[Unit]]:
         """Vision units of every member."""
-        return deal_units(vision_units(self.grids), self.degree)
+        return deal_units(vision_units(self.media), self.degree)
 
     @property
     def own_vision(self) -> tuple[int, int]:
@@ -148,11 +146,11 @@ class TaskLayout:
 
     @cached_property
     def _row_source(self) -> Indices:
-        """Member that encodes each visual row of the task, rows in order of sequence, medium, frame."""
+        """Member that encodes each visual row of the task, rows in order of sequence, medium, unit."""
         member_of = {unit: member for member, share in enumerate(self.shares) for unit in share}
-        units = vision_units(self.grids)
+        units = vision_units(self.media)
         members = np.array([member_of[unit] for unit in units], np.int64)
-        return np.repeat(members, [unit.patches // self.merge**2 for unit in units])
+        return np.repeat(members, [unit.rows for unit in units])
 
     @cached_property
     def _row_owner(self) -> Indices:

@@ -17,6 +17,7 @@ from dhp.cost.calibrate_tasks import (
     make_input,
     make_shape,
     make_task,
+    units_of,
 )
 from dhp.run.runtime import Run
 from dhp.task.layout import deal_units, vision_units
@@ -43,7 +44,7 @@ def test_designs_cover_what_was_asked_for_and_keep_degrees_apart() -> None:
         assert any(shape.media for shape in design.shapes)
         for shape in design.shapes:
             patches = [
-                sum(u.patches for u in share) for share in deal_units(vision_units([shape.media]), design.degree)
+                sum(u.patches for u in share) for share in deal_units(vision_units([units_of(shape, 2)]), design.degree)
             ]
             assert len(set(patches)) == 1, "frames are dealt evenly"
             assert 1 <= shape.labels <= shape.tokens

@@ -277,6 +277,6 @@ def test_videos_need_a_video_processor(processor: Processor, clip: Path) -> None
     without = replace(processor, video=None)
     with pytest.raises(DataError, match=r"no video_preprocessor_config\.json"):
         probe_medium(MediumRef("video", str(clip)), without)
-    medium = Medium("video", str(clip), (1, 2, 2), 96, 160, 25.0, (0, 1), timestamps=(0.0,))
+    medium = Medium("video", str(clip), (1, 2, 2), 96, 160, 25.0, (0, 1), timestamps=(0.0,), unit_rows=1)
     with pytest.raises(MediumError, match="no video processor"):
         PixelReader(without).read_units(medium, 0, 1)

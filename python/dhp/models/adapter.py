@@ -1,0 +1,140 @@
+"""A Hugging Face model on shards of packed sequences, through its own forward.
+
+What a family does in its own way is in families.py; this is the same for all: ids, positions and labels of whole
+sequences are cut into shards, rows of pictures travel to the ranks that hold their tokens, and the model itself does
+the rest on embeddings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+
+from dhp._core import Cluster, InputError, Task
+from dhp.data.text import IGNORED
+from dhp.models import deepstack, guards, router_loss, whole_rope
+from dhp.models.attention import TEXT, Group
+from dhp.models.families import Family
+from dhp.models.loss import token_loss_sum
+from dhp.run.devices import Uploads
+from dhp.run.runtime import Run
+from dhp.task.input import TaskInput
+from dhp.task.layout import TaskLayout
+
+
+class ModelAdapter:
+    """See `dhp.models.Adapter`."""
+
+    def __init__(self, family: Family, run: Run, cluster: Cluster | None = None) -> None:
+        self.family, self.model, self.run = family, family.model, run
+        self._cluster = cluster
+        self._text = family.text
+        guards.check_config(self._text.config)
+        self._text.set_attn_implementation(TEXT)
+        family.prepare()
+        if family.deepstack:
+            deepstack.add_by_index(self._text.layers)
+        self._rope = whole_rope.wrap(self._text)
+        self._router = router_loss.of(self.model, self._text)
+        self._uploads = Uploads()
+        self._row_width = self._text.config.hidden_size * (1 + family.deepstack)
+        own = {id(parameter) for parameter in self._text.parameters()}
+        self._vision = [p for p in family.base.parameters() if id(p) not in own]
+        self._checked = False  # whether a task has shown that every layer attends
+
+    def loss(self, task_input: TaskInput, task: Task, valid_tokens: int) -> torch.Tensor:
+        layout = task_input.layout
+        nodes = [self._cluster.node_of(rank) for rank in task.ranks] if self._cluster else []
+        group = Group(layout.seq_tokens, self.run.group_of(task), self.run.traffic, task.exchange.name, nodes)
+        ids, positions, labels, labelled = self._upload(*self._shard(task_input))
+        embeds = self.model.get_input_embeddings()(ids)  # [T_local, C]
+        if layout.has_vision:
+            rows = self._visual_rows(task_input, group).to(embeds.dtype)
+            [slots] = self._upload(torch.from_numpy(layout.visual_slots))
+            merged, *deeper = rows.split(embeds.shape[-1], dim=-1)
+            embeds = embeds.index_copy(0, slots, merged)
+            group = dataclasses.replace(group, visual_slots=slots, deepstack=tuple(deeper))
+        if self._rope:
+            self._rope.begin(layout, self._upload)
+        out = self.family.base(
+            inputs_embeds=embeds.unsqueeze(0),
+            position_ids=positions,
+            attention_mask=None,
+            use_cache=False,
+            dhp=group,
+            **self._router.asks if self._router else {},
+        )
+        self._check_layers(group)
+        hidden = out.last_hidden_state[0]
+        loss = self._loss_sum(hidden, labels, labelled) / valid_tokens
+        return loss + self._router.loss(out.router_logits, layout, group) if self._router else loss
+
+    def _upload(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
+        return self._uploads(next(self._text.parameters()).device, *tensors)
+
+    def _shard(self, task_input: TaskInput) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """This rank's ids [T_local], positions [1, T_local] or [3, 1, T_local], next-token labels [n] and the tokens
+        that have them [n], on the host.
+
+        Positions and the shift of the labels are computed on whole sequences, then sharded: on a shard they would be
+        wrong. Pads repeat position 0 and carry no label.
+        """
+        ids, positions, labels = [], [], []
+        for encoded, media, local in zip(
+            task_input.encoded, task_input.media, task_input.layout.local_tokens, strict=True
+        ):
+            real = torch.from_numpy(np.where(local < len(encoded.input_ids), local, 0))
+            pad = torch.from_numpy(local >= len(encoded.input_ids))
+            shifted = torch.cat([torch.as_tensor(encoded.labels)[1:], torch.tensor([IGNORED])])
+            ids.append(torch.as_tensor(encoded.input_ids)[real])
+            positions.append(self.family.positions(encoded, media)[:, real])
+            labels.append(shifted[real].masked_fill(pad, IGNORED))
+        all_labels = torch.cat(labels)
+        [labelled] = (all_labels != IGNORED).nonzero(as_tuple=True)
+        at = torch.cat(positions, dim=-1)
+        return torch.cat(ids), at if len(at) == 1 else at[:, None], all_labels[labelled], labelled
+
+    def _visual_rows(self, task_input: TaskInput, group: Group) -> torch.Tensor:
+        """[n, C * (1 + deepstack sets)]: the rows of this rank's visual tokens, in local order.
+
+        Encodes the units dealt to this rank, and swaps rows with the other members once. A rank without a unit or
+        without a visual token takes part all the same, forward and backward.
+        """
+        layout: TaskLayout = task_input.layout
+        share = layout.shares[layout.position]
+        send_order, receive_order = self._upload(*map(torch.from_numpy, (layout.send_order, layout.receive_order)))
+        if share:
+            rows = self.family.encode(share, task_input.media, task_input.pixels, self._upload)
+        else:
+            device = send_order.device
+            trains = any(p.requires_grad for p in self._vision)
+            rows = torch.empty(0, self._row_width, dtype=self._vision[0].dtype, device=device, requires_grad=trains)
+        # What the last layer of an encoder gives under autocast, a rank that encodes nothing cannot know.
+        if torch.is_autocast_enabled(rows.device.type):
+            rows = rows.to(torch.get_autocast_dtype(rows.device.type))
+        arrived = torch.ops.dhp.exchange_rows(
+            rows.index_select(0, send_order),
+            layout.send_counts,
+            layout.receive_counts,
+            group.ranks,
+            group.traffic,
+        )
+        return arrived.index_select(0, receive_order)
+
+    def _check_layers(self, group: Group) -> None:
+        """Once: a layer that does not call its attention (a recurrence, a convolution) would see its shard alone."""
+        layers = self._text.config.num_hidden_layers
+        if not self._checked and sorted(group.called) != list(range(layers)):
+            raise InputError(
+                f"{type(self.model).__name__}: of {layers} layers, {len(set(group.called))} call attention: the others "
+                "would see no more of a sequence than this rank's tokens; take a model whose layers all attend"
+            )
+        self._checked = True
+
+    def _loss_sum(self, hidden: torch.Tensor, labels: torch.Tensor, labelled: torch.Tensor) -> torch.Tensor:
+        """Sum of token losses. Logits only where there is a label: the head is the widest matrix of the model."""
+        loss = token_loss_sum(self.model.get_output_embeddings(), hidden.index_select(0, labelled), labels)
+        # Keeps ranks without a label connected: their backward is part of their peers' backward.
+        return loss if len(labels) else loss + 0.0 * hidden.sum()

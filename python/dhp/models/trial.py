@@ -1,0 +1,189 @@
+"""Whether a model trains on shards what it trains alone: made-up samples, Hugging Face's own forward one sample at a
+time, and the same samples as tasks over the ranks of a plan, which are threads of this process."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+from dhp._core import Exchange, Task
+from dhp.data.text import IGNORED, IMAGE, VIDEO, Encoded
+from dhp.models import attach, family_class
+from dhp.models.families import Family
+from dhp.task.input import TaskInput
+from dhp.task.layout import TaskLayout
+from dhp.task.made import MadeMedium
+
+# Ranks, samples and exchange of each task: groups of one to four ranks in any order, tasks of one and two sequences.
+TASKS: list[tuple[list[int], list[int], str]] = [
+    ([3, 0, 2], [0, 4], "direct"),
+    ([1], [1], "ring"),
+    ([2, 1], [2], "ring"),
+    ([0, 3, 1, 2], [3, 5], "ring"),
+]
+RANKS = 4
+_names = itertools.count()
+
+
+@dataclass
+class Made:
+    """A made-up sample: what DHP takes, and in `pixels` all units of each of its media."""
+
+    encoded: Encoded
+    media: list[MadeMedium]
+    pixels: list[torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """From the model alone. Of gradients, the L2 norm of the difference by that of the gradient, the worst of all
+    parameters; a gradient that is small beside the largest counts as that small part of it."""
+
+    loss: float
+    gradient: float
+    parameter: str
+    parameters: int  # that have a gradient
+
+    def within(self, tolerance: float) -> bool:
+        return self.loss <= tolerance and self.gradient <= tolerance
+
+
+def made_samples(family: Family, seed: int = 0) -> list[Made]:
+    """Six: with several pictures, a clip where the family has them, one, and none."""
+    generator = np.random.default_rng(seed)
+    shapes = family.shapes_to_try() if family.has_vision else []
+    small, *others = shapes or [None]
+    clip = next((medium for medium in others if medium.kind == "video"), small)
+    media = [[small], [], [clip, small], [small, *others], [clip], [others[-1] if others else small]]
+    texts = [20, 50, 9, 40, 12, 25]
+    return [_made(family, [m for m in chosen if m], text, generator) for chosen, text in zip(media, texts, strict=True)]
+
+
+def _made(family: Family, media: list[MadeMedium], text: int, generator: np.random.Generator) -> Made:
+    """Text, then each medium with a little text behind it, then more text, of which the last third is learned."""
+    vocabulary = family.text_ids()
+    ids, kinds = [generator.choice(vocabulary, 4)], [np.zeros(4, np.int8)]
+    for medium in media:
+        placeholder, kind = family.placeholder(medium.kind), VIDEO if medium.kind == "video" else IMAGE
+        runs = [medium.unit_rows] * medium.units if family.units_apart else [medium.unit_rows * medium.units]
+        for rows in runs:
+            ids += [np.full(rows, placeholder), generator.choice(vocabulary, 3)]
+            kinds += [np.full(rows, kind, np.int8), np.zeros(3, np.int8)]
+    ids.append(generator.choice(vocabulary, text))
+    kinds.append(np.zeros(text, np.int8))
+    whole = np.concatenate(ids).astype(np.int64)
+    labels = np.where(np.arange(len(whole)) < len(whole) - max(3, text // 3), IGNORED, whole)
+    pixels = [family.random_pixels(medium, generator) for medium in media]
+    return Made(Encoded(whole, labels, np.concatenate(kinds)), media, pixels)
+
+
+def alone(model: Any, samples: Sequence[Made]) -> tuple[float, dict[str, torch.Tensor]]:
+    """Loss and gradients of the model's own forward, one sample at a time."""
+    family, valid = family_class(model)(model), _valid(samples)
+    total = 0.0
+    for sample in samples:
+        given = family.alone(sample.encoded, sample.media, sample.pixels)
+        given |= {"labels": torch.from_numpy(sample.encoded.labels)[None], "use_cache": False}
+        loss = model(**given, num_items_in_batch=valid).loss
+        if loss.requires_grad:
+            loss.backward()
+        total += loss.item()
+    return total, _gradients(model)
+
+
+def on_shards(
+    model: Any, samples: Sequence[Made], tasks: Sequence[tuple[list[int], list[int], str]]
+) -> tuple[float, dict[str, torch.Tensor]]:
+    """The same, summed over the ranks of `tasks`, each with a copy of the model."""
+    ranks = 1 + max(rank for members, _, _ in tasks for rank in members)
+    name, valid = f"trial{next(_names)}", _valid(samples)
+    torch.ops.dhp.create_thread_groups(name, ranks)
+    results: list[Any] = [None] * ranks
+
+    def rank_main(rank: int) -> None:
+        try:
+            results[rank] = _rank(copy.deepcopy(model), samples, tasks, rank, f"{name}/{rank}", valid)
+        except Exception as error:
+            results[rank] = error
+            torch.ops.dhp.report_failure(f"{name}/{rank}", f"rank {rank}: {error}")
+
+    threads = [threading.Thread(target=rank_main, args=(rank,)) for rank in range(ranks)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for rank in range(ranks):
+        torch.ops.dhp.release_group(f"{name}/{rank}")
+    errors = [result for result in results if isinstance(result, Exception)]
+    if errors:
+        raise next((error for error in errors if not isinstance(error, RuntimeError)), errors[0])
+    total: dict[str, torch.Tensor] = {}
+    for _, gradients in results:
+        for parameter, gradient in gradients.items():
+            total[parameter] = total[parameter] + gradient if parameter in total else gradient
+    return sum(loss for loss, _ in results), total
+
+
+def _rank(model: Any, samples: Any, tasks: Any, rank: int, traffic: str, valid: int) -> Any:
+    run: Any = SimpleNamespace(traffic=traffic, group_of=lambda task: list(task.ranks))
+    adapter, total = attach(model, run), 0.0
+    for number, (members, chosen, exchange) in enumerate(tasks):
+        if rank in members:
+            task = Task(id=number, ranks=members, sequences=chosen, exchange=getattr(Exchange, exchange))
+            loss = adapter.loss(_input([samples[i] for i in chosen], task, rank), task, valid)
+            if loss.requires_grad:
+                loss.backward()
+            total += loss.item()
+    return total, _gradients(model)
+
+
+def _input(samples: list[Made], task: Task, rank: int) -> TaskInput:
+    layout = TaskLayout(
+        degree=len(task.ranks),
+        position=list(task.ranks).index(rank),
+        tokens=tuple(len(sample.encoded.input_ids) for sample in samples),
+        visual=tuple(np.flatnonzero(sample.encoded.media_type) for sample in samples),
+        media=tuple(tuple((m.units, m.unit_rows, m.unit_patches) for m in sample.media) for sample in samples),
+    )
+    own = []
+    for unit in layout.shares[layout.position]:
+        pixels = samples[unit.sequence].pixels[unit.medium]
+        each = len(pixels) // samples[unit.sequence].media[unit.medium].units
+        own.append(pixels[unit.part * each : (unit.part + 1) * each])
+    pixels = torch.cat(own) if own else torch.empty(0)
+    return TaskInput(layout, [s.encoded for s in samples], [s.media for s in samples], pixels)
+
+
+def difference(alone: tuple[float, Any], ours: tuple[float, Any], floor: float) -> Difference:
+    """`floor`: of the largest gradient; a smaller one counts as so large, since a gradient that is zero in exact
+    arithmetic (of a key's bias) is rounding noise on both sides."""
+    (loss, expected), (own_loss, gradients) = alone, ours
+    least = floor * max((gradient.norm().item() for gradient in expected.values()), default=0.0)
+    worst, name = 0.0, ""
+    for parameter, gradient in expected.items():
+        found = gradients.get(parameter, torch.zeros_like(gradient))
+        error = (found - gradient).norm().item() / max(gradient.norm().item(), least)
+        if not error <= worst:  # NaN too
+            worst, name = error, parameter
+    odd = gradients.keys() - expected.keys()
+    if any(gradients[parameter].any() for parameter in odd):
+        worst, name = float("inf"), sorted(odd)[0]
+    return Difference(abs(own_loss - loss) / abs(loss), worst, name, len(expected))
+
+
+def _valid(samples: Sequence[Made]) -> int:
+    return sum(int((sample.encoded.labels[1:] != IGNORED).sum()) for sample in samples)
+
+
+def _gradients(model: Any) -> dict[str, torch.Tensor]:
+    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    return found

@@ -1,0 +1,66 @@
+"""Rotary embeddings whose frequencies depend on how long a sequence is ("dynamic", "longrope"): computed for whole
+sequences, as the model alone would. On a shard, or beside other sequences, they would be others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from dhp.task.layout import TaskLayout
+
+BY_LENGTH = ("dynamic", "longrope")
+
+
+class WholeRope:
+    """Stands in for `rotary_emb.forward` of a text model whose positions are 0, 1, 2, …"""
+
+    def __init__(self, rotary: Any) -> None:
+        self._rotary = rotary
+        self._own = rotary.forward
+        self._lengths: tuple[int, ...] = ()
+        self._local: list[torch.Tensor] = []
+
+    def begin(self, layout: TaskLayout, upload: Callable[..., list[torch.Tensor]]) -> None:
+        """Of the task whose forward pass comes next."""
+        self._lengths = layout.tokens
+        self._local = upload(
+            *(
+                torch.from_numpy(local).clamp(max=n - 1)
+                for local, n in zip(layout.local_tokens, layout.tokens, strict=True)
+            )
+        )
+
+    def __call__(self, hidden: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """cos and sin, [1, T_local, D]."""
+        parts = []
+        for tokens, local in zip(self._lengths, self._local, strict=True):
+            self._forget()
+            cos, sin = self._own(hidden, torch.arange(tokens, device=hidden.device)[None])
+            parts.append((cos[:, local], sin[:, local]))
+        cos, sin = (torch.cat(each, dim=1) for each in zip(*parts, strict=True))
+        return cos, sin
+
+    def _forget(self) -> None:
+        """transformers keeps the frequencies of the longest sequence so far: the result must not depend on which was
+        before."""
+        for name in [n for n in vars(self._rotary) if n.endswith("max_seq_len_cached")]:
+            setattr(self._rotary, name, 0)
+
+
+def wrap(text: Any) -> WholeRope | None:
+    """Of a text model; nothing where frequencies do not depend on the length."""
+    unwrap(text)
+    rotary = getattr(text, "rotary_emb", None)
+    kind = (getattr(text.config, "rope_parameters", None) or {}).get("rope_type", "default")
+    if rotary is None or kind not in BY_LENGTH:
+        return None
+    rotary.forward = WholeRope(rotary)
+    return rotary.forward
+
+
+def unwrap(text: Any) -> None:
+    """Undoes `wrap`."""
+    if rotary := getattr(text, "rotary_emb", None):
+        rotary.__dict__.pop("forward", None)
