@@ -26,6 +26,15 @@ ROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
 VIT = {"depth": 3, "hidden_size": 32, "intermediate_size": 40, "num_heads": 2, "out_hidden_size": 32, "patch_size": 4}
 VISION_3 = VIT | {"num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]}
 TEXT_3 = TEXT | {"head_dim": 16, "rope_parameters": ROPE | {"mrope_section": [4, 2, 2], "mrope_interleaved": True}}
+ROUTED = {
+    "moe_intermediate_size": 16,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "n_shared_experts": 1,
+    "first_k_dense_replace": 1,
+    "n_group": 1,
+    "topk_group": 1,
+}
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 
 
@@ -75,11 +84,76 @@ def qwen3_moe() -> Any:
     return tf.Qwen3MoeForCausalLM(tf.Qwen3MoeConfig(**TEXT | EXPERTS | asks, head_dim=8))
 
 
-DYNAMIC = {"max_position_embeddings": 64, "rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}
+def glm4v(experts: bool = False) -> Any:
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2], "partial_rotary_factor": 1.0}
+    vision = VIT | {"depth": 2, "image_size": 32, "in_channels": 3}
+    marks = {
+        "image_start_token_id": 112,
+        "image_end_token_id": 113,
+        "video_start_token_id": 114,
+        "video_end_token_id": 115,
+    }
+    ids = {"image_token_id": 110, "video_token_id": 111} | marks
+    if not experts:
+        config = tf.Glm4vConfig(text_config=TEXT | {"rope_parameters": rope}, vision_config=vision, **ids)
+        return tf.Glm4vForConditionalGeneration(config)
+    text = TEXT | {"rope_parameters": rope} | ROUTED
+    return tf.Glm4vMoeForConditionalGeneration(tf.Glm4vMoeConfig(text_config=text, vision_config=vision, **ids))
+
+
+def deepseek_v3() -> Any:
+    mla = {"kv_lora_rank": 16, "q_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 12}
+    config = tf.DeepseekV3Config(**TEXT | ROUTED | mla | {"num_key_value_heads": 4})
+    return tf.DeepseekV3ForCausalLM(config)
+
+
+SIGLIP = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "image_size": 16,
+    "patch_size": 4,
+}
+
+
+def llava() -> Any:
+    vision = SIGLIP | {"model_type": "siglip_vision_model", "vision_use_head": False}
+    taken = {"vision_feature_layer": -1, "vision_feature_select_strategy": "full", "image_token_index": 110}
+    config = tf.LlavaConfig(
+        text_config=TEXT | {"model_type": "llama"}, vision_config=vision, image_token_id=110, **taken
+    )
+    return tf.LlavaForConditionalGeneration(config)
+
+
+def idefics3(name: str = "Idefics3") -> Any:
+    config = getattr(tf, f"{name}Config")(
+        text_config=TEXT | {"model_type": "llama"}, vision_config=dict(SIGLIP), image_token_id=110, scale_factor=2
+    )
+    return getattr(tf, f"{name}ForConditionalGeneration")(config)
+
+
+def mistral3() -> Any:
+    text = TEXT | {"model_type": "mistral", "sliding_window": None, "head_dim": 8}
+    vision = SIGLIP | {"model_type": "pixtral", "image_size": 32, "head_dim": 8}
+    ids = {"image_token_index": 110, "image_token_id": 110}
+    config = tf.Mistral3Config(
+        text_config=text, vision_config=vision, spatial_merge_size=2, vision_feature_layer=-1, **ids
+    )
+    return tf.Mistral3ForConditionalGeneration(config)
+
+
+DYNAMIC = {"max_position_embeddings": 16, "rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}
 
 MODELS: dict[str, Callable[[], Any]] = {
     "internvl with qwen2": lambda: internvl(TEXT | {"model_type": "qwen2"}),
     "internvl with qwen3": lambda: internvl(TEXT | {"model_type": "qwen3", "head_dim": 8}),
+    "glm4v": glm4v,
+    "glm4v_moe": lambda: glm4v(experts=True),
+    "llava": llava,
+    "idefics3": idefics3,
+    "smolvlm": lambda: idefics3("SmolVLM"),
+    "mistral3": mistral3,
     "qwen2_vl": qwen2_vl,
     "qwen2_5_vl": qwen2_5_vl,
     "qwen3_vl": qwen3_vl,
@@ -89,6 +163,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "qwen2": lambda: tf.Qwen2ForCausalLM(tf.Qwen2Config(**TEXT)),
     "qwen3": lambda: tf.Qwen3ForCausalLM(tf.Qwen3Config(**TEXT, head_dim=8)),
     "qwen3_moe": qwen3_moe,
+    "deepseek_v3": deepseek_v3,
 }
 
 
@@ -101,6 +176,6 @@ def make(name: str, dtype: torch.dtype) -> Any:
             for parameter in model.parameters():
                 if parameter.dim() == 1 or parameter.std() < 1e-3:
                     parameter.add_(0.05 * torch.randn_like(parameter))
-    if "moe" in name:
+    if "moe" in name or name.startswith("deepseek"):
         model.set_experts_implementation("eager")  # the other ones have no fp64
     return model

@@ -33,9 +33,14 @@ class Adapter(Protocol):
 
 # model_type -> module and class of dhp.models that says what is its own
 FAMILIES = {
-    "glm4v": ("families", "QwenVL"),
+    "deepseek_v3": ("families", "Family"),
+    "glm4v": ("families", "GLM4V"),
+    "glm4v_moe": ("families", "GLM4V"),
+    "idefics3": ("families", "Idefics3"),
     "internvl": ("families", "Family"),
     "llama": ("families", "Family"),
+    "llava": ("families", "Llava"),
+    "mistral3": ("families", "Mistral3"),
     "qwen2": ("families", "Family"),
     "qwen2_5_vl": ("families", "Qwen25VL"),
     "qwen2_vl": ("families", "Qwen2VL"),
@@ -43,6 +48,7 @@ FAMILIES = {
     "qwen3_moe": ("families", "Family"),
     "qwen3_vl": ("qwen3_vl", "Qwen3VL"),
     "qwen3_vl_moe": ("qwen3_vl", "Qwen3VL"),
+    "smolvlm": ("families", "Idefics3"),
 }
 
 

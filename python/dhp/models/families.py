@@ -27,6 +27,7 @@ class Family:
     vit = re.compile(r"\.(visual|vision_tower|vision_model)\.")
     deepstack = 0  # sets of rows that also enter after the first text layers
     units_apart = True  # whether text stands between the units of a clip
+    mixes_kinds = True  # whether the model alone takes pictures and clips in one sample
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -65,15 +66,18 @@ class Family:
 
     def text_ids(self) -> npt.NDArray[np.int64]:
         """Tokens that mean text: all but the ones that the config names."""
-        named = {value for key, value in vars(self.model.config).items() if key.endswith("_token_id")}
-        named |= {value for key, value in vars(self.text.config).items() if key.endswith("_token_id")}
-        return np.setdiff1d(np.arange(self.text.config.vocab_size), [n for n in named if isinstance(n, int)])
+        of_config = {**vars(self.model.config), **vars(self.text.config)}
+        named = [n for key, n in of_config.items() if re.search("_token_i(d|ndex)$", key) and isinstance(n, int)]
+        return np.setdiff1d(np.arange(self.text.config.vocab_size), named)
 
     def shapes_to_try(self) -> list[MadeMedium]:
         """Media to try a model with; the first is the smallest."""
-        side = self._side()
-        patches, rows = side // self._patch(), self.model.config.image_seq_length
-        return [MadeMedium(kind, (units, patches, patches), rows) for kind, units in (("image", 1), ("image", 3))]
+        side = self._side() // self._patch()
+        return [MadeMedium("image", (units, side, side), self.tile_rows()) for units in (1, 3)]
+
+    def tile_rows(self) -> int:
+        """Tokens that a tile becomes."""
+        return int(self.model.config.image_seq_length)
 
     def random_pixels(self, medium: MadeMedium, generator: np.random.Generator) -> torch.Tensor:
         """All units of a medium."""
@@ -143,6 +147,74 @@ class QwenVL(Family):
             own = [i for i, medium in enumerate(media) if medium.kind == kind]
             if own:
                 given |= {key: torch.cat([pixels[i] for i in own]), grids: torch.tensor([media[i].grid for i in own])}
+        return given
+
+
+class GLM4V(QwenVL):
+    """One placeholder for pictures and clips."""
+
+    mixes_kinds = False
+
+    def placeholder(self, kind: str) -> int:
+        return int(self.model.config.image_token_id)
+
+
+class Llava(Family):
+    """A picture is one tile."""
+
+    def tile_rows(self) -> int:
+        return int((self._side() // self._patch()) ** 2)
+
+
+class Idefics3(Family):
+    """Idefics3 and SmolVLM: a sample's tiles come with an axis in front."""
+
+    def encode(self, units: Sequence[Unit], media: Media, pixels: torch.Tensor, upload: Upload) -> torch.Tensor:
+        [pixels] = upload(pixels)
+        return flat(self.base.get_image_features(pixels[None], return_dict=True).pooler_output)
+
+    def tile_rows(self) -> int:
+        return int((self._side() // self._patch() // self.model.config.scale_factor) ** 2)
+
+    def alone(self, encoded: Encoded, media: Sequence[MadeMedium], pixels: Sequence[torch.Tensor]) -> dict[str, Any]:
+        given = super().alone(encoded, media, pixels)
+        return given | ({"pixel_values": given["pixel_values"][None]} if pixels else {})
+
+
+class Mistral3(Family):
+    """Pictures of any size, pixels [patches, 3 * patch * patch]; the model takes them padded to the largest."""
+
+    def encode(self, units: Sequence[Unit], media: Media, pixels: torch.Tensor, upload: Upload) -> torch.Tensor:
+        grids = [media[unit.sequence][unit.medium].grid for unit in units]
+        [pixels] = upload(pixels)
+        padded, sizes = self._pictures(grids, pixels)
+        return flat(self.base.get_image_features(padded, image_sizes=sizes, return_dict=True).pooler_output)
+
+    def _pictures(self, grids: Sequence[tuple[int, int, int]], rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """[pictures, 3, height, width], and their sizes [pictures, 2] in pixels."""
+        patch = self._patch()
+        sizes = [(height * patch, width * patch) for _, height, width in grids]
+        highest, widest = (max(side) for side in zip(*sizes, strict=True))
+        pictures, begin = [], 0
+        for (_, height, width), size in zip(grids, sizes, strict=True):
+            own = rows[begin : begin + height * width].reshape(height, width, 3, patch, patch)
+            picture = own.permute(2, 0, 3, 1, 4).reshape(3, *size)
+            pictures.append(torch.nn.functional.pad(picture, (0, widest - size[1], 0, highest - size[0])))
+            begin += height * width
+        return torch.stack(pictures), torch.tensor(sizes)
+
+    def shapes_to_try(self) -> list[MadeMedium]:
+        merge = self.model.config.spatial_merge_size
+        return [MadeMedium("image", (1, h * merge, w * merge), h * w) for h, w in ((1, 2), (2, 3), (4, 1))]
+
+    def random_pixels(self, medium: MadeMedium, generator: np.random.Generator) -> torch.Tensor:
+        return self._random((medium.unit_patches, 3 * self._patch() ** 2), generator)
+
+    def alone(self, encoded: Encoded, media: Sequence[MadeMedium], pixels: Sequence[torch.Tensor]) -> dict[str, Any]:
+        given: dict[str, Any] = {"input_ids": torch.from_numpy(encoded.input_ids)[None]}
+        if pixels:
+            padded, sizes = self._pictures([medium.grid for medium in media], torch.cat(list(pixels)))
+            given |= {"pixel_values": padded, "image_sizes": sizes}
         return given
 
 

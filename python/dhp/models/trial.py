@@ -16,7 +16,8 @@ import torch
 
 from dhp._core import Exchange, Task
 from dhp.data.text import IGNORED, IMAGE, VIDEO, Encoded
-from dhp.models import attach, family_class
+from dhp.models import family_class, whole_rope
+from dhp.models.adapter import ModelAdapter
 from dhp.models.families import Family
 from dhp.task.input import TaskInput
 from dhp.task.layout import TaskLayout
@@ -60,9 +61,11 @@ def made_samples(family: Family, seed: int = 0) -> list[Made]:
     """Six: with several pictures, a clip where the family has them, one, and none."""
     generator = np.random.default_rng(seed)
     shapes = family.shapes_to_try() if family.has_vision else []
-    small, *others = shapes or [None]
-    clip = next((medium for medium in others if medium.kind == "video"), small)
-    media = [[small], [], [clip, small], [small, *others], [clip], [others[-1] if others else small]]
+    small = shapes[0] if shapes else None
+    clip = next((medium for medium in shapes if medium.kind == "video"), small)
+    mixed = [clip, small] if family.mixes_kinds else [clip]
+    several = [medium for medium in shapes if medium.kind == "image" or family.mixes_kinds]
+    media = [[small], [], mixed, several, [clip], shapes[-1:]]
     texts = [20, 50, 9, 40, 12, 25]
     return [_made(family, [m for m in chosen if m], text, generator) for chosen, text in zip(media, texts, strict=True)]
 
@@ -92,6 +95,7 @@ def alone(model: Any, samples: Sequence[Made]) -> tuple[float, dict[str, torch.T
     for sample in samples:
         given = family.alone(sample.encoded, sample.media, sample.pixels)
         given |= {"labels": torch.from_numpy(sample.encoded.labels)[None], "use_cache": False}
+        whole_rope.forget(family.text)
         loss = model(**given, num_items_in_batch=valid).loss
         if loss.requires_grad:
             loss.backward()
@@ -100,9 +104,13 @@ def alone(model: Any, samples: Sequence[Made]) -> tuple[float, dict[str, torch.T
 
 
 def on_shards(
-    model: Any, samples: Sequence[Made], tasks: Sequence[tuple[list[int], list[int], str]]
+    model: Any,
+    samples: Sequence[Made],
+    tasks: Sequence[tuple[list[int], list[int], str]],
+    family: type[Family] | None = None,
 ) -> tuple[float, dict[str, torch.Tensor]]:
-    """The same, summed over the ranks of `tasks`, each with a copy of the model."""
+    """The same, summed over the ranks of `tasks`, each with a copy of the model. `family` of a model that has none."""
+    family = family or family_class(model)
     ranks = 1 + max(rank for members, _, _ in tasks for rank in members)
     name, valid = f"trial{next(_names)}", _valid(samples)
     torch.ops.dhp.create_thread_groups(name, ranks)
@@ -110,7 +118,7 @@ def on_shards(
 
     def rank_main(rank: int) -> None:
         try:
-            results[rank] = _rank(copy.deepcopy(model), samples, tasks, rank, f"{name}/{rank}", valid)
+            results[rank] = _rank(copy.deepcopy(model), family, samples, tasks, rank, f"{name}/{rank}", valid)
         except Exception as error:
             results[rank] = error
             torch.ops.dhp.report_failure(f"{name}/{rank}", f"rank {rank}: {error}")
@@ -132,9 +140,9 @@ def on_shards(
     return sum(loss for loss, _ in results), total
 
 
-def _rank(model: Any, samples: Any, tasks: Any, rank: int, traffic: str, valid: int) -> Any:
+def _rank(model: Any, family: Any, samples: Any, tasks: Any, rank: int, traffic: str, valid: int) -> Any:
     run: Any = SimpleNamespace(traffic=traffic, group_of=lambda task: list(task.ranks))
-    adapter, total = attach(model, run), 0.0
+    adapter, total = ModelAdapter(family(model), run), 0.0
     for number, (members, chosen, exchange) in enumerate(tasks):
         if rank in members:
             task = Task(id=number, ranks=members, sequences=chosen, exchange=getattr(Exchange, exchange))

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from dhp._core import InputError
 from dhp.task.layout import TaskLayout
 
 BY_LENGTH = ("dynamic", "longrope")
@@ -34,30 +35,41 @@ class WholeRope:
 
     def __call__(self, hidden: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """cos and sin, [1, T_local, D]."""
+        if position_ids.dim() != 2:
+            raise InputError(f"rope_type {self._rotary.rope_type}: found positions in three dimensions, expected one")
         parts = []
         for tokens, local in zip(self._lengths, self._local, strict=True):
-            self._forget()
+            _forget(self._rotary)
             cos, sin = self._own(hidden, torch.arange(tokens, device=hidden.device)[None])
             parts.append((cos[:, local], sin[:, local]))
         cos, sin = (torch.cat(each, dim=1) for each in zip(*parts, strict=True))
         return cos, sin
-
-    def _forget(self) -> None:
-        """transformers keeps the frequencies of the longest sequence so far: the result must not depend on which was
-        before."""
-        for name in [n for n in vars(self._rotary) if n.endswith("max_seq_len_cached")]:
-            setattr(self._rotary, name, 0)
 
 
 def wrap(text: Any) -> WholeRope | None:
     """Of a text model; nothing where frequencies do not depend on the length."""
     unwrap(text)
     rotary = getattr(text, "rotary_emb", None)
-    kind = (getattr(text.config, "rope_parameters", None) or {}).get("rope_type", "default")
-    if rotary is None or kind not in BY_LENGTH:
+    if rotary is None or kind_of(text) not in BY_LENGTH:
         return None
     rotary.forward = WholeRope(rotary)
     return rotary.forward
+
+
+def forget(text: Any) -> None:
+    """transformers keeps the frequencies of the longest sequence so far: makes the next result that of its sequence
+    alone."""
+    if kind_of(text) in BY_LENGTH:
+        _forget(text.rotary_emb)
+
+
+def _forget(rotary: Any) -> None:
+    for name in [name for name in vars(rotary) if name.endswith("max_seq_len_cached")]:
+        setattr(rotary, name, 0)
+
+
+def kind_of(text: Any) -> str:
+    return str((getattr(text.config, "rope_parameters", None) or {}).get("rope_type", "default"))
 
 
 def unwrap(text: Any) -> None:
