@@ -132,9 +132,9 @@ std::vector<Run> run_all(const SimulateCommand& command) {
   // A cost of each cluster: one that is counted by name depends on the number of ranks.
   std::vector<std::vector<Named<CostModel>>> costs;
   costs.reserve(clusters.size());
-  for (const auto& [name, cluster] : clusters) {
-    costs.push_back(read_all<CostModel>(command.cost_files, [&cluster = cluster](const std::string& cost_file) {
-      return read_cost_model(cost_file, cluster);
+  for (const Named<Cluster>& named : clusters) {
+    costs.push_back(read_all<CostModel>(command.cost_files, [&named](const std::string& cost_file) {
+      return read_cost_model(cost_file, named.value);
     }));
   }
   std::vector<Run> runs;
