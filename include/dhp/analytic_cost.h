@@ -44,6 +44,8 @@ struct CostOptions {
   Recompute recompute = Recompute::full;
   Freeze freeze = {};
   int zero = 1;  ///< 0: nothing is sharded, 1: the optimizer's state, 2: also gradients, 3: also parameters
+  /// LoRA: adapters of this rank on all linear layers of the language model's blocks, which alone train; 0: none.
+  int lora_rank = 0;
   std::optional<StateBytes> state = {};  ///< instead of what mixed precision with `zero` holds
 };
 

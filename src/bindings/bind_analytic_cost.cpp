@@ -89,17 +89,18 @@ void bind_analytic_cost(nb::module_& module) {
   module.def(
       "analytic_cost",
       [](std::string_view config_json, const std::string& source, std::string device, int ranks, Recompute recompute,
-         const Freeze& freeze, int zero, std::optional<std::tuple<double, double, double>> state) {
-        CostOptions options{std::move(device), ranks, recompute, freeze, zero};
+         const Freeze& freeze, int zero, int lora_rank, std::optional<std::tuple<double, double, double>> state) {
+        CostOptions options{std::move(device), ranks, recompute, freeze, zero, lora_rank};
         if (state) options.state = std::make_from_tuple<StateBytes>(*state);
         return analytic_cost(config_json, source, options);
       },
       "config_json"_a, "source"_a, nb::kw_only(), "device"_a = defaults.device, "ranks"_a = defaults.ranks,
-      "recompute"_a = defaults.recompute, "freeze"_a = defaults.freeze, "zero"_a = defaults.zero,
+      "recompute"_a = defaults.recompute, "freeze"_a = defaults.freeze, "zero"_a = defaults.zero, "lora_rank"_a = 0,
       "state"_a = nb::none(),
       "Counts FLOP and bytes of a Hugging Face config.json (its text) into a cost model; `source` names it\n"
       "in errors. `ranks` share what `zero` shards. `state`: instead of what mixed precision holds, bytes a\n"
-      "parameter: of every one, of one that trains, and of one that trains, shared by the ranks. Raises InputError "
+      "parameter: of every one, of one that trains, and of one that trains, shared by the ranks. `lora_rank`: of\n"
+      "adapters on the language model, which alone train. Raises InputError "
       "for\n"
       "an unknown family or device.");
 }

@@ -24,6 +24,7 @@ void bind_planner(nanobind::module_& module);        // planner.h, bound.h, expl
 void bind_options(nanobind::module_& module);        // plan_options.h
 void bind_shard(nanobind::module_& module);          // shard.h
 void bind_qwen_vl(nanobind::module_& module);        // qwen_vl.h, a submodule
+void bind_internvl(nanobind::module_& module);       // internvl.h, a submodule
 void bind_tokens(nanobind::module_& module);         // tokens.h
 void bind_simulator(nanobind::module_& module);      // simulator.h, result.h, trace.h
 

@@ -17,6 +17,7 @@ NB_MODULE(_core, module) {
   bind_planner(module);
   bind_shard(module);
   bind_qwen_vl(module);
+  bind_internvl(module);
   bind_tokens(module);
   bind_simulator(module);
 }

@@ -176,6 +176,9 @@ void add_cost_command(CLI::App& app, int& exit_code) {
          "--freeze", [&options](const std::string& names) { options.freeze = parse_freeze(names, "--freeze"); },
          "parts that do not train, of vit,aligner,llm")
       ->type_name("PARTS");
+  sub.add_option("--lora-rank", options.lora_rank, "LoRA: adapters of this rank on the language model alone train")
+      ->check(whole_from(0, 1 << 16))
+      ->capture_default_str();
   sub.add_option("-o,--output", command->out_file, "file for the cost model (dhp.cost/1 JSON)");
   add_output_format(sub, command->json);
   sub.callback([command, &exit_code] { exit_code = run(*command); });

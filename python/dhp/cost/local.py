@@ -44,10 +44,12 @@ def local_cost(
     freeze: Freeze = NOTHING_FROZEN,
     capacity_tokens: int = 0,
     precision: str = "bf16",
+    lora_rank: int = 0,
 ) -> CostModel:
     """Cost counted from the checkpoint folder's config.json. With `capacity_tokens`, a rank may hold that many
     tokens of any kind in a task: each counts as one byte, and nothing else counts. `precision`: of `dhp train`, which
-    decides what parameters, gradients and the optimizer hold."""
+    decides what parameters, gradients and the optimizer hold. `lora_rank`: adapters on all linear layers of the
+    language model alone train, whatever `lora_target` says."""
     config = Path(model) / "config.json"
     try:
         text = config.read_text()
@@ -60,6 +62,7 @@ def local_cost(
         ranks=ranks,
         recompute=Recompute.full if recompute else Recompute.none,
         freeze=freeze,
+        lora_rank=lora_rank,
         state=STATE_BYTES[precision],
     )
     if capacity_tokens:

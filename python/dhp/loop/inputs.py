@@ -149,6 +149,7 @@ def planning_inputs(settings: TrainConfig, ranks: int) -> tuple[Cluster, CostMod
             freeze=settings.frozen,
             capacity_tokens=settings.capacity_tokens,
             precision=settings.precision,
+            lora_rank=settings.lora_rank,
         )
     )
     if cluster.ranks != ranks:

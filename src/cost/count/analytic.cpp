@@ -79,6 +79,7 @@ ModuleCost vision_cost(const Context& context, const ForwardWork& work, std::int
   const VisionShape& vision = context.shape.vision;
   const bool trains = !context.options.freeze.vit;
   ModuleCost module{.name = "vision", .unit = "patch", .parameters = parameters};
+  if (vision.depth == 0) return module;  // a model of text alone
   // Pixels need no gradient.
   add_matrices(context, module, work.patch_embedding, {.backward = trains ? 1.0 : 0.0});
   add_matrices(context, module, work.vision_blocks,
@@ -95,6 +96,7 @@ ModuleCost vision_cost(const Context& context, const ForwardWork& work, std::int
 ModuleCost frame_cost(const Context& context, const ForwardWork& work) {
   const VisionShape& vision = context.shape.vision;
   ModuleCost module{.name = "vision", .unit = "patch pair"};
+  if (vision.depth == 0) return module;
   const AttentionRate rate = context.rate_of(vision.hidden / vision.heads);
   add_attention(module, work.vision_pair_flop, work.vision_pair_flop / rate.flop_per_s, rate.backward_rate,
                 attention_passes(context));
@@ -123,6 +125,14 @@ ModuleCost language_cost(const Context& context, const char* name, const UnitWor
                          double recompute) {
   ModuleCost module{.name = name, .unit = "token", .parameters = parameters};
   add_matrices(context, module, unit, {.backward = context.options.freeze.llm ? 1.0 : 2.0, .recompute = recompute});
+  return module;
+}
+
+/// The layers, and LoRA's adapters on them.
+ModuleCost layers_cost(const Context& context, const UnitWork& unit, std::int64_t parameters) {
+  ModuleCost module = language_cost(context, "layers", unit, parameters, context.again());
+  const auto adapters = static_cast<double>(adapter_parameters(context.shape.language, context.options.lora_rank));
+  add_matrices(context, module, {.linear = 2.0 * adapters}, {.backward = 2.0, .recompute = context.again()});
   return module;
 }
 
@@ -158,7 +168,7 @@ std::vector<ModuleCost> module_costs(const Context& context, const AttentionRate
   if (work.vision_pair_flop > 0.0) modules.push_back(frame_cost(context, work));
   modules.push_back(projector_cost(context, work, parameters.projector));
   modules.push_back(embedding_cost(context, work, parameters.embedding));
-  modules.push_back(language_cost(context, "layers", work.layers, parameters.layers, context.again()));
+  modules.push_back(layers_cost(context, work.layers, parameters.layers));
   for (ModuleCost& module : attention_costs(context, rate)) modules.push_back(std::move(module));
   modules.push_back(language_cost(context, "head", work.head, parameters.head, 0.0));
   return modules;
@@ -186,14 +196,16 @@ std::int64_t trained_parameters(const Context& context) {
   const ModuleParameters counts = count_modules(context.shape);
   const Freeze& freeze = context.options.freeze;
   return (freeze.vit ? 0 : counts.vision) + (freeze.aligner ? 0 : counts.projector) +
-         (freeze.llm ? 0 : counts.embedding + counts.layers + counts.head);
+         (freeze.llm ? 0 : counts.embedding + counts.layers + counts.head) +
+         adapter_parameters(context.shape.language, context.options.lora_rank);
 }
 
 /// Parameters, gradients and optimizer of one rank. Frozen weights have neither gradients nor moments.
 void count_state(const Context& context, MemoryCost& memory) {
   const ModuleParameters counts = count_modules(context.shape);
   const std::int64_t language = counts.embedding + counts.layers + counts.head;
-  const auto all = static_cast<double>(counts.vision + counts.projector + language);
+  const std::int64_t adapters = adapter_parameters(context.shape.language, context.options.lora_rank);
+  const auto all = static_cast<double>(counts.vision + counts.projector + language + adapters);
   const auto trained = static_cast<double>(trained_parameters(context));
   const auto shards = [&](int stage) { return context.options.zero >= stage ? context.options.ranks : 1; };
   memory.parameters = all * context.value_bytes() / shards(3);
@@ -292,7 +304,10 @@ void check(const CostOptions& options) {
   if (options.zero < 0 || options.zero > 3) {
     throw InputError("--zero", "", "found " + std::to_string(options.zero) + ", expected 0, 1, 2 or 3");
   }
-  if (options.freeze == Freeze{true, true, true}) {
+  if (options.lora_rank < 0) {
+    throw InputError("--lora-rank", "", "found " + std::to_string(options.lora_rank) + ", expected 0 or more");
+  }
+  if (options.freeze == Freeze{true, true, true} && options.lora_rank == 0) {
     throw InputError("--freeze", "", "vit, aligner and llm together leave nothing to train");
   }
 }
@@ -302,6 +317,7 @@ std::string name_of(const std::string& label, const CostReport& report, const De
   const auto millions = std::llround(static_cast<double>(report.parameters.total()) / 1e6);
   std::string name = label + ", " + std::to_string(millions) + " M parameters, " + device.name;
   if (options.recompute == Recompute::full) name += ", recomputed";
+  if (options.lora_rank > 0) return name + ", LoRA of rank " + std::to_string(options.lora_rank);
   std::string frozen;
   if (options.freeze.vit) frozen += " vit";
   if (options.freeze.aligner) frozen += " aligner";
@@ -349,9 +365,11 @@ ParameterCounts count_parameters(std::string_view config_json, const std::string
   return parts_of(count_modules(parse_model_shape(config_json, source)));
 }
 
-CostReport analytic_report(std::string_view config_json, const std::string& source, const CostOptions& options,
+CostReport analytic_report(std::string_view config_json, const std::string& source, const CostOptions& given,
                            const std::string& label) {
-  check(options);
+  check(given);
+  CostOptions options = given;
+  if (options.lora_rank > 0) options.freeze = {.vit = true, .aligner = true, .llm = true};
   const Device device = read_device(options.device);
   const ModelShape shape = parse_model_shape(config_json, source);
   const Context context{shape, device, options};

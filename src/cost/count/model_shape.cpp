@@ -1,6 +1,8 @@
 #include "cost/count/model_shape.h"
 
 #include <algorithm>
+#include <map>
+#include <string>
 #include <vector>
 
 #include "base/json_reader.h"
@@ -34,7 +36,11 @@ constexpr LanguageRules kQwen3{};
 constexpr LanguageRules kQwen3Moe{.head_dim = HeadDim::of_config_or_share};
 constexpr LanguageRules kQwen2{
     .head_dim = HeadDim::of_config_or_share, .biases = Biases::queries_keys_values, .qk_norm = false};
+constexpr LanguageRules kLlama{.head_dim = HeadDim::of_config_or_share, .qk_norm = false};
 constexpr LanguageRules kQwen25Vl{.head_dim = HeadDim::share, .biases = Biases::queries_keys_values, .qk_norm = false};
+
+const std::map<std::string, LanguageRules> kTextModels = {
+    {"llama", kLlama}, {"qwen2", kQwen2}, {"qwen3", kQwen3}, {"qwen3_moe", kQwen3Moe}};
 
 std::int64_t head_dim(const JsonObject& text, HeadDim rule, const LanguageShape& shape) {
   constexpr int kDefault = 128;  // of Qwen3's config classes, whatever the hidden size
@@ -147,6 +153,28 @@ void parse_qwen25_vision(const JsonObject& entry, ModelShape& shape) {
                      .norm_parameters = vision.hidden};  // RMSNorm over one patch
 }
 
+/// Its widths have names of their own: `hidden_size` is the language model's.
+void parse_qwen2_vision(const JsonObject& entry, ModelShape& shape) {
+  VisionShape& vision = shape.vision;
+  vision.depth = entry.integer("depth", 1, kMaxLayers);
+  vision.hidden = entry.integer("embed_dim", 1, kMaxVisionWidth);
+  vision.intermediate = vision.hidden * entry.integer("mlp_ratio", 1, kMaxMerge);
+  vision.heads = entry.integer_or("num_heads", 16, 1, kMaxHeads);
+  const Sides patch = sides(entry, "patch_size", kMaxPatch);
+  const std::int64_t frames = entry.integer("temporal_patch_size", 1, kMaxPatch);
+  const char* channels = entry.has("in_channels") ? "in_channels" : "in_chans";  // the older name
+  vision.patch_values = entry.integer_or(channels, 3, 1, kMaxPatch) * frames * patch.height * patch.width;
+  const std::int64_t merge = entry.integer("spatial_merge_size", 1, kMaxMerge);
+  vision.merge = merge * merge;
+  vision.mlp_bias = true;
+  vision.qkv_bias = true;
+  const std::int64_t width = vision.merge * vision.hidden;
+  shape.projector = {.input = width,
+                     .inner = width,
+                     .output = entry.integer("hidden_size", 1, kMaxWidth),
+                     .norm_parameters = 2 * vision.hidden};  // LayerNorm over one patch
+}
+
 /// InternViT: `names` differ between transformers' config and the original one.
 struct InternNames {
   const char* qkv_bias;
@@ -214,11 +242,12 @@ ModelShape parse_model_shape(std::string_view config_json, const std::string& so
     if (experts) parse_experts(text, shape.language);
     shape.language.tied = tied_or(false);
     parse_qwen3_vision(root.object("vision_config"), shape);
-  } else if (shape.family == "qwen2_5_vl") {
+  } else if (shape.family == "qwen2_vl" || shape.family == "qwen2_5_vl") {
     // Configs on the hub have the fields of the language model beside vision_config.
     shape.language = parse_language(root.has("text_config") ? root.object("text_config") : root, kQwen25Vl);
     shape.language.tied = tied_or(false);
-    parse_qwen25_vision(root.object("vision_config"), shape);
+    const JsonObject vision = root.object("vision_config");
+    shape.family == "qwen2_vl" ? parse_qwen2_vision(vision, shape) : parse_qwen25_vision(vision, shape);
   } else if (shape.family == "internvl") {
     shape.language = parse_intern_language(root.object("text_config"));
     shape.language.tied = tied_or(true);
@@ -230,9 +259,14 @@ ModelShape parse_model_shape(std::string_view config_json, const std::string& so
     shape.language.tied = text.boolean_or("tie_word_embeddings", false);
     parse_intern_vision(root.object("vision_config"), kInternVlChat, shape);
     parse_intern_projector(root, shape);
+  } else if (const auto text = kTextModels.find(shape.family); text != kTextModels.end()) {
+    shape.language = parse_language(root, text->second);
+    if (shape.family == "qwen3_moe") parse_experts(root, shape.language);
+    shape.language.tied = tied_or(false);
   } else {
     root.fail("model_type", "found \"" + shape.family +
-                                "\", expected one of qwen3_vl, qwen3_vl_moe, qwen2_5_vl, internvl, internvl_chat");
+                                "\", expected one of qwen3_vl, qwen3_vl_moe, qwen2_5_vl, qwen2_vl, internvl, "
+                                "internvl_chat, qwen3, qwen3_moe, qwen2, llama");
   }
   return shape;
 }

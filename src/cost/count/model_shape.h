@@ -71,8 +71,9 @@ struct ModelShape {
   ProjectorShape projector = {};
 };
 
-/// Reads a `config.json`: qwen3_vl, qwen3_vl_moe, qwen2_5_vl (nested or flat), internvl, internvl_chat. Throws
-/// InputError for another family, a field that is missing or wrong, and what is not counted (sliding windows).
+/// Reads a `config.json`: qwen3_vl, qwen3_vl_moe, qwen2_5_vl and qwen2_vl (nested or flat), internvl, internvl_chat,
+/// and of text alone qwen3, qwen3_moe, qwen2, llama. Throws InputError for another family, a field that is missing or
+/// wrong, and what is not counted (sliding windows).
 ModelShape parse_model_shape(std::string_view config_json, const std::string& source);
 
 }  // namespace dhp

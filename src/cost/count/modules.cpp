@@ -116,6 +116,13 @@ ModuleParameters count_modules(const ModelShape& shape) {
           .head = shape.language.tied ? 0 : embedding};
 }
 
+std::int64_t adapter_parameters(const LanguageShape& shape, int rank) {
+  // Of a matrix from `in` to `out`: rank x in and out x rank. Queries, keys, values, output; gate, up and down.
+  const std::int64_t attention = 2 * (shape.hidden + shape.query_width()) + 2 * (shape.hidden + shape.kv_width());
+  const std::int64_t dense = shape.layers - shape.sparse_layers;
+  return rank * (shape.layers * attention + dense * 3 * (shape.hidden + shape.intermediate));
+}
+
 double pair_flop(const LanguageShape& shape) {
   // Two matrix products of 2 * head_dim FLOP per pair and head.
   return 4.0 * real(shape.layers) * real(shape.query_width());

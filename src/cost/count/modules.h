@@ -37,6 +37,10 @@ struct ForwardWork {
 };
 ForwardWork count_forward(const ModelShape& shape);
 
+/// Parameters of LoRA's adapters of `rank` on the linear layers of the language model's blocks. Experts, which are one
+/// tensor a layer, have none.
+std::int64_t adapter_parameters(const LanguageShape& shape, int rank);
+
 /// FLOP of attention of all language layers a pair, forward.
 double pair_flop(const LanguageShape& shape);
 

@@ -18,6 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from command_line import dhp
 from dhp import _core as core
+from dhp.models.lora import with_adapters
+from dhp.settings.config import TrainConfig
 
 FRAME_PATCHES = 64  # of frames of towers that are run
 PRESETS = {preset.name: json.loads(preset.text) for preset in core.model_presets()}
@@ -26,7 +28,14 @@ CLASSES = {
     "qwen3_vl_moe": "Qwen3VLMoeForConditionalGeneration",
     "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
     "internvl": "InternVLForConditionalGeneration",
+    "qwen2_vl": "Qwen2VLForConditionalGeneration",
+    "llama": "LlamaForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
 }
+TEXT_ALONE = ("llama", "qwen2", "qwen3", "qwen3_moe")
+WITH_VISION = [family for family in CLASSES if family not in TEXT_ALONE]
 
 
 def model_of(config: dict[str, Any], device: str = "meta", **keywords: Any) -> Any:
@@ -88,6 +97,12 @@ def random_config(family: str, rng: random.Random) -> dict[str, Any]:
         "pad_token_id": None,
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
     }
+    if family in TEXT_ALONE:
+        if family != "qwen2":
+            text |= {"head_dim": rng.choice([4, 8]), "attention_bias": rng.random() < 0.5}
+        if family == "qwen3_moe":
+            text |= random_experts(rng)
+        return text | {"model_type": family, "tie_word_embeddings": rng.random() < 0.5}
     config: dict[str, Any] = {"model_type": family, "text_config": text, "tie_word_embeddings": rng.random() < 0.5}
     width = rng.choice([8, 16])
     if family == "internvl":
@@ -122,6 +137,10 @@ def random_config(family: str, rng: random.Random) -> dict[str, Any]:
         "spatial_merge_size": 2,
         "in_channels": 3,
     }
+    if family == "qwen2_vl":
+        del vision["out_hidden_size"], vision["intermediate_size"]
+        vision |= {"embed_dim": width, "hidden_size": hidden, "mlp_ratio": rng.choice([2, 4])}
+        return config
     if family == "qwen2_5_vl":
         vision |= {"window_size": 4 * vision["patch_size"]}
         vision |= {"fullatt_block_indexes": sorted(rng.sample(range(vision["depth"]), rng.randint(0, vision["depth"])))}
@@ -132,10 +151,19 @@ def random_config(family: str, rng: random.Random) -> dict[str, Any]:
     if family == "qwen3_vl" or rng.random() < 0.5:
         text["head_dim"] = rng.choice([4, 8])
     if family == "qwen3_vl_moe":
-        experts = rng.randint(2, 5)
-        text |= {"num_experts": experts, "num_experts_per_tok": rng.randint(1, experts), "moe_intermediate_size": 6}
-        text |= {"decoder_sparse_step": rng.choice([1, 2]), "mlp_only_layers": rng.choice([[], [0], [1]])}
+        text |= random_experts(rng)
     return config
+
+
+def random_experts(rng: random.Random) -> dict[str, Any]:
+    experts = rng.randint(2, 5)
+    return {
+        "num_experts": experts,
+        "num_experts_per_tok": rng.randint(1, experts),
+        "moe_intermediate_size": 6,
+        "decoder_sparse_step": rng.choice([1, 2]),
+        "mlp_only_layers": rng.choice([[], [0], [1]]),
+    }
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -214,7 +242,7 @@ def tower_of(family: str, seed: int, **options: str) -> tuple[Any, dict[str, Any
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("family", CLASSES)
+@pytest.mark.parametrize("family", WITH_VISION)
 def test_flop_of_vision_towers(family: str, seed: int) -> None:
     _, report, patches, encode = tower_of(family, seed)
     expected = forward_flop(report, "vision", "patch") + forward_flop(report, "projector", "patch")
@@ -224,7 +252,7 @@ def test_flop_of_vision_towers(family: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("frozen", ["", "vit", "aligner"])
-@pytest.mark.parametrize("family", CLASSES)
+@pytest.mark.parametrize("family", WITH_VISION)
 def test_backward_flop_of_vision_towers(family: str, frozen: str) -> None:
     """All but attention, whose backward pass has one product less in eager mode than in fused kernels."""
     model, report, patches, encode = tower_of(family, 7, freeze=frozen, recompute="none")
@@ -253,12 +281,13 @@ def test_backward_flop_of_language_models(family: str, frozen: str) -> None:
     report = report_of(config, freeze=frozen, recompute="none")
     model.requires_grad_(not frozen)
     tokens = 12
-    embeds = torch.randn(1, tokens, config["text_config"]["hidden_size"], requires_grad=True)
+    embeds = torch.randn(1, tokens, config.get("text_config", config)["hidden_size"], requires_grad=True)
     positions = torch.arange(tokens)[None]
-    if family != "internvl":
+    if family not in ("internvl", *TEXT_ALONE):
         positions = positions.expand(3, 1, tokens)
+    language_model = getattr(model.model, "language_model", model.model)
     with FlopCounterMode(display=False) as counter:
-        states = model.model.language_model(
+        states = language_model(
             inputs_embeds=embeds, position_ids=positions, attention_mask=None, use_cache=False
         ).last_hidden_state
         model.lm_head(states).sum().backward()
@@ -267,6 +296,27 @@ def test_backward_flop_of_language_models(family: str, frozen: str) -> None:
     rows = [row for row in rows_of(report, "token") if row["module"] in ("layers", "head")]
     expected = sum(both_flop(row) for row in rows) * tokens
     assert sum(counts.values()) - attention == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("family", CLASSES)
+def test_adapters_are_those_of_peft(family: str) -> None:
+    config = random_config(family, random.Random(5))
+    if family == "qwen3_moe":  # where it is named like a dense layer of the same model, peft adapts experts too
+        config |= {"decoder_sparse_step": 1, "mlp_only_layers": []}
+    print(json.dumps(config))
+    model = model_of(config, device="cpu")
+    settings = TrainConfig("m", "d", lora_rank=4)
+    adapted = with_adapters(model, settings)
+    trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    flags = {"lora-rank": "4", "recompute": "none"}
+    with_lora, without = report_of(config, **flags), report_of(config, recompute="none")
+    bytes_of = {key: report["memory"] for key, report in (("with", with_lora), ("without", without))}
+    # bf16: 2 bytes a weight and gradient, 12 of the optimizer
+    assert bytes_of["with"]["parameters_bytes"] - bytes_of["without"]["parameters_bytes"] == 2 * trained
+    assert (bytes_of["with"]["gradients_bytes"], bytes_of["with"]["optimizer_bytes"]) == (2 * trained, 12 * trained)
+    layers = [forward_flop(report, "layers", "token") for report in (with_lora, without)]
+    assert layers[0] - layers[1] == 2 * trained
+    assert not any(both_flop(row) - row["forward"]["flop"] for row in rows_of(with_lora, "patch", "patch pair"))
 
 
 def test_original_internvl_config_counts_alike() -> None:
