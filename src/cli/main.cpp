@@ -22,6 +22,7 @@ std::string python_command_help(const std::string& name) {
   if (name == "index") return "Count the tokens and patches of a data set";
   if (name == "report") return "Make a page about simulated and measured runs";
   if (name == "calibrate") return "Measure a model on this device and write a cost file";
+  if (name == "check-model") return "Whether a checkpoint's kind of model trains exactly on shards";
   if (name == "build-ops") return "Compile the run-time for the installed torch";
   return "";
 }

@@ -37,7 +37,7 @@ def check_model_folder(folder: str | Path) -> None:
         odd = os.path.exists(entry) and not os.path.isfile(entry) and not os.path.isdir(entry)
         if odd:  # transformers would wait for a pipe for ever
             raise InputError(f"{entry}: is no regular file; remove it, or download it again")
-    config = _plain_config(Path(folder) / "config.json")
+    config = plain_config(folder)
     model = _empty_model(folder, config)
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found: dict[str, Shape] = {}
@@ -71,7 +71,7 @@ def load_weights(folder: str | Path, dtype: torch.dtype) -> Any:
     """The folder's model, every weight as the folder has it. Raises InputError where one is not: transformers would
     draw it at random, on each rank another."""
     try:
-        with _quiet():
+        with quiet():
             loaded: Any = auto_class(family_of(folder)).from_pretrained(
                 str(folder),
                 dtype=dtype,
@@ -154,8 +154,9 @@ def _shapes(file: Path) -> dict[str, Shape]:
     return shapes
 
 
-def _plain_config(file: Path) -> dict[str, Any]:
-    """config.json, if it asks for nothing that training would have to take on trust."""
+def plain_config(folder: str | Path) -> dict[str, Any]:
+    """config.json, if it asks for nothing that training would have to take on trust. Raises InputError."""
+    file = Path(folder) / "config.json"
     config = read_object(file)
     for key, why in (
         (
@@ -183,16 +184,16 @@ def _empty_model(folder: str | Path, config: Mapping[str, Any]) -> Any:
         if isinstance(layers, int) and layers > MOST_LAYERS:
             raise InputError(f"{file}: {part}.{key}: found {layers}, expected at most {MOST_LAYERS}")
     try:
-        with _quiet():
+        with quiet():
             described = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
-        with _quiet(), torch.device("meta"):
+        with quiet(), torch.device("meta"):
             return auto_class(described.model_type).from_config(described, trust_remote_code=False)
     except Exception as error:  # whatever transformers makes of odd values
         raise InputError(f"{file}: describes no model ({type(error).__name__}: {first_line(error)})") from None
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without transformers' bars, one a rank, and its tables of weights that do not fit: we name them ourselves."""
     from transformers.utils import logging
 

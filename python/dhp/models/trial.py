@@ -65,7 +65,7 @@ def made_samples(family: Family, seed: int = 0) -> list[Made]:
     clip = next((medium for medium in shapes if medium.kind == "video"), small)
     mixed = [clip, small] if family.mixes_kinds else [clip]
     several = [medium for medium in shapes if medium.kind == "image" or family.mixes_kinds]
-    media = [[small], [], mixed, several, [clip], shapes[-1:]]
+    media: list[list[MadeMedium | None]] = [[small], [], mixed, [*several], [clip], [*shapes[-1:]]]
     texts = [20, 50, 9, 40, 12, 25]
     return [_made(family, [m for m in chosen if m], text, generator) for chosen, text in zip(media, texts, strict=True)]
 
@@ -163,9 +163,9 @@ def _input(samples: list[Made], task: Task, rank: int) -> TaskInput:
     )
     own = []
     for unit in layout.shares[layout.position]:
-        pixels = samples[unit.sequence].pixels[unit.medium]
-        each = len(pixels) // samples[unit.sequence].media[unit.medium].units
-        own.append(pixels[unit.part * each : (unit.part + 1) * each])
+        sample = samples[unit.sequence]
+        each = unit_pixels(sample, unit.medium)
+        own.append(sample.pixels[unit.medium][unit.part * each : (unit.part + 1) * each])
     pixels = torch.cat(own) if own else torch.empty(0)
     return TaskInput(layout, [s.encoded for s in samples], [s.media for s in samples], pixels)
 
@@ -185,6 +185,36 @@ def difference(alone: tuple[float, Any], ours: tuple[float, Any], floor: float) 
     if any(gradients[parameter].any() for parameter in odd):
         worst, name = float("inf"), sorted(odd)[0]
     return Difference(abs(own_loss - loss) / abs(loss), worst, name, len(expected))
+
+
+def units_differ(family: Family, samples: Sequence[Made]) -> float:
+    """How far the rows of units that are encoded one by one are from those of one call, by the largest row: what
+    dealing them to ranks rests on."""
+    worst = 0.0
+    for sample in samples:
+        task = Task(id=0, ranks=[0], sequences=[0], exchange=Exchange.ring)
+        whole = _input([sample], task, 0)
+        units = whole.layout.shares[0]
+        if not units:
+            continue
+        sizes = [unit_pixels(sample, unit.medium) for unit in units]
+        with torch.no_grad():
+            together = family.encode(units, whole.media, whole.pixels, _stay)
+            apart = [
+                family.encode([unit], whole.media, pixels, _stay)
+                for unit, pixels in zip(units, whole.pixels.split(sizes), strict=True)
+            ]
+        worst = max(worst, ((torch.cat(apart) - together).abs().max() / together.abs().max()).item())
+    return worst
+
+
+def unit_pixels(sample: Made, medium: int) -> int:
+    """Rows of pixels of each unit of a medium."""
+    return len(sample.pixels[medium]) // sample.media[medium].units
+
+
+def _stay(*tensors: torch.Tensor) -> list[torch.Tensor]:
+    return list(tensors)
 
 
 def _valid(samples: Sequence[Made]) -> int:

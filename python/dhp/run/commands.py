@@ -14,7 +14,14 @@ INTERRUPTED = 130  # the exit code after Ctrl-C, as of shells
 
 # What the extras of pyproject.toml, and torch, are imported as.
 EXTRAS = {"train": ("transformers", "tokenizers", "safetensors", "PIL", "av", "scipy"), "report": ("plotly",)}
-_NEEDS = {"train": "train", "index": "train", "calibrate": "train", "report": "report", "build-ops": ""}
+_NEEDS = {
+    "train": "train",
+    "index": "train",
+    "calibrate": "train",
+    "check-model": "train",
+    "report": "report",
+    "build-ops": "",
+}
 
 
 def missing(command: str) -> str:
@@ -35,6 +42,10 @@ def train() -> NoReturn:
 
 def calibrate() -> NoReturn:
     _run("calibrate", "dhp.cost.calibrate")
+
+
+def check_model() -> NoReturn:
+    _run("check-model", "dhp.models.check_model")
 
 
 def report() -> int:
