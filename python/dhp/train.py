@@ -26,7 +26,7 @@ from dhp.loop.inputs import open_dataset, planning_inputs
 from dhp.loop.start import begin, check_before_ranks, check_options, launched_here, says, together
 from dhp.loop.step_clock import StepClock
 from dhp.loop.train_options import parser, settings_of
-from dhp.models import Adapter, attach, import_family
+from dhp.models import Adapter, attach, import_family, lora
 from dhp.models.weights import agree_on_weights, load_model
 from dhp.run import runtime
 from dhp.run.launch import BAD_INPUT, join, run_local
@@ -57,7 +57,7 @@ def train(
     first_step = saved.step if saved else 0
     data = open_dataset(settings, cluster, cost, run)
     ahead = Ahead(range(first_step, settings.steps), data, costs, settings, run.rank)
-    model = together(run, lambda: load_model(settings, saved.folder if saved else settings.model, run.device))
+    model = together(run, lambda: load(settings, saved, run))
     agree_on_weights(model, run)
     adapter = attach(model, run, cluster=cluster)
     adamw = optimizer.make_optimizer(model, settings, run)
@@ -110,6 +110,9 @@ def train(
         with run.at(f"step {step + 1}, recording"):
             recorder.step(step + 1, now.plan, now.batch, now.plan_s, clock.task_cpu_s.tolist(), clock.watch)
             tracer.step(step + 1, now.plan, clock.watch)
+    if settings.lora_merge and settings.lora_rank:
+        with run.at("end, merging adapters"):
+            save_merged(model, settings, run, reporter)
 
 
 def run_tasks(
@@ -154,11 +157,29 @@ def save(
         reporter.say(said)
 
 
+def save_merged(model: Any, settings: TrainConfig, run: Run, reporter: Reporter | None) -> None:
+    """The model with its adapters added, and a line about it."""
+    try:
+        folder = checkpoint.save_merged(lora.merged(model), settings, run)
+    except checkpoint.NotSavedError as error:
+        raise RunStopped(str(error)) from None
+    if reporter:
+        reporter.say(f"saved {folder}")
+
+
+def load(settings: TrainConfig, saved: Saved | None, run: Run) -> Any:
+    """The model to train: of the settings, or of the checkpoint to continue from, which with LoRA has the adapters."""
+    if settings.lora_rank:
+        return load_model(settings, settings.model, run.device, saved.folder if saved else None)
+    return load_model(settings, saved.folder if saved else settings.model, run.device)
+
+
 def headline(settings: TrainConfig, model: Any, data: Dataset, run: Run, first_step: int) -> str:
     lengths = [sample.tokens for sample in data.samples]
     parameters = sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad) if settings.lora_rank else 0
     parts = [
-        f"{settings.model}: {parameters / 1e6:,.1f} M parameters",
+        f"{settings.model}: {parameters / 1e6:,.1f} M parameters" + f", {trained / 1e6:,.2f} M train" * bool(trained),
         f"{len(lengths)} samples of {min(lengths):,} to {max(lengths):,} tokens",
         f"{run.world_size} ranks" + (f" of {settings.capacity_tokens:,} tokens" if settings.capacity_tokens else ""),
         f"planner {settings.planner}",

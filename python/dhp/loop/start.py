@@ -77,12 +77,17 @@ def check_before_ranks(settings: TrainConfig) -> int:
         newest = newest_checkpoint(settings.output_dir) if settings.resume else None
         if newest:
             read_checkpoint(newest, settings, whole=True)
-        check_model_folder(newest or settings.model)
+        check_model_folder(weights_of(settings, newest))
         open_dataset(settings, *planning_inputs(settings, settings.ranks), None)
         return 0
     except InputError as error:
         complain(f"dhp: error: {error}")
         return 2
+
+
+def weights_of(settings: TrainConfig, checkpoint: Path | None) -> str | Path:
+    """The folder that has the whole model: with LoRA a checkpoint has the adapters alone."""
+    return checkpoint if checkpoint and not settings.lora_rank else settings.model
 
 
 def begin(settings: TrainConfig, run: Run) -> Saved | None:
@@ -102,7 +107,7 @@ def begin(settings: TrainConfig, run: Run) -> Saved | None:
             )
         saved = read_checkpoint(chosen, settings, whole=looks) if chosen else None
         if looks:
-            check_model_folder(chosen or settings.model)
+            check_model_folder(weights_of(settings, chosen))
         return saved
 
     return together(run, look)

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,18 @@ STATE = "trainer_state.json"
 OPTIMIZER = "optimizer.safetensors"
 # What the batches, the path of the weights, and the optimizer's state depend on: a run that continues with other values
 # is another run.
-FIXED = ("data", "global_batch_size", "seed", "freeze_vit", "freeze_aligner", "freeze_llm")
+FIXED = (
+    "data",
+    "global_batch_size",
+    "seed",
+    "freeze_vit",
+    "freeze_aligner",
+    "freeze_llm",
+    "lora_rank",
+    "lora_alpha",
+    "lora_target",
+)
+MERGED = "merged"  # the folder of the whole model with its adapters
 
 
 class NotSavedError(Exception):
@@ -90,6 +101,30 @@ def _write(target: Path, model: Any, moments: dict[str, torch.Tensor], source: P
     os.rename(partial, target)  # never over another checkpoint: that fails
 
 
+def save_merged(model: Any, config: TrainConfig, run: Run) -> Path:
+    """Writes the model as output_dir/merged, a Hugging Face folder. Collective: rank 0 writes; all return when it is
+    complete, or raise NotSavedError."""
+    target = Path(config.output_dir) / MERGED
+    problem = ""
+    if run.rank == 0:
+        partial = temporary(target)
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            _copy_processor_files(Path(config.model), partial)
+            model.save_pretrained(partial)
+            _sync(partial)
+            shutil.rmtree(target, ignore_errors=True)  # of the same run, before it was resumed
+            os.rename(partial, target)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            problem = f"{target} could not be saved ({_reason(error)})"
+    problem = run.from_rank_0(problem)
+    if problem:
+        raise NotSavedError(problem)
+    return target
+
+
 def _is_synced(saved: Path) -> bool:
     """Whether the checkpoint's name is on disk; says where it is not."""
     try:
@@ -130,10 +165,12 @@ def read_checkpoint(folder: Path, config: TrainConfig, *, whole: bool) -> Saved:
         raise InputError(f"{error}; {remedy}") from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{folder / STATE}: is damaged ({type(error).__name__}: {error}); {remedy}") from None
+    defaults = {setting.name: setting.default for setting in fields(TrainConfig)}  # of checkpoints from before one was
     for key in FIXED:
-        if then.get(key) != getattr(config, key):
+        was, now = then.get(key, defaults[key]), getattr(config, key)
+        if was != now:
             raise InputError(
-                f"{folder}: {key}: was {then.get(key)!r}, is now {getattr(config, key)!r}: that would be another run; "
+                f"{folder}: {key}: was {was!r}, is now {now!r}: that would be another run; "
                 "set it back, or start afresh in another output_dir"
             )
     return Saved(folder, steps_of(folder), costs)

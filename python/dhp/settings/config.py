@@ -67,6 +67,11 @@ class TrainConfig:
     freeze_aligner: bool = False
     freeze_llm: bool = False
     gradient_checkpointing: bool = False
+    lora_rank: int = number(0, 0, 1 << 16)  # of LoRA's adapters, which alone train then; 0: none
+    lora_alpha: float = number(16.0, 0, 10**6, open="least")  # adapters count alpha / rank times
+    lora_target: str = path("all-linear")  # all-linear: of the language model's blocks; else a regular expression that
+    # whole names of linear layers match
+    lora_merge: bool = False  # at the end, the whole model with its adapters added, as output_dir/merged
 
     # Batches and plans
     ranks: int = number(1, 1, 1024)  # local ranks that `dhp train` starts (torchrun: its own count)
