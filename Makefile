@@ -1,4 +1,5 @@
-# make demo   sets everything up, builds, and trains a small Qwen3-VL on pictures and clips over four local ranks
+# make demo   sets everything up, builds, and trains a small Qwen3-VL on pictures and clips over four local ranks;
+#             MODEL=internvl, qwen2_5_vl or qwen2_vl: another model
 # make test   sets everything up, builds, and runs all tests
 # make lint   formats and static checks, as in CI; DEEP=1: the slow ones too
 # make docs   the documentation as a site, build/docs/html; needs no network once it is set up
@@ -10,7 +11,8 @@ TORCH ?= torch==2.13.0
 PYTHON ?= python3
 VENV ?= build/venv
 JOBS ?= $(shell nproc)
-DEMO ?= build/demo
+MODEL ?= qwen3_vl
+DEMO ?= build/demo$(if $(filter-out qwen3_vl,$(MODEL)),-$(MODEL))
 FUZZ_SECONDS ?= 6
 # The tests wait for processes half of their time.
 TESTERS := $(shell echo $$(($(JOBS) * 2)))
@@ -26,7 +28,7 @@ python := $(VENV)/bin/python
 .PHONY: demo test test-core test-sanitizers test-threads fuzz same-bytes compilers nightly wheel docs lint format setup build bench clean
 
 demo: build
-	@$(python) -m dhp.demo $(DEMO)
+	@$(python) -m dhp.demo $(DEMO) --model $(MODEL)
 	@rm -f $(DEMO)/train.index.jsonl  # of the demo before, perhaps by an older dhp
 	@if [ -e $(DEMO)/run ]; then kept=$(DEMO)/run-$$(date +%Y%m%d-%H%M%S) && mv -nT $(DEMO)/run $$kept && \
 	  echo "the run before is now $$kept"; fi

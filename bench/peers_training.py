@@ -101,7 +101,7 @@ def run_peer(settings: TrainConfig, folder: Path, size: int, by_length: bool) ->
     adamw = torch.optim.AdamW(optimizer_groups(model, settings), lr=settings.learning_rate, eps=settings.adam_epsilon)
     data = Dataset(settings.data, settings.model)
     pad = model.config.text_config.pad_token_id or 0
-    for step, (ids, samples, valid) in enumerate(read_ahead(data, settings, run.rank, run.world_size)):
+    for step, (ids, samples, valid) in enumerate(read_ahead(data, settings, model, run.rank, run.world_size)):
         total = torch.zeros(())
         order = sorted(ids, key=lambda i: data.sample(i).tokens) if by_length else ids
         parts = [order[first : first + size] for first in range(0, len(order), size)]
@@ -133,14 +133,14 @@ def optimizer_groups(model: torch.nn.Module, settings: TrainConfig) -> list[dict
 
 
 def read_ahead(
-    data: Dataset, settings: TrainConfig, rank: int, ranks: int
+    data: Dataset, settings: TrainConfig, model: Any, rank: int, ranks: int
 ) -> Iterator[tuple[list[int], dict[int, Inputs], int]]:
     """Of every step this rank's ids and inputs by id, read in a thread one batch ahead; label tokens of all ranks."""
 
     def read(step: int) -> tuple[list[int], dict[int, Inputs], int]:
         batch = data.batch(step, settings.global_batch_size, settings.seed)
         ids = [sequence.id for sequence in batch.sequences][rank::ranks]
-        return ids, {i: inputs_of(data, i) for i in ids}, data.label_tokens(batch)
+        return ids, {i: inputs_of(data, i, model) for i in ids}, data.label_tokens(batch)
 
     with ThreadPoolExecutor(1) as thread:
         following = thread.submit(read, 0)

@@ -21,7 +21,7 @@ def compare(results: Path, name: str, reference: str, tolerance: float) -> dict[
     """Asserts equal losses and gradients of all steps; returns the gradients of the last."""
     ours, theirs = torch.load(results / f"{name}.pt"), torch.load(results / f"{reference}.pt")
     assert ours["losses"] == pytest.approx(theirs["losses"], rel=tolerance)
-    assert len(ours["gradients"]) == len(theirs["gradients"]) >= 4
+    assert len(ours["gradients"]) == len(theirs["gradients"]) >= 2
     worst = 0.0
     for step, (mine, expected) in enumerate(zip(ours["gradients"], theirs["gradients"], strict=True)):
         assert mine.keys() == expected.keys()

@@ -17,13 +17,13 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForImageTextToText
 
 from bench_script import load_bench
 from dhp import train
 from dhp._core import Batch, Cluster, CostModel, Plan, annotate, check_plan, parse_plan
 from dhp.data.dataset import Dataset
-from dhp.models import freeze, import_family, weights
+from dhp.models import family_of, freeze, import_family, weights
+from dhp.models.model_folder import auto_class
 from dhp.run import entry, planning
 from dhp.run.launch import run_local
 from dhp.settings.config import TrainConfig
@@ -35,7 +35,7 @@ from dhp.watch.trace import Tracer
 inputs_of = load_bench("hugging_face").inputs_of
 
 # The share of random cases that CI takes means fewer steps here: each repeats what the first ones do.
-STEPS = 10 if float(os.environ.get("DHP_TEST_SHARE", 1)) >= 1 else 4
+STEPS = int(os.environ.get("DHP_PARITY_STEPS", 0)) or (10 if float(os.environ.get("DHP_TEST_SHARE", 1)) >= 1 else 4)
 VARIANTS: dict[str, dict] = {
     "frozen_vit": {"freeze_vit": True},
     "frozen_vision": {"freeze_vit": True, "freeze_aligner": True},
@@ -208,7 +208,7 @@ def run_reference(folder: Path, name: str) -> int:
     settings, recorder = settings_for(folder, name), Recorder()
     run = entry.init()
     dtype = weights.DTYPES[settings.precision]
-    model = AutoModelForImageTextToText.from_pretrained(settings.model, dtype=dtype).train()
+    model = auto_class(family_of(settings.model)).from_pretrained(settings.model, dtype=dtype).train()
     freeze(model, settings.frozen)
     data = Dataset(settings.data, settings.model)
     adamw = recorder.make_optimizer(model, settings, run)
@@ -217,7 +217,7 @@ def run_reference(folder: Path, name: str) -> int:
         batch = data.batch(step, settings.global_batch_size, settings.seed)
         valid_tokens, total = data.label_tokens(batch), 0.0
         for sequence in batch.sequences:
-            loss = model(**inputs_of(data, sequence.id), num_items_in_batch=valid_tokens).loss
+            loss = model(**inputs_of(data, sequence.id, model), num_items_in_batch=valid_tokens).loss
             if loss.requires_grad:  # text alone teaches a frozen language model nothing
                 loss.backward()
             total += loss.item()

@@ -63,7 +63,7 @@ def calibrate(options: argparse.Namespace, run: Run, progress: Callable[[int, in
     device = _device(options, run)
     _check_run(options, run)
     model = _load(options, device)
-    kernel = attention_kernel(options.precision, model.config.text_config, device)
+    kernel = attention_kernel(options.precision, model.config.get_text_config(), device)
     adapter = attach(model, run, cluster=_nodes(options, run))
     base = counted_cost(options, run)
     what, designs = _designs(options, model, run, base)

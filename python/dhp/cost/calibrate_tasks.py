@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 
 from dhp._core import Exchange, Task
 from dhp._core import Sequence as BatchSequence
+from dhp.data.placeholders import MediumShape
 from dhp.data.text import IGNORED, IMAGE, TEXT, VIDEO, Encoded
 from dhp.models import Adapter
 from dhp.task.input import TaskInput
@@ -150,7 +151,7 @@ def make_input(design: Design, position: int, model: Any, seed: int = 0) -> Task
     patches = sum(unit.patches for unit in layout.shares[position])
     width = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
     pixels = torch.from_numpy(generator.standard_normal((patches, width), dtype=np.float32))
-    media = [
+    media: list[Sequence[MediumShape]] = [
         [MadeMedium("video" if t > 1 else "image", (t, h, w), h * w // merge**2) for t, h, w in shape.media]
         for shape in design.shapes
     ]

@@ -138,7 +138,7 @@ class Dataset:
         return TaskInput(layout, encoded, [s.media for s in samples], self._own_pixels(layout, samples, failed))
 
     def _own_pixels(self, layout: TaskLayout, samples: list[Sample], failed: dict[int, str] | None) -> torch.Tensor:
-        parts = [torch.empty(0, self._pixels.patch_width)]
+        parts = [torch.empty(0, *self._pixels.shape)]
         for sequence, medium, start, stop in _runs(layout):
             sample = samples[sequence]
             try:
@@ -147,8 +147,7 @@ class Dataset:
                 if failed is None:
                     raise
                 failed[sample.id] = str(error)
-                patches = (stop - start) * sample.media[medium].unit_patches
-                parts.append(torch.zeros(patches, self._pixels.patch_width))
+                parts.append(self._pixels.blank(sample.media[medium], stop - start))
         return torch.cat(parts)
 
     def read_share(self, plan: Plan, rank: int) -> Share:

@@ -9,34 +9,35 @@ import os
 from pathlib import Path
 from typing import Any
 
-from dhp._core import qwen_vl
+from dhp._core import internvl, qwen_vl
 from dhp.base.json_file import pointer_problem
 from dhp.data import processor
 from dhp.data.errors import DataError
 
-# Token of the tokenizer, key of config.json, its default in transformers' Qwen3VLConfig.
-_SPECIAL_TOKENS = (
+# Token of the tokenizer, key of config.json, its default in transformers' configs.
+_QWEN_TOKENS = (
     ("<|image_pad|>", "image_token_id", 151655),
     ("<|video_pad|>", "video_token_id", 151656),
     ("<|vision_start|>", "vision_start_token_id", 151652),
     ("<|vision_end|>", "vision_end_token_id", 151653),
 )
-# Rule of the processor, key of vision_config, its default in transformers' Qwen3VLVisionConfig.
-_SIZES = (
-    ("patch_size", "patch_size", 16),
-    ("temporal_patch_size", "temporal_patch_size", 2),
-    ("merge_size", "spatial_merge_size", 2),
-)
+_INTERNVL_TOKENS = (("<IMG_CONTEXT>", "image_token_id", 151667),)
 _DEFAULT_VOCABULARY = 151936
 _REMEDY = "take all files from one checkpoint"
 
 
 def check_folder(folder: str | os.PathLike[str]) -> None:
     """Raises DataError, which names file, value and remedy."""
-    rules = processor.load_processor(folder).rules
+    found = processor.load_processor(folder)
     root = Path(folder)
     config = processor.read_json(root / "config.json")
-    _check_sizes(root, config, rules)
+    tokens: tuple[tuple[str, str, int], ...] = ()
+    if isinstance(found.rules, internvl.Rules):
+        _check_tiles(root, config, found.rules)
+        tokens = _INTERNVL_TOKENS
+    elif found.rules is not None:
+        _check_sizes(root, config, found.rules)
+        tokens = _QWEN_TOKENS
     try:
         vocabulary = _vocabulary(root)
     except DataError:
@@ -45,32 +46,54 @@ def check_folder(folder: str | os.PathLike[str]) -> None:
         raise DataError(
             f"{root}: the tokenizer's files are damaged ({type(error).__name__}: {error}); download them again"
         ) from None
-    text = config.get("text_config")
+    text = config.get("text_config") if found.rules is not None else config
     rows = (text if isinstance(text, dict) else {}).get("vocab_size", _DEFAULT_VOCABULARY)
     largest = max(vocabulary.values())
     if not _is_id(rows) or largest >= rows:
         raise DataError(
             f"{root / 'config.json'}: vocab_size: found {rows}, but the tokenizer's ids go up to {largest}; {_REMEDY}"
         )
-    for token, key, default in _SPECIAL_TOKENS:
-        wanted, found = config.get(key, default), vocabulary.get(token)
-        if found is None:
+    for token, key, default in tokens:
+        wanted, there = config.get(key, default), vocabulary.get(token)
+        if there is None:
             raise DataError(f"{folder}: the tokenizer has no {token}; {_REMEDY}")
-        if found != wanted:
+        if there != wanted:
             raise DataError(
-                f"{root / 'config.json'}: {key}: found {wanted}, but {token} is {found} in the tokenizer; {_REMEDY}"
+                f"{root / 'config.json'}: {key}: found {wanted}, but {token} is {there} in the tokenizer; {_REMEDY}"
             )
 
 
 def _check_sizes(root: Path, config: dict[str, Any], rules: qwen_vl.Rules) -> None:
     vision = config.get("vision_config")
-    for rule, key, default in _SIZES:
+    patch = 16 if rules.processor == qwen_vl.Processor.qwen3_vl else 14
+    # Rule of the processor, key of vision_config, its default in transformers' configs
+    for rule, key, default in (
+        ("patch_size", "patch_size", patch),
+        ("temporal_patch_size", "temporal_patch_size", 2),
+        ("merge_size", "spatial_merge_size", 2),
+    ):
         model = (vision if isinstance(vision, dict) else {}).get(key, default)
         if getattr(rules, rule) != model:
             raise DataError(
                 f"{root}: {rule} of the processor is {getattr(rules, rule)}, but {key} in config.json is {model}; "
                 f"{_REMEDY}"
             )
+
+
+def _check_tiles(root: Path, config: dict[str, Any], rules: internvl.Rules) -> None:
+    vision = config.get("vision_config")
+    size = (vision if isinstance(vision, dict) else {}).get("image_size", 448)
+    side = size[0] if isinstance(size, list) and size else size
+    if side != rules.tile_size:
+        raise DataError(
+            f"{root}: size of the processor is {rules.tile_size}, but image_size in config.json is {side}; {_REMEDY}"
+        )
+    rows = config.get("image_seq_length", 256)
+    if rows != rules.tokens_per_tile:
+        raise DataError(
+            f"{root / 'config.json'}: image_seq_length: found {rows}, but a tile of {side} pixels becomes "
+            f"{rules.tokens_per_tile} tokens; {_REMEDY}"
+        )
 
 
 def _vocabulary(root: Path) -> dict[str, int]:

@@ -6,11 +6,12 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from dhp._core import InputError, qwen_vl
+from dhp._core import InputError, internvl, qwen_vl
+from dhp.data import tiles
 from dhp.data.clips import probe_clip
 from dhp.data.errors import DataError, MediumError, RequestError
 from dhp.data.media import Medium, probe_image
-from dhp.data.processor import Processor
+from dhp.data.processor import Processor, patch_rules, tile_rules
 from dhp.data.samples import MediumRef
 
 _FRAME_SLACK = 1e-6  # of a frame: 0.1 s at 30 fps is frame 3, although 0.1 * 30 > 3 in floating point
@@ -29,10 +30,15 @@ def probe_medium(ref: MediumRef, processor: Processor) -> Medium:
 
 
 def _probe(ref: MediumRef, processor: Processor) -> Medium:
+    if processor.rules is None:
+        raise DataError(f"a model of kind {processor.family} takes text alone; remove the {ref.kind}")
     if ref.kind == "image":
         assert isinstance(ref.source, str)
         height, width = probe_image(ref.source, processor.media_roots)
-        grid = qwen_vl.image_grid(processor.rules, height, width, ref.max_pixels)
+        if isinstance(processor.rules, internvl.Rules):
+            tiled = tiles.picture_grid(ref, processor, height, width)
+            return Medium("image", ref.source, tiled, height, width, unit_rows=processor.rules.tokens_per_tile)
+        grid = qwen_vl.image_grid(patch_rules(processor), height, width, ref.max_pixels)
         return Medium(
             "image", ref.source, (1, grid.height, grid.width), height, width, unit_rows=_rows(grid, processor)
         )
@@ -49,7 +55,9 @@ def _frame_list(ref: MediumRef, processor: Processor) -> Medium:
     for path, size in zip(ref.source, sizes, strict=True):
         if size != (height, width):
             raise MediumError(path, f"is {size[1]}x{size[0]}, but the video's first frame is {width}x{height}")
-    fps = ref.fps or float(processor.rules.fps)
+    if isinstance(processor.rules, internvl.Rules):
+        return _tiled(ref, processor, height, width, len(sizes), ref.fps or 1.0, all_frames=True)
+    fps = ref.fps or float(patch_rules(processor).fps)
     sampling = qwen_vl.Sampling(frames=len(sizes), max_pixels=ref.max_pixels)
     return _sampled(ref, processor, height, width, len(sizes), fps, sampling)
 
@@ -62,7 +70,11 @@ def _clip(ref: MediumRef, processor: Processor) -> Medium:
         raise RequestError(
             ref.source, f"nframes asks for {ref.nframes} of {frames} frames; ask for no more than there are"
         )
-    least = int(processor.rules.temporal_patch_size)
+    if isinstance(processor.rules, internvl.Rules):
+        medium = _tiled(ref, processor, info.height, info.width, frames, info.fps, first)
+        stamps, keys = info.locate(medium.frame_indices)
+        return replace(medium, frame_pts=stamps, key_pts=keys)
+    least = int(patch_rules(processor).temporal_patch_size)
     if (ref.nframes or least) < least or (frames < least <= info.frames):
         asked = f"nframes asks for {ref.nframes}" if ref.nframes else "video_start and video_end leave 1"
         raise RequestError(ref.source, f"{asked} of {info.frames} frames; a clip has at least {least}")
@@ -99,15 +111,41 @@ def _sampled(
     sampling: qwen_vl.Sampling,
     first: int = 0,
 ) -> Medium:
-    clip = qwen_vl.sample_clip(processor.rules, height, width, frames, fps, sampling)
+    rules = patch_rules(processor)
+    clip = qwen_vl.sample_clip(rules, height, width, frames, fps, sampling)
     grid = (clip.grid.frames, clip.grid.height, clip.grid.width)
     indices = [first + number for number in clip.frame_indices]
-    indices += indices[-1:] * (grid[0] * int(processor.rules.temporal_patch_size) - len(indices))
+    indices += indices[-1:] * (grid[0] * int(rules.temporal_patch_size) - len(indices))
     stamps = tuple(clip.timestamps_s)
-    rows = _rows(clip.grid, processor)
-    return Medium("video", ref.source, grid, height, width, fps, tuple(indices), timestamps=stamps, unit_rows=rows)
+    medium = Medium(
+        "video", ref.source, grid, height, width, fps, tuple(indices), unit_rows=_rows(clip.grid, processor)
+    )
+    if rules.processor != qwen_vl.Processor.qwen2_vl:
+        return replace(medium, timestamps=stamps)
+    # transformers: temporal_patch_size by the frames taken a second
+    seconds = rules.temporal_patch_size / (len(clip.frame_indices) / frames * fps)
+    return replace(medium, unit_seconds=seconds)
+
+
+def _tiled(
+    ref: MediumRef,
+    processor: Processor,
+    height: int,
+    width: int,
+    frames: int,
+    fps: float,
+    first: int = 0,
+    all_frames: bool = False,
+) -> Medium:
+    chosen = ref.fps or ref.nframes or processor.clip_fps or processor.clip_frames or processor.samples_frames
+    if all_frames or not chosen:
+        grid, indices = tiles.clip_grid(replace(ref, fps=None, nframes=frames), processor, frames, fps, first)
+    else:
+        grid, indices = tiles.clip_grid(ref, processor, frames, fps, first)
+    rows = tile_rules(processor).tokens_per_tile
+    return Medium("video", ref.source, grid, height, width, fps, indices, unit_rows=rows)
 
 
 def _rows(grid: Any, processor: Processor) -> int:
     """Tokens that a picture or a temporal patch of this grid becomes."""
-    return int(grid.height * grid.width // processor.rules.merge_size**2)
+    return int(grid.height * grid.width // patch_rules(processor).merge_size ** 2)

@@ -21,11 +21,13 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageOps
 
+from dhp._core import internvl
+from dhp.data import tiles
 from dhp.data.clips import ClipInfo, read_frames
 from dhp.data.errors import MediumError
 from dhp.data.files import check_file, check_pixels
 from dhp.data.png_orientation import orientation_of
-from dhp.data.processor import PixelScale, Processor, load_processor
+from dhp.data.processor import PixelScale, Processor, load_processor, patch_rules, tile_rules
 from dhp.data.samples import Kind
 
 __all__ = ["ClipInfo", "Medium", "MediumError", "PixelReader", "probe_image", "read_units"]
@@ -124,7 +126,9 @@ def read_units(medium: Medium, start: int, stop: int, processor: Processor) -> t
     """
     if not 0 <= start <= stop <= medium.units:
         raise ValueError(f"units {start} … {stop} asked of {medium.units}")
-    rules = processor.rules
+    if isinstance(processor.rules, internvl.Rules):
+        return _read_tiles(medium, start, stop, processor)
+    rules = patch_rules(processor)
     temporal, patch = int(rules.temporal_patch_size), int(rules.patch_size)
     width = 3 * temporal * patch * patch
     if start == stop:
@@ -142,6 +146,26 @@ def read_units(medium: Medium, start: int, stop: int, processor: Processor) -> t
     stacked = np.stack([resized[number] for number in order])  # [frames, height, width, 3]
     levels = _patchify(stacked, temporal, patch, int(rules.merge_size))
     return torch.from_numpy(_normalise(levels, scale, fused=medium.kind == "video").reshape(-1, width))
+
+
+def _read_tiles(medium: Medium, start: int, stop: int, processor: Processor) -> torch.Tensor:
+    """float32 [units, 3, side, side]."""
+    side = int(tile_rules(processor).tile_size)
+    if start == stop:
+        return torch.empty(0, 3, side, side)
+    scale = processor.image if medium.kind == "image" else processor.video
+    if scale is None:
+        raise MediumError(str(medium.source), "is a video, but the checkpoint folder has no video processor")
+    if medium.kind == "image":
+        assert isinstance(medium.source, str)
+        picture = _checked(medium, read_image(medium.source, processor.media_roots))
+        return tiles.stacked(tiles.cut(picture, processor, start, stop), scale, False, _normalise)
+
+    def resize(pixels: Pixels) -> Pixels:
+        return _resized(medium, _checked(medium, pixels), side, side)
+
+    frames = _frames(medium, start, stop, 1, resize, processor.media_roots)
+    return tiles.stacked([frames[n] for n in medium.frame_indices[start:stop]], scale, True, _normalise)
 
 
 def _order(medium: Medium, start: int, stop: int, temporal: int) -> Sequence[int]:
@@ -227,8 +251,16 @@ class PixelReader:
     def __init__(self, model: str | os.PathLike[str] | Processor) -> None:
         self.processor = model if isinstance(model, Processor) else load_processor(model)
         rules = self.processor.rules
-        self.merge_size = int(rules.merge_size)
-        self.patch_width = 3 * int(rules.temporal_patch_size) * int(rules.patch_size) ** 2
+        # of what a unit's pixels are, behind the first axis
+        self.shape: tuple[int, ...] = ()
+        if isinstance(rules, internvl.Rules):
+            self.shape = (3, rules.tile_size, rules.tile_size)
+        elif rules is not None:
+            self.shape = (3 * int(rules.temporal_patch_size) * int(rules.patch_size) ** 2,)
+
+    def blank(self, medium: Medium, units: int) -> torch.Tensor:
+        """Zeros in the place of so many units."""
+        return torch.zeros(units if len(self.shape) > 1 else units * medium.unit_patches, *self.shape)
 
     def read_units(self, medium: Medium, start: int, stop: int) -> torch.Tensor:
         """float32 [n_patches, patch_width]; see `read_units` of this module."""

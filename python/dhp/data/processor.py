@@ -1,8 +1,8 @@
-"""The rules of a checkpoint folder: which family it is, how media become patches, how pixels become numbers.
+"""The rules of a checkpoint folder: which family it is, how media become units, how pixels become numbers.
 
 Reads `preprocessor_config.json` and `video_preprocessor_config.json`, or the `image_processor` and `video_processor`
 parts of `processor_config.json`, which newer Hugging Face releases write instead. The token rule itself is the core's
-(`dhp._core.qwen_vl`); nothing here computes a grid.
+(`dhp._core.qwen_vl`, `dhp._core.internvl`); nothing here computes a grid.
 """
 
 from __future__ import annotations
@@ -10,24 +10,49 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dhp._core import qwen_vl
+from dhp._core import internvl, qwen_vl
 from dhp.base.json_file import first_line, pointer_problem
 from dhp.data.errors import DataError
 
-SUPPORTED_FAMILIES = ("qwen3_vl",)
 RULES_VERSION = 2  # raise it when the same files would give other tokens or frames: old indexes are stale then
 _BICUBIC = 3  # PIL.Image.Resampling.BICUBIC
 # What Hugging Face's classes take where a file is silent: OpenAI CLIP's for Qwen2VLImageProcessor, halves for
 # Qwen3VLVideoProcessor.
 _IMAGE_DEFAULTS = ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711])
 _VIDEO_DEFAULTS = ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])
-# Whose rules these are; transformers takes the class that the file names.
-_IMAGE_CLASSES = ("Qwen2VLImageProcessor", "Qwen2VLImageProcessorFast", "Qwen2VLImageProcessorPil")
-_VIDEO_CLASSES = ("Qwen3VLVideoProcessor",)
+
+
+@dataclass(frozen=True)
+class _Family:
+    """Whose rules these are: transformers takes the classes that the files name."""
+
+    image_classes: tuple[str, ...] = ()  # none: a model of text alone
+    video_classes: tuple[str, ...] = ()
+    qwen: qwen_vl.Processor | None = None  # else InternVL's tiles
+    video_defaults: tuple[list[float], list[float]] = _IMAGE_DEFAULTS
+
+
+_QWEN_IMAGES = ("Qwen2VLImageProcessor", "Qwen2VLImageProcessorFast", "Qwen2VLImageProcessorPil")
+_QWEN2 = _Family(_QWEN_IMAGES, ("Qwen2VLVideoProcessor",), qwen_vl.Processor.qwen2_vl)
+_QWEN3 = _Family(_QWEN_IMAGES, ("Qwen3VLVideoProcessor",), qwen_vl.Processor.qwen3_vl, _VIDEO_DEFAULTS)
+_TILES = ("GotOcr2ImageProcessorFast", "GotOcr2ImageProcessor", "GotOcr2ImageProcessorPil")
+_TEXT = _Family()
+FAMILIES = {
+    "deepseek_v3": _TEXT,
+    "internvl": _Family(_TILES, ("InternVLVideoProcessor",)),
+    "llama": _TEXT,
+    "qwen2": _TEXT,
+    "qwen2_5_vl": _QWEN2,
+    "qwen2_vl": _QWEN2,
+    "qwen3": _TEXT,
+    "qwen3_moe": _TEXT,
+    "qwen3_vl": _QWEN3,
+    "qwen3_vl_moe": _QWEN3,
+}
 # Files that decide ids, grids or frames. Weights and the rest of config.json do not.
 _FINGERPRINTED = (
     "tokenizer.json",
@@ -58,12 +83,27 @@ class Processor:
     """What a checkpoint folder says about media."""
 
     folder: str
-    rules: qwen_vl.Rules
-    image: PixelScale
+    family: str  # model_type
+    rules: qwen_vl.Rules | internvl.Rules | None  # None: the model takes no media
+    image: PixelScale | None  # None: likewise
     video: PixelScale | None  # None: the folder has no rules for videos
     fingerprint: str  # of every file that decides token counts
     samples_frames: bool = True  # False: every frame of a clip is taken, unless the line says otherwise
+    clip_frames: int | None = None  # taken of a clip by InternVL, unless the line says otherwise
+    clip_fps: float | None = None  # frames a second; likewise
     media_roots: tuple[str, ...] = ()  # media lie below these, links resolved; empty: anywhere
+
+
+def patch_rules(processor: Processor) -> qwen_vl.Rules:
+    """Of a family whose pictures are patches of any size."""
+    assert isinstance(processor.rules, qwen_vl.Rules)
+    return processor.rules
+
+
+def tile_rules(processor: Processor) -> internvl.Rules:
+    """Of a family whose pictures are tiles of one size."""
+    assert isinstance(processor.rules, internvl.Rules)
+    return processor.rules
 
 
 def model_type(folder: str | os.PathLike[str]) -> str:
@@ -72,35 +112,63 @@ def model_type(folder: str | os.PathLike[str]) -> str:
     if not os.path.exists(path):
         raise DataError(f"{folder}: no config.json; give a local Hugging Face checkpoint folder")
     found = read_json(path).get("model_type")
-    if found not in SUPPORTED_FAMILIES:
-        raise DataError(
-            f"{path}: model_type {json.dumps(found)} is not supported; supported: {', '.join(SUPPORTED_FAMILIES)}"
-        )
+    if found not in FAMILIES:
+        raise DataError(f"{path}: model_type {json.dumps(found)} is not supported; supported: {', '.join(FAMILIES)}")
     return str(found)
 
 
 def load_processor(folder: str | os.PathLike[str]) -> Processor:
     """Reads a checkpoint folder. Raises DataError for an unknown family or processor settings it cannot follow."""
-    model_type(folder)
-    root = Path(folder)
+    name = model_type(folder)
+    family, root = FAMILIES[name], Path(folder)
+    if family is _TEXT:
+        return Processor(str(folder), name, None, None, None, _fingerprint(root))
     nested = read_json(root / "processor_config.json") if os.path.exists(root / "processor_config.json") else {}
     image, image_source = _part(root, nested, "image_processor", "preprocessor_config.json")
     video, video_source = _part(root, nested, "video_processor", "video_preprocessor_config.json")
     if image is None:
         raise DataError(f"{folder}: no preprocessor_config.json; it says how pictures become patches")
-    _check_class(image, image_source, "image_processor_type", _IMAGE_CLASSES)
-    _check_class(video or {}, video_source, "video_processor_type", _VIDEO_CLASSES)
-    rules = qwen_vl.parse_rules(
-        json.dumps(image), image_source, None if video is None else json.dumps(video), video_source
-    )
-    return Processor(
+    _check_class(image, image_source, "image_processor_type", family.image_classes)
+    _check_class(video or {}, video_source, "video_processor_type", family.video_classes)
+    found = Processor(
         folder=str(folder),
-        rules=rules,
+        family=name,
+        rules=None,
         image=_scale(image, image_source, _IMAGE_DEFAULTS),
-        video=None if video is None else _scale(video, video_source, _VIDEO_DEFAULTS),
+        video=None if video is None else _scale(video, video_source, family.video_defaults),
         fingerprint=_fingerprint(root),
-        samples_frames=True if video is None else _samples_frames(video, video_source),
     )
+    if family.qwen is None:
+        return _with_tiles(found, root, image, image_source, video or {}, video_source)
+    rules = qwen_vl.parse_rules(
+        json.dumps(image), image_source, None if video is None else json.dumps(video), video_source, family.qwen
+    )
+    if family.qwen == qwen_vl.Processor.qwen2_vl and video is None:  # transformers takes the picture's settings
+        found = replace(found, video=found.image)
+    return replace(found, rules=rules, samples_frames=video is None or _samples_frames(video, video_source))
+
+
+def _with_tiles(
+    found: Processor, root: Path, image: dict[str, Any], image_source: str, video: dict[str, Any], video_source: str
+) -> Processor:
+    rules = internvl.parse_rules(json.dumps(image), image_source)
+    if not image.get("crop_to_patches", False):
+        rules.max_tiles = 1
+    config = read_json(root / "config.json")
+    vision = config.get("vision_config")
+    patch = (vision if isinstance(vision, dict) else {}).get("patch_size", 14)
+    rules.patch_size = patch[0] if isinstance(patch, list) else patch
+    rules.merge_size = round(1 / config.get("downsample_ratio", 0.5))
+    size = video.get("size", {"height": rules.tile_size, "width": rules.tile_size})
+    if video and size != {"height": rules.tile_size, "width": rules.tile_size}:
+        raise DataError(f"{video_source}: size: found {json.dumps(size)[:80]}, but tiles have {rules.tile_size} pixels")
+    frames, fps = video.get("num_frames"), video.get("fps")
+    for key, value in (("num_frames", frames), ("fps", fps)):
+        if value is not None and not (_is_number(value) and value > 0):
+            raise DataError(f"{video_source}: {key}: found {json.dumps(value)[:80]}; must be a number above 0")
+    samples = video.get("do_sample_frames", True)
+    clip_frames, clip_fps = (int(frames), None) if frames else (None, fps)
+    return replace(found, rules=rules, samples_frames=samples, clip_frames=clip_frames, clip_fps=clip_fps)
 
 
 def _check_class(config: dict[str, Any], source: str, key: str, classes: tuple[str, ...]) -> None:

@@ -1,11 +1,7 @@
 """From messages to token ids, labels and media types.
 
 The chat template of the checkpoint is rendered with one placeholder per medium; then each placeholder grows as in
-Hugging Face's Qwen3VLProcessor (transformers 5, `models/qwen3_vl/processing_qwen3_vl.py`: the pad token alone is
-replaced, so the template's markers around a video stay):
-
-    picture  <|image_pad|> x visual tokens
-    video    per temporal patch: `<%.1f seconds>` <|vision_start|> <|video_pad|> x visual tokens <|vision_end|>
+Hugging Face's processor of the family (placeholders.py). It alone is replaced: the template's markers around it stay.
 
 Loss is on assistant turns only: their text and the <|im_end|> that closes it. Tools, calls of tools and reasoning go to
 the chat template, as transformers' apply_chat_template(messages, tools=…) takes them; a template that makes nothing of
@@ -28,26 +24,13 @@ from dhp.base.json_file import first_line
 from dhp.data.errors import DataError
 from dhp.data.files import resolved_roots
 from dhp.data.folder import check_folder
+from dhp.data.placeholders import PLACEHOLDERS, MediumShape
 from dhp.data.processor import Processor, load_processor
 from dhp.data.samples import Message
 
 IGNORED = -100  # label of a token without loss, as everywhere in PyTorch
 TEXT, IMAGE, VIDEO = 0, 1, 2  # media types; Hugging Face calls them mm_token_type_ids
 _TURN = re.compile(r"<\|im_start\|>assistant\n(.*?<\|im_end\|>)", re.DOTALL)
-_PAD = re.compile(r"<\|image_pad\|>|<\|video_pad\|>")
-
-
-class MediumShape(Protocol):
-    """What the text needs to know of a medium."""
-
-    @property
-    def kind(self) -> str: ...
-    @property
-    def grid(self) -> tuple[int, int, int]: ...  # temporal patches, rows, columns
-    @property
-    def timestamps(self) -> tuple[float, ...]: ...  # seconds, one per temporal patch of a video
-    @property
-    def unit_seconds(self) -> float: ...  # from one unit of a clip to the next
 
 
 class Conversation(Protocol):
@@ -92,23 +75,22 @@ class Encoder:
         self._check_tokenizer()
         if not self.tokenizer.chat_template:
             raise DataError(f"{model_folder}: the tokenizer has no chat template; add chat_template.jinja")
-        self._merge = self.processor.rules.merge_size**2
-        self._pad_ids = {IMAGE: self._id("<|image_pad|>"), VIDEO: self._id("<|video_pad|>")}
+        self._placeholders = PLACEHOLDERS.get(self.processor.family)
+        pads = self._placeholders.pad.values() if self._placeholders else ()
+        self._pad_ids = [self._id(pad) for pad in dict.fromkeys(pads)]
         self._special = tuple(str(t) for t in self.tokenizer.added_tokens_decoder.values() if t.special)
 
     def encode(self, sample: Conversation) -> Encoded:
         """Raises DataError for text that holds a control token of the tokenizer, or a template that is not ChatML."""
-        text, counts = self._expand(self._render(sample), sample.media)
+        text, runs = self._expand(self._render(sample), sample.media)
         tokens = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         short = np.asarray(tokens["input_ids"], dtype=np.int64)
-        kinds = np.zeros(len(short), dtype=np.int8)
-        for kind, pad in self._pad_ids.items():
-            kinds[short == pad] = kind
-        pads = np.flatnonzero(kinds)
-        if len(pads) != len(counts):
-            raise DataError(f"the chat template placed {len(pads)} pads for {len(counts)} pictures and frame pairs")
-        repeats = np.ones(len(short), dtype=np.int64)
-        repeats[pads] = counts
+        pads = np.flatnonzero(np.isin(short, self._pad_ids))
+        if len(pads) != len(runs):
+            raise DataError(f"the chat template placed {len(pads)} pads for {len(runs)} pictures and frames of clips")
+        repeats, kinds = np.ones(len(short), dtype=np.int64), np.zeros(len(short), dtype=np.int8)
+        repeats[pads] = [rows for rows, _ in runs]
+        kinds[pads] = [kind for _, kind in runs]
         learned = self._learned(text, tokens["offset_mapping"], sample.messages)
         labels = np.where(learned, short, IGNORED)
         return Encoded(np.repeat(short, repeats), np.repeat(labels, repeats), np.repeat(kinds, repeats))
@@ -177,27 +159,28 @@ class Encoder:
         except Exception as error:  # jinja raises its own errors and whatever a template's raise_exception() says
             raise DataError(f"the chat template refuses the conversation: {error}") from error
 
-    def _expand(self, text: str, media: Sequence[MediumShape]) -> tuple[str, list[int]]:
-        """Writes timestamps and markers; pads stay single, their counts are returned in order of appearance."""
-        counts: list[int] = []
+    def _expand(self, text: str, media: Sequence[MediumShape]) -> tuple[str, list[tuple[int, int]]]:
+        """Writes timestamps and markers; pads stay single, their counts and kinds are returned in order of
+        appearance."""
+        family = self._placeholders
+        if family is None:
+            if media:
+                raise DataError(f"a model of kind {self.processor.family} takes text alone; remove the {media[0].kind}")
+            return text, []
+        runs: list[tuple[int, int]] = []
         images: Iterator[MediumShape] = (m for m in media if m.kind == "image")
         videos: Iterator[MediumShape] = (m for m in media if m.kind == "video")
 
         def grow(match: re.Match[str]) -> str:
-            is_image = match.group() == "<|image_pad|>"
+            is_image = match.group() == family.image
             medium = next(images if is_image else videos, None)
             if medium is None:
                 raise DataError(f"the chat template placed more {match.group()} than the sample has media")
-            t, h, w = medium.grid
-            if is_image:
-                counts.append(t * h * w // self._merge)
-                return match.group()
-            counts.extend([h * w // self._merge] * t)
-            return "".join(
-                f"<{seconds:.1f} seconds><|vision_start|><|video_pad|><|vision_end|>" for seconds in medium.timestamps
-            )
+            grown, counts = family.grow(medium)
+            runs.extend((rows, IMAGE if is_image else VIDEO) for rows in counts)
+            return grown
 
-        return _PAD.sub(grow, text), counts
+        return re.sub(f"{re.escape(family.image)}|{re.escape(family.video)}", grow, text), runs
 
     def _learned(self, text: str, offsets: list[tuple[int, int]], messages: Sequence[Message]) -> npt.NDArray[np.bool_]:
         """bool per token: belongs to an assistant turn that is learned from."""

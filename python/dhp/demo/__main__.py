@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from dhp._core import InputError
 from dhp.base.output import complain
+from dhp.demo.families import TINY_FAMILIES
 from dhp.demo.prepare import PACKAGES, prepare
 
 
@@ -19,9 +20,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         + ".",
     )
     parser.add_argument("folder", metavar="FOLDER", help="where to put them; what is there and whole is left alone")
+    kinds = [name for name, family in TINY_FAMILIES.items() if family.video]
+    parser.add_argument("--model", choices=kinds, default=kinds[0], metavar="FAMILY", help=", ".join(kinds))
     args = parser.parse_args(argv)
     try:
-        made = prepare(args.folder)
+        made = prepare(args.folder, args.model)
     except InputError as error:
         complain(f"dhp.demo: error: {error}")
         return 2

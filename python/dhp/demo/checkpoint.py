@@ -1,6 +1,7 @@
-"""A tiny Qwen3-VL checkpoint folder that loads like any real one, made without a network.
+"""A tiny checkpoint folder that loads like any real one, made without a network.
 
-    make_tiny_checkpoint("checkpoint")                          # about 1 M parameters, for the demo
+    make_tiny_checkpoint("checkpoint")                          # Qwen3-VL, about 1 M parameters, for the demo
+    make_tiny_checkpoint("checkpoint", family="internvl")       # a key of families.TINY_FAMILIES
     make_tiny_checkpoint(folder, layers=2, hidden=32, heads=2)  # smaller still, for tests
 
 Random weights, but a whole checkpoint: config, safetensors, a byte-pair tokenizer with Qwen2's normalisation, split
@@ -16,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dhp.demo.families import TINY_FAMILIES, TinyFamily, text_settings
 from dhp.demo.table import captions
 
 # Qwen2's control tokens, in Qwen's order; ids follow the byte-pair vocabulary, as there.
@@ -45,9 +47,9 @@ CHAT_TEMPLATE = """\
 {%- else -%}
 {%- for part in message['content'] -%}
 {%- if part['type'] == 'image' -%}
-{{- '<|vision_start|><|image_pad|><|vision_end|>' -}}
+{{- 'PICTURE' -}}
 {%- elif part['type'] == 'video' -%}
-{{- '<|vision_start|><|video_pad|><|vision_end|>' -}}
+{{- 'CLIP' -}}
 {%- else -%}
 {{- part['text'] -}}
 {%- endif -%}
@@ -65,6 +67,7 @@ CHAT_TEMPLATE = """\
 class TinyShape:
     """Sizes of the checkpoint. The defaults are the demo's."""
 
+    family: str = "qwen3_vl"
     layers: int = 4
     hidden: int = 128
     heads: int = 4
@@ -87,6 +90,8 @@ class TinyShape:
     fps: float = 2.0
     min_frames: int = 4
     max_frames: int = 64
+    tile: int = 112  # pixels, of InternVL's: 16 tokens
+    max_tiles: int = 6
 
     def mrope_sections(self) -> list[int]:
         """Time, height, width. Half the head dimension in all, in the proportion of Qwen3-VL's 24:20:20 as nearly as
@@ -101,18 +106,21 @@ def make_tiny_checkpoint(
 ) -> Path:
     """Writes the checkpoint folder and returns it. `overrides` are fields of TinyShape; dtype is the weights'."""
     import torch
-    from transformers import Qwen3VLForConditionalGeneration
+    import transformers
 
     shape = replace(TinyShape(), **overrides)
+    family = TINY_FAMILIES[shape.family]
     root = Path(folder)
     root.mkdir(parents=True, exist_ok=True)
-    ids = _write_tokenizer(root, shape.vocabulary)
+    ids = _write_tokenizer(root, shape.vocabulary, family)
+    settings = family.settings(shape, ids, text_settings(shape, ids))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen3VLForConditionalGeneration(_config(shape, ids))
+        model = getattr(transformers, family.model)(getattr(transformers, family.config)(**settings))
         _save(model.to(getattr(torch, dtype)), root)
-    _write_json(root / "preprocessor_config.json", _image_processor(shape))
-    _write_json(root / "video_preprocessor_config.json", _video_processor(shape))
+    if family.image and family.video:
+        _write_json(root / "preprocessor_config.json", family.image(shape))
+        _write_json(root / "video_preprocessor_config.json", family.video(shape))
     return root
 
 
@@ -129,48 +137,7 @@ def _save(model: Any, root: Path) -> None:
     (root / "model.safetensors").chmod(0o644)
 
 
-def _config(shape: TinyShape, ids: dict[str, int]) -> Any:
-    from transformers import Qwen3VLConfig
-
-    text = {
-        "vocab_size": -(-len(ids) // 64) * 64,
-        "hidden_size": shape.hidden,
-        "intermediate_size": shape.intermediate,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.kv_heads,
-        "head_dim": shape.head_dim,
-        "max_position_embeddings": 32768,
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": shape.rope_theta,
-            "mrope_section": shape.mrope_sections(),
-            "mrope_interleaved": True,
-        },
-        "eos_token_id": ids["<|im_end|>"],
-        "pad_token_id": ids["<|endoftext|>"],
-    }
-    vision = {
-        "depth": shape.vision_layers,
-        "hidden_size": shape.vision_hidden,
-        "intermediate_size": shape.vision_intermediate,
-        "num_heads": shape.vision_heads,
-        "out_hidden_size": shape.hidden,
-        "num_position_embeddings": shape.vision_positions,
-        "deepstack_visual_indexes": list(shape.deepstack),
-    }
-    return Qwen3VLConfig(
-        text_config=text,
-        vision_config=vision,
-        image_token_id=ids["<|image_pad|>"],
-        video_token_id=ids["<|video_pad|>"],
-        vision_start_token_id=ids["<|vision_start|>"],
-        vision_end_token_id=ids["<|vision_end|>"],
-        tie_word_embeddings=shape.tied,
-    )
-
-
-def _write_tokenizer(root: Path, vocabulary: int) -> dict[str, int]:
+def _write_tokenizer(root: Path, vocabulary: int, family: TinyFamily) -> dict[str, int]:
     """Trains a byte-pair tokenizer on the demo's captions; returns all ids by token.
 
     Normaliser and split pattern are taken from transformers' Qwen2Tokenizer, because that is what loads the file and
@@ -179,19 +146,21 @@ def _write_tokenizer(root: Path, vocabulary: int) -> dict[str, int]:
     from tokenizers import AddedToken, Tokenizer, models, trainers
     from transformers import Qwen2Tokenizer
 
+    control = CONTROL_TOKENS + family.tokens
+    picture, clip = family.marks
     like: Any = Qwen2Tokenizer().backend_tokenizer
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = like.normalizer
     tokenizer.pre_tokenizer = like.pre_tokenizer
     tokenizer.decoder = like.decoder
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary - len(CONTROL_TOKENS),
+        vocab_size=vocabulary - len(control),
         min_frequency=2,
         show_progress=False,
         initial_alphabet=_byte_alphabet(),
     )
-    tokenizer.train_from_iterator(_corpus(), trainer)
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in CONTROL_TOKENS])
+    tokenizer.train_from_iterator([*_corpus(), *family.words], trainer)
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in control])
     tokenizer.save(str(root / "tokenizer.json"))
     ids = dict(tokenizer.get_vocab(with_added_tokens=True))
     _write_json(
@@ -206,7 +175,7 @@ def _write_tokenizer(root: Path, vocabulary: int) -> dict[str, int]:
             "clean_up_tokenization_spaces": False,
             "errors": "replace",
             "model_max_length": 32768,
-            "extra_special_tokens": list(CONTROL_TOKENS),
+            "extra_special_tokens": list(control),
             "added_tokens_decoder": {
                 str(ids[token]): {
                     "content": token,
@@ -216,9 +185,9 @@ def _write_tokenizer(root: Path, vocabulary: int) -> dict[str, int]:
                     "rstrip": False,
                     "single_word": False,
                 }
-                for token in CONTROL_TOKENS
+                for token in control
             },
-            "chat_template": CHAT_TEMPLATE,
+            "chat_template": CHAT_TEMPLATE.replace("PICTURE", picture).replace("CLIP", clip),
         },
     )
     return ids
@@ -235,45 +204,6 @@ def _corpus() -> Iterable[str]:
     yield from captions()
     yield from ["system\n", "user\n", "assistant\n"] * 8
     yield from (f"<{tenth / 10:.1f} seconds>" for tenth in range(100))
-
-
-def _image_processor(shape: TinyShape) -> dict[str, Any]:
-    return {
-        "image_processor_type": "Qwen2VLImageProcessorFast",
-        "processor_class": "Qwen3VLProcessor",
-        "size": {"shortest_edge": shape.image_min_pixels, "longest_edge": shape.image_max_pixels},
-        **_common(),
-    }
-
-
-def _video_processor(shape: TinyShape) -> dict[str, Any]:
-    return {
-        "video_processor_type": "Qwen3VLVideoProcessor",
-        "processor_class": "Qwen3VLProcessor",
-        "size": {"shortest_edge": shape.video_min_pixels, "longest_edge": shape.video_max_pixels},
-        "fps": shape.fps,
-        "min_frames": shape.min_frames,
-        "max_frames": shape.max_frames,
-        "do_sample_frames": True,
-        "cap_pixels_per_frame": False,
-        **_common(),
-    }
-
-
-def _common() -> dict[str, Any]:
-    return {
-        "patch_size": 16,
-        "temporal_patch_size": 2,
-        "merge_size": 2,
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_std": [0.5, 0.5, 0.5],
-        "do_resize": True,
-        "do_rescale": True,
-        "do_normalize": True,
-        "do_convert_rgb": True,
-        "rescale_factor": 1 / 255,
-        "resample": 3,
-    }
 
 
 def _write_json(path: Path, value: Any) -> None:

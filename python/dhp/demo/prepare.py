@@ -19,7 +19,7 @@ from dhp.demo.table import table
 _STAMP = "demo.json"  # written last: says that the folder is whole, and what it was made from
 
 
-def prepare(folder: str | os.PathLike[str]) -> bool:
+def prepare(folder: str | os.PathLike[str], family: str = "qwen3_vl") -> bool:
     """Makes the folder; False where it was there and whole already. The same bytes every time.
 
     folder/media/…      pictures, clips, crops/, frames/, ATTRIBUTION.txt
@@ -27,7 +27,7 @@ def prepare(folder: str | os.PathLike[str]) -> bool:
     folder/model        the checkpoint
     """
     root = Path(folder)
-    wanted = _identity()
+    wanted = f"{family} {_identity()}"
     stamp = root / _STAMP
     if stamp.exists() and _whole(root, json.loads(stamp.read_text()), wanted):
         return False
@@ -36,7 +36,7 @@ def prepare(folder: str | os.PathLike[str]) -> bool:
     _save_crops(media)
     _save_frames(media)
     _write_samples(root)
-    make_tiny_checkpoint(root / "model")
+    make_tiny_checkpoint(root / "model", family=family)
     stamp.write_text(json.dumps({"made_from": wanted, "files": _files(root)}, indent=1) + "\n")
     return True
 

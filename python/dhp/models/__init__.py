@@ -83,15 +83,21 @@ def attach(model: torch.nn.Module, run: Run | None = None, *, cluster: Cluster |
     """Makes a Hugging Face model run on shards: returns its adapter.
 
     The text model's attention becomes ring attention over the group of the current task. From then on, call the model
-    through the adapter; `dhp.detach(model)` restores the model's own code, for generation or evaluation. `run` defaults
-    to the current run. `cluster` says which ranks share a node, for tasks whose exchange is hierarchical; without it,
-    all ranks do. A peft model is attached as `model.get_base_model()`.
+    through the adapter; `dhp.detach(model)` restores the model's own code, for generation or evaluation. A model that
+    peft wraps is attached with its adapters. `run` defaults to the current run. `cluster` says which ranks share a
+    node, for tasks whose exchange is hierarchical; without it, all ranks do.
 
     Raises InputError for a family without an adapter, and for attention that is not plain causal attention.
     """
     from dhp.models.adapter import ModelAdapter
 
+    model = unwrapped(model)
     return ModelAdapter(family_class(model)(model), run or current_run(), cluster)
+
+
+def unwrapped(model: Any) -> Any:
+    """The transformers model, its layers changed in place, of what peft wraps."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def family_class(model: Any) -> Any:
@@ -115,7 +121,7 @@ def detach(model: torch.nn.Module) -> None:
     """Undoes `attach`: the model has its own code again."""
     from dhp.models import deepstack, whole_rope
 
-    family = family_class(model)(model)
+    family = family_class(unwrapped(model))(unwrapped(model))
     family.text.set_attn_implementation("sdpa")
     family.restore()
     deepstack.remove(family.text.layers)

@@ -105,11 +105,12 @@ class ModelAdapter:
         layout: TaskLayout = task_input.layout
         share = layout.shares[layout.position]
         send_order, receive_order = self._upload(*map(torch.from_numpy, (layout.send_order, layout.receive_order)))
+        trains = any(p.requires_grad for p in self._vision)  # else nothing is kept of the encoder
         if share:
-            rows = self.family.encode(share, task_input.media, task_input.pixels, self._upload)
+            with torch.set_grad_enabled(trains):
+                rows = self.family.encode(share, task_input.media, task_input.pixels, self._upload)
         else:
             device = send_order.device
-            trains = any(p.requires_grad for p in self._vision)
             rows = torch.empty(0, self._row_width, dtype=self._vision[0].dtype, device=device, requires_grad=trains)
         # What the last layer of an encoder gives under autocast, a rank that encodes nothing cannot know.
         if torch.is_autocast_enabled(rows.device.type):

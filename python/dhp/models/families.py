@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dhp.data.text import Encoded, MediumShape
+from dhp.data.placeholders import MediumShape
+from dhp.data.text import Encoded
 from dhp.task.layout import Unit
 from dhp.task.made import MadeMedium
 
@@ -137,9 +138,11 @@ class QwenVL(Family):
         return self._random((medium.units * medium.unit_patches, width), generator)
 
     def alone(self, encoded: Encoded, media: Sequence[MadeMedium], pixels: Sequence[torch.Tensor]) -> dict[str, Any]:
-        given: dict[str, Any] = {"input_ids": torch.from_numpy(encoded.input_ids)[None]}
-        if media:
-            given |= {"mm_token_type_ids": torch.from_numpy(encoded.media_type)[None].int(), **self.times(media)}
+        given: dict[str, Any] = {
+            "input_ids": torch.from_numpy(encoded.input_ids)[None],
+            "mm_token_type_ids": torch.from_numpy(encoded.media_type)[None].int(),
+            **self.times(media),
+        }
         for kind, key, grids in (
             ("image", "pixel_values", "image_grid_thw"),
             ("video", "pixel_values_videos", "video_grid_thw"),

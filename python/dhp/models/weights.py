@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from dhp._core import InputError
-from dhp.models import freeze
+from dhp.models import freeze, lora, unwrapped
 from dhp.models.attention import head_size, kernel_for
 from dhp.models.model_folder import load_weights
 from dhp.run.runtime import RankFailed, Run
@@ -25,19 +25,32 @@ def compute_dtype(precision: str) -> torch.dtype:
     return torch.bfloat16 if precision == "bf16" else DTYPES[precision]
 
 
-def load_model(settings: TrainConfig, folder: str | Path, device: torch.device | None = None) -> Any:
-    """The model to train, with the weights of the folder, on the device."""
+def load_model(
+    settings: TrainConfig, folder: str | Path, device: torch.device | None = None, adapters: Path | None = None
+) -> Any:
+    """The model to train, with the weights of the folder, on the device. With LoRA as peft wraps it, its adapters new
+    or those of the folder `adapters`."""
     model = load_weights(folder, DTYPES[settings.precision])
     if device and device.type == "cuda":
-        refuse_plain_attention(settings.precision, model.config.text_config, device)
+        refuse_plain_attention(settings.precision, model.config.get_text_config(), device)
     if device and device.type != "cpu":
         model.to(device)
         model.tie_weights()  # .to() makes two tensors of one on devices whose tensors torch cannot move in place
-    model.train()
     freeze(model, settings.frozen)
+    if settings.lora_rank:
+        model = lora.with_adapters(model, settings, adapters)
+    model.train()
     if settings.gradient_checkpointing:
-        model.activation_checkpointing_enable()
+        recompute_layers(unwrapped(model))
     return model
+
+
+def recompute_layers(model: Any) -> None:
+    """Layers keep their inputs alone, and run again in the backward pass."""
+    if hasattr(model, "activation_checkpointing_enable"):  # since transformers 5.23
+        model.activation_checkpointing_enable()
+    else:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def refuse_plain_attention(precision: str, text: Any, device: torch.device) -> None:

@@ -12,7 +12,8 @@ from dhp.task.layout import TaskLayout
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dhp.data.text import Encoded, MediumShape
+    from dhp.data.placeholders import MediumShape
+    from dhp.data.text import Encoded
 
 
 @dataclass

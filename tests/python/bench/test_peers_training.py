@@ -31,7 +31,7 @@ def settings(mixed_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Trai
 def test_a_padded_batch_has_the_losses_of_its_samples(training: ModuleType, settings: TrainConfig) -> None:
     data = Dataset(settings.data, settings.model, settings.index)
     model = load_model(settings, settings.model)
-    samples = [training.inputs_of(data, sequence.id) for sequence in data.batch(0, 6).sequences]
+    samples = [training.inputs_of(data, sequence.id, model) for sequence in data.batch(0, 6).sequences]
     batch = training.collate(samples, pad=0)
     assert len(set(batch["attention_mask"].sum(dim=1).tolist())) > 1, "lengths differ"
     together = model(**batch, num_items_in_batch=7).loss
@@ -41,7 +41,8 @@ def test_a_padded_batch_has_the_losses_of_its_samples(training: ModuleType, sett
 
 def test_ranks_share_every_batch(training: ModuleType, settings: TrainConfig) -> None:
     data = Dataset(settings.data, settings.model, settings.index)
-    ranks = [list(training.read_ahead(data, settings, rank, 2)) for rank in range(2)]
+    model = load_model(settings, settings.model)
+    ranks = [list(training.read_ahead(data, settings, model, rank, 2)) for rank in range(2)]
     assert [len(steps) for steps in ranks] == [3, 3]
     for step, parts in enumerate(zip(*ranks, strict=True)):
         expected = [sequence.id for sequence in data.batch(step, 6, settings.seed).sequences]

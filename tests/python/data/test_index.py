@@ -41,7 +41,7 @@ def test_counts_are_what_encoding_and_reading_give(made: Path, tmp_path: Path) -
         assert sample.frame_patches == max([h * w for _, h, w in grids], default=0)
         assert sample.as_sequence() == Sequence(sample.id, sample.tokens, sample.patches, sample.frame_patches)
         rows = [reader.read_units(medium, 0, medium.units).shape for medium in sample.media]
-        assert rows == [(t * h * w, reader.patch_width) for t, h, w in grids]
+        assert rows == [(t * h * w, *reader.shape) for t, h, w in grids]
         assert sample.patches == 4 * int((encoded.media_type > 0).sum())
     assert index.samples[0].media == ()
     assert index.samples[0].patches == 0

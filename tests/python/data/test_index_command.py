@@ -59,7 +59,7 @@ def test_histogram_counts_every_sample(made: Path, tmp_path: Path) -> None:
         (["data.jsonl", "--model", "model", "--max-degree", "2", "--capacity-tokens", "40"], 1, "degree >= "),
         (["data.jsonl", "--model", "model", "--max-tokens", "50", "--on-error", "skip"], 0, "skipped"),
         (["data.jsonl", "--model", "media"], 2, "no config.json"),
-        (["data.jsonl", "--model", "llava"], 2, 'model_type "llava" is not supported; supported: qwen3_vl'),
+        (["data.jsonl", "--model", "llava"], 2, 'model_type "llava" is not supported; supported: deepseek_v3, '),
         (["none.jsonl", "--model", "model"], 2, "none.jsonl: cannot be read"),
         (["lost.jsonl", "--model", "model"], 2, "lost.jsonl:1: "),
     ],

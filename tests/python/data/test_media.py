@@ -265,7 +265,7 @@ def test_ranges_outside_the_medium(processor: Processor, tmp_path: Path) -> None
     Image.fromarray(noise(96, 64)).save(path)
     medium = probe_medium(MediumRef("image", str(path)), processor)
     reader = PixelReader(processor)
-    assert reader.read_units(medium, 1, 1).shape == (0, reader.patch_width)
+    assert reader.read_units(medium, 1, 1).shape == (0, *reader.shape)
     for start, stop in [(0, 2), (-1, 1), (1, 0)]:
         with pytest.raises(ValueError, match="units"):
             reader.read_units(medium, start, stop)

@@ -28,6 +28,15 @@ class Shown:
     kind: str
     grid: tuple[int, int, int]
     timestamps: tuple[float, ...] = ()
+    unit_seconds: float = 1.0
+
+    @property
+    def units(self) -> int:
+        return self.grid[0]
+
+    @property
+    def unit_rows(self) -> int:
+        return self.grid[1] * self.grid[2] // 4
 
 
 @dataclass(frozen=True)
@@ -238,7 +247,10 @@ def test_defaults_where_the_files_are_silent(folder: Path, tmp_path: Path) -> No
 
 BAD_FOLDERS = [
     ({"config": None}, r"no config\.json; give a local Hugging Face checkpoint"),
-    ({"config": {"model_type": "llava"}}, r'config\.json: model_type "llava" is not supported; supported: qwen3_vl'),
+    (
+        {"config": {"model_type": "llava"}},
+        r'config\.json: model_type "llava" is not supported; supported: deepseek_v3, ',
+    ),
     ({"config": {}}, r"model_type null is not supported"),
     ({"config": "{"}, r"config\.json: cannot be read"),
     ({"preprocessor_config": None}, r"no preprocessor_config\.json"),

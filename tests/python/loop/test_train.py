@@ -436,10 +436,10 @@ def test_state_that_leaves_no_room_is_named_with_both_numbers(settings: dict, me
 
 
 def test_unknown_family_is_refused(folder: Path) -> None:
-    (folder / "model" / "config.json").write_text('{"model_type": "llama"}')
+    (folder / "model" / "config.json").write_text('{"model_type": "mamba"}')
     done = dhp_train(folder)
     assert done.returncode == 2
-    assert 'model_type: found "llama", supported: qwen3_vl' in done.stderr
+    assert 'model_type: found "mamba", supported: deepseek_v3, ' in done.stderr
 
 
 def test_runs_under_torchrun(folder: Path) -> None:

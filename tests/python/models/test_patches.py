@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from dhp.models import detach
+from dhp.models import attach, detach
 from dhp.models.qwen3_vl import multiply_patches
+from family_models import make
 
 PATCH = (2, 6, 6)
 
@@ -65,12 +66,9 @@ def test_a_convolution_that_is_no_product_is_left_alone() -> None:
 
 
 def test_detach_gives_the_convolution_back() -> None:
-    _, product = projections()
-    visual = SimpleNamespace(patch_embed=SimpleNamespace(proj=product))
-    detach(
-        SimpleNamespace(
-            set_attn_implementation=lambda _: None,
-            model=SimpleNamespace(visual=visual, language_model=SimpleNamespace(layers=[])),
-        )
-    )
-    assert "forward" not in product.__dict__
+    model = make("qwen3_vl", torch.float32)
+    own = model.model.visual.patch_embed.proj
+    attach(model, SimpleNamespace(traffic="", group_of=None))
+    assert "forward" in own.__dict__
+    detach(model)
+    assert "forward" not in own.__dict__

@@ -115,7 +115,7 @@ def train_alone(folder: str, out: str) -> int:
     for step in range(STEPS):
         batch, total = data.batch(step, SAMPLES, 3), 0.0
         for sequence in batch.sequences:
-            given = inputs_of(data, sequence.id)
+            given = inputs_of(data, sequence.id, model)
             loss = model(**given, num_items_in_batch=data.label_tokens(batch)).loss
             loss.backward()
             total += loss.item()

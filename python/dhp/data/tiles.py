@@ -1,0 +1,86 @@
+"""Pictures and clips as tiles of one size, as Hugging Face's processors of InternVL cut and scale them (transformers,
+models/got_ocr2 and models/internvl).
+
+A *unit* is one tile, float32 [3, side, side]: of a picture, tiles row by row and then the whole picture as a thumbnail
+where there are several; of a clip, a frame each. The tile rule itself is the core's (`dhp._core.internvl`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from dhp._core import internvl
+from dhp.data.errors import RequestError
+from dhp.data.processor import PixelScale, Processor, tile_rules
+from dhp.data.samples import MediumRef
+
+Pixels = npt.NDArray[np.uint8]  # [height, width, 3]
+
+
+def picture_grid(ref: MediumRef, processor: Processor, height: int, width: int) -> tuple[int, int, int]:
+    """Tiles, and the patches of a tile's sides."""
+    if ref.max_pixels is not None:
+        raise RequestError(str(ref.source), "max_pixels does not apply: the model cuts pictures into tiles of one size")
+    return _grid(processor, internvl.image_tiles(tile_rules(processor), height, width).count)
+
+
+def clip_grid(
+    ref: MediumRef, processor: Processor, frames: int, fps: float, first: int
+) -> tuple[tuple[int, int, int], tuple[int, ...]]:
+    """The grid of a clip of `frames` frames from `first` on, and the frames that are taken of it: in the middles of
+    equal parts."""
+    if ref.max_pixels is not None:
+        raise RequestError(str(ref.source), "max_pixels does not apply: a frame is a tile")
+    own_fps = ref.fps or (None if ref.nframes else processor.clip_fps)
+    rules = tile_rules(processor)
+    if own_fps:
+        count = internvl.clip_frames(rules, frames, fps, fps=own_fps)
+    else:
+        asked = ref.nframes or processor.clip_frames or min(frames, rules.max_frames)
+        count = internvl.clip_frames(rules, frames, fps, frames=asked)
+    step = frames / count
+    # As torch.arange(step / 2, frames, step).int() does it in fp32
+    indices = torch.arange(step / 2, frames, step).int().tolist()
+    return _grid(processor, len(indices)), tuple(first + index for index in indices)
+
+
+def _grid(processor: Processor, tiles: int) -> tuple[int, int, int]:
+    side = math.isqrt(tile_rules(processor).patches_per_tile)
+    return tiles, side, side
+
+
+def cut(picture: Pixels, processor: Processor, start: int, stop: int) -> list[Pixels]:
+    """Tiles start ... stop-1 of a picture."""
+    rules = tile_rules(processor)
+    side, tiles = rules.tile_size, internvl.image_tiles(rules, *picture.shape[:2])
+    whole = Image.fromarray(picture)
+    out: list[Pixels] = []
+    resized: Pixels | None = None
+    for number in range(start, stop):
+        if number == tiles.columns * tiles.rows:
+            out.append(np.asarray(whole.resize((side, side), Image.Resampling.BICUBIC)))
+            continue
+        if resized is None:
+            resized = np.asarray(whole.resize((tiles.columns * side, tiles.rows * side), Image.Resampling.BICUBIC))
+        row, column = divmod(number, tiles.columns)
+        out.append(resized[row * side : (row + 1) * side, column * side : (column + 1) * side])
+    return out
+
+
+def stacked(
+    tiles: Sequence[Pixels],
+    scale: PixelScale,
+    fused: bool,
+    normalise: Callable[[Pixels, PixelScale, bool], npt.NDArray[np.float32]],
+) -> torch.Tensor:
+    """float32 [tiles, 3, side, side]."""
+    levels = np.stack(tiles).transpose(0, 3, 1, 2)  # [tiles, 3, side, side]
+    count, channels, side, _ = levels.shape
+    numbers = normalise(levels.reshape(count, channels, side * side), scale, fused)
+    return torch.from_numpy(numbers.reshape(count, channels, side, side))

@@ -1,0 +1,26 @@
+"""`dhp train` of every family that has a data rule, from a checkpoint folder and media on disk, equals Hugging Face
+alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dhp.demo.checkpoint import make_tiny_checkpoint
+from dhp.demo.families import TINY_FAMILIES
+from mixed_media import write_mixed_data
+from parity import compare, run_parity
+
+SIZES = {"layers": 3, "hidden": 64, "vision_layers": 3, "vision_hidden": 32, "vision_intermediate": 64}
+# Few tokens a sample, so that runs are quick.
+SMALL = {"tile": 56, "max_tiles": 4, "fps": 1.0}
+
+
+@pytest.mark.parametrize("family", [name for name in TINY_FAMILIES if name != "qwen3_vl"])
+def test_losses_and_gradients_equal_hugging_face(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_mixed_data(tmp_path, media=TINY_FAMILIES[family].video is not None)
+    make_tiny_checkpoint(tmp_path / "model", family=family, **SIZES, **SMALL)
+    monkeypatch.setenv("DHP_PARITY_STEPS", "2")
+    run_parity(tmp_path, "reference-fp64", "2-free-fp64")
+    compare(tmp_path, "2-free-fp64", "reference-fp64", 1e-6)
