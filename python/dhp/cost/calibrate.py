@@ -30,7 +30,7 @@ from dhp.cost.errors import sizes_text
 from dhp.cost.fit import TERMS, NoFit
 from dhp.cost.local import local_cluster, local_cost, no_room
 from dhp.data.index import default_path, load_or_build_index
-from dhp.models import attach, freeze, import_family
+from dhp.models import attach, family_of, freeze, import_family
 from dhp.models.attention import head_size, kernel_for
 from dhp.models.model_folder import load_weights
 from dhp.models.weights import DTYPES, compute_dtype
@@ -42,6 +42,8 @@ from dhp.run.runtime import RankFailed, Run
 
 NO_FIT = 1  # the exit code where the measurements do not determine the coefficients
 TEXT_TASKS = 6
+# Whose encoder and mergers are `visual`, with frames of any size.
+MEASURED = ("qwen2_5_vl", "qwen2_vl", "qwen3_vl", "qwen3_vl_moe")
 MOST_DEGREE = 8  # of one process, unless asked otherwise
 
 
@@ -62,6 +64,7 @@ def calibrate(options: argparse.Namespace, run: Run, progress: Callable[[int, in
     anything is measured. Collective."""
     device = _device(options, run)
     _check_run(options, run)
+    _check_model(options)
     model = _load(options, device)
     kernel = attention_kernel(options.precision, model.config.get_text_config(), device)
     adapter = attach(model, run, cluster=_nodes(options, run))
@@ -89,6 +92,16 @@ def calibrate(options: argparse.Namespace, run: Run, progress: Callable[[int, in
         return result
     file = describe(result, measured.rank_speed, what, options, device, run, links, kernel)
     return Found(file, _cluster(options, run, links, measured.rank_speed) if options.cluster_output else None)
+
+
+def _check_model(options: argparse.Namespace) -> None:
+    """Raises InputError for a family whose parts are not told apart while it runs."""
+    family = family_of(options.model)
+    if family not in MEASURED:
+        raise InputError(
+            f"--model: {options.model} is of {family}, and dhp calibrate measures {', '.join(MEASURED)}; count its "
+            "cost with dhp cost, and let dhp train fit it to the run with recalibrate_every"
+        )
 
 
 def _check_run(options: argparse.Namespace, run: Run) -> None:

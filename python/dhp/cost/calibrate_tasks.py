@@ -15,7 +15,7 @@ from dhp._core import Exchange, Task
 from dhp._core import Sequence as BatchSequence
 from dhp.data.placeholders import MediumShape
 from dhp.data.text import IGNORED, IMAGE, TEXT, VIDEO, Encoded
-from dhp.models import Adapter
+from dhp.models import Adapter, family_class
 from dhp.task.input import TaskInput
 from dhp.task.layout import MediumUnits, TaskLayout, deal_units, vision_units
 from dhp.task.made import MadeMedium
@@ -114,17 +114,22 @@ def make_shape(tokens: int, vision: float, degree: int, what: Range) -> Shape:
     return Shape(tokens, ((units, rows, columns),) if units else (), max(1, round(what.label_share * tokens)))
 
 
-def encode(shape: Shape, vocabulary: int, merge: int, generator: np.random.Generator) -> Encoded:
-    """Random tokens; every frame stands alone between text, as timestamps and markers put it."""
-    runs = [h * w // merge**2 for t, h, w in shape.media for _ in range(t)]
+def encode(
+    shape: Shape, vocabulary: int, merge: int, generator: np.random.Generator, units_apart: bool = True
+) -> Encoded:
+    """Random tokens; every frame stands alone between text, as timestamps and markers put it, unless the family has all
+    of a clip together."""
+    places = [(VIDEO if t > 1 else IMAGE, t, h * w // merge**2) for t, h, w in shape.media]
+    if units_apart:
+        places = [(kind, 1, rows) for kind, units, rows in places for _ in range(units)]
+    runs = [units * rows for _, units, rows in places]
     text = shape.tokens - sum(runs)
     if text < len(runs) + 1:
         raise ValueError(f"{shape}: no room for text between {len(runs)} frames")
-    kinds = [VIDEO if t > 1 else IMAGE for t, _, _ in shape.media for _ in range(t)]
     media_type = np.full(shape.tokens, TEXT, np.int8)
     gaps = np.diff(np.linspace(0, text, len(runs) + 2).astype(int))
     at = 0
-    for gap, run, kind in zip(gaps, runs, kinds, strict=False):
+    for gap, run, (kind, *_) in zip(gaps, runs, places, strict=False):
         at += int(gap)
         media_type[at : at + run] = kind
         at += run
@@ -140,7 +145,8 @@ def make_input(design: Design, position: int, model: Any, seed: int = 0) -> Task
     merge = vision.spatial_merge_size
     generator = np.random.default_rng(seed)
     vocabulary = model.config.text_config.vocab_size
-    encoded = [encode(shape, vocabulary, merge, generator) for shape in design.shapes]
+    apart = family_class(model)(model).units_apart
+    encoded = [encode(shape, vocabulary, merge, generator, apart) for shape in design.shapes]
     layout = TaskLayout(
         degree=design.degree,
         position=position,

@@ -159,7 +159,7 @@ def _read_tiles(medium: Medium, start: int, stop: int, processor: Processor) -> 
     if medium.kind == "image":
         assert isinstance(medium.source, str)
         picture = _checked(medium, read_image(medium.source, processor.media_roots))
-        return tiles.stacked(tiles.cut(picture, processor, start, stop), scale, False, _normalise)
+        return tiles.stacked(tiles.cut(picture, medium.units, processor, start, stop), scale, False, _normalise)
 
     def resize(pixels: Pixels) -> Pixels:
         return _resized(medium, _checked(medium, pixels), side, side)

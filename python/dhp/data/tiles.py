@@ -24,10 +24,21 @@ Pixels = npt.NDArray[np.uint8]  # [height, width, 3]
 
 
 def picture_grid(ref: MediumRef, processor: Processor, height: int, width: int) -> tuple[int, int, int]:
-    """Tiles, and the patches of a tile's sides."""
-    if ref.max_pixels is not None:
-        raise RequestError(str(ref.source), "max_pixels does not apply: the model cuts pictures into tiles of one size")
-    return _grid(processor, internvl.image_tiles(tile_rules(processor), height, width).count)
+    """Tiles, and the patches of a tile's sides. `max_pixels` of the line limits all tiles but the thumbnail."""
+    rules = tile_rules(processor)
+    most = min(rules.max_tiles, _tiles_of(ref, processor))
+    return _grid(processor, internvl.image_tiles(rules, height, width, most).count)
+
+
+def _tiles_of(ref: MediumRef, processor: Processor) -> int:
+    """That `max_pixels` of the line allows."""
+    tile = tile_rules(processor).tile_size ** 2
+    if ref.max_pixels is None:
+        return 1 << 20
+    if ref.max_pixels < tile:
+        source = ref.source if isinstance(ref.source, str) else ref.source[0]
+        raise RequestError(source, f"max_pixels is {ref.max_pixels}, but the model's smallest picture has {tile}")
+    return ref.max_pixels // tile
 
 
 def clip_grid(
@@ -35,8 +46,7 @@ def clip_grid(
 ) -> tuple[tuple[int, int, int], tuple[int, ...]]:
     """The grid of a clip of `frames` frames from `first` on, and the frames that are taken of it: in the middles of
     equal parts."""
-    if ref.max_pixels is not None:
-        raise RequestError(str(ref.source), "max_pixels does not apply: a frame is a tile")
+    _tiles_of(ref, processor)  # a frame is one
     own_fps = ref.fps or (None if ref.nframes else processor.clip_fps)
     rules = tile_rules(processor)
     if own_fps:
@@ -55,10 +65,12 @@ def _grid(processor: Processor, tiles: int) -> tuple[int, int, int]:
     return tiles, side, side
 
 
-def cut(picture: Pixels, processor: Processor, start: int, stop: int) -> list[Pixels]:
-    """Tiles start ... stop-1 of a picture."""
+def cut(picture: Pixels, count: int, processor: Processor, start: int, stop: int) -> list[Pixels]:
+    """Tiles start ... stop-1 of the `count` of a picture."""
     rules = tile_rules(processor)
-    side, tiles = rules.tile_size, internvl.image_tiles(rules, *picture.shape[:2])
+    side = rules.tile_size
+    # Of all arrangements up to so many tiles the same is the best, whatever the limit was.
+    tiles = internvl.image_tiles(rules, *picture.shape[:2], max(1, count - 1))
     whole = Image.fromarray(picture)
     out: list[Pixels] = []
     resized: Pixels | None = None

@@ -165,12 +165,11 @@ def _qwen2_images(shape: TinyShape) -> Values:
 
 
 def _qwen2_videos(shape: TinyShape) -> Values:
-    """Limits are those of a frame: a clip of `max_frames` has as many tokens as Qwen3-VL's."""
-    most = _of_28(shape.video_max_pixels) // (shape.max_frames // 2)
+    """Limits are those of a frame: 4 to 32 tokens a pair."""
     return _qwen3_videos(shape) | {
         "video_processor_type": "Qwen2VLVideoProcessor",
         "processor_class": "Qwen2_5_VLProcessor",
-        "size": {"shortest_edge": 4 * 28 * 28, "longest_edge": most},
+        "size": {"shortest_edge": 4 * 28 * 28, "longest_edge": 32 * 28 * 28},
         "patch_size": 14,
     }
 

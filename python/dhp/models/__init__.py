@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import pkgutil
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,24 +32,24 @@ class Adapter(Protocol):
         ...
 
 
-# model_type -> module and class of dhp.models that says what is its own
-FAMILIES = {
-    "deepseek_v3": ("families", "Family"),
-    "glm4v": ("families", "GLM4V"),
-    "glm4v_moe": ("families", "GLM4V"),
-    "idefics3": ("families", "Idefics3"),
-    "internvl": ("families", "Family"),
-    "llama": ("families", "Family"),
-    "llava": ("families", "Llava"),
-    "mistral3": ("families", "Mistral3"),
-    "qwen2": ("families", "Family"),
-    "qwen2_5_vl": ("families", "Qwen25VL"),
-    "qwen2_vl": ("families", "Qwen2VL"),
-    "qwen3": ("families", "Family"),
-    "qwen3_moe": ("families", "Family"),
-    "qwen3_vl": ("qwen3_vl", "Qwen3VL"),
-    "qwen3_vl_moe": ("qwen3_vl", "Qwen3VL"),
-    "smolvlm": ("families", "Idefics3"),
+# model_type -> the class that says what is its own (families.py); packages may add theirs
+FAMILIES: dict[str, str] = {
+    "deepseek_v3": "dhp.models.families:Family",
+    "glm4v": "dhp.models.families:GLM4V",
+    "glm4v_moe": "dhp.models.families:GLM4V",
+    "idefics3": "dhp.models.families:Idefics3",
+    "internvl": "dhp.models.families:Family",
+    "llama": "dhp.models.families:Family",
+    "llava": "dhp.models.families:Llava",
+    "mistral3": "dhp.models.families:Mistral3",
+    "qwen2": "dhp.models.families:Family",
+    "qwen2_5_vl": "dhp.models.families:Qwen25VL",
+    "qwen2_vl": "dhp.models.families:Qwen2VL",
+    "qwen3": "dhp.models.families:Family",
+    "qwen3_moe": "dhp.models.families:Family",
+    "qwen3_vl": "dhp.models.qwen3_vl:Qwen3VL",
+    "qwen3_vl_moe": "dhp.models.qwen3_vl:Qwen3VL",
+    "smolvlm": "dhp.models.families:Idefics3",
 }
 
 
@@ -76,7 +77,7 @@ def import_family(folder: str | Path) -> None:
     for module in ("auto.modeling_auto", f"{model_type}.modeling_{model_type}"):
         importlib.import_module(f"transformers.models.{module}")
     importlib.import_module("dhp.models.adapter")
-    importlib.import_module(f"dhp.models.{FAMILIES[model_type][0]}")
+    pkgutil.resolve_name(FAMILIES[model_type])
 
 
 def attach(model: torch.nn.Module, run: Run | None = None, *, cluster: Cluster | None = None) -> Adapter:
@@ -105,8 +106,7 @@ def family_class(model: Any) -> Any:
     model_type = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
     if model_type not in FAMILIES:
         raise InputError(f'model: model_type: found "{model_type}", supported: {", ".join(FAMILIES)}')
-    module, name = FAMILIES[model_type]
-    return getattr(importlib.import_module(f"dhp.models.{module}"), name)
+    return pkgutil.resolve_name(FAMILIES[model_type])
 
 
 def freeze(model: torch.nn.Module, parts: Freeze) -> None:

@@ -43,6 +43,8 @@ def check_model_folder(folder: str | Path) -> None:
     found: dict[str, Shape] = {}
     for file in weight_files(folder):
         found.update(_shapes(file))
+    if not found.keys() <= wanted.keys():  # older releases and hubs have names of their own
+        found = _as_transformers_names_them(folder, model, found)
     prefix = f"{model.base_model_prefix}."
     named = {_name_in_model(name, wanted, prefix): shape for name, shape in found.items()}
     tied = dict(getattr(model, "all_tied_weights_keys", None) or {})
@@ -54,6 +56,32 @@ def check_model_folder(folder: str | Path) -> None:
         if name in named and named[name] != shape
     ]
     refuse_weights(folder, missing, unexpected, other)
+
+
+def _as_transformers_names_them(folder: str | Path, model: Any, found: dict[str, Shape]) -> dict[str, Shape]:
+    """The same weights by the names that the model has: transformers renames many when it loads them, and stacks those
+    of experts. Tensors without memory stand in for the files."""
+    empty = {name: torch.empty(shape, device="meta") for name, shape in found.items()}
+    try:
+        with quiet():
+            _, info = type(model).from_pretrained(
+                None,
+                config=model.config,
+                state_dict=empty,
+                device_map="meta",
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
+    except Exception as error:
+        raise InputError(
+            f"{folder}: transformers cannot make the model's weights of those in the folder ({first_line(error)}); "
+            "take weights and config.json of the same checkpoint"
+        ) from None
+    lost = set(info["missing_keys"])
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    named = {name: shape for name, shape in wanted.items() if name not in lost}
+    named |= {name: found[name] for name in info["unexpected_keys"] if name in found}
+    return named | {entry[0]: tuple(entry[1]) for entry in info["mismatched_keys"]}
 
 
 def refuse_weights(folder: str | Path, missing: Iterable[str], unexpected: Iterable[str], other: Iterable[str]) -> None:

@@ -1,0 +1,194 @@
+"""Tokens and pixels of InternVL and Qwen2.5-VL against Hugging Face's processors, over random media."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+from transformers.models.internvl.processing_internvl import InternVLProcessor
+from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.video_utils import VideoMetadata
+
+from dhp._core import InputError
+from dhp.data.grid import probe_medium
+from dhp.data.media import Medium, read_units
+from dhp.data.processor import Processor, load_processor
+from dhp.data.samples import MediumRef, Message
+from dhp.data.text import IMAGE, VIDEO, Encoder
+from dhp.demo.checkpoint import make_tiny_checkpoint
+from huggingface_reference import video_module
+from mixed_media import picture, write_clip
+
+SIZES = {"layers": 1, "hidden": 32, "vision_layers": 1, "vision_hidden": 16, "vision_intermediate": 32}
+CASES = 12
+
+
+@pytest.fixture(scope="module", params=["internvl", "qwen2_5_vl"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_checkpoint(tmp_path_factory.mktemp(request.param), family=request.param, **SIZES)
+
+
+@pytest.fixture
+def drawn(request: pytest.FixtureRequest) -> random.Random:
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    return random.Random(seed)
+
+
+def config(folder: Path, name: str) -> dict[str, Any]:
+    values = json.loads((folder / name).read_text())
+    return {key: value for key, value in values.items() if not key.endswith(("_type", "_class"))}
+
+
+def whole(medium: Medium, processor: Processor) -> torch.Tensor:
+    return read_units(medium, 0, medium.units, processor)
+
+
+def test_pictures_are_those_of_hugging_face(folder: Path, tmp_path: Path, drawn: random.Random) -> None:
+    processor = load_processor(folder)
+    kind = GotOcr2ImageProcessorPil if processor.family == "internvl" else Qwen2VLImageProcessorPil
+    reference = kind(**config(folder, "preprocessor_config.json"))
+    for case in range(CASES):
+        width, height = drawn.randint(20, 700), drawn.randint(20, 700)
+        file = tmp_path / f"{case}.png"
+        Image.fromarray(picture(width, height, case)).save(file)
+        medium = probe_medium(MediumRef("image", str(file)), processor)
+        given = reference(images=[Image.open(file)], return_tensors="pt")
+        expected = given["pixel_values"]
+        assert torch.equal(whole(medium, processor), expected.float()), (width, height)
+        if processor.family == "internvl":
+            assert medium.units == given["num_patches"][0] == reference.get_number_of_image_patches(height, width)
+            middle = medium.units // 2
+            assert torch.equal(read_units(medium, middle, medium.units, processor), expected[middle:].float())
+        else:
+            assert list(medium.grid) == given["image_grid_thw"][0].tolist()
+
+
+def test_max_pixels_limits_tiles(tmp_path: Path) -> None:
+    folder = make_tiny_checkpoint(tmp_path / "model", family="internvl", **SIZES)
+    processor = load_processor(folder)
+    file = tmp_path / "wide.png"
+    Image.fromarray(picture(700, 233, 1)).save(file)
+    for most, units in ((6, None), (3, 4), (2, 3), (1, 1)):
+        medium = probe_medium(MediumRef("image", str(file), max_pixels=most * 112 * 112), processor)
+        settings = config(folder, "preprocessor_config.json") | {"max_patches": most}
+        expected = GotOcr2ImageProcessorPil(**settings)(images=[Image.open(file)], return_tensors="pt")["pixel_values"]
+        assert units in (None, medium.units)
+        assert torch.equal(whole(medium, processor), expected.float())
+    for kind in ("image", "video"):
+        with pytest.raises(InputError, match="max_pixels is 12543, but the model's smallest picture has 12544"):
+            probe_medium(MediumRef(kind, str(file) if kind == "image" else (str(file),), max_pixels=12543), processor)
+
+
+def frames_of(file: Path, numbers: list[int]) -> np.ndarray:
+    from dhp.data.clips import read_frames
+
+    frames = read_frames(str(file), sorted(set(numbers)))
+    return np.stack([frames[number] for number in numbers])
+
+
+def resized(module: Any, family: str, frames: torch.Tensor, settings: dict[str, Any]) -> torch.Tensor:
+    """[frames, 3, height, width] in the size that the video processor gives them, by what torchvision calls."""
+    size = settings["size"]
+    if family == "internvl":
+        target = (size["height"], size["width"])
+    else:
+        target = module.smart_resize(
+            *frames.shape[-2:], factor=28, min_pixels=size["shortest_edge"], max_pixels=size["longest_edge"]
+        )
+    return torch.nn.functional.interpolate(frames, size=target, mode="bicubic", antialias=True)
+
+
+def test_clips_are_those_of_hugging_face(folder: Path, tmp_path: Path, drawn: random.Random) -> None:
+    processor = load_processor(folder)
+    family = "internvl" if processor.family == "internvl" else "qwen2_vl"
+    module = video_module(family)
+    kind = module.InternVLVideoProcessor if family == "internvl" else module.Qwen2VLVideoProcessor
+    settings = config(folder, "video_preprocessor_config.json")
+    for case in range(CASES // 2):
+        frames, fps = drawn.randint(8, 60), drawn.choice([5, 10, 25])
+        file = tmp_path / f"{case}.mp4"
+        write_clip(file, 2 * drawn.randint(20, 80), 2 * drawn.randint(20, 80), frames, fps, case)
+        asked = drawn.choice([{"fps": 2.0}, {"nframes": 2 * drawn.randint(1, 4)}])
+        medium = probe_medium(MediumRef("video", str(file), **asked), processor)
+
+        names = {"nframes": "num_frames"}
+        me = SimpleNamespace(**{**dict.fromkeys(("num_frames", "fps", "min_frames", "max_frames")), **settings})
+        me = SimpleNamespace(**{**vars(me), "initial_shift": True})
+        options = {names.get(key, key): value for key, value in asked.items()}
+        if "num_frames" in options:
+            me.fps = None
+        metadata = VideoMetadata(total_num_frames=frames, fps=fps)
+        numbers = [int(i) for i in kind.sample_frames(me, metadata, **options)]
+        assert list(medium.frame_indices) == numbers, (asked, frames, fps)
+
+        pixels = torch.from_numpy(frames_of(file, numbers)).permute(0, 3, 1, 2)
+        small = resized(module, family, pixels, settings).float()
+        mean, std = (torch.tensor(settings[key])[:, None, None] for key in ("image_mean", "image_std"))
+        expected = (small - mean * 255) / (std * 255)
+        ours = whole(medium, processor)
+        if family != "internvl":
+            rows = kind.patchify(None, expected[None], patch_size=14, merge_size=2, temporal_patch_size=2)
+            assert [*rows[1:]] == list(medium.grid)
+            expected = rows[0][0]
+            metadata.frames_indices = numbers
+            assert medium.unit_seconds == 2 / metadata.sampled_fps
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-6)
+
+
+def test_ids_are_those_of_hugging_face(folder: Path) -> None:
+    """What the processors write for media of random sizes, in a conversation with both kinds."""
+    encoder = Encoder(folder)
+    family, rules = encoder.processor.family, encoder.processor.rules
+    tiles = family == "internvl"
+    grids = [(5, 4, 4), (1, 4, 4), (3, 4, 4)] if tiles else [(1, 8, 6), (3, 4, 8), (1, 2, 2)]
+    kinds = ["image", "video", "video"] if tiles else ["image", "video", "image"]
+    rows = [rules.tokens_per_tile if tiles else h * w // 4 for _, h, w in grids]
+    media = tuple(Medium(kind, "-", grid, 1, 1, unit_rows=n) for kind, grid, n in zip(kinds, grids, rows, strict=True))
+    turns = (Message("user", (0, "What is it? ", 1, "And this?")), Message("assistant", ("A cat.",)),
+             Message("user", (2, "And now?")), Message("assistant", ("Gone.",)))  # fmt: skip
+    encoded = encoder.encode(SimpleNamespace(messages=turns, media=media, tools=()))
+
+    text = encoder._render(SimpleNamespace(messages=turns, media=media, tools=()))
+    of_kind = {kind: [i for i, k in enumerate(kinds) if k == kind] for kind in ("image", "video")}
+    if tiles:
+        made: Any = object.__new__(InternVLProcessor)
+        made.start_image_token, made.end_image_token, made.image_token = "<img>", "</img>", "<IMG_CONTEXT>"
+        made.video_token, made.image_seq_length = "<video>", rules.tokens_per_tile
+        images = {"num_patches": [grids[i][0] for i in of_kind["image"]]}
+        videos = {"pixel_values_videos": [torch.empty(grids[i][0], 3, 8, 8, device="meta") for i in of_kind["video"]]}
+        marks = {"image": "<IMG_CONTEXT>", "video": "<video>"}
+    else:
+        made = object.__new__(Qwen2_5_VLProcessor)
+        made.image_processor = made.video_processor = SimpleNamespace(merge_size=2)
+        made.image_token, made.video_token = "<|image_pad|>", "<|video_pad|>"
+        images = {"image_grid_thw": torch.tensor([grids[i] for i in of_kind["image"]])}
+        videos = {"video_grid_thw": torch.tensor([grids[i] for i in of_kind["video"]])}
+        marks = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
+    grown = {
+        "image": [made.replace_image_token(images, i) for i in range(len(of_kind["image"]))],
+        "video": [made.replace_video_token(videos, i) for i in range(len(of_kind["video"]))],
+    }
+    used = dict.fromkeys(grown, 0)
+    pieces, at = [], 0
+    for found in re.finditer("|".join(map(re.escape, marks.values())), text):  # in turn, as the processors do
+        kind = next(kind for kind, mark in marks.items() if mark == found.group())
+        pieces += [text[at : found.start()], grown[kind][used[kind]]]
+        used[kind] += 1
+        at = found.end()
+    expected = encoder.tokenizer("".join([*pieces, text[at:]]), add_special_tokens=False)["input_ids"]
+    assert encoded.input_ids.tolist() == expected
+    counts = {kind: sum(grids[i][0] * rows[i] for i in of_kind[kind]) for kind in of_kind}
+    assert (encoded.media_type == IMAGE).sum() == counts["image"]
+    assert (encoded.media_type == VIDEO).sum() == counts["video"]
+    assert encoder.tokenizer.decode(encoded.labels[encoded.labels >= 0]) == "A cat.<|im_end|>Gone.<|im_end|>"
