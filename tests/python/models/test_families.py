@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import sys
+import types
+from pathlib import Path
+
 import pytest
 import torch
 import transformers as tf
 
+import dhp.models
 import ranks  # noqa: F401  (loads the operators)
-from dhp._core import InputError
+from dhp._core import Freeze, InputError
 from dhp.models import family_class
 from dhp.models.families import Family
 from dhp.models.trial import TASKS, alone, difference, made_samples, on_shards
-from family_models import EXPERTS, MODELS, TEXT, make
+from family_models import EXPERTS, MODELS, SIGLIP, TEXT, make
 
 # fp64 ends at 1e-7 where Hugging Face computes in fp32 whatever the weights are: eager softmax, routers.
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
@@ -70,3 +76,24 @@ def test_attention_that_is_not_plain_is_refused_by_name(name: str) -> None:
     model = make_model().train()
     with pytest.raises(InputError, match=message):
         on_shards(model, made_samples(Family(model)), TASKS, Family)
+
+
+def test_the_walk_through_of_the_documentation_adds_a_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[3] / "docs/models.md").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.setattr("dhp.models.FAMILIES", dict(dhp.models.FAMILIES))
+    module = types.ModuleType("my_families")
+    monkeypatch.setitem(sys.modules, "my_families", module)
+    exec(code, module.__dict__)
+    vision = SIGLIP | {"model_type": "siglip_vision_model", "vision_use_head": False}
+    config = tf.DeepseekVLConfig(text_config=TEXT | {"model_type": "llama"}, vision_config=vision, image_token_id=110)
+    model = tf.DeepseekVLForConditionalGeneration(config).double().train()
+    family = family_class(model)(model)
+    assert type(family).__name__ == "DeepseekVL"
+    samples = made_samples(family)
+    assert difference(alone(model, samples), on_shards(model, samples, TASKS), floor=1e-6).within(1e-6)
+    dhp.models.freeze(model, Freeze(vit=True, aligner=True, llm=False))
+    assert {name.split(".")[1] for name, p in model.named_parameters() if p.requires_grad} <= {
+        "language_model",
+        "weight",
+    }
