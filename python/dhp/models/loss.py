@@ -61,7 +61,7 @@ class _ChunkedLoss(torch.autograd.Function):
         # 16 bits would lose what each chunk adds
         sums_in = torch.float32 if weight.element_size() == 2 else weight.dtype
         d_weight = torch.zeros_like(weight, dtype=sums_in) if wants_weight else None
-        d_bias = torch.zeros_like(bias) if wants_bias else None
+        d_bias = torch.zeros_like(bias, dtype=sums_in) if wants_bias else None
         with torch.autocast(hidden.device.type, enabled=False):
             weight_now, bias_now = _as(ctx.dtype, weight, bias)
             for begin in range(0, len(labels), ctx.chunk_rows):
@@ -75,9 +75,8 @@ class _ChunkedLoss(torch.autograd.Function):
                 if d_weight is not None:
                     d_weight += d_logits.t() @ rows
                 if d_bias is not None:
-                    d_bias += d_logits.sum(0).to(weight.dtype)
-        if d_weight is not None:
-            d_weight = d_weight.to(weight.dtype)
+                    d_bias += d_logits.sum(0, dtype=sums_in)
+        d_weight, d_bias = (None if sums is None else sums.to(weight.dtype) for sums in (d_weight, d_bias))
         return d_hidden, d_weight, d_bias, None, None
 
 
