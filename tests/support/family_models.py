@@ -38,12 +38,12 @@ ROUTED = {
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 
 
-def internvl(text: dict[str, Any]) -> Any:
+def internvl(text: dict[str, Any], hidden: int = 16, intermediate: int = 24, layers: int = 2) -> Any:
     vision = {
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
         "num_attention_heads": 2,
-        "intermediate_size": 24,
+        "intermediate_size": intermediate,
         "image_size": [16, 16],
         "patch_size": [4, 4],
         "norm_type": "layer_norm",

@@ -22,8 +22,14 @@ def video_module(family: str = "qwen3_vl") -> Any:
 
     Where torchvision is missing, an empty module stands in while the file is read: sizes and frames need nothing of it.
     """
-    path = Path(transformers.__file__).parent / f"models/{family}/video_processing_{family}.py"
-    spec = importlib.util.spec_from_file_location(f"transformers.models.{family}._video_reference", path)
+    return module_of(family, f"video_processing_{family}")
+
+
+@functools.cache
+def module_of(family: str, name: str) -> Any:
+    """A file of transformers' family, loaded past the check for torchvision."""
+    path = Path(transformers.__file__).parent / f"models/{family}/{name}.py"
+    spec = importlib.util.spec_from_file_location(f"transformers.models.{family}._{name}_reference", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module

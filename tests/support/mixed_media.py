@@ -33,8 +33,8 @@ def write_clip(file: Path, width: int, height: int, frames: int, fps: int, seed:
         container.mux(stream.encode())
 
 
-def write_mixed_data(folder: Path, media: bool = True) -> None:
-    """train.jsonl with pictures, several pictures, clips, clip and picture together, and text; or with text alone."""
+def write_mixed_data(folder: Path, media: str = "image video") -> None:
+    """train.jsonl with pictures, several pictures, clips, clip and picture together, and text; or less of it."""
     for i, (width, height) in enumerate([(64, 64), (320, 192), (448, 256), (96, 352)]):
         write_picture(folder / f"picture{i}.png", width, height, i)
     for i, (width, height, frames, fps) in enumerate([(96, 64, 20, 10), (160, 128, 33, 10), (128, 96, 50, 10)]):
@@ -65,6 +65,8 @@ def write_mixed_data(folder: Path, media: bool = True) -> None:
         {"role": "user", "content": "And three?"},
         {"role": "assistant", "content": "Seven."},
     ]
+    if "video" not in media:
+        samples = [one for one in samples if "videos" not in one]
     if not media:
         samples = [sample("Say it. " * n, "So be it. " * n) for n in (1, 2, 3, 5, 8, 13)] + samples[-2:]
     (folder / "train.jsonl").write_text("".join(json.dumps(s) + "\n" for s in samples * 2))

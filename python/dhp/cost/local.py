@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from dhp._core import (
     Cluster,
@@ -15,8 +16,10 @@ from dhp._core import (
     analytic_cost,
     read_device,
 )
+from dhp.models import family_of
 
 NOTHING_FROZEN = Freeze()
+COUNTED_BY_PARTS = ("idefics3", "llava", "mistral3", "smolvlm")  # families that the core does not count
 # Bytes a parameter that a rank of `dhp train` holds, by precision: weights; gradients; and, shared by the ranks, sums
 # of gradients, two moments, and fp32 copies of 16-bit weights (step/sharded.py).
 STATE_BYTES = {
@@ -55,16 +58,16 @@ def local_cost(
         text = config.read_text()
     except OSError as error:
         raise InputError(f"{config}: cannot be read ({error.strerror})") from None
-    cost = analytic_cost(
-        text,
-        str(config),
-        device=device,
-        ranks=ranks,
-        recompute=Recompute.full if recompute else Recompute.none,
-        freeze=freeze,
-        lora_rank=lora_rank,
-        state=STATE_BYTES[precision],
-    )
+    options: dict[str, Any] = {"device": device, "ranks": ranks, "state": STATE_BYTES[precision]}
+    how = Recompute.full if recompute else Recompute.none
+    try:
+        cost = analytic_cost(text, str(config), recompute=how, freeze=freeze, lora_rank=lora_rank, **options)
+    except InputError:
+        if family_of(model) not in COUNTED_BY_PARTS:
+            raise
+        from dhp.cost.counted import cost_by_parts
+
+        cost = cost_by_parts(model, recompute=how, freeze=freeze, lora_rank=lora_rank, **options)
     if capacity_tokens:
         cost.token_bytes, cost.patch_bytes, cost.state_bytes = 1.0, 0.0, 0.0
     return cost

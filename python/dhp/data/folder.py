@@ -11,7 +11,8 @@ from typing import Any
 
 from dhp._core import internvl, qwen_vl
 from dhp.base.json_file import pointer_problem
-from dhp.data import processor
+from dhp.data import borrowed, processor
+from dhp.data.borrowed import Borrowed
 from dhp.data.errors import DataError
 
 # Token of the tokenizer, key of config.json, its default in transformers' configs.
@@ -32,7 +33,9 @@ def check_folder(folder: str | os.PathLike[str]) -> None:
     root = Path(folder)
     config = processor.read_json(root / "config.json")
     tokens: tuple[tuple[str, str, int], ...] = ()
-    if isinstance(found.rules, internvl.Rules):
+    if isinstance(found.rules, Borrowed):
+        tokens = ((borrowed.image_token(found.rules), "image_token_id", -1),)
+    elif isinstance(found.rules, internvl.Rules):
         _check_tiles(root, config, found.rules)
         tokens = _INTERNVL_TOKENS
     elif found.rules is not None:
@@ -54,7 +57,8 @@ def check_folder(folder: str | os.PathLike[str]) -> None:
             f"{root / 'config.json'}: vocab_size: found {rows}, but the tokenizer's ids go up to {largest}; {_REMEDY}"
         )
     for token, key, default in tokens:
-        wanted, there = config.get(key, default), vocabulary.get(token)
+        wanted = config.get(key, config.get("image_token_index", default))  # the older name
+        there = vocabulary.get(token)
         if there is None:
             raise DataError(f"{folder}: the tokenizer has no {token}; {_REMEDY}")
         if there != wanted:

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from dhp._core import InputError, internvl, qwen_vl
-from dhp.data import tiles
+from dhp.data import borrowed, tiles
+from dhp.data.borrowed import Borrowed
 from dhp.data.clips import probe_clip
 from dhp.data.errors import DataError, MediumError, RequestError
 from dhp.data.media import Medium, probe_image
@@ -32,9 +33,16 @@ def probe_medium(ref: MediumRef, processor: Processor) -> Medium:
 def _probe(ref: MediumRef, processor: Processor) -> Medium:
     if processor.rules is None:
         raise DataError(f"a model of kind {processor.family} takes text alone; remove the {ref.kind}")
+    if ref.kind == "video" and isinstance(processor.rules, Borrowed):
+        raise DataError(f"clips are not read for models of kind {processor.family}; give pictures")
     if ref.kind == "image":
         assert isinstance(ref.source, str)
         height, width = probe_image(ref.source, processor.media_roots)
+        if isinstance(processor.rules, Borrowed):
+            if ref.max_pixels is not None:
+                raise RequestError(ref.source, f"max_pixels does not apply to models of kind {processor.family}")
+            found = borrowed.facts(processor.rules, height, width)
+            return Medium("image", ref.source, found.grid, height, width, unit_rows=found.unit_rows)
         if isinstance(processor.rules, internvl.Rules):
             tiled = tiles.picture_grid(ref, processor, height, width)
             return Medium("image", ref.source, tiled, height, width, unit_rows=processor.rules.tokens_per_tile)

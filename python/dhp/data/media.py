@@ -22,7 +22,8 @@ import torch
 from PIL import Image, ImageOps
 
 from dhp._core import internvl
-from dhp.data import tiles
+from dhp.data import borrowed, tiles
+from dhp.data.borrowed import Borrowed
 from dhp.data.clips import ClipInfo, read_frames
 from dhp.data.errors import MediumError
 from dhp.data.files import check_file, check_pixels
@@ -128,6 +129,10 @@ def read_units(medium: Medium, start: int, stop: int, processor: Processor) -> t
         raise ValueError(f"units {start} … {stop} asked of {medium.units}")
     if isinstance(processor.rules, internvl.Rules):
         return _read_tiles(medium, start, stop, processor)
+    if isinstance(processor.rules, Borrowed):
+        assert isinstance(medium.source, str)
+        picture = _checked(medium, read_image(medium.source, processor.media_roots))
+        return borrowed.read(processor.rules, picture, start, stop)
     rules = patch_rules(processor)
     temporal, patch = int(rules.temporal_patch_size), int(rules.patch_size)
     width = 3 * temporal * patch * patch
@@ -255,6 +260,8 @@ class PixelReader:
         self.shape: tuple[int, ...] = ()
         if isinstance(rules, internvl.Rules):
             self.shape = (3, rules.tile_size, rules.tile_size)
+        elif isinstance(rules, Borrowed):
+            self.shape = borrowed.pixel_shape(rules)
         elif rules is not None:
             self.shape = (3 * int(rules.temporal_patch_size) * int(rules.patch_size) ** 2,)
 

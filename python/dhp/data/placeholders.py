@@ -12,7 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
+
+from dhp.data import borrowed
+from dhp.data.borrowed import Borrowed
 
 
 class MediumShape(Protocol):
@@ -68,6 +71,21 @@ def _internvl(medium: MediumShape) -> Grown:
 _QWEN = ("<|image_pad|>", "<|video_pad|>", {"image": "<|image_pad|>", "video": "<|video_pad|>"})
 _QWEN3 = Placeholders(*_QWEN, _qwen3)
 _QWEN2 = Placeholders(*_QWEN, _qwen2)
+
+
+def of(rules: Any, family: str) -> Placeholders | None:
+    """Of a model; nothing where it takes text alone."""
+    if not isinstance(rules, Borrowed):
+        return PLACEHOLDERS.get(family)
+
+    def grow(medium: Any) -> Grown:
+        found = borrowed.facts(rules, medium.height, medium.width)
+        return found.text, found.runs
+
+    mark = borrowed.image_token(rules)
+    return Placeholders(mark, "", {"image": mark}, grow)
+
+
 # model_type -> what its template writes; models that are not here take text alone
 PLACEHOLDERS = {
     "internvl": Placeholders(

@@ -16,6 +16,7 @@ from typing import Any
 
 from dhp._core import internvl, qwen_vl
 from dhp.base.json_file import first_line, pointer_problem
+from dhp.data.borrowed import Borrowed
 from dhp.data.errors import DataError
 
 RULES_VERSION = 2  # raise it when the same files would give other tokens or frames: old indexes are stale then
@@ -33,18 +34,23 @@ class _Family:
     image_classes: tuple[str, ...] = ()  # none: a model of text alone
     video_classes: tuple[str, ...] = ()
     qwen: qwen_vl.Processor | None = None  # else InternVL's tiles
+    borrowed: bool = False  # Hugging Face's processor is asked
     video_defaults: tuple[list[float], list[float]] = _IMAGE_DEFAULTS
 
 
 _QWEN_IMAGES = ("Qwen2VLImageProcessor", "Qwen2VLImageProcessorFast", "Qwen2VLImageProcessorPil")
 _QWEN2 = _Family(_QWEN_IMAGES, ("Qwen2VLVideoProcessor",), qwen_vl.Processor.qwen2_vl)
-_QWEN3 = _Family(_QWEN_IMAGES, ("Qwen3VLVideoProcessor",), qwen_vl.Processor.qwen3_vl, _VIDEO_DEFAULTS)
+_QWEN3 = _Family(_QWEN_IMAGES, ("Qwen3VLVideoProcessor",), qwen_vl.Processor.qwen3_vl, video_defaults=_VIDEO_DEFAULTS)
 _TILES = ("GotOcr2ImageProcessorFast", "GotOcr2ImageProcessor", "GotOcr2ImageProcessorPil")
 _TEXT = _Family()
+_BORROWED = _Family(borrowed=True)
 FAMILIES = {
     "deepseek_v3": _TEXT,
+    "idefics3": _BORROWED,
     "internvl": _Family(_TILES, ("InternVLVideoProcessor",)),
     "llama": _TEXT,
+    "llava": _BORROWED,
+    "mistral3": _BORROWED,
     "qwen2": _TEXT,
     "qwen2_5_vl": _QWEN2,
     "qwen2_vl": _QWEN2,
@@ -52,6 +58,7 @@ FAMILIES = {
     "qwen3_moe": _TEXT,
     "qwen3_vl": _QWEN3,
     "qwen3_vl_moe": _QWEN3,
+    "smolvlm": _BORROWED,
 }
 # Files that decide ids, grids or frames. Weights and the rest of config.json do not.
 _FINGERPRINTED = (
@@ -84,7 +91,7 @@ class Processor:
 
     folder: str
     family: str  # model_type
-    rules: qwen_vl.Rules | internvl.Rules | None  # None: the model takes no media
+    rules: qwen_vl.Rules | internvl.Rules | Borrowed | None  # None: the model takes no media
     image: PixelScale | None  # None: likewise
     video: PixelScale | None  # None: the folder has no rules for videos
     fingerprint: str  # of every file that decides token counts
@@ -123,6 +130,9 @@ def load_processor(folder: str | os.PathLike[str]) -> Processor:
     family, root = FAMILIES[name], Path(folder)
     if family is _TEXT:
         return Processor(str(folder), name, None, None, None, _fingerprint(root))
+    if family.borrowed:
+        rule = Borrowed(str(folder), name, _patch_size(read_json(root / "config.json")))
+        return Processor(str(folder), name, rule, None, None, _fingerprint(root))
     nested = read_json(root / "processor_config.json") if os.path.exists(root / "processor_config.json") else {}
     image, image_source = _part(root, nested, "image_processor", "preprocessor_config.json")
     video, video_source = _part(root, nested, "video_processor", "video_preprocessor_config.json")
@@ -155,9 +165,7 @@ def _with_tiles(
     if not image.get("crop_to_patches", False):
         rules.max_tiles = 1
     config = read_json(root / "config.json")
-    vision = config.get("vision_config")
-    patch = (vision if isinstance(vision, dict) else {}).get("patch_size", 14)
-    rules.patch_size = patch[0] if isinstance(patch, list) else patch
+    rules.patch_size = _patch_size(config)
     rules.merge_size = round(1 / config.get("downsample_ratio", 0.5))
     size = video.get("size", {"height": rules.tile_size, "width": rules.tile_size})
     if video and size != {"height": rules.tile_size, "width": rules.tile_size}:
@@ -169,6 +177,12 @@ def _with_tiles(
     samples = video.get("do_sample_frames", True)
     clip_frames, clip_fps = (int(frames), None) if frames else (None, fps)
     return replace(found, rules=rules, samples_frames=samples, clip_frames=clip_frames, clip_fps=clip_fps)
+
+
+def _patch_size(config: dict[str, Any]) -> int:
+    vision = config.get("vision_config")
+    patch = (vision if isinstance(vision, dict) else {}).get("patch_size", 14)
+    return int(patch[0] if isinstance(patch, list) else patch)
 
 
 def _check_class(config: dict[str, Any], source: str, key: str, classes: tuple[str, ...]) -> None:

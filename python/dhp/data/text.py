@@ -21,10 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dhp.base.json_file import first_line
+from dhp.data import placeholders
 from dhp.data.errors import DataError
 from dhp.data.files import resolved_roots
 from dhp.data.folder import check_folder
-from dhp.data.placeholders import PLACEHOLDERS, MediumShape
+from dhp.data.placeholders import MediumShape
 from dhp.data.processor import Processor, load_processor
 from dhp.data.samples import Message
 
@@ -75,7 +76,7 @@ class Encoder:
         self._check_tokenizer()
         if not self.tokenizer.chat_template:
             raise DataError(f"{model_folder}: the tokenizer has no chat template; add chat_template.jinja")
-        self._placeholders = PLACEHOLDERS.get(self.processor.family)
+        self._placeholders = placeholders.of(self.processor.rules, self.processor.family)
         pads = self._placeholders.pad.values() if self._placeholders else ()
         self._pad_ids = [self._id(pad) for pad in dict.fromkeys(pads)]
         self._special = tuple(str(t) for t in self.tokenizer.added_tokens_decoder.values() if t.special)
@@ -91,7 +92,7 @@ class Encoder:
         repeats, kinds = np.ones(len(short), dtype=np.int64), np.zeros(len(short), dtype=np.int8)
         repeats[pads] = [rows for rows, _ in runs]
         kinds[pads] = [kind for _, kind in runs]
-        learned = self._learned(text, tokens["offset_mapping"], sample.messages)
+        learned = self._learned(text, tokens["offset_mapping"], sample)
         labels = np.where(learned, short, IGNORED)
         return Encoded(np.repeat(short, repeats), np.repeat(labels, repeats), np.repeat(kinds, repeats))
 
@@ -153,9 +154,14 @@ class Encoder:
                 "content, or take a template that renders them"
             )
 
-    def _template(self, turns: list[dict[str, Any]], tools: Sequence[dict[str, Any]]) -> str:
+    def _template(self, turns: list[dict[str, Any]], tools: Sequence[dict[str, Any]], prompt: bool = False) -> str:
+        """`prompt`: with what comes before the assistant's next turn."""
         try:
-            return str(self.tokenizer.apply_chat_template(turns, tools=list(tools) or None, tokenize=False))
+            return str(
+                self.tokenizer.apply_chat_template(
+                    turns, tools=list(tools) or None, tokenize=False, add_generation_prompt=prompt
+                )
+            )
         except Exception as error:  # jinja raises its own errors and whatever a template's raise_exception() says
             raise DataError(f"the chat template refuses the conversation: {error}") from error
 
@@ -180,16 +186,17 @@ class Encoder:
             runs.extend((rows, IMAGE if is_image else VIDEO) for rows in counts)
             return grown
 
-        return re.sub(f"{re.escape(family.image)}|{re.escape(family.video)}", grow, text), runs
+        marks = [re.escape(mark) for mark in (family.image, family.video) if mark]
+        return re.sub("|".join(marks), grow, text), runs
 
-    def _learned(self, text: str, offsets: list[tuple[int, int]], messages: Sequence[Message]) -> npt.NDArray[np.bool_]:
+    def _learned(self, text: str, offsets: list[tuple[int, int]], sample: Conversation) -> npt.NDArray[np.bool_]:
         """bool per token: belongs to an assistant turn that is learned from."""
-        spans = [match.span(1) for match in _TURN.finditer(text)]
-        turns = [message for message in messages if message.role == "assistant"]
+        turns = [message for message in sample.messages if message.role == "assistant"]
+        spans = [match.span(1) for match in _TURN.finditer(text)] or self._added_spans(text, sample)
         if len(spans) != len(turns):
             raise DataError(
                 f"the chat template rendered {len(turns)} assistant turns as {len(spans)} blocks that begin with "
-                "<|im_start|>assistant; only ChatML templates are supported"
+                "<|im_start|>assistant"
             )
         bounds = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)
         learned = np.zeros(len(bounds), dtype=bool)
@@ -197,6 +204,33 @@ class Encoder:
             if turn.loss:
                 learned |= (bounds[:, 1] > start) & (bounds[:, 0] < stop)
         return learned
+
+    def _added_spans(self, text: str, sample: Conversation) -> list[tuple[int, int]]:
+        """Of templates that are not ChatML: an assistant's turn is what it adds to the conversation before it and the
+        prompt for it. White space behind it is not learned. Raises DataError for a template that writes earlier turns
+        in another way when later ones follow: which text is the turn's would be a guess."""
+        turns = [self._turn(message, sample.media) for message in sample.messages]
+        spans = []
+        for i, message in enumerate(sample.messages):
+            if message.role != "assistant":
+                continue
+            before, behind = (
+                self._expand(self._template(part, sample.tools, prompt), sample.media)[0]
+                for part, prompt in ((turns[:i], True), (turns[: i + 1], False))
+            )
+            if not (text.startswith(behind) and behind.startswith(before)):
+                raise DataError(
+                    "the chat template writes turns in another way when others follow, so what the assistant said "
+                    "cannot be told apart; take a template that only adds"
+                )
+            added, words = behind[len(before) :].strip(), "".join(str(part) for part in message.parts).strip()
+            if not (added.startswith(words) or message.extras()):
+                raise DataError(
+                    f"the chat template begins the assistant's turn with {added[:40]!r}, which its generation prompt "
+                    "lacks, so that would be learned too; take a template that knows add_generation_prompt"
+                )
+            spans.append((len(before), len(behind.rstrip())))
+        return spans
 
     def _id(self, token: str) -> int:
         found = self.tokenizer.convert_tokens_to_ids(token)

@@ -70,7 +70,7 @@ def cut(picture: Pixels, count: int, processor: Processor, start: int, stop: int
     rules = tile_rules(processor)
     side = rules.tile_size
     # Of all arrangements up to so many tiles the same is the best, whatever the limit was.
-    tiles = internvl.image_tiles(rules, *picture.shape[:2], max(1, count - 1))
+    tiles = internvl.image_tiles(rules, picture.shape[0], picture.shape[1], max(1, count - 1))
     whole = Image.fromarray(picture)
     out: list[Pixels] = []
     resized: Pixels | None = None

@@ -38,7 +38,7 @@ def check_model_folder(folder: str | Path) -> None:
         if odd:  # transformers would wait for a pipe for ever
             raise InputError(f"{entry}: is no regular file; remove it, or download it again")
     config = plain_config(folder)
-    model = _empty_model(folder, config)
+    model = empty_model(folder, config)
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found: dict[str, Shape] = {}
     for file in weight_files(folder):
@@ -201,7 +201,7 @@ def plain_config(folder: str | Path) -> dict[str, Any]:
     return config
 
 
-def _empty_model(folder: str | Path, config: Mapping[str, Any]) -> Any:
+def empty_model(folder: str | Path, config: Mapping[str, Any]) -> Any:
     """The model without memory for its weights."""
     from transformers import AutoConfig
 

@@ -59,7 +59,7 @@ def test_histogram_counts_every_sample(made: Path, tmp_path: Path) -> None:
         (["data.jsonl", "--model", "model", "--max-degree", "2", "--capacity-tokens", "40"], 1, "degree >= "),
         (["data.jsonl", "--model", "model", "--max-tokens", "50", "--on-error", "skip"], 0, "skipped"),
         (["data.jsonl", "--model", "media"], 2, "no config.json"),
-        (["data.jsonl", "--model", "llava"], 2, 'model_type "llava" is not supported; supported: deepseek_v3, '),
+        (["data.jsonl", "--model", "mamba"], 2, 'model_type "mamba" is not supported; supported: deepseek_v3, '),
         (["none.jsonl", "--model", "model"], 2, "none.jsonl: cannot be read"),
         (["lost.jsonl", "--model", "model"], 2, "lost.jsonl:1: "),
     ],
@@ -73,8 +73,8 @@ def test_exit_codes(
     message: str,
 ) -> None:
     monkeypatch.chdir(folder)
-    (folder / "llava").mkdir()
-    (folder / "llava" / "config.json").write_text('{"model_type": "llava"}')
+    (folder / "mamba").mkdir()
+    (folder / "mamba" / "config.json").write_text('{"model_type": "mamba"}')
     write(folder / "lost.jsonl", [row("<image>", images=["lost.png"])])
     if code == 1 and "--max-tokens" in arguments:
         message = "tokens, more than 50"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from borrowed_checkpoints import write_checkpoint
 from dhp.demo.checkpoint import make_tiny_checkpoint
 from dhp.demo.families import TINY_FAMILIES
 from mixed_media import write_mixed_data
@@ -17,10 +18,17 @@ SIZES = {"layers": 3, "hidden": 64, "vision_layers": 3, "vision_hidden": 32, "vi
 SMALL = {"tile": 56, "max_tiles": 4, "fps": 1.0}
 
 
-@pytest.mark.parametrize("family", [name for name in TINY_FAMILIES if name != "qwen3_vl"])
+BORROWED = ["llava", "idefics3"]  # their own processor makes the data
+
+
+@pytest.mark.parametrize("family", [*(name for name in TINY_FAMILIES if name != "qwen3_vl"), *BORROWED])
 def test_losses_and_gradients_equal_hugging_face(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_mixed_data(tmp_path, media=TINY_FAMILIES[family].video is not None)
-    make_tiny_checkpoint(tmp_path / "model", family=family, **SIZES, **SMALL)
+    if family in BORROWED:
+        write_mixed_data(tmp_path, media="image")
+        write_checkpoint(tmp_path / "model", family)
+    else:
+        write_mixed_data(tmp_path, media="image video" if TINY_FAMILIES[family].video else "")
+        make_tiny_checkpoint(tmp_path / "model", family=family, **SIZES, **SMALL)
     monkeypatch.setenv("DHP_PARITY_STEPS", "2")
     run_parity(tmp_path, "reference-fp64", "2-free-fp64")
     compare(tmp_path, "2-free-fp64", "reference-fp64", 1e-6)

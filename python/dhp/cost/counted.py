@@ -1,0 +1,58 @@
+"""Costs of families that the core does not count: the language model as one that it does count, and the encoder by its
+parameters."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dhp._core import CostModel, Freeze, InputError, Recompute, analytic_cost, read_device
+from dhp.models import family_class
+from dhp.models.model_folder import empty_model, plain_config
+
+# Of the language model, to one that the core counts alike.
+LIKE = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+
+
+def cost_by_parts(
+    folder: str | Path, *, recompute: Recompute, freeze: Freeze, lora_rank: int, **options: Any
+) -> CostModel:
+    """`options`: device, ranks and state of `analytic_cost`. Raises InputError for a language model that the core
+    cannot count."""
+    file = Path(folder) / "config.json"
+    model = empty_model(folder, plain_config(folder))
+    text = model.config.get_text_config()
+    if text.model_type not in LIKE:
+        raise InputError(
+            f"{file}: model_type: costs of {model.config.model_type} with {text.model_type} cannot be counted; give a "
+            "cost file with `cost`, as of a model that is alike (dhp cost -o)"
+        )
+    tied = {"tie_word_embeddings": model.config.tie_word_embeddings}
+    described = json.dumps(text.to_dict() | tied | {"model_type": LIKE[text.model_type]})
+    own_freeze = Freeze(llm=freeze.llm)
+    cost = analytic_cost(described, str(file), recompute=recompute, freeze=own_freeze, lora_rank=lora_rank, **options)
+    _add_encoder(cost, model, options, recompute, trains=not (freeze.vit or lora_rank))
+    return cost
+
+
+def _add_encoder(cost: CostModel, model: Any, options: dict[str, Any], recompute: Recompute, trains: bool) -> None:
+    """Encoder and projector: seconds and bytes of a patch, and the bytes of their weights."""
+    device = read_device(options["device"])
+    parameters = encoder_parameters(model)
+    weights, gradients, sharded = options["state"]
+    cost.state_bytes += parameters * (weights + (gradients + sharded / options["ranks"] if trains else 0.0))
+    cost.gradient_bytes += parameters * device.bytes_per_value * trains
+    again = recompute == Recompute.full
+    # A product of a patch with every matrix: two FLOP a weight; backward two such products.
+    cost.patch_s = (1.0 + (2.0 + again) * trains) * 2.0 * parameters / device.linear_flop_per_s
+    vision = model.config.vision_config
+    kept = vision.num_hidden_layers * vision.hidden_size * (1.0 if again else 16.0)  # inputs of blocks, or all of them
+    cost.patch_bytes = kept * device.bytes_per_value * trains
+
+
+def encoder_parameters(model: Any) -> int:
+    """Of all but the language model and its head."""
+    own = {id(parameter) for parameter in family_class(model)(model).text.parameters()}
+    own |= {id(parameter) for parameter in model.get_output_embeddings().parameters()}
+    return sum(p.numel() for p in model.parameters() if id(p) not in own)

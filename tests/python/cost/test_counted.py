@@ -1,0 +1,53 @@
+"""Costs of families that the core does not count, against one that it does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from borrowed_checkpoints import write_checkpoint
+from dhp._core import Freeze, InputError, Recompute, analytic_cost
+from dhp.cost.counted import cost_by_parts, encoder_parameters
+from dhp.cost.local import STATE_BYTES, local_cost
+from dhp.demo.checkpoint import make_tiny_checkpoint
+from family_models import TEXT, internvl
+
+OPTIONS = {"device": "h100", "ranks": 4, "state": STATE_BYTES["bf16"]}
+
+
+@pytest.mark.parametrize("frozen", [Freeze(), Freeze(vit=True, aligner=True)])
+def test_parts_agree_with_the_core_where_both_can(tmp_path: Path, frozen: Freeze) -> None:
+    folder = make_tiny_checkpoint(tmp_path, family="internvl", layers=2, hidden=64, vision_layers=3, vision_hidden=32)
+    text = (folder / "config.json").read_text()
+    core = analytic_cost(text, "config", recompute=Recompute.full, freeze=frozen, **OPTIONS)
+    parts = cost_by_parts(folder, recompute=Recompute.full, freeze=frozen, lora_rank=0, **OPTIONS)
+    assert parts.state_bytes == pytest.approx(core.state_bytes, rel=1e-9)
+    assert parts.gradient_bytes == pytest.approx(core.gradient_bytes, rel=1e-9)
+    assert parts.forward.token_s == core.forward.token_s
+    assert parts.backward.pair_s == core.backward.pair_s
+
+
+def test_flop_of_a_patch_are_about_two_a_parameter() -> None:
+    """By torch's counter, on a tower whose attention is small beside its matrices."""
+    model = internvl(TEXT | {"model_type": "qwen2"}, hidden=128, intermediate=512, layers=4)
+    pixels = torch.randn(2, 3, 16, 16)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.get_image_features(pixels, return_dict=True)
+    assert counter.get_total_flops() / 32 == pytest.approx(2 * encoder_parameters(model), rel=0.15)
+
+
+@pytest.mark.parametrize("family", ["llava", "idefics3", "mistral3"])
+def test_families_that_the_core_does_not_count_have_a_cost(family: str, tmp_path: Path) -> None:
+    folder, _ = write_checkpoint(tmp_path, family)
+    cost = local_cost(folder, 4, device="h100")
+    assert cost.patch_s > 0
+    assert cost.layers == 3
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["model_type"] = "gpt_neox"
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError):
+        local_cost(folder, 4, device="h100")
