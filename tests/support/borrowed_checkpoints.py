@@ -36,9 +36,6 @@ WORDS = [
     "What is it? Describe it well. Waves, wide and blurred. Stripes of colour. Two and two? Four.",
     "Name a colour, and then another one, please. Red. Blue. ",
 ] * 4
-    "What is it? Describe it well. Waves, wide and blurred. Stripes of colour. Two and two? Four.",
-    "Name a colour, and then another one, please. Red. Blue. ",
-] * 4
 TOKENS = {
     "llava": ("<image>", "</s>"),
     "idefics3": ("<|begin|>", "<image>", "<fake_token_around_image>", "<end_of_utterance>", "<global-img>"),
