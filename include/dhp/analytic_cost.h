@@ -24,7 +24,7 @@ Freeze parse_freeze(std::string_view names, const std::string& source);
 
 /// Which part of the forward pass is computed again in the backward pass instead of being kept. `full`: language layers
 /// and vision blocks, whose inputs are kept (as in Hugging Face's gradient checkpointing). `none`: nothing.
-enum class Recompute { full, none };
+enum class Recompute { full, none, keep_attention };
 std::string_view to_string(Recompute recompute);
 /// Throws InputError naming `source` for another name.
 Recompute parse_recompute(std::string_view name, const std::string& source);

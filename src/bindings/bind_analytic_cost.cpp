@@ -74,6 +74,7 @@ void bind_options_of_cost(nb::module_& module) {
       .def_rw("llm", &Freeze::llm);
   nb::enum_<Recompute>(module, "Recompute", "What of the forward pass is computed again in the backward pass.")
       .value("full", Recompute::full)
+      .value("keep_attention", Recompute::keep_attention, "all but attention")
       .value("none", Recompute::none);
   module.def("parse_freeze", &parse_freeze, "names"_a, "source"_a,
              "Parses parts by name, separated by commas: \"vit,aligner\". Raises InputError for another name.");

@@ -170,7 +170,7 @@ void add_cost_command(CLI::App& app, int& exit_code) {
   sub.add_option_function<std::string>(
          "--recompute",
          [&options](const std::string& name) { options.recompute = parse_recompute(name, "--recompute"); },
-         "full: layers and vision blocks run again in the backward pass; none: they do not")
+         "full: layers and vision blocks run again in the backward pass; keep_attention: all but attention; none")
       ->default_str("full");
   sub.add_option_function<std::string>(
          "--freeze", [&options](const std::string& names) { options.freeze = parse_freeze(names, "--freeze"); },

@@ -1,4 +1,5 @@
 #include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
@@ -49,17 +50,32 @@ RingAttentionCall saved_ring_call(AutogradContext* context) {
           .needs_gradient = true};
 }
 
+/// The forward pass as an operator below autograd, where modes see it: what selective recomputation keeps, and what
+/// tracing takes the shapes of.
+std::tuple<at::Tensor, at::Tensor> call_with_lse(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                                 const RingAttentionCall& call) {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("dhp::ring_attention_with_lse", "")
+          .typed<std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                                    at::IntArrayRef, at::IntArrayRef, c10::string_view, double, bool,
+                                                    c10::string_view, at::IntArrayRef, bool)>();
+  return op.call(q, k, v, call.seq_tokens, call.ranks, call.group, call.scale, call.causal, call.exchange, call.nodes,
+                 call.needs_gradient);
+}
+
 class RingAttention : public torch::autograd::Function<RingAttention> {
  public:
   static Variable forward(AutogradContext* context, const Variable& q, const Variable& k, const Variable& v,
                           const RingAttentionCall& call) {
     at::AutoDispatchBelowADInplaceOrView guard;
-    auto result = ring_attention_forward(q, k, v, call);
+    const variable_list read{with_unit_last_stride(q), with_unit_last_stride(k), with_unit_last_stride(v)};
+    const auto [out, lse] = call_with_lse(read[0], read[1], read[2], call);
     if (call.needs_gradient) {
-      context->save_for_backward({result.q, result.k, result.v, result.out, result.lse});
+      context->save_for_backward({read[0], read[1], read[2], out, lse});
       save_call(context, call);
     }
-    return result.out;
+    return out;
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
@@ -104,6 +120,17 @@ at::Tensor ring_attention_op(const at::Tensor& q, const at::Tensor& k, const at:
   return ring_attention_forward(q, k, v, ring_call(seq_tokens, ranks, group, scale, causal, exchange, nodes)).out;
 }
 
+std::tuple<at::Tensor, at::Tensor> ring_attention_with_lse_op(const at::Tensor& q, const at::Tensor& k,
+                                                              const at::Tensor& v, at::IntArrayRef seq_tokens,
+                                                              at::IntArrayRef ranks, c10::string_view group,
+                                                              double scale, bool causal, c10::string_view exchange,
+                                                              at::IntArrayRef nodes, bool needs_gradient) {
+  auto call = ring_call(seq_tokens, ranks, std::string(group), scale, causal, std::string(exchange), nodes);
+  call.needs_gradient = needs_gradient;
+  const auto result = ring_attention_forward(q, k, v, call);
+  return {result.out, result.lse};
+}
+
 at::Tensor ring_attention_autograd(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                    at::IntArrayRef seq_tokens, at::IntArrayRef ranks, const std::string& group,
                                    double scale, bool causal, const std::string& exchange, at::IntArrayRef nodes) {
@@ -112,13 +139,21 @@ at::Tensor ring_attention_autograd(const at::Tensor& q, const at::Tensor& k, con
   return RingAttention::apply(q, k, v, call);
 }
 
+/// Tensors that have shapes alone, while a program is traced: nothing must be sent of them.
+void refuse_without_memory(const at::Tensor& tensor) {
+  TORCH_CHECK_NOT_IMPLEMENTED(!tensor.is_meta() && !tensor.unsafeGetTensorImpl()->is_python_dispatch(),
+                              "exchange_rows cannot be traced: call it outside of what torch.compile compiles");
+}
+
 at::Tensor exchange_rows_op(const at::Tensor& rows, at::IntArrayRef send_counts, at::IntArrayRef recv_counts,
                             at::IntArrayRef ranks, const std::string& group) {
+  refuse_without_memory(rows);
   return exchange_rows(rows, {send_counts.vec(), recv_counts.vec(), ranks.vec(), group, false});
 }
 
 at::Tensor exchange_rows_autograd(const at::Tensor& rows, at::IntArrayRef send_counts, at::IntArrayRef recv_counts,
                                   at::IntArrayRef ranks, const std::string& group) {
+  refuse_without_memory(rows);
   const bool needs_gradient = c10::GradMode::is_enabled() && rows.requires_grad();
   const RowExchangeCall call{send_counts.vec(), recv_counts.vec(), ranks.vec(), group, needs_gradient};
   return RowExchange::apply(rows, call);
@@ -184,6 +219,11 @@ TORCH_LIBRARY(dhp, library) {
   library.def(
       "ring_attention(Tensor q, Tensor k, Tensor v, int[] seq_tokens, int[] ranks, str group, float scale, "
       "bool causal=True, str exchange=\"ring\", int[] nodes=[]) -> Tensor");
+  // Below autograd: out [T_local, Hq, D] and the logarithms of the sums of exponentials [T_local, Hq]. `needs_gradient`
+  // is the same on all members. Not to be called with tensors that require gradients: use ring_attention.
+  library.def(
+      "ring_attention_with_lse(Tensor q, Tensor k, Tensor v, int[] seq_tokens, int[] ranks, str group, float scale, "
+      "bool causal, str exchange, int[] nodes, bool needs_gradient) -> (Tensor out, Tensor lse)");
   library.def("exchange_rows(Tensor rows, int[] send_counts, int[] recv_counts, int[] ranks, str group) -> Tensor");
 
   // The longest wait on this group, and what this rank is busy with ("step 12, task 3") for messages.
@@ -223,6 +263,7 @@ TORCH_LIBRARY(dhp, library) {
 
 TORCH_LIBRARY_IMPL(dhp, CompositeExplicitAutograd, library) {
   library.impl("ring_attention", ring_attention_op);
+  library.impl("ring_attention_with_lse", ring_attention_with_lse_op);
   library.impl("exchange_rows", exchange_rows_op);
 }
 

@@ -9,7 +9,7 @@ void config(std::string_view text) {
   require(counts->language_body > 0 && counts->embeddings > 0 && counts->vision > 0, "a model has parameters");
   for (const Device& device : devices()) {
     for (const Freeze& freeze : {Freeze{}, Freeze{.vit = true, .aligner = true}, Freeze{.llm = true}}) {
-      for (const Recompute recompute : {Recompute::full, Recompute::none}) {
+      for (const Recompute recompute : {Recompute::full, Recompute::keep_attention, Recompute::none}) {
         const CostReport report = analytic_report(
             text, "config.json", {.device = device.name, .ranks = 8, .recompute = recompute, .freeze = freeze});
         require(parse_cost_model(to_json(report.cost), "again") == report.cost,

@@ -41,6 +41,7 @@ VARIANTS: dict[str, dict] = {
     "frozen_vision": {"freeze_vit": True, "freeze_aligner": True},
     "frozen_llm": {"freeze_llm": True},
     "recompute": {"gradient_checkpointing": True},
+    "keep_attention": {"recompute": "keep_attention"},
 }
 # Free plans of four ranks on two nodes of two, for a step each in turn: groups of any ranks in any order, tasks of all
 # exchanges, ranks with one to four tasks, and one (rank 1 of the second plan) with none. Ranks, places in the batch,

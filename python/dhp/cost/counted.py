@@ -43,7 +43,7 @@ def _add_encoder(cost: CostModel, model: Any, options: dict[str, Any], recompute
     weights, gradients, sharded = options["state"]
     cost.state_bytes += parameters * (weights + (gradients + sharded / options["ranks"] if trains else 0.0))
     cost.gradient_bytes += parameters * device.bytes_per_value * trains
-    again = recompute == Recompute.full
+    again = recompute != Recompute.none
     # A product of a patch with every matrix: two FLOP a weight; backward two such products.
     cost.patch_s = (1.0 + (2.0 + again) * trains) * 2.0 * parameters / device.linear_flop_per_s
     vision = model.config.vision_config

@@ -43,7 +43,7 @@ def local_cost(
     ranks: int,
     *,
     device: str = "local-cpu",
-    recompute: bool = True,
+    recompute: bool | Recompute = True,
     freeze: Freeze = NOTHING_FROZEN,
     capacity_tokens: int = 0,
     precision: str = "bf16",
@@ -59,7 +59,7 @@ def local_cost(
     except OSError as error:
         raise InputError(f"{config}: cannot be read ({error.strerror})") from None
     options: dict[str, Any] = {"device": device, "ranks": ranks, "state": STATE_BYTES[precision]}
-    how = Recompute.full if recompute else Recompute.none
+    how = recompute if isinstance(recompute, Recompute) else Recompute.full if recompute else Recompute.none
     try:
         cost = analytic_cost(text, str(config), recompute=how, freeze=freeze, lora_rank=lora_rank, **options)
     except InputError:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
 from dhp._core import InputError
 from dhp.models import freeze, lora, unwrapped
@@ -40,17 +42,24 @@ def load_model(
     if settings.lora_rank:
         model = lora.with_adapters(model, settings, adapters)
     model.train()
-    if settings.gradient_checkpointing:
-        recompute_layers(unwrapped(model))
+    if settings.recomputed != "none":
+        recompute_layers(unwrapped(model), keep_attention=settings.recomputed == "keep_attention")
     return model
 
 
-def recompute_layers(model: Any) -> None:
-    """Layers keep their inputs alone, and run again in the backward pass."""
-    if hasattr(model, "activation_checkpointing_enable"):  # since transformers 5.23
-        model.activation_checkpointing_enable()
-    else:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+def recompute_layers(model: Any, keep_attention: bool = False) -> None:
+    """Layers keep their inputs alone, and run again in the backward pass; with `keep_attention` also the output of
+    attention, which then does not: no message is sent again."""
+    how: dict[str, Any] = {"use_reentrant": False}
+    if keep_attention:
+        how["context_fn"] = functools.partial(create_selective_checkpoint_contexts, _kept)
+    enable = getattr(model, "activation_checkpointing_enable", None)  # since transformers 5.23
+    (enable or model.gradient_checkpointing_enable)(how)
+
+
+def _kept(context: Any, op: Any, *_: Any, **__: Any) -> CheckpointPolicy:
+    of_attention = op is torch.ops.dhp.ring_attention_with_lse.default
+    return CheckpointPolicy.MUST_SAVE if of_attention else CheckpointPolicy.PREFER_RECOMPUTE
 
 
 def refuse_plain_attention(precision: str, text: Any, device: torch.device) -> None:

@@ -96,9 +96,16 @@ def load() -> Path:
         return _loaded
     path = check()
     torch.ops.load_library(path)
+    torch.library.register_fake("dhp::ring_attention_with_lse")(_shapes_of_attention)
     _loaded = path
     atexit.register(release)  # before the interpreter takes the process groups down
     return path
+
+
+def _shapes_of_attention(q: torch.Tensor, *_: object) -> tuple[torch.Tensor, torch.Tensor]:
+    """What tracing needs to know of the attention: nothing is sent."""
+    sums = torch.float64 if q.dtype == torch.float64 else torch.float32
+    return torch.empty_like(q, memory_format=torch.contiguous_format), q.new_empty(q.shape[:2], dtype=sums)
 
 
 def release() -> None:

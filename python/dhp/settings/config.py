@@ -66,7 +66,9 @@ class TrainConfig:
     freeze_vit: bool = False
     freeze_aligner: bool = False
     freeze_llm: bool = False
-    gradient_checkpointing: bool = False
+    # What runs again in the backward pass: layers, or all of them but attention, whose messages are then sent once
+    recompute: str = choice("none", "none", "full", "keep_attention")
+    gradient_checkpointing: bool = False  # transformers' name for recompute = "full"
     lora_rank: int = number(0, 0, 1 << 16)  # of LoRA's adapters, which alone train then; 0: none
     lora_alpha: float = number(16.0, 0, 10**6, open="least")  # adapters count alpha / rank times
     lora_target: str = path("all-linear")  # all-linear: of the language model's blocks; else a regular expression that
@@ -113,6 +115,10 @@ class TrainConfig:
     timeout_s: float = number(600.0, 1, 10**6)  # longest wait for a peer
     traceback: bool = False  # where an error arose, for developers
     log_every: int = number(1, 0, MOST_STEPS)  # one step in so many has a line; 0: as --quiet
+
+    @property
+    def recomputed(self) -> str:
+        return "full" if self.gradient_checkpointing and self.recompute == "none" else self.recompute
 
     @property
     def frozen(self) -> Freeze:

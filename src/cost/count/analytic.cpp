@@ -33,7 +33,9 @@ struct Context {
   const Device& device;
   const CostOptions& options;
 
-  double again() const { return options.recompute == Recompute::full ? 1.0 : 0.0; }
+  /// Whether layers run again in the backward pass, and whether attention does with them.
+  double again() const { return options.recompute == Recompute::none ? 0.0 : 1.0; }
+  double attention_again() const { return options.recompute == Recompute::full ? 1.0 : 0.0; }
   double value_bytes() const { return device.bytes_per_value; }
   AttentionRate rate_of(std::int64_t head_dim) const {
     return device.attention_of(static_cast<int>(std::max<std::int64_t>(1, head_dim)));
@@ -72,7 +74,7 @@ void add_attention(ModuleCost& module, double flop, double seconds, double backw
 /// Of the tower's attention.
 Passes attention_passes(const Context& context) {
   const bool trains = !context.options.freeze.vit;
-  return {.backward = trains ? 1.0 : 0.0, .recompute = trains ? context.again() : 0.0};
+  return {.backward = trains ? 1.0 : 0.0, .recompute = trains ? context.attention_again() : 0.0};
 }
 
 ModuleCost vision_cost(const Context& context, const ForwardWork& work, std::int64_t parameters) {
@@ -140,7 +142,7 @@ ModuleCost layers_cost(const Context& context, const UnitWork& unit, std::int64_
 std::vector<ModuleCost> attention_costs(const Context& context, const AttentionRate& rate) {
   const LanguageShape& language = context.shape.language;
   const Device& device = context.device;
-  const Passes passes{.backward = 1.0, .recompute = context.again()};
+  const Passes passes{.backward = 1.0, .recompute = context.attention_again()};
   const auto layers = static_cast<double>(language.layers);
   const double pair_s = pair_flop(language) / rate.flop_per_s;
   ModuleCost pair{.name = "attention", .unit = "pair"};
@@ -223,16 +225,26 @@ void count_activations(const Context& context, MemoryCost& memory) {
   constexpr double kLogSumExpBytes = 4.0;
   const auto& [family, language, vision, projector] = context.shape;
   const Freeze& freeze = context.options.freeze;
-  const bool full = context.options.recompute == Recompute::full;
+  const bool again = context.again() > 0.0;
+  const bool kept = context.options.recompute == Recompute::keep_attention;
   const double bytes = context.value_bytes();
   const auto layers = static_cast<double>(language.layers);
   const double layer = layer_values(language) * bytes + kLogSumExpBytes * static_cast<double>(language.query_heads);
-  memory.token_kept = layers * (full ? static_cast<double>(language.hidden) * bytes : layer);
-  memory.token_live_layer = full ? layer : 0.0;
+  // Output of attention and its logarithms beside the inputs of layers.
+  const auto attention = [&](double width, double heads) {
+    return kept ? width * bytes + heads * kLogSumExpBytes : 0.0;
+  };
+  const double input =
+      static_cast<double>(language.hidden) * bytes +
+      attention(static_cast<double>(language.query_width()), static_cast<double>(language.query_heads));
+  memory.token_kept = layers * (again ? input : layer);
+  memory.token_live_layer = again ? layer : 0.0;
   memory.token_logits = static_cast<double>(language.vocabulary) * (bytes + 4.0);
   const double block = block_values(vision) * bytes + kLogSumExpBytes * static_cast<double>(vision.heads);
   const double blocks = tokens_per_patch(vision) * static_cast<double>(vision.depth) *
-                        (full ? static_cast<double>(vision.hidden) * bytes : block);
+                        (again ? static_cast<double>(vision.hidden) * bytes +
+                                     attention(static_cast<double>(vision.hidden), static_cast<double>(vision.heads))
+                               : block);
   const double rows = static_cast<double>(projector.copies * projector.output) / static_cast<double>(vision.merge);
   memory.patch_kept = (static_cast<double>(vision.patch_values) + rows) * bytes;
   if (!freeze.vit) memory.patch_kept += blocks;
@@ -248,9 +260,9 @@ void fill_exchange(const Context& context, CostModel& cost) {
   cost.forward.all_to_all_bytes_per_token = (query_values + kv_values) * context.value_bytes();
   // Keys and values where forward runs again, keys and values for the gradients, and these gradients.
   cost.backward.ring_bytes_per_token =
-      (context.again() + 1.0) * cost.forward.ring_bytes_per_token + kv_values * kGradientBytes;
+      (context.attention_again() + 1.0) * cost.forward.ring_bytes_per_token + kv_values * kGradientBytes;
   cost.backward.all_to_all_bytes_per_token =
-      (context.again() + kBackwardAllToAll) * cost.forward.all_to_all_bytes_per_token;
+      (context.attention_again() + kBackwardAllToAll) * cost.forward.all_to_all_bytes_per_token;
 }
 
 /// Gradients are summed in training precision. AdamW, bound by memory, reads gradients, moments and weights, and writes
@@ -317,6 +329,7 @@ std::string name_of(const std::string& label, const CostReport& report, const De
   const auto millions = std::llround(static_cast<double>(report.parameters.total()) / 1e6);
   std::string name = label + ", " + std::to_string(millions) + " M parameters, " + device.name;
   if (options.recompute == Recompute::full) name += ", recomputed";
+  if (options.recompute == Recompute::keep_attention) name += ", recomputed but attention";
   if (options.lora_rank > 0) return name + ", LoRA of rank " + std::to_string(options.lora_rank);
   std::string frozen;
   if (options.freeze.vit) frozen += " vit";
@@ -353,12 +366,16 @@ Freeze parse_freeze(std::string_view names, const std::string& source) {
   return freeze;
 }
 
-std::string_view to_string(Recompute recompute) { return recompute == Recompute::full ? "full" : "none"; }
+std::string_view to_string(Recompute recompute) {
+  if (recompute == Recompute::keep_attention) return "keep_attention";
+  return recompute == Recompute::full ? "full" : "none";
+}
 
 Recompute parse_recompute(std::string_view name, const std::string& source) {
   if (name == "full") return Recompute::full;
   if (name == "none") return Recompute::none;
-  throw InputError(source, "", "found \"" + std::string(name) + "\", expected full or none");
+  if (name == "keep_attention") return Recompute::keep_attention;
+  throw InputError(source, "", "found \"" + std::string(name) + "\", expected full, keep_attention or none");
 }
 
 ParameterCounts count_parameters(std::string_view config_json, const std::string& source) {

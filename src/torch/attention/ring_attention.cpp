@@ -12,11 +12,6 @@
 namespace dhp::rt {
 namespace {
 
-/// The kernels read all strides but the last.
-at::Tensor with_unit_last_stride(const at::Tensor& tensor) {
-  return tensor.stride(-1) == 1 ? tensor : tensor.contiguous();
-}
-
 /// The first block, which has all rows: taken over as it is where it came in one, without a copy.
 Accumulator first_results(const std::vector<BlockOutput>& results, const at::Tensor& q, at::ScalarType type) {
   if (results.size() == 1) return {results[0].out.to(type).contiguous(), results[0].lse.contiguous()};
@@ -95,6 +90,10 @@ GradientSums backward_over_group(const AttentionPass& pass, const at::Tensor& do
 }
 
 }  // namespace
+
+at::Tensor with_unit_last_stride(const at::Tensor& tensor) {
+  return tensor.dim() == 0 || tensor.stride(-1) == 1 ? tensor : tensor.contiguous();
+}
 
 RingAttentionForward ring_attention_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                             const RingAttentionCall& call) {

@@ -32,6 +32,9 @@ struct RingAttentionForward {
   at::Tensor lse;      // [T_local, Hq], fp32, or fp64 for fp64
 };
 
+/// As the kernels, which read all strides but the last, take it.
+at::Tensor with_unit_last_stride(const at::Tensor& tensor);
+
 /// q [T_local, Hq, D]; k, v [T_local, Hkv, D]. Throws c10::ValueError for a wrong call, before anything is sent, and
 /// c10::DistError when the group has failed.
 RingAttentionForward ring_attention_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,

@@ -16,6 +16,7 @@ ALWAYS += ["4-handmade@2"]  # free plans with every exchange on two nodes: parit
 DRAWN = ["1-free", "2-free", "3-free", "2-lockstep", "3-lockstep", "1-paper", "2-paper", "4-static:1", "2-static:2"]
 IN_FP32 = [*FREE, "4-lockstep", "4-paper", "4-static:2", "4-handmade@2"]
 ALWAYS, DRAWN = [f"{run}-fp64" for run in ALWAYS], [f"{run}-fp64" for run in DRAWN] + [f"{run}-fp32" for run in IN_FP32]
+RECOMPUTED = ["recompute", "keep_attention"]
 FROZEN = ["frozen_vit", "frozen_vision", "frozen_llm"]
 TOLERANCE = {"fp64": 1e-6, "fp32": 1e-4}
 
@@ -30,7 +31,7 @@ def results(mixed_data: Path) -> Path:
         print(f"seed {seed}: {drawn}")
     names = [f"reference-{precision}" for precision in TOLERANCE] + ALWAYS + drawn
     names += [f"{kind}-fp64-{variant}" for variant in FROZEN for kind in ("reference", "4-free@2")]
-    names += ["4-free@2-fp64-recompute"]
+    names += [f"4-free@2-fp64-{variant}" for variant in RECOMPUTED]
     run_parity(mixed_data, *names)
     return mixed_data
 
@@ -57,8 +58,9 @@ def test_parts_that_do_not_train(results: Path, variant: str) -> None:
     assert (bool(vision - aligner), bool(aligner), bool(text)) == trained[variant]
 
 
-def test_recomputed_activations_change_nothing(results: Path) -> None:
-    compare(results, "4-free@2-fp64-recompute", "reference-fp64", 1e-6)
+@pytest.mark.parametrize("variant", RECOMPUTED)
+def test_recomputed_activations_change_nothing(results: Path, variant: str) -> None:
+    compare(results, f"4-free@2-fp64-{variant}", "reference-fp64", 1e-6)
 
 
 @pytest.mark.parametrize("run", [*FREE, "4-lockstep", "4-lockstep@2", "4-paper"])
