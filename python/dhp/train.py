@@ -155,7 +155,7 @@ def save(
 
 
 def headline(settings: TrainConfig, model: Any, data: Dataset, run: Run, first_step: int) -> str:
-    lengths = [sample.tokens for sample in data.samples]
+    lengths = data.samples.tokens
     parameters = sum(p.numel() for p in model.parameters())
     parts = [
         f"{settings.model}: {parameters / 1e6:,.1f} M parameters",

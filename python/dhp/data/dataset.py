@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from dhp._core import Batch, InputError, Plan, Task
 from dhp.data.index import Index, Sample, load_or_build_index
 from dhp.data.lines import MAX_LINE_BYTES
 from dhp.data.media import Medium, MediumError, PixelReader
+from dhp.data.sample_list import Samples
 from dhp.data.text import IGNORED, Encoded, Encoder
 from dhp.task.input import TaskInput
 from dhp.task.layout import TaskLayout
@@ -85,12 +86,11 @@ class Dataset:
         self._merge = self._pixels.merge_size
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="dhp-read")
         self._encoding = threading.Lock()  # tokenizers are not for two threads at once
-        self.samples: Sequence[Sample] = self.index.samples
+        self.samples: Samples = self.index.samples
 
     def leave_out(self, ids: Iterable[int]) -> None:
         """Takes samples out of the data: no batch will hold them."""
-        unwanted = set(ids)
-        self.samples = [sample for sample in self.samples if sample.id not in unwanted]
+        self.samples = self.samples.without(ids)
 
     def batch(self, step: int, size: int, seed: int = 0) -> Batch:
         """Global batch number `step` (from 0): a pure function of step, size and seed, equal on every rank. Each epoch
@@ -100,17 +100,17 @@ class Dataset:
             raise InputError(f"global_batch_size: found {size}, but the data has {len(self.samples)} samples")
         epoch, position = divmod(step, per_epoch)
         order = np.random.default_rng((seed, epoch)).permutation(len(self.samples))
-        chosen = (self.samples[i] for i in order[position * size : (position + 1) * size])
-        return Batch([sample.as_sequence() for sample in chosen])
+        return Batch(self.samples.sequences(order[position * size : (position + 1) * size]))
 
     def label_tokens(self, batch: Batch, dropped: Iterable[int] = ()) -> int:
         """Tokens with a loss in the global batch, the divisor of every local loss; at least 1."""
         missing = set(dropped)
-        return max(1, sum(self.sample(s.id).label_tokens for s in batch.sequences if s.id not in missing))
+        counted = [self.samples.position(s.id) for s in batch.sequences if s.id not in missing]
+        return max(1, sum(self.samples.numbers("label_tokens", counted)))
 
     def sample(self, sample_id: int) -> Sample:
         """The sample with this id. Raises KeyError for an unknown id."""
-        return self.index.by_id[sample_id]
+        return self.index.sample(sample_id)
 
     def encode(self, sample: Sample) -> Encoded:
         """Ids, labels and kinds of the tokens of a whole sample."""

@@ -1,6 +1,6 @@
 """`dhp index`: counts the tokens and patches of every sample of a data file.
 
-    dhp index DATA.jsonl --model FOLDER [-o DATA.index.jsonl]
+    dhp index DATA.jsonl --model FOLDER [-o DATA.index]
 
 Exit codes: 0 written; 1 samples do not fit (and --on-error fail); 2 bad input: arguments, data, media, checkpoint.
 """
@@ -13,28 +13,30 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
+
 from dhp._core import InputError
 from dhp.base.old_flags import todays_flags
 from dhp.base.output import complain, printable, say
-from dhp.data.index import Index, TooLongError, build_index, compact
+from dhp.data.building import compact
+from dhp.data.index import Index, TooLongError, build_index
+from dhp.data.index_file import Column
 from dhp.data.lines import MAX_LINE_BYTES
-from dhp.data.scan import MAX_WORKERS, Limits, describe
+from dhp.data.scan import MAX_WORKERS, Limits
 
 RENAMED = {"--capacity-tokens-per-rank": "--capacity-tokens"}
 
 
 def summary(index: Index) -> str:
     """What a person wants to see: counts, and how uneven the lengths are."""
-    lengths = sorted(sample.tokens for sample in index.samples)
-    middle = lengths[len(lengths) // 2]
-    media = [medium for sample in index.samples for medium in sample.media]
-    clips = sum(medium.kind == "video" for medium in media)
+    samples = index.samples
+    lengths: Column = np.sort(samples.tokens)  # type: ignore[assignment]
+    least, middle, most = int(lengths[0]), int(lengths[len(lengths) // 2]), int(lengths[-1])
     lines = [
-        f"{len(lengths):,} samples, {len(media) - clips:,} pictures, {clips:,} clips",
-        f"{sum(lengths):,} tokens, {sum(s.label_tokens for s in index.samples):,} with a loss, "
-        f"{sum(s.patches for s in index.samples):,} patches",
-        f"tokens a sample: {lengths[0]:,} … {middle:,} … {lengths[-1]:,} (least, median, most; "
-        f"{lengths[-1] / lengths[0]:.0f}x)",
+        f"{len(samples):,} samples, {samples.column('pictures').sum():,} pictures, "
+        f"{samples.column('clips').sum():,} clips",
+        f"{lengths.sum():,} tokens, {samples.label_tokens.sum():,} with a loss, {samples.patches.sum():,} patches",
+        f"tokens a sample: {least:,} … {middle:,} … {most:,} (least, median, most; {most / least:.0f}x)",
         *_histogram(lengths),
     ]
     if index.ignored:
@@ -42,14 +44,13 @@ def summary(index: Index) -> str:
     return "\n".join(lines)
 
 
-def _histogram(lengths: Sequence[int], width: int = 40) -> Iterable[str]:
-    """Bars over powers of two."""
-    counts: dict[int, int] = {}
-    for length in lengths:
-        counts[length.bit_length()] = counts.get(length.bit_length(), 0) + 1
-    for bits in range(min(counts), max(counts) + 1):
-        count = counts.get(bits, 0)
-        bar = "#" * math.ceil(width * count / max(counts.values()))
+def _histogram(lengths: Column, width: int = 40) -> Iterable[str]:
+    """Bars over powers of two, of lengths in order."""
+    least, most = int(lengths[0]).bit_length(), int(lengths[-1]).bit_length()
+    edges = np.searchsorted(lengths, [1 << bits for bits in range(least - 1, most + 1)])
+    counts = np.diff(edges).tolist()
+    for bits, count in zip(range(least, most + 1), counts, strict=True):
+        bar = "#" * math.ceil(width * count / max(counts))
         yield f"  {1 << (bits - 1):>9,} … {(1 << bits) - 1:>9,} {count:>7,} {bar}"
 
 
@@ -59,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("data", metavar="DATA.jsonl", help="ms-swift, ShareGPT or OpenAI style JSON lines")
     parser.add_argument("--model", required=True, metavar="FOLDER", help="Hugging Face checkpoint folder")
-    parser.add_argument("-o", "--output", metavar="FILE", help="the index; default: DATA.index.jsonl")
+    parser.add_argument("-o", "--output", metavar="FILE", help="the index; default: DATA.index")
     parser.add_argument("--max-tokens", type=_positive, metavar="N", help="a sample with more tokens is too long")
     parser.add_argument("--max-degree", type=_positive, metavar="D", help="a sample that needs more ranks is too long")
     parser.add_argument("--capacity-tokens", type=_positive, metavar="N", help="tokens a rank may hold")
@@ -123,19 +124,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         complain(f"dhp index: {'too long' if too_long else 'error'}: {error}{hint}")
         return 1 if too_long else 2
     if args.output_format == "json":
-        lengths = [sample.tokens for sample in index.samples]
+        tokens = index.samples.tokens
         result = {
             "index": str(index.path),
-            "samples": len(lengths),
-            "tokens": {"total": sum(lengths), "least": min(lengths), "most": max(lengths)},
-            "patches": sum(sample.patches for sample in index.samples),
-            "label_tokens": sum(sample.label_tokens for sample in index.samples),
+            "samples": len(tokens),
+            "tokens": {"total": int(tokens.sum()), "least": int(tokens.min()), "most": int(tokens.max())},
+            "patches": int(index.samples.patches.sum()),
+            "label_tokens": int(index.samples.label_tokens.sum()),
             "skipped": [compact(problem.__dict__) for problem in index.problems],
             "ignored": index.ignored,
         }
         return say(json.dumps(result))
-    if index.problems:
-        complain(f"skipped {len(index.problems)}:\n{describe(index.problems, args.data)}")
+    if counts := index.problem_counts:
+        complain(f"skipped {sum(counts.values())}:\n{index.described(counts)}")
     return say(f"{summary(index)}\nwrote {printable(str(index.path))}")
 
 

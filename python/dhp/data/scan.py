@@ -1,6 +1,7 @@
 """Reading a whole data file: every sample with its exact counts, and every line that cannot be used, with its reason.
 
-    found = scan("train.jsonl", Encoder("checkpoint"))
+    for line in scan("train.jsonl", Encoder("checkpoint")):
+        line.sample    # or a Problem
 
 Lines are parsed and media opened in threads, a few lines ahead; tokens are counted in the calling thread. Whatever goes
 wrong with a line, in whichever library, is that line's problem alone.
@@ -15,7 +16,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from dhp._core import InputError
@@ -31,7 +32,6 @@ from dhp.data.text import Encoder
 
 SHOWN = 20  # problems listed in a message; the rest is counted
 MAX_WORKERS = 256
-_MOST_IGNORED_KEYS = 1000  # whose lines are counted
 _IN = TypeVar("_IN")
 _OUT = TypeVar("_OUT")
 
@@ -101,12 +101,11 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a data file holds."""
+class Line:
+    """What became of a line of a data file."""
 
-    samples: tuple[Sample, ...]
-    problems: tuple[Problem, ...] = ()
-    ignored: dict[str, int] = field(default_factory=dict)  # lines by key that means nothing here
+    sample: Sample | Problem
+    ignored: tuple[str, ...] = ()  # its keys that mean nothing here
 
 
 def scan(
@@ -117,36 +116,23 @@ def scan(
     workers: int = 0,
     verify: bool = False,
     max_line_bytes: int = MAX_LINE_BYTES,
-    progress: Callable[[int], None] | None = None,
-) -> Found:
-    """All samples of the data file, and the lines that cannot be used. Raises DataError where the file as a whole is
-    none."""
-    samples: list[Sample] = []
-    problems: list[Problem] = []
-    ignored: collections.Counter[str] = collections.Counter()
+) -> Iterator[Line]:
+    """All lines of the data file that are not blank, in order. Raises DataError where the file as a whole is none."""
     probe = functools.partial(_parse_and_probe, str(data), encoder.processor, verify)
     threads = min(workers, MAX_WORKERS) or min(8, os.cpu_count() or 1)
-    for count, probed in enumerate(_ahead(probe, read_lines(data, max_line_bytes), threads), start=1):
-        sample: Sample | Problem = probed[0]
+    for sample, ignored in _ahead(probe, read_lines(data, max_line_bytes), threads):
         if isinstance(sample, Sample):
             sample = _guarded(str(data), sample.id, functools.partial(_count, sample, encoder))
         if isinstance(sample, Sample):
             sample = (limits or Limits()).check(sample) or sample
-        if isinstance(sample, Sample):
-            samples.append(sample)
-        else:
-            problems.append(sample)
-        ignored.update(key for key in probed[1] if key in ignored or len(ignored) < _MOST_IGNORED_KEYS)
-        if progress is not None:
-            progress(count)
-    return Found(tuple(samples), tuple(problems), dict(sorted(ignored.items())))
+        yield Line(sample, ignored)
 
 
-def describe(problems: Sequence[Problem], data: str | os.PathLike[str]) -> str:
-    """The first problems, a line each, and how many more there are."""
+def describe(problems: Sequence[Problem], data: str | os.PathLike[str], total: int = 0) -> str:
+    """The first problems, a line each, and how many more there are. `total`: of all, where `problems` are the first."""
     lines = [f"{data}:{problem.id}: {problem.message}" for problem in problems[:SHOWN]]
-    if len(problems) > SHOWN:
-        lines.append(f"... and {len(problems) - SHOWN:,} more")
+    if max(total, len(problems)) > SHOWN:
+        lines.append(f"... and {max(total, len(problems)) - SHOWN:,} more")
     return "\n".join(lines)
 
 

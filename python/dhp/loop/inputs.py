@@ -18,6 +18,7 @@ from dhp._core import (
 )
 from dhp.base.output import complain
 from dhp.cost.local import local_cluster, local_cost, no_room
+from dhp.data import shapes
 from dhp.data.dataset import Dataset
 from dhp.data.index import default_path
 from dhp.run import devices
@@ -44,28 +45,38 @@ def open_dataset(settings: TrainConfig, cluster: Cluster, cost: CostModel, run: 
             complain(f"dhp: {data.index.left_out()}")
         if data.index.ignored:
             complain(f"dhp: {settings.data}: {data.index.ignored_keys()}")
-    every = Batch([sample.as_sequence() for sample in data.samples])
-    too_long = {}
-    for answer in infeasible_sequences(every, cluster, cost, planner=settings.planner, **settings.plan):
-        if answer.sequence is None:  # whatever the sample
-            raise InputError(f"{settings.data}: planner {settings.planner} can plan no sample: {answer.reason}")
-        too_long[answer.sequence] = f"sample {answer.sequence}: {answer.reason}"
-    if too_long:
-        listed = "; ".join(list(too_long.values())[:5]) + ("; ..." if len(too_long) > 5 else "")
-        problem = f"{settings.data}: {len(too_long)} samples do not fit on {cluster.ranks} ranks: {listed}"
-        if settings.on_too_long == "fail":
-            raise InputError(f'{problem}; take more ranks or memory, or leave them out with on_too_long = "skip"')
-        if run and run.rank == 0:
-            complain(f"dhp: left out: {problem}")
-        data.leave_out(too_long)
+    leave_out_too_long(data, settings, cluster, cost, run)
     if not data.samples:
-        raise InputError(f"{settings.data}: no samples left: all {len(too_long):,} are left out as too long")
+        raise InputError(f"{settings.data}: no samples left: all {len(data.index.samples):,} are left out as too long")
     if len(data.samples) < settings.global_batch_size:
-        left = f"; {len(too_long)} are left out" if too_long else ""
+        too_long = len(data.index.samples) - len(data.samples)
+        left = f"; {too_long} are left out" if too_long else ""
         raise InputError(
             f"global_batch_size: found {settings.global_batch_size}, but the data has {len(data.samples)} samples{left}"
         )
     return data
+
+
+def leave_out_too_long(
+    data: Dataset, settings: TrainConfig, cluster: Cluster, cost: CostModel, run: Run | None
+) -> None:
+    """Takes the samples out that no plan holds. Raises InputError where they are to end the run."""
+    too_long = shapes.too_long(
+        data.samples,
+        lambda batch: infeasible_sequences(batch, cluster, cost, planner=settings.planner, **settings.plan),
+    )
+    if too_long is None:
+        return
+    if too_long.whatever:
+        raise InputError(f"{settings.data}: planner {settings.planner} can plan no sample: {too_long.whatever}")
+    listed = "; ".join(f"sample {number}: {reason}" for number, reason in too_long.reasons.items())
+    more = "; ..." if len(too_long.ids) > len(too_long.reasons) else ""
+    problem = f"{settings.data}: {len(too_long.ids)} samples do not fit on {cluster.ranks} ranks: {listed}{more}"
+    if settings.on_too_long == "fail":
+        raise InputError(f'{problem}; take more ranks or memory, or leave them out with on_too_long = "skip"')
+    if run and run.rank == 0:
+        complain(f"dhp: left out: {problem}")
+    data.leave_out(too_long.ids)
 
 
 def check_alike(run: Run, data: Dataset) -> None:

@@ -24,7 +24,7 @@ def test_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = str(folder / "data.jsonl")
     assert main([data, "--model", str(folder / "model")]) == 0
     out, err = capsys.readouterr()
-    index = load_index(folder / "data.index.jsonl")
+    index = load_index(folder / "data.index")
     assert out == f"{summary(index)}\nwrote {index.path}\n"
     assert "7 samples, 5 pictures, 4 clips" in out
     assert err == ""
@@ -81,7 +81,7 @@ def test_exit_codes(
     assert main(arguments) == code
     out, err = capsys.readouterr()
     assert message in err
-    assert (folder / "data.index.jsonl").exists() == (code == 0)
+    assert (folder / "data.index").exists() == (code == 0)
     assert bool(out) == (code == 0)
 
 
@@ -110,7 +110,7 @@ def test_a_long_line_is_malformed(folder: Path, capsys: pytest.CaptureFixture[st
     assert main([str(data), *options]) == 2
     assert f"{data}:2: is longer than 1,000 bytes; shorten it, or raise max_line_bytes" in capsys.readouterr().err
     assert main([str(data), *options, "--on-malformed", "skip"]) == 0
-    assert len(load_index(folder / "d.index.jsonl").samples) == 2
+    assert len(load_index(folder / "d.index").samples) == 2
 
 
 # ---- writing --------------------------------------------------------------------------------------------------------
@@ -165,4 +165,4 @@ def test_interrupt(folder: Path, when: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.stderr == "dhp index: interrupted; nothing was written\n"
     assert done.returncode == 130
-    assert not (folder / "data.index.jsonl").exists()
+    assert not (folder / "data.index").exists()
