@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import bisect
 import contextlib
-import functools
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ import numpy.typing as npt
 
 from dhp.data.errors import MediumError
 from dhp.data.files import MAX_PIXELS, check_file, check_pixels
+from dhp.data.remembered import remembered
 
 Pixels = npt.NDArray[np.uint8]  # [height, width, 3], RGB
 # Whatever holds frames itself: none that names other files, addresses or programs (playlists, scripts, devices).
@@ -75,7 +75,7 @@ def probe_clip(path: str, roots: tuple[str, ...] = ()) -> ClipInfo:
     return _probe(path, about.st_mtime_ns, about.st_size)
 
 
-@functools.lru_cache(maxsize=16)
+@remembered(16)
 def _probe(path: str, _changed_ns: int, _bytes: int) -> ClipInfo:
     with _opened(path) as (container, stream):
         stated_rate = float(stream.average_rate or stream.guessed_rate or 0)

@@ -24,16 +24,17 @@ from typing import Any
 
 from dhp._core import InputError
 from dhp.base.output import check_apart, check_writable, one_line, printable
-from dhp.data.building import OUTPUT, Found, kept_beside, problems_from
+from dhp.data.building import OUTPUT, UNFINISHED, Found, problems_from, unfinished
 from dhp.data.errors import DataError, MediumError, StaleIndexError
 from dhp.data.files import check_root, resolved_roots
 from dhp.data.freshness import check_fresh, identity
 from dhp.data.index_file import AGAIN, IndexFile, open_index, read_header
-from dhp.data.lines import MAX_LINE_BYTES
+from dhp.data.index_pool import Pool, Setup, processes_for
+from dhp.data.lines import MAX_LINE_BYTES, read_lines
 from dhp.data.processor import RULES_VERSION
 from dhp.data.records import portable
 from dhp.data.sample_list import Samples
-from dhp.data.scan import SHOWN, Limits, Problem, Sample, describe, scan
+from dhp.data.scan import MAX_WORKERS, SHOWN, Item, Limits, Line, Problem, Sample, describe, scan
 from dhp.data.text import Encoder
 
 __all__ = [
@@ -156,9 +157,13 @@ def build_index(
     media_roots: Iterable[str] = (),
     max_line_bytes: int = MAX_LINE_BYTES,
     progress: Progress | None = None,
+    share: Callable[[int, float], None] | None = None,
 ) -> Index:
-    """Builds and writes the index. Media are opened in `workers` threads (0: one a core, at most 8).
+    """Builds and writes the index. What an earlier process was interrupted at is gone on with, and what an index that
+    is there says of lines that have not changed, with media that have not, is taken over.
 
+    workers       processes that parse lines, open media and count tokens; 1: this one alone, with some threads. 0: one
+                  a core, at most 8, and this one alone for little data
     on_error      "skip" leaves out samples that are too long or whose media cannot be read, and lists them in
                   Index.problems; "fail" raises DataError naming them, and writes nothing. TooLongError where too long
                   samples are the only ones
@@ -166,39 +171,88 @@ def build_index(
     verify        also decodes every picture and every frame that training would read
     media_roots   folders; media elsewhere, links resolved, are not read. Empty: any local file is
     progress      called again and again with the number of lines that are done
+    share         the same, with the share of the file's bytes that are read
+
+    After KeyboardInterrupt, what is done is kept; its argument says so.
     """
-    path, source = Path(output) if output else default_path(data), Path(data)
+    path, source = _checked(data, model, output), Path(data)
+    encoder = Encoder(model, media_roots)
+    made_with = {
+        "rules": RULES_VERSION,
+        "processor": encoder.processor.fingerprint,
+        "media_roots": list(encoder.processor.media_roots),
+        "verified": verify,
+    }
+    tell = progress or _ignore
+    with unfinished(path, made_with) as found:
+        lines = _lines(source, encoder, found, workers, verify, max_line_bytes)
+        _collect(lines, found, limits or Limits(), tell, share or _ignore, path)
+        _refuse(found.counts, functools.partial(found.describe, data), on_error, on_malformed or on_error, on_error)
+        if not found.samples:
+            why = describe(found.problems, data) if found.problems else "it is empty"
+            raise DataError(f"{data}: no sample can be used; {why}")
+        done = found.samples + len(found.problems)
+        about = {"path": portable(str(source.resolve()), path.resolve().parent), **identity(source, lambda: tell(done))}
+        found.write(path, {**made_with, "data": about, "max_line_bytes": max_line_bytes})
+    return _index_of(open_index(path, lambda: tell(done)), source)
+
+
+def _checked(
+    data: str | os.PathLike[str], model: str | os.PathLike[str], output: str | os.PathLike[str] | None
+) -> Path:
+    """Where the index will be. Raises InputError where it cannot be written, or not without harm."""
+    path = Path(output) if output else default_path(data)
     if not os.path.exists(data):
         raise DataError(f"{data}: cannot be read: no such file; give the path of a JSONL file")
     check_apart({OUTPUT: str(path)}, {"the data": str(data)}, "" if path == default_path(data) else str(model))
     check_writable(OUTPUT, str(path))
     if os.path.exists(path) and not os.path.isfile(path):
         raise DataError(f"{OUTPUT}: {path} is no regular file, which an index must be; give another path")
-    encoder = Encoder(model, media_roots)
-    tell = progress or _ignore
-    with kept_beside(path) as records:
-        found = Found(source.resolve().parent, records)
-        lines = scan(data, encoder, limits=limits, workers=workers, verify=verify, max_line_bytes=max_line_bytes)
-        for count, line in enumerate(lines, start=1):
-            found.add(line)
+    return path
+
+
+def _collect(
+    lines: Iterable[tuple[Line, float]],
+    found: Found,
+    limits: Limits,
+    tell: Progress,
+    share: Callable[[int, float], None],
+    path: Path,
+) -> None:
+    """All lines, with the share of the file that is read, into `found`. KeyboardInterrupt says what is kept."""
+    try:
+        for count, (line, at) in enumerate(lines, start=1):
+            problem = None if isinstance(line.sample, Problem) else limits.check(line.sample)
+            found.add(Line(problem, line.ignored) if problem else line)
             tell(count)
-        _refuse(found.counts, functools.partial(found.describe, data), on_error, on_malformed or on_error, on_error)
-        if not found.samples:
-            why = describe(found.problems, data) if found.problems else "it is empty"
-            raise DataError(f"{data}: no sample can be used; {why}")
-        done = found.samples + len(found.problems)
-        facts = {
-            "rules": RULES_VERSION,
-            "data": {
-                "path": portable(str(source.resolve()), path.resolve().parent),
-                **identity(source, lambda: tell(done)),
-            },
-            "processor": encoder.processor.fingerprint,
-            "media_roots": list(encoder.processor.media_roots),
-            "max_line_bytes": max_line_bytes,
-        }
-        found.write(path, facts)
-    return _index_of(open_index(path, lambda: tell(done)), source)
+            share(count, at)
+    except KeyboardInterrupt:
+        if not found.is_worth_it:
+            raise
+        kept = f"{found.samples:,} samples are kept in {path}{UNFINISHED}; the same command goes on from there"
+        raise KeyboardInterrupt(kept) from None
+
+
+def _lines(
+    data: Path, encoder: Encoder, found: Found, workers: int, verify: bool, max_line_bytes: int
+) -> Iterator[tuple[Line, float]]:
+    """What becomes of the lines, and the share of the file that is read then."""
+    size, at = os.path.getsize(data), 0
+
+    def note(offset: int) -> None:
+        nonlocal at
+        at = offset
+
+    items = (Item(line, text, found.known(line)) for line, text in read_lines(data, max_line_bytes, note))
+    processes = processes_for(workers, size)
+    if processes == 1:
+        for line in scan(items, data, encoder, verify=verify):
+            yield line, at / max(1, size)
+        return
+    setup = Setup(str(data), encoder.processor.folder, encoder.processor.media_roots, verify)
+    with Pool(setup, min(processes, MAX_WORKERS)) as pool:
+        for line in pool.read(items):
+            yield line, at / max(1, size)
 
 
 class TooLongError(DataError):
@@ -223,7 +277,7 @@ def _refuse(
     )
 
 
-def _ignore(lines: int) -> None:
+def _ignore(lines: int, share: float = 0.0) -> None:
     """Nobody asks for the progress."""
 
 

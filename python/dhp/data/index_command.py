@@ -11,6 +11,7 @@ import argparse
 import json
 import math
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -78,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_positive,
         default=0,
         metavar="N",
-        help=f"threads, up to {MAX_WORKERS} (one a core, at most 8)",
+        help=f"processes, up to {MAX_WORKERS} (one a core, at most 8)",
     )
     parser.add_argument("--output-format", choices=("text", "json"), default="text")
     return parser
@@ -114,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             max_line_bytes=args.max_line_bytes,
             workers=args.workers,
             verify=args.verify,
-            progress=_progress() if args.output_format == "text" and sys.stderr.isatty() else None,
+            share=_Progress().show if args.output_format == "text" else None,
         )
     except InputError as error:
         too_long = isinstance(error, TooLongError)
@@ -140,13 +141,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     return say(f"{summary(index)}\nwrote {printable(str(index.path))}")
 
 
-def _progress() -> Callable[[int], None]:
-    shown = 0
+class _Progress:
+    """Lines, rate and time left on standard error: ten times a second on a terminal, once a minute elsewhere."""
 
-    def show(count: int) -> None:
-        nonlocal shown
-        if count >= shown + 100:
-            shown = count
-            print(f"\r{count:,} samples", end="\r", file=sys.stderr, flush=True)
+    def __init__(self, terminal: bool | None = None, now: Callable[[], float] = time.monotonic) -> None:
+        self._terminal = sys.stderr.isatty() if terminal is None else terminal
+        self._now = now
+        self._began = self._shown = now()
 
-    return show
+    def show(self, lines: int, share: float) -> None:
+        """`share` of the file has been read. Lines that are taken over from an earlier index count too."""
+        now = self._now()
+        if now - self._shown < (0.1 if self._terminal else 60.0):
+            return
+        self._shown = now
+        seconds = now - self._began
+        left = seconds * (1 - share) / share if share else 0.0
+        text = f"{lines:,} lines, {lines / seconds:,.0f} a second, {share:.0%} of the file, {_duration(left)} left"
+        ends = {"end": "\r"} if self._terminal else {}
+        print(f"\r{text:<78}" if self._terminal else text, **ends, file=sys.stderr, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

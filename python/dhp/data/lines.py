@@ -13,7 +13,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from dhp.data.errors import DataError
@@ -35,16 +35,20 @@ _ONE_A_LINE = "write one JSON object a line"
 
 
 def read_lines(
-    path: str | os.PathLike[str], max_line_bytes: int = MAX_LINE_BYTES
+    path: str | os.PathLike[str],
+    max_line_bytes: int = MAX_LINE_BYTES,
+    at: Callable[[int], None] = lambda offset: None,
 ) -> Iterator[tuple[int, str | DataError]]:
     """Yields (number from 1, text) of every line that is not blank; an error in place of a text that is too long or
-    not UTF-8. Raises DataError where the file cannot be read, or is no JSONL file."""
+    not UTF-8. `at` is told where in the file each line ends. Raises DataError where the file cannot be read, or is no
+    JSONL file."""
     with opened(path) as file:
         _check_kind(path, file)
         for number in itertools.count(1):
             line = file.readline(max_line_bytes + 1)
             if not line:
                 return
+            at(file.tell())
             if len(line) > max_line_bytes and not line.endswith(b"\n"):
                 while (rest := file.readline(1 << 20)) and not rest.endswith(b"\n"):
                     pass

@@ -26,6 +26,7 @@ from dhp.data.errors import MediumError
 from dhp.data.files import check_file, check_pixels
 from dhp.data.png_orientation import orientation_of
 from dhp.data.processor import PixelScale, Processor, load_processor
+from dhp.data.remembered import remembered
 from dhp.data.samples import Kind
 
 __all__ = ["ClipInfo", "Medium", "MediumError", "PixelReader", "probe_image", "read_units"]
@@ -63,8 +64,21 @@ class Medium:
 
 
 def probe_image(path: str, roots: tuple[str, ...] = ()) -> tuple[int, int]:
-    """(height, width) of the upright picture; only its header is read. Raises MediumError."""
-    with _opened(path, roots) as picture:
+    """(height, width) of the upright picture; only its header is read. Raises MediumError.
+
+    Remembered as long as the file does not change: data sets ask many questions about one picture.
+    """
+    check_file(path, roots)
+    try:
+        about = os.stat(path)
+    except OSError:
+        return _probe_image(path, 0, 0)  # says what is wrong
+    return _probe_image(path, about.st_mtime_ns, about.st_size)
+
+
+@remembered(1 << 16)
+def _probe_image(path: str, _changed_ns: int, _bytes: int) -> tuple[int, int]:
+    with _opened(path, ()) as picture:
         width, height = picture.size
         if picture.format == "TIFF":  # Pillow turns these itself, and states the upright size
             return height, width

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,20 @@ _WHOLE = ("grid", "height", "width", "frame_indices")  # fields of a Medium that
 
 
 def record_of(
-    messages: Iterable[Message], media: Iterable[Medium], tools: tuple[dict[str, Any], ...], folder: Path
+    messages: Iterable[Message],
+    media: Iterable[Medium],
+    tools: tuple[dict[str, Any], ...],
+    folder: Path,
+    seen: dict[str, Any] | None = None,
 ) -> bytes:
+    """`seen`: see ignored_if_same."""
     row: dict[str, Any] = {"messages": [message.to_json() for message in messages]}
     if listed := [_medium_json(medium, folder) for medium in media]:
         row["media"] = listed
     if tools:
         row["tools"] = list(tools)
+    if seen:
+        row["seen"] = seen
     return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -32,6 +41,41 @@ def parts_of(
     """Messages, media and tools. Raises TypeError, KeyError and the like for what no index of ours holds."""
     media = tuple(_medium_from(value, folder) for value in row.get("media", ()))
     return tuple(Message.from_json(message) for message in row["messages"]), media, tuple(row.get("tools", ()))
+
+
+# ---- what a line was when it was read -------------------------------------------------------------------------------
+
+
+def digest_of(text: str) -> str:
+    """Of a line of a data file."""
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+def files_of(sources: Iterable[str | tuple[str, ...]]) -> list[list[int]]:
+    """Size and time of change (ns) of the files of media, in order; of one that cannot be looked at, nothing."""
+    found: list[list[int]] = []
+    for source in sources:
+        for path in [source] if isinstance(source, str) else source:
+            try:
+                about = os.stat(path)
+                found.append([about.st_size, about.st_mtime_ns])
+            except (OSError, ValueError):
+                found.append([])
+    return found
+
+
+def ignored_if_same(record: bytes, digest: str, folder: Path) -> tuple[str, ...] | None:
+    """The ignored keys of the line of this record, if the line still has this digest and its media are the files that
+    they were, by size and time of change; else None. What record_of has got as `seen` says what they were."""
+    try:
+        row = json.loads(record)
+        seen = row["seen"]
+        if seen["line"] != digest:
+            return None
+        sources = (_absolute(_tuples(medium["source"]), folder) for medium in row.get("media", ()))
+        return tuple(seen.get("ignored", ())) if files_of(sources) == seen.get("files", []) else None
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return None
 
 
 def portable(path: str, folder: Path) -> str:
@@ -51,14 +95,17 @@ def _medium_json(medium: Medium, folder: Path) -> dict[str, Any]:
 
 def _medium_from(row: dict[str, Any], folder: Path) -> Medium:
     values = {name: _tuples(value) for name, value in row.items()}
-    source = values["source"]
-    values["source"] = str(folder / source) if isinstance(source, str) else tuple(str(folder / path) for path in source)
+    values["source"] = _absolute(values["source"], folder)
     for name in _WHOLE:
         found = values.get(name, ())
         _check_whole(found if isinstance(found, tuple) else (found,))
     if values["kind"] not in ("image", "video") or len(values["grid"]) != 3:
         raise TypeError(f"a medium of kind {values['kind']} and grid {values['grid']}")
     return Medium(**values)
+
+
+def _absolute(source: Any, folder: Path) -> str | tuple[str, ...]:
+    return str(folder / source) if isinstance(source, str) else tuple(str(folder / path) for path in source)
 
 
 def _tuples(value: Any) -> Any:
@@ -72,4 +119,4 @@ def _check_whole(values: Iterable[Any]) -> None:
             raise TypeError(f"found {json.dumps(value)[:40]} for a whole number")
 
 
-__all__ = ["parts_of", "portable", "record_of"]
+__all__ = ["digest_of", "files_of", "ignored_if_same", "parts_of", "portable", "record_of"]

@@ -1,10 +1,6 @@
-"""Reading a whole data file: every sample with its exact counts, and every line that cannot be used, with its reason.
+"""From lines of a data file to samples with their exact counts, and every line that cannot be used, with its reason.
 
-    for line in scan("train.jsonl", Encoder("checkpoint")):
-        line.sample    # or a Problem
-
-Lines are parsed and media opened in threads, a few lines ahead; tokens are counted in the calling thread. Whatever goes
-wrong with a line, in whichever library, is that line's problem alone.
+Whatever goes wrong with a line, in whichever library, is that line's problem alone.
 """
 
 from __future__ import annotations
@@ -14,9 +10,10 @@ import functools
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from dhp._core import InputError
@@ -24,9 +21,8 @@ from dhp._core import Sequence as BatchSequence
 from dhp.base.output import one_line
 from dhp.data.errors import DataError
 from dhp.data.grid import probe_medium
-from dhp.data.lines import MAX_LINE_BYTES, read_lines
 from dhp.data.media import Medium, read_units
-from dhp.data.processor import Processor
+from dhp.data.records import digest_of, files_of, ignored_if_same, record_of
 from dhp.data.samples import Message, RawSample, parse_sample
 from dhp.data.text import Encoder
 
@@ -85,7 +81,7 @@ class Limits:
     max_degree: int | None = None
     capacity_tokens_per_rank: int | None = None
 
-    def check(self, sample: Sample) -> Problem | None:
+    def check(self, sample: Sample | Row) -> Problem | None:
         capacity = self.capacity_tokens_per_rank
         degree = math.ceil(sample.tokens / capacity) if capacity else 0
         why = []
@@ -101,31 +97,128 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Row:
+    """A sample as the index keeps it."""
+
+    id: int
+    tokens: int
+    patches: int
+    frame_patches: int
+    label_tokens: int
+    pictures: int
+    clips: int
+    record: bytes
+
+    def numbers(self) -> tuple[int, ...]:
+        return tuple(getattr(self, name) for name in NUMBERS)
+
+    @classmethod
+    def of(cls, numbers: Mapping[str, int], record: bytes) -> Row:
+        return cls(**numbers, record=record)
+
+
+NUMBERS = ("id", "tokens", "patches", "frame_patches", "label_tokens", "pictures", "clips")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A line to be read. known: what it was when it was read before, perhaps with other contents or media."""
+
+    line: int
+    text: str | DataError
+    known: Row | None = None
+
+
+@dataclass(frozen=True)
 class Line:
     """What became of a line of a data file."""
 
-    sample: Sample | Problem
+    sample: Row | Problem
     ignored: tuple[str, ...] = ()  # its keys that mean nothing here
 
 
+class LineReader:
+    """From lines of a data file to what the index keeps of them. `probe` may be called in several threads, `count` in
+    one at a time."""
+
+    def __init__(self, data: str | os.PathLike[str], encoder: Encoder, verify: bool = False) -> None:
+        self._data, self._encoder, self._verify = str(data), encoder, verify
+        self._folder = Path(data).resolve().parent
+
+    def read(self, item: Item) -> Line:
+        return self.count(self.probe(item))
+
+    def probe(self, item: Item) -> Line | Probed:
+        """Parses a line and opens its media; tokens are counted later. Where neither the line nor its media have
+        changed, it is what it was."""
+        if isinstance(item.text, DataError):
+            return Line(Problem(item.line, str(item.text)))
+        text, digest = item.text, digest_of(item.text)
+        if item.known and (ignored := ignored_if_same(item.known.record, digest, self._folder)) is not None:
+            return Line(item.known, ignored)
+        raw = self._guarded(item.line, lambda: parse_sample(text, self._data, item.line))
+        if isinstance(raw, Problem):
+            return Line(raw)
+        return self._guarded(item.line, functools.partial(self._with_media, raw, digest), raw.ignored)
+
+    def _with_media(self, raw: RawSample, digest: str) -> Probed:
+        files = files_of(ref.source for ref in raw.media)  # before they are read
+        processor = self._encoder.processor
+        media = tuple(probe_medium(ref, processor) for ref in raw.media)
+        for medium in media if self._verify else ():
+            read_units(medium, 0, medium.units, processor)
+        patches = sum(medium.patches for medium in media)
+        sample = Sample(raw.line, 0, patches, 0, raw.messages, media, raw.tools)
+        return Probed(sample, raw.ignored, {"line": digest, "files": files, "ignored": list(raw.ignored)})
+
+    def count(self, probed: Line | Probed) -> Line:
+        """Counts the tokens."""
+        if isinstance(probed, Line):
+            return probed
+        found = self._guarded(probed.sample.id, functools.partial(self._row, probed), probed.ignored)
+        return found if isinstance(found, Line) else Line(found, probed.ignored)
+
+    def _row(self, probed: Probed) -> Row:
+        sample = probed.sample
+        encoded = self._encoder.encode(sample)
+        if encoded.label_tokens == 0:
+            raise DataError("no token with a loss; give the assistant something to say")
+        seen = {key: value for key, value in probed.seen.items() if value}
+        return Row(
+            id=sample.id,
+            tokens=len(encoded.input_ids),
+            patches=sample.patches,
+            frame_patches=sample.frame_patches,
+            label_tokens=encoded.label_tokens,
+            pictures=sum(medium.kind == "image" for medium in sample.media),
+            clips=sum(medium.kind == "video" for medium in sample.media),
+            record=record_of(sample.messages, sample.media, sample.tools, self._folder, seen),
+        )
+
+    def _guarded(self, line: int, work: Callable[[], _OUT], ignored: tuple[str, ...] | None = None) -> Any:
+        """What `work` gives, or what went wrong with it: a Line of these ignored keys, where there are any to tell."""
+        problem = guarded(self._data, line, work)
+        return Line(problem, ignored) if isinstance(problem, Problem) and ignored is not None else problem
+
+
+@dataclass(frozen=True)
+class Probed:
+    """A sample whose tokens are not counted yet, and what the next look at its line compares."""
+
+    sample: Sample
+    ignored: tuple[str, ...]
+    seen: dict[str, Any]
+
+
 def scan(
-    data: str | os.PathLike[str],
-    encoder: Encoder,
-    *,
-    limits: Limits | None = None,
-    workers: int = 0,
-    verify: bool = False,
-    max_line_bytes: int = MAX_LINE_BYTES,
+    items: Iterable[Item], data: str | os.PathLike[str], encoder: Encoder, *, workers: int = 0, verify: bool = False
 ) -> Iterator[Line]:
-    """All lines of the data file that are not blank, in order. Raises DataError where the file as a whole is none."""
-    probe = functools.partial(_parse_and_probe, str(data), encoder.processor, verify)
+    """What becomes of these lines, in order, in this process: media are opened in threads (0: one a core, at most 8), a
+    few lines ahead, and tokens counted in the calling one."""
+    reader = LineReader(data, encoder, verify)
     threads = min(workers, MAX_WORKERS) or min(8, os.cpu_count() or 1)
-    for sample, ignored in _ahead(probe, read_lines(data, max_line_bytes), threads):
-        if isinstance(sample, Sample):
-            sample = _guarded(str(data), sample.id, functools.partial(_count, sample, encoder))
-        if isinstance(sample, Sample):
-            sample = (limits or Limits()).check(sample) or sample
-        yield Line(sample, ignored)
+    for probed in _ahead(reader.probe, items, threads):
+        yield reader.count(probed)
 
 
 def describe(problems: Sequence[Problem], data: str | os.PathLike[str], total: int = 0) -> str:
@@ -134,6 +227,17 @@ def describe(problems: Sequence[Problem], data: str | os.PathLike[str], total: i
     if max(total, len(problems)) > SHOWN:
         lines.append(f"... and {max(total, len(problems)) - SHOWN:,} more")
     return "\n".join(lines)
+
+
+def guarded(data: str, line: int, work: Callable[[], _OUT]) -> _OUT | Problem:
+    """What `work` gives, or what went wrong with it."""
+    try:
+        return work()
+    except InputError as error:  # the core's own says what a picture or clip is, not what the line is
+        kind = error.kind if isinstance(error, DataError) else "media"
+        return Problem(line, one_line(str(error).removeprefix(f"{data}:{line}: ")), kind)
+    except Exception as error:
+        return Problem(line, f"unexpected {type(error).__name__}: {one_line(str(error)[:300])}", "unexpected")
 
 
 def _ahead(work: Callable[[_IN], _OUT], items: Iterable[_IN], threads: int) -> Iterator[_OUT]:
@@ -150,42 +254,3 @@ def _ahead(work: Callable[[_IN], _OUT], items: Iterable[_IN], threads: int) -> I
             yield done
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _guarded(data: str, line: int, work: Callable[[], _OUT]) -> _OUT | Problem:
-    """What `work` gives, or what went wrong with it."""
-    try:
-        return work()
-    except InputError as error:  # the core's own says what a picture or clip is, not what the line is
-        kind = error.kind if isinstance(error, DataError) else "media"
-        return Problem(line, one_line(str(error).removeprefix(f"{data}:{line}: ")), kind)
-    except Exception as error:
-        return Problem(line, f"unexpected {type(error).__name__}: {one_line(str(error)[:300])}", "unexpected")
-
-
-def _parse_and_probe(
-    data: str, processor: Processor, verify: bool, numbered: tuple[int, str | DataError]
-) -> tuple[Sample | Problem, tuple[str, ...]]:
-    """Parses a line and opens its media; runs in a worker thread. Tokens are counted later. With it come the keys that
-    mean nothing."""
-    line, text = numbered
-    if isinstance(text, DataError):
-        return Problem(line, str(text)), ()
-    raw = _guarded(data, line, lambda: parse_sample(text, data, line))
-    if isinstance(raw, Problem):
-        return raw, ()
-    return _guarded(data, line, functools.partial(_with_media, raw, processor, verify)), raw.ignored
-
-
-def _with_media(raw: RawSample, processor: Processor, verify: bool) -> Sample:
-    media = tuple(probe_medium(ref, processor) for ref in raw.media)
-    for medium in media if verify else ():
-        read_units(medium, 0, medium.units, processor)
-    return Sample(raw.line, 0, sum(medium.patches for medium in media), 0, raw.messages, media, raw.tools)
-
-
-def _count(probed: Sample, encoder: Encoder) -> Sample:
-    encoded = encoder.encode(probed)
-    if encoded.label_tokens == 0:
-        raise DataError("no token with a loss; give the assistant something to say")
-    return replace(probed, tokens=len(encoded.input_ids), label_tokens=encoded.label_tokens)
