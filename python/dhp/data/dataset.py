@@ -50,7 +50,7 @@ class Share:
 class Dataset:
     """The samples of one or several data files, as a model's processor sees them.
 
-    data    ms-swift JSONL; or a list of files and of tables {path, weight, index}: see sources.py
+    data    a data file or a folder of them, or a list of files and of tables {path, weight, index}: see sources.py
     model   Hugging Face checkpoint folder: tokenizer, processor settings
     index   file made by `dhp index`; made here if missing. Raises InputError if it does not fit data or model
     on_error      "fail" raises InputError for samples whose media cannot be read, "skip" leaves them out

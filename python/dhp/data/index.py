@@ -30,9 +30,10 @@ from dhp.data.files import check_root, resolved_roots
 from dhp.data.freshness import check_fresh, identity
 from dhp.data.index_file import AGAIN, IndexFile, open_index, read_header
 from dhp.data.index_pool import Pool, Setup, processes_for
-from dhp.data.lines import MAX_LINE_BYTES, read_lines
+from dhp.data.lines import MAX_LINE_BYTES
 from dhp.data.processor import RULES_VERSION
 from dhp.data.records import portable
+from dhp.data.rows import read_rows
 from dhp.data.sample_list import Samples
 from dhp.data.scan import MAX_WORKERS, SHOWN, Item, Limits, Line, Problem, Sample, describe, scan
 from dhp.data.text import Encoder
@@ -243,7 +244,7 @@ def _lines(
         nonlocal at
         at = offset
 
-    items = (Item(line, text, found.known(line)) for line, text in read_lines(data, max_line_bytes, note))
+    items = (Item(row, found.known(row.line)) for row in read_rows(data, max_line_bytes, note))
     processes = processes_for(workers, size)
     if processes == 1:
         for line in scan(items, data, encoder, verify=verify):

@@ -1,6 +1,6 @@
 """`dhp index`: counts the tokens and patches of every sample of a data file.
 
-    dhp index DATA.jsonl --model FOLDER [-o DATA.index]
+    dhp index DATA --model FOLDER [-o DATA.index]
 
 Exit codes: 0 written; 1 samples do not fit (and --on-error fail); 2 bad input: arguments, data, media, checkpoint.
 """
@@ -13,6 +13,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from dhp.data.index import Index, TooLongError, build_index
 from dhp.data.index_file import Column
 from dhp.data.lines import MAX_LINE_BYTES
 from dhp.data.scan import MAX_WORKERS, Limits
+from dhp.data.sources import files_in
 
 RENAMED = {"--capacity-tokens-per-rank": "--capacity-tokens"}
 
@@ -59,7 +61,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dhp index", description="Count the tokens and patches of every sample, by the checkpoint's own rules."
     )
-    parser.add_argument("data", metavar="DATA.jsonl", help="ms-swift, ShareGPT or OpenAI style JSON lines")
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        help="JSON lines in the style of ms-swift, ShareGPT or OpenAI; tar, Arrow or Parquet; or a folder of them",
+    )
     parser.add_argument("--model", required=True, metavar="FOLDER", help="Hugging Face checkpoint folder")
     parser.add_argument("-o", "--output", metavar="FILE", help="the index; default: DATA.index")
     parser.add_argument("--max-tokens", type=_positive, metavar="N", help="a sample with more tokens is too long")
@@ -102,43 +108,56 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--max-degree needs --capacity-tokens")
     if args.workers > MAX_WORKERS:
         parser.error(f"argument --workers: found {args.workers}, must be at most {MAX_WORKERS}")
-    limits = Limits(args.max_tokens, args.max_degree, args.capacity_tokens)
+    files = files_in(args.data) or [args.data]
+    if len(files) > 1 and args.output:
+        parser.error(f"argument --output: {args.data} holds {len(files)} data files, each with an index of its own")
+    return max(_index(args, file) for file in files)
+
+
+def _index(args: argparse.Namespace, data: str) -> int:
+    """Builds the index of one file and says what it holds; returns the exit code."""
+    progress = _Progress()
     try:
         index = build_index(
-            args.data,
+            data,
             args.model,
             args.output,
-            limits=limits,
+            limits=Limits(args.max_tokens, args.max_degree, args.capacity_tokens),
             on_error=args.on_error,
             on_malformed=args.on_malformed or "",
             media_roots=args.media_root,
             max_line_bytes=args.max_line_bytes,
             workers=args.workers,
             verify=args.verify,
-            share=_Progress().show if args.output_format == "text" else None,
+            share=progress.show if args.output_format == "text" else None,
         )
     except InputError as error:
+        progress.end()
         too_long = isinstance(error, TooLongError)
         hint = "; raise the limits, or leave these samples out with --on-error skip" if too_long else ""
         if args.output_format == "json":
             say(json.dumps({"error": str(error)}))
         complain(f"dhp index: {'too long' if too_long else 'error'}: {error}{hint}")
         return 1 if too_long else 2
+    progress.end()
     if args.output_format == "json":
-        tokens = index.samples.tokens
-        result = {
-            "index": str(index.path),
-            "samples": len(tokens),
-            "tokens": {"total": int(tokens.sum()), "least": int(tokens.min()), "most": int(tokens.max())},
-            "patches": int(index.samples.patches.sum()),
-            "label_tokens": int(index.samples.label_tokens.sum()),
-            "skipped": [compact(problem.__dict__) for problem in index.problems],
-            "ignored": index.ignored,
-        }
-        return say(json.dumps(result))
+        return say(json.dumps(_as_json(index)))
     if counts := index.problem_counts:
         complain(f"skipped {sum(counts.values())}:\n{index.described(counts)}")
     return say(f"{summary(index)}\nwrote {printable(str(index.path))}")
+
+
+def _as_json(index: Index) -> dict[str, Any]:
+    tokens = index.samples.tokens
+    return {
+        "index": str(index.path),
+        "samples": len(tokens),
+        "tokens": {"total": int(tokens.sum()), "least": int(tokens.min()), "most": int(tokens.max())},
+        "patches": int(index.samples.patches.sum()),
+        "label_tokens": int(index.samples.label_tokens.sum()),
+        "skipped": [compact(problem.__dict__) for problem in index.problems],
+        "ignored": index.ignored,
+    }
 
 
 class _Progress:
@@ -148,6 +167,7 @@ class _Progress:
         self._terminal = sys.stderr.isatty() if terminal is None else terminal
         self._now = now
         self._began = self._shown = now()
+        self._is_shown = False  # on the terminal's last line
 
     def show(self, lines: int, share: float) -> None:
         """`share` of the file has been read. Lines that are taken over from an earlier index count too."""
@@ -158,8 +178,15 @@ class _Progress:
         seconds = now - self._began
         left = seconds * (1 - share) / share if share else 0.0
         text = f"{lines:,} lines, {lines / seconds:,.0f} a second, {share:.0%} of the file, {_duration(left)} left"
-        ends = {"end": "\r"} if self._terminal else {}
-        print(f"\r{text:<78}" if self._terminal else text, **ends, file=sys.stderr, flush=True)
+        self._is_shown = self._terminal
+        if self._terminal:
+            text = f"\r{text:<78}\r"
+        print(text, end="" if self._terminal else "\n", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Takes it off a terminal."""
+        if self._is_shown:
+            print(f"\r{'':<78}", end="\r", file=sys.stderr, flush=True)
 
 
 def _duration(seconds: float) -> str:

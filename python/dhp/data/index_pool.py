@@ -141,7 +141,7 @@ class Pool:
             raise DataError(f"a process to read lines has ended before its first ({how}); --workers 1 needs none")
         if len(reader.has) == 1:
             number, item = reader.has[0]
-            ready[number] = Line(Problem(item.line, f"ended the process that read it ({how})", "unexpected"))
+            ready[number] = Line(Problem(item.read.line, f"ended the process that read it ({how})", "unexpected"))
         else:
             self._retry.extend([one] for one in reader.has)
         self._readers[self._readers.index(reader)] = self._start()

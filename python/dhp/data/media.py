@@ -24,6 +24,7 @@ from PIL import Image, ImageOps
 from dhp.data.clips import ClipInfo, read_frames
 from dhp.data.errors import MediumError
 from dhp.data.files import check_file, check_pixels
+from dhp.data.pieces import file_of, readable
 from dhp.data.png_orientation import orientation_of
 from dhp.data.processor import PixelScale, Processor, load_processor
 from dhp.data.remembered import remembered
@@ -70,7 +71,7 @@ def probe_image(path: str, roots: tuple[str, ...] = ()) -> tuple[int, int]:
     """
     check_file(path, roots)
     try:
-        about = os.stat(path)
+        about = os.stat(file_of(path))
     except OSError:
         return _probe_image(path, 0, 0)  # says what is wrong
     return _probe_image(path, about.st_mtime_ns, about.st_size)
@@ -104,7 +105,7 @@ def read_image(path: str, roots: tuple[str, ...] = ()) -> Pixels:
 def _opened(path: str, roots: tuple[str, ...]) -> Iterator[Image.Image]:
     check_file(path, roots)
     try:
-        with Image.open(path, formats=_FORMATS) as picture:
+        with readable(path) as file, Image.open(file, formats=_FORMATS) as picture:
             check_pixels(path, *picture.size)
             yield picture
     except MediumError:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dhp.data.media import Medium
+from dhp.data.pieces import file_of, in_file, is_base64
 from dhp.data.samples import Message
 
 _FIELDS = {field.name: field for field in dataclasses.fields(Medium)}
@@ -52,25 +53,30 @@ def digest_of(text: str) -> str:
 
 
 def files_of(sources: Iterable[str | tuple[str, ...]]) -> list[list[int]]:
-    """Size and time of change (ns) of the files of media, in order; of one that cannot be looked at, nothing."""
+    """Size and time of change (ns) of the files of media, in order; nothing of one that cannot be looked at, and of
+    base64, which is a part of the line."""
     found: list[list[int]] = []
     for source in sources:
         for path in [source] if isinstance(source, str) else source:
+            if is_base64(path):
+                found.append([])
+                continue
             try:
-                about = os.stat(path)
+                about = os.stat(file_of(path))
                 found.append([about.st_size, about.st_mtime_ns])
             except (OSError, ValueError):
                 found.append([])
     return found
 
 
-def ignored_if_same(record: bytes, digest: str, folder: Path) -> tuple[str, ...] | None:
-    """The ignored keys of the line of this record, if the line still has this digest and its media are the files that
-    they were, by size and time of change; else None. What record_of has got as `seen` says what they were."""
+def ignored_if_same(record: bytes, digest: str, begin: int, folder: Path) -> tuple[str, ...] | None:
+    """The ignored keys of the line of this record, if the line still has this digest (and, where it holds media itself,
+    begins where it did) and its media are the files that they were, by size and time of change; else None. What
+    record_of has got as `seen` says what they were."""
     try:
         row = json.loads(record)
         seen = row["seen"]
-        if seen["line"] != digest:
+        if seen["line"] != digest or seen.get("begin", begin) != begin:
             return None
         sources = (_absolute(_tuples(medium["source"]), folder) for medium in row.get("media", ()))
         return tuple(seen.get("ignored", ())) if files_of(sources) == seen.get("files", []) else None
@@ -80,8 +86,8 @@ def ignored_if_same(record: bytes, digest: str, folder: Path) -> tuple[str, ...]
 
 def portable(path: str, folder: Path) -> str:
     """Relative to the folder where it lies below it."""
-    absolute = Path(path)
-    return str(absolute.relative_to(folder)) if absolute.is_relative_to(folder) else str(absolute)
+    absolute = Path(file_of(path))
+    return in_file(path, str(absolute.relative_to(folder) if absolute.is_relative_to(folder) else absolute))
 
 
 def _medium_json(medium: Medium, folder: Path) -> dict[str, Any]:
@@ -105,7 +111,9 @@ def _medium_from(row: dict[str, Any], folder: Path) -> Medium:
 
 
 def _absolute(source: Any, folder: Path) -> str | tuple[str, ...]:
-    return str(folder / source) if isinstance(source, str) else tuple(str(folder / path) for path in source)
+    if isinstance(source, str):
+        return in_file(source, str(folder / file_of(source)))
+    return tuple(in_file(path, str(folder / file_of(path))) for path in source)
 
 
 def _tuples(value: Any) -> Any:

@@ -22,8 +22,10 @@ from dhp.base.output import one_line
 from dhp.data.errors import DataError
 from dhp.data.grid import probe_medium
 from dhp.data.media import Medium, read_units
+from dhp.data.pieces import is_base64
 from dhp.data.records import digest_of, files_of, ignored_if_same, record_of
-from dhp.data.samples import Message, RawSample, parse_sample
+from dhp.data.rows import Numbered
+from dhp.data.samples import Message, RawSample, Within, parse_sample
 from dhp.data.text import Encoder
 
 SHOWN = 20  # problems listed in a message; the rest is counted
@@ -124,8 +126,7 @@ NUMBERS = ("id", "tokens", "patches", "frame_patches", "label_tokens", "pictures
 class Item:
     """A line to be read. known: what it was when it was read before, perhaps with other contents or media."""
 
-    line: int
-    text: str | DataError
+    read: Numbered
     known: Row | None = None
 
 
@@ -151,25 +152,32 @@ class LineReader:
     def probe(self, item: Item) -> Line | Probed:
         """Parses a line and opens its media; tokens are counted later. Where neither the line nor its media have
         changed, it is what it was."""
-        if isinstance(item.text, DataError):
-            return Line(Problem(item.line, str(item.text)))
-        text, digest = item.text, digest_of(item.text)
-        if item.known and (ignored := ignored_if_same(item.known.record, digest, self._folder)) is not None:
-            return Line(item.known, ignored)
-        raw = self._guarded(item.line, lambda: parse_sample(text, self._data, item.line))
+        line, text = item.read.line, item.read.text
+        if isinstance(text, DataError):
+            return Line(Problem(line, one_line(str(text))))
+        digest = digest_of(text)
+        known = item.known
+        ignored = ignored_if_same(known.record, digest, item.read.begin, self._folder) if known else None
+        if known and ignored is not None:
+            return Line(known, ignored)
+        within = Within(item.read.members or {}, self._data, text, item.read.begin)
+        raw = self._guarded(line, lambda: parse_sample(text, self._data, line, within))
         if isinstance(raw, Problem):
             return Line(raw)
-        return self._guarded(item.line, functools.partial(self._with_media, raw, digest), raw.ignored)
+        return self._guarded(line, functools.partial(self._with_media, raw, digest, item.read.begin), raw.ignored)
 
-    def _with_media(self, raw: RawSample, digest: str) -> Probed:
+    def _with_media(self, raw: RawSample, digest: str, begin: int) -> Probed:
         files = files_of(ref.source for ref in raw.media)  # before they are read
+        seen: dict[str, Any] = {"line": digest, "files": files, "ignored": list(raw.ignored)}
+        if any(isinstance(ref.source, str) and is_base64(ref.source) for ref in raw.media):
+            seen["begin"] = begin
         processor = self._encoder.processor
         media = tuple(probe_medium(ref, processor) for ref in raw.media)
         for medium in media if self._verify else ():
             read_units(medium, 0, medium.units, processor)
         patches = sum(medium.patches for medium in media)
         sample = Sample(raw.line, 0, patches, 0, raw.messages, media, raw.tools)
-        return Probed(sample, raw.ignored, {"line": digest, "files": files, "ignored": list(raw.ignored)})
+        return Probed(sample, raw.ignored, seen)
 
     def count(self, probed: Line | Probed) -> Line:
         """Counts the tokens."""
@@ -183,7 +191,7 @@ class LineReader:
         encoded = self._encoder.encode(sample)
         if encoded.label_tokens == 0:
             raise DataError("no token with a loss; give the assistant something to say")
-        seen = {key: value for key, value in probed.seen.items() if value}
+        seen = {key: value for key, value in probed.seen.items() if value != []}
         return Row(
             id=sample.id,
             tokens=len(encoded.input_ids),

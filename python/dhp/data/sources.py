@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy.typing as npt
 
 from dhp._core import InputError
 from dhp.data.order import Rows
+from dhp.data.rows import TABLES, TARS
 
 PERIOD = 100_000  # positions after which the pattern of files begins again: weights are kept to five digits
 _KEYS = ("path", "weight", "index")
@@ -37,12 +39,15 @@ class Source:
 
 def sources_of(data: Any, index: str = "") -> tuple[Source, ...]:
     """From the setting `data`: a path, or a list of paths and of tables {path, weight, index}; `index` is the setting
-    of that name, for one file alone. Raises InputError, which begins with the setting's name."""
+    of that name, for one file alone. A folder stands for the data files in it. Raises InputError, which begins with the
+    setting's name."""
     if isinstance(data, (str, Path)):
-        return (Source(str(data), None, str(index)),)
+        if not (inside := files_in(str(data))):
+            return (Source(str(data), None, str(index)),)
+        data = inside
     if not isinstance(data, Sequence) or not 1 <= len(data) <= _MOST_FILES:
         raise InputError(f"data: expected a path, or a list of 1 to {_MOST_FILES:,} paths and tables {{path, weight}}")
-    sources = tuple(_source(f"data[{i}]", entry) for i, entry in enumerate(data))
+    sources = tuple(one for i, entry in enumerate(data) for one in _sources(f"data[{i}]", entry))
     if index and len(sources) > 1:
         raise InputError("index: there are several data files; give each its own: {path = …, index = …}")
     if index and sources[0].index:
@@ -59,6 +64,25 @@ def sources_of(data: Any, index: str = "") -> tuple[Source, ...]:
         if path in paths[:i]:
             raise InputError(f"data[{i}]: {path} is given twice; give it a larger weight instead")
     return tuple(Source(s.path, s.weight, s.index or str(index)) for s in sources)
+
+
+def files_in(folder: str) -> list[str]:
+    """The data files in a folder, as `datasets` and WebDataset have them, by name; none for what is no folder."""
+    try:
+        names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    except (OSError, ValueError):
+        return []
+    return [os.path.join(folder, name) for name in names if name.endswith((".jsonl", *TABLES, *TARS))]
+
+
+def _sources(field: str, entry: Any) -> list[Source]:
+    source = _source(field, entry)
+    inside = files_in(source.path)
+    if not inside:
+        return [source]
+    if source.weight is not None or source.index:
+        raise InputError(f"{field}: {source.path} is a folder, whose files have no weight or index together; list them")
+    return [Source(path) for path in inside]
 
 
 def _source(field: str, entry: Any) -> Source:

@@ -13,7 +13,11 @@ from typing import NoReturn
 INTERRUPTED = 130  # the exit code after Ctrl-C, as of shells
 
 # What the extras of pyproject.toml, and torch, are imported as.
-EXTRAS = {"train": ("transformers", "tokenizers", "safetensors", "PIL", "av", "scipy"), "report": ("plotly",)}
+EXTRAS = {
+    "train": ("transformers", "tokenizers", "safetensors", "PIL", "av", "scipy"),
+    "report": ("plotly",),
+    "formats": ("pyarrow",),
+}
 _NEEDS = {"train": "train", "index": "train", "calibrate": "train", "report": "report", "build-ops": ""}
 
 

@@ -179,6 +179,19 @@ def test_sources_of_the_setting() -> None:
     assert sources.named(sources_of(both)) == "a and 1 more"
 
 
+def test_a_folder_stands_for_its_data_files(tmp_path: Path) -> None:
+    folder = tmp_path / "train"
+    folder.mkdir()
+    assert sources_of(str(folder)) == (Source(str(folder)),), "which says that it is a folder when it is opened"
+    for name in ("data-1.arrow", "data-0.arrow", "a.tar", "b.jsonl", "b.index", "state.json", "c.parquet"):
+        (folder / name).touch()
+    files = [Source(str(folder / name)) for name in ("a.tar", "b.jsonl", "c.parquet", "data-0.arrow", "data-1.arrow")]
+    assert list(sources_of(str(folder))) == files
+    assert list(sources_of(["x", str(folder)])) == [Source("x"), *files]
+    with pytest.raises(InputError, match=r"data\[0\]: .*train is a folder, whose files have no weight"):
+        sources_of([{"path": str(folder), "weight": 2}])
+
+
 @pytest.mark.parametrize(
     ("data", "index", "message"),
     [

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dhp.data.index import load_index
 from programs import run_program
 from tiny_run import copied_run
 
@@ -61,3 +63,24 @@ def test_epochs_instead_of_steps(folder: Path) -> None:
     steps = trained(folder, "epochs", both, "num_train_epochs=0.6")
     assert len(steps) == -(-6 * (lines // 4) // 10)
     assert steps[-1]["learning_rate"] < steps[0]["learning_rate"], "the cosine ends with the last step"
+
+
+def test_tars_of_which_one_ends_badly(folder: Path) -> None:
+    """Two shards in a folder, the second cut off within its last picture: what comes before is trained on."""
+    shards = folder / "shards"
+    shards.mkdir()
+    pictures = sorted(folder.glob("picture*.png"))
+    for name, copies in (("a", 2), ("b", 3)):
+        with tarfile.open(shards / f"{name}.tar", "w") as tar:
+            for number in range(copies * len(pictures)):
+                tar.add(pictures[number % len(pictures)], f"{number:03}.png")
+                (folder / "caption").write_text(f"Waves, {number}.")
+                tar.add(folder / "caption", f"{number:03}.txt")
+    (shards / "b.tar").write_bytes((shards / "b.tar").read_bytes()[:-30_000])
+    steps = trained(folder, "tars", f"data={shards}", "steps=3", "on_malformed=skip", "seed=3")
+    assert len(steps) == 3
+    assert all(not step["dropped"] for step in steps)
+    lost = load_index(shards / "b.tar.index").problems
+    assert len(lost) == 1 and "the tar is damaged behind sample" in lost[0].message
+    refused = run_program("dhp.train", folder / "run.toml", "--set", f"data={shards}", *MIXTURE)
+    assert refused.returncode == 2 and "b.tar:" in refused.stderr and "the tar is damaged" in refused.stderr
