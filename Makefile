@@ -29,7 +29,7 @@ python := $(VENV)/bin/python
 
 demo: build
 	@$(python) -m dhp.demo $(DEMO) --model $(MODEL)
-	@rm -f $(DEMO)/train.index.jsonl  # of the demo before, perhaps by an older dhp
+	@rm -f $(DEMO)/train.index  # of the demo before, perhaps by an older dhp
 	@if [ -e $(DEMO)/run ]; then kept=$(DEMO)/run-$$(date +%Y%m%d-%H%M%S) && mv -nT $(DEMO)/run $$kept && \
 	  echo "the run before is now $$kept"; fi
 	dhp train examples/demo.toml --set model=$(DEMO)/model data=$(DEMO)/train.jsonl output_dir=$(DEMO)/run

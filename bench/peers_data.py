@@ -130,7 +130,7 @@ def row_of(case: Case, model: Path, folder: Path, options: argparse.Namespace) -
     picture = case.kind == "image"
     lines = options.lines if picture else max(20, options.lines // 10)  # more than dhp index remembers clips
     data = case.write(folder / f"data-{case.name.replace(' ', '-')}", lines)
-    index = data.with_suffix(".index.jsonl")
+    index = data.with_suffix(".index")
     peer = HuggingFace(model)
     files = sorted(data.parent.glob(f"*{case.sources[0].suffix}"))
     few = files[: options.peer_lines]

@@ -25,11 +25,12 @@ struct Batch {
   bool operator==(const Batch&) const = default;
 };
 
-/// Reads `dhp.batch/1` JSON, or the output of `dhp index` (dhp.index/1 JSON lines: all of its samples as one batch).
-/// Throws InputError on anything that is not a valid batch. An empty batch is valid.
+/// Reads `dhp.batch/1` JSON, or the output of `dhp index` (dhp.index/2: all of its samples as one batch). Throws
+/// InputError on anything that is not a valid batch. An empty batch is valid.
 Batch read_batch(const std::string& file);
 
-/// The same for a text, which `source` names in errors. Both throw InputError.
+/// The same for a text, which `source` names in errors. Both throw InputError. Of an index, header and columns are
+/// enough.
 Batch parse_batch_json(std::string_view text, const std::string& source);
 Batch parse_batch_index(std::string_view text, const std::string& source);
 

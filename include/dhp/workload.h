@@ -64,7 +64,7 @@ std::vector<MediaSample> parse_sample_csv(std::string_view text, const std::stri
                                           std::int64_t prompt_tokens = kPromptTokens);
 
 /// The samples in the output of `dhp index`, in its order; tokens, patches and frame_patches are already counted.
-/// Throws InputError that names the line.
+/// Header and columns are enough. Throws InputError.
 std::vector<MediaSample> parse_sample_index(std::string_view text, const std::string& source);
 
 /// Reads either format, recognised by its beginning. Throws InputError.

@@ -22,7 +22,7 @@ from dhp.base.output import complain
 from dhp.cost.recalibrate import Recalibration
 from dhp.data.dataset import Dataset, Share
 from dhp.loop.batches import Ahead, Drops, Prepared, agree_on_dropped
-from dhp.loop.inputs import open_dataset, planning_inputs
+from dhp.loop.inputs import open_dataset, planning_inputs, with_steps
 from dhp.loop.start import begin, check_before_ranks, check_options, launched_here, says, together
 from dhp.loop.step_clock import StepClock
 from dhp.loop.train_options import parser, settings_of
@@ -56,6 +56,7 @@ def train(
         costs.restore(saved.costs)
     first_step = saved.step if saved else 0
     data = open_dataset(settings, cluster, cost, run)
+    settings = with_steps(settings, data)
     ahead = Ahead(range(first_step, settings.steps), data, costs, settings, run.rank)
     model = together(run, lambda: load(settings, saved, run))
     agree_on_weights(model, run)
@@ -66,6 +67,7 @@ def train(
     drops, skips = Drops(settings.max_dropped_share), Skips(settings.on_nonfinite)
     recorder.begin(cluster, cost)
     if reporter:
+        reporter.steps = settings.steps  # which the data may decide
         reporter.say(headline(settings, model, data, run, first_step))
 
     clock = None
@@ -175,12 +177,13 @@ def load(settings: TrainConfig, saved: Saved | None, run: Run) -> Any:
 
 
 def headline(settings: TrainConfig, model: Any, data: Dataset, run: Run, first_step: int) -> str:
-    lengths = [sample.tokens for sample in data.samples]
+    lengths = [part.samples.tokens for part in data.draws.parts]
+    least, most = min(int(one.min()) for one in lengths), max(int(one.max()) for one in lengths)
     parameters = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad) if settings.lora_rank else 0
     parts = [
         f"{settings.model}: {parameters / 1e6:,.1f} M parameters" + f", {trained / 1e6:,.2f} M train" * bool(trained),
-        f"{len(lengths)} samples of {min(lengths):,} to {max(lengths):,} tokens",
+        f"{len(data)} samples of {least:,} to {most:,} tokens",
         f"{run.world_size} ranks" + (f" of {settings.capacity_tokens:,} tokens" if settings.capacity_tokens else ""),
         f"planner {settings.planner}",
     ]

@@ -62,6 +62,7 @@ void check_unique(const std::vector<Sequence>& sequences, const std::string& sou
 }  // namespace
 
 Batch read_batch(const std::string& file) {
+  if (const auto index = read_index_columns(file)) return parse_batch_index(*index, file);
   const std::string text = read_text_file(file, kMostDataBytes);
   if (is_index(text)) return parse_batch_index(text, file);
   if (file.ends_with(".csv")) {

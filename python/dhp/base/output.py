@@ -55,18 +55,18 @@ def check_apart(outputs: dict[str, str], inputs: dict[str, str], model: str = ""
         taken[real] = f"the file of {option}"
 
 
-def write_atomically(option: str, file: str, text: str | Iterable[str]) -> None:
-    """Writes the file (`text` whole or in pieces), UTF-8, whole or not at all: nobody sees a half, and what was there
+def write_atomically(option: str, file: str, text: str | Iterable[str | bytes]) -> None:
+    """Writes the file (text or bytes, whole or in pieces), whole or not at all: nobody sees a half, and what was there
     stays until it is whole. What a link points to is replaced, the link stays, unless it is somebody else's (see
     `check_links`); devices and pipes are written to. Raises InputError, which names `option`."""
     path = Path(file)
-    pieces = [text] if isinstance(text, str) else text
+    pieces = (part.encode() if isinstance(part, str) else part for part in ([text] if isinstance(text, str) else text))
     try:
         check_links(path)
         if _is_replaceable(path):
             _replace(Path(os.path.realpath(path)), pieces)
         else:
-            with open(path, "w", encoding="utf-8") as stream:
+            with open(path, "wb") as stream:
                 stream.writelines(pieces)
     except InputError:  # of who makes the pieces
         raise
@@ -154,10 +154,10 @@ def say(text: str) -> int:
     return 0
 
 
-def _replace(path: Path, pieces: Iterable[str]) -> None:
+def _replace(path: Path, pieces: Iterable[bytes]) -> None:
     handle, partial = new_beside(path)
     try:
-        with open(handle, "w", encoding="utf-8") as stream:
+        with open(handle, "wb") as stream:
             stream.writelines(pieces)
             stream.flush()
             os.fsync(stream.fileno())

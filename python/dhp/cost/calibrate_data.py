@@ -14,6 +14,7 @@ from dhp.data.index import Sample
 PLANNERS = ("free", "static", "paper")
 BATCHES = 12  # planned by each planner
 LEFT_OUT_SHARE = 0.25  # of the samples
+MOST_SAMPLES = 20_000  # that tasks are made of; each is read for it
 
 
 def shape_of(sample: Sample) -> Shape:
@@ -32,7 +33,8 @@ def planned_designs(
     occur are taken equally often as far as there are tasks. The same every time. Of fewer than two samples that fit,
     there are none of one use or of both."""
     generator = np.random.default_rng(seed)
-    shuffled = fitting([samples[i] for i in generator.permutation(len(samples))], cost, cluster)
+    chosen = generator.permutation(len(samples))[:MOST_SAMPLES].tolist()
+    shuffled = fitting([samples[i] for i in chosen], cost, cluster)
     cut = max(1, round(LEFT_OUT_SHARE * len(shuffled)))
     designs: list[Design] = []
     for use, pool in (("fit", shuffled[cut:]), ("left out", shuffled[:cut])):

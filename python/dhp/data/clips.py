@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import bisect
 import contextlib
-import functools
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,8 @@ import numpy.typing as npt
 
 from dhp.data.errors import MediumError
 from dhp.data.files import MAX_PIXELS, check_file, check_pixels
+from dhp.data.pieces import file_of, readable
+from dhp.data.remembered import remembered
 
 Pixels = npt.NDArray[np.uint8]  # [height, width, 3], RGB
 # Whatever holds frames itself: none that names other files, addresses or programs (playlists, scripts, devices).
@@ -69,13 +70,13 @@ def probe_clip(path: str, roots: tuple[str, ...] = ()) -> ClipInfo:
     """
     check_file(path, roots)
     try:
-        about = os.stat(path)
+        about = os.stat(file_of(path))
     except OSError:
         return _probe(path, 0, 0)  # says what is wrong
     return _probe(path, about.st_mtime_ns, about.st_size)
 
 
-@functools.lru_cache(maxsize=16)
+@remembered(16)
 def _probe(path: str, _changed_ns: int, _bytes: int) -> ClipInfo:
     with _opened(path) as (container, stream):
         stated_rate = float(stream.average_rate or stream.guessed_rate or 0)
@@ -239,7 +240,8 @@ def _opened(path: str) -> Iterator[tuple[Any, Any]]:
     """The container and its first video stream; whatever FFmpeg reports becomes a MediumError. Only files that hold
     their frames themselves are opened, and no frame is decoded that is larger than the limit."""
     try:
-        with av.open(path, options={"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}) as container:
+        options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
+        with readable(path) as file, av.open(file, options=options) as container:
             stream: Any = container.streams.best("video")  # as ffmpeg chooses: no cover where there is a clip
             if stream is None:
                 raise MediumError(path, "has no video stream")

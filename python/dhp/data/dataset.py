@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from dhp._core import Batch, InputError, Plan, Task
+from dhp._core import Batch, Plan, Task
+from dhp.data.draws import Draws
 from dhp.data.index import Index, Sample, load_or_build_index
 from dhp.data.lines import MAX_LINE_BYTES
 from dhp.data.media import Medium, MediumError, PixelReader
+from dhp.data.sample_list import Samples
+from dhp.data.sources import sources_of
 from dhp.data.text import IGNORED, Encoded, Encoder
 from dhp.task.input import TaskInput
 from dhp.task.layout import TaskLayout
@@ -44,22 +48,23 @@ class Share:
 
 
 class Dataset:
-    """The samples of a JSONL file, as a model's processor sees them.
+    """The samples of one or several data files, as a model's processor sees them.
 
-    data    ms-swift JSONL
+    data    a data file or a folder of them, or a list of files and of tables {path, weight, index}: see sources.py
     model   Hugging Face checkpoint folder: tokenizer, processor settings
     index   file made by `dhp index`; made here if missing. Raises InputError if it does not fit data or model
     on_error      "fail" raises InputError for samples whose media cannot be read, "skip" leaves them out
     on_malformed  the same for lines that cannot be understood; empty: as on_error
     media_roots   folders; media outside them, after links are resolved, are not read. Empty: any local file is read
-    progress      called repeatedly with the number of lines done so far, while the index is made or read
+    progress      called repeatedly with the number of lines done so far, while an index is made or read
+    opened        indexes of the files, where they are open already
 
-    `index.left_out()` names the samples left out, with their reasons.
+    `left_out()` of each of `indexes` names the samples left out, with their reasons.
     """
 
     def __init__(
         self,
-        data: str | Path,
+        data: str | Path | Sequence[str | Mapping[str, Any]],
         model: str | Path,
         index: str | Path = "",
         *,
@@ -68,48 +73,56 @@ class Dataset:
         media_roots: Iterable[str] = (),
         max_line_bytes: int = MAX_LINE_BYTES,
         progress: Callable[[int], None] | None = None,
+        opened: Sequence[Index] = (),
     ) -> None:
         roots = tuple(media_roots)
-        self.index: Index = load_or_build_index(
-            data,
-            model,
-            index or None,
-            on_error=on_error,
-            on_malformed=on_malformed,
-            media_roots=roots,
-            max_line_bytes=max_line_bytes,
-            progress=progress,
+        sources = sources_of(data, str(index))
+        self.indexes: tuple[Index, ...] = tuple(opened) or tuple(
+            load_or_build_index(
+                source.path,
+                model,
+                source.index or None,
+                on_error=on_error,
+                on_malformed=on_malformed,
+                media_roots=roots,
+                max_line_bytes=max_line_bytes,
+                progress=progress,
+            )
+            for source in sources
         )
+        self.draws = Draws(sources, self.indexes)
         self._encoder = Encoder(model, roots)
         self._pixels = PixelReader(self._encoder.processor)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="dhp-read")
         self._encoding = threading.Lock()  # tokenizers are not for two threads at once
-        self.samples: Sequence[Sample] = self.index.samples
 
-    def leave_out(self, ids: Iterable[int]) -> None:
-        """Takes samples out of the data: no batch will hold them."""
-        unwanted = set(ids)
-        self.samples = [sample for sample in self.samples if sample.id not in unwanted]
+    @property
+    def index(self) -> Index:
+        """Of the first file."""
+        return self.indexes[0]
+
+    @property
+    def samples(self) -> Samples:
+        """Those of the first file that can be drawn; `draws.parts` has them of all files."""
+        return self.draws.parts[0].samples
+
+    def __len__(self) -> int:
+        """Samples of all files that can be drawn."""
+        return len(self.draws)
 
     def batch(self, step: int, size: int, seed: int = 0) -> Batch:
-        """Global batch number `step` (from 0): a pure function of step, size and seed, equal on every rank. Each epoch
-        is shuffled again, and its incomplete last batch is left out. Raises InputError if there are fewer samples."""
-        per_epoch = len(self.samples) // size
-        if per_epoch == 0:
-            raise InputError(f"global_batch_size: found {size}, but the data has {len(self.samples)} samples")
-        epoch, position = divmod(step, per_epoch)
-        order = np.random.default_rng((seed, epoch)).permutation(len(self.samples))
-        chosen = (self.samples[i] for i in order[position * size : (position + 1) * size])
-        return Batch([sample.as_sequence() for sample in chosen])
+        """Global batch number `step` (from 0): a pure function of step, size and seed, equal on every rank, in time and
+        memory of the batch alone. How it is drawn: draws.py. Raises InputError if there are fewer samples."""
+        return self.draws.batch(step, size, seed)
 
     def label_tokens(self, batch: Batch, dropped: Iterable[int] = ()) -> int:
         """Tokens with a loss in the global batch, the divisor of every local loss; at least 1."""
         missing = set(dropped)
-        return max(1, sum(self.sample(s.id).label_tokens for s in batch.sequences if s.id not in missing))
+        return max(1, self.draws.label_tokens(s.id for s in batch.sequences if s.id not in missing))
 
     def sample(self, sample_id: int) -> Sample:
-        """The sample with this id. Raises KeyError for an unknown id."""
-        return self.index.by_id[sample_id]
+        """The sample with this id of a batch. Raises KeyError for an unknown id."""
+        return self.draws.sample(sample_id)
 
     def encode(self, sample: Sample) -> Encoded:
         """Ids, labels and kinds of the tokens of a whole sample."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from dhp._core import InputError
 from dhp.base.output import one_line
+from dhp.data.pieces import shown
 
 
 class DataError(InputError):
@@ -21,7 +23,7 @@ class MediumError(DataError):
     kind = "media"
 
     def __init__(self, path: str, problem: str) -> None:
-        super().__init__(f"{one_line(path)}: {problem}")
+        super().__init__(f"{one_line(shown(path))}: {problem}")
         self.path = path
         self.problem = problem
 
@@ -49,6 +51,7 @@ class Location:
     def __init__(self, file: str, line: int, folder: Path) -> None:
         self.prefix = f"{file}:{line}"
         self.folder = folder
+        self.within: Any = None  # samples.Within
 
     def error(self, field: str, found: object, hint: str) -> DataError:
         shown = found if isinstance(found, Verbatim) else _show(found)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from dhp.base.output import one_line
 from dhp.data.errors import DataError, MediumError
+from dhp.data.pieces import file_of
 
 # Of one picture or frame, decoded: half a gigabyte as RGB. Pillow's own limit is the same (twice MAX_IMAGE_PIXELS).
 MAX_PIXELS = 178_956_970
@@ -31,12 +32,13 @@ def resolved_roots(roots: Iterable[str | os.PathLike[str]]) -> tuple[str, ...]:
 
 
 def check_file(path: str, roots: tuple[str, ...] = ()) -> None:
-    """Raises MediumError unless `path` is a regular file that holds something and, links resolved, lies below one of
-    `roots`, where there are any. Nothing is opened: a pipe without a writer would wait for ever."""
+    """Raises MediumError unless `path`, or the file that it is a piece of, is a regular file that holds something and,
+    links resolved, lies below one of `roots`, where there are any. Nothing is opened: a pipe without a writer would
+    wait for ever."""
     try:
         if roots:
             check_root(path, roots)
-        about = os.stat(path)
+        about = os.stat(file_of(path))
     except MediumError:
         raise
     except (FileNotFoundError, NotADirectoryError):
@@ -55,9 +57,9 @@ def check_file(path: str, roots: tuple[str, ...] = ()) -> None:
 
 def check_root(path: str, roots: tuple[str, ...]) -> None:
     """Raises MediumError unless the file, links resolved, lies below one of `roots`."""
-    real = os.path.realpath(path)
+    real = os.path.realpath(file_of(path))
     if not any(os.path.commonpath((real, root)) == root for root in roots):
-        leads = "" if real == os.path.abspath(path) else f" ({one_line(real)})"
+        leads = "" if real == os.path.abspath(file_of(path)) else f" ({one_line(real)})"
         raise MediumError(path, f"lies outside media_roots{leads}; add its folder, or take it out of the data")
 
 

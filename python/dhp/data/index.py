@@ -1,33 +1,41 @@
 """The index: what planning needs to know of every sample, before anything is read. `dhp index` makes it.
 
-Format `dhp.index/1`, JSON lines: a header (format, data file with size and hash, processor fingerprint, what was left
-out and why, keys that were ignored), then a line per sample: id (its line in the data file, from 1), tokens, patches,
-label tokens, messages, media, and tools where it has some.
-Paths below the data file's folder are stored relative to it. Counts are exact: `tokens` is what Encoder.encode()
-gives, `patches` what read_units() gives. The training loop builds the index itself where it is missing.
+It is a file (index_file.py) of columns, which are mapped into memory: id (a sample's line in the data file, from 1),
+tokens, patches, patches of its largest frame, label tokens. Messages, media and tools are records, read one by one when
+they are asked for. So an index of ten million samples is open in a second, and costs every rank some 40 bytes a sample,
+which ranks of one machine share.
+
+Its header says what it was built from (data file with size, time of change and hash; processor fingerprint), what was
+left out, and which keys were ignored. Paths below the data file's folder are stored relative to it. Counts are exact:
+`tokens` is what Encoder.encode() gives, `patches` what read_units() gives. The training loop builds the index itself
+where it is missing.
 """
 
 from __future__ import annotations
 
-import collections
 import functools
 import hashlib
 import itertools
-import json
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dhp.base.output import check_apart, check_writable, one_line, printable, write_atomically
+from dhp._core import InputError
+from dhp.base.output import check_apart, check_writable, one_line, printable
+from dhp.data.building import OUTPUT, UNFINISHED, Found, problems_from, unfinished
 from dhp.data.errors import DataError, MediumError, StaleIndexError
 from dhp.data.files import check_root, resolved_roots
-from dhp.data.lines import MAX_LINE_BYTES, opened
-from dhp.data.media import Medium
-from dhp.data.processor import RULES_VERSION, Processor, load_processor
-from dhp.data.samples import Message
-from dhp.data.scan import SHOWN, Limits, Problem, Sample, describe, scan
+from dhp.data.freshness import check_fresh, identity
+from dhp.data.index_file import AGAIN, IndexFile, open_index, read_header
+from dhp.data.index_pool import Pool, Setup, processes_for
+from dhp.data.lines import MAX_LINE_BYTES
+from dhp.data.processor import RULES_VERSION
+from dhp.data.records import portable
+from dhp.data.rows import read_rows
+from dhp.data.sample_list import Samples
+from dhp.data.scan import MAX_WORKERS, SHOWN, Item, Limits, Line, Problem, Sample, describe, scan
 from dhp.data.text import Encoder
 
 __all__ = [
@@ -42,46 +50,77 @@ __all__ = [
     "load_or_build_index",
 ]
 
-FORMAT = "dhp.index/1"
-_OUTPUT = "the index (-o of dhp index, `index` of dhp train)"
-_AGAIN = "build it again with dhp index"
+Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
 class Index:
+    """An open index. `samples` can be less than the file has: see load_or_build_index."""
+
     path: Path
     data: Path
-    samples: tuple[Sample, ...]
-    problems: tuple[Problem, ...] = field(default=())
-    ignored: dict[str, int] = field(default_factory=dict)  # lines by key that means nothing here
-    media_roots: tuple[str, ...] = ()  # links resolved; media elsewhere were left out when it was built
-    max_line_bytes: int = MAX_LINE_BYTES  # longer lines were
-    content: str = ""  # SHA-256 of the data file
-    processor: str = ""  # fingerprint of tokenizer, processor and token rules
+    samples: Samples
+    file: IndexFile
+    shut_out: tuple[Problem, ...] = ()  # samples of the file whose media today's media_roots do not allow
 
     @functools.cached_property
-    def by_id(self) -> dict[int, Sample]:
-        return {sample.id: sample for sample in self.samples}
+    def problems(self) -> tuple[Problem, ...]:
+        """In order of their lines. Raises DataError where the file is damaged."""
+        return tuple(sorted(self._problems(), key=lambda problem: problem.id))
+
+    def _problems(self) -> Iterator[Problem]:
+        yield from self.shut_out
+        try:
+            yield from problems_from(self.file.problem_lines())
+        except (TypeError, ValueError) as error:
+            raise _damaged(self.path, error) from None
+
+    @property
+    def problem_counts(self) -> dict[str, int]:
+        """Lines left out, by kind of problem; known without reading the problems."""
+        counts = dict(self.file.header["problems"])
+        for problem in self.shut_out:
+            counts[problem.kind] = counts.get(problem.kind, 0) + 1
+        return dict(sorted(counts.items()))
+
+    @property
+    def ignored(self) -> dict[str, int]:
+        """Lines by key that means nothing here."""
+        return dict(self.file.header["ignored"])
+
+    @property
+    def media_roots(self) -> tuple[str, ...]:
+        """Links resolved; media elsewhere were left out when it was built."""
+        return tuple(self.file.header["media_roots"])
+
+    @property
+    def max_line_bytes(self) -> int:
+        """Longer lines were left out."""
+        return int(self.file.header["max_line_bytes"])
+
+    def sample(self, sample_id: int) -> Sample:
+        """The sample with this id. Raises KeyError for an unknown id."""
+        return self.samples[self.samples.position(sample_id)]
 
     def identity(self) -> dict[str, str]:
         """What ranks that read other files than each other must have alike, by name."""
-        lengths = hashlib.sha256()
-        for sample in self.samples:
-            lengths.update(f"{sample.id} {sample.tokens} {sample.patches} {sample.label_tokens}\n".encode())
+        lengths = hashlib.sha256(str(self.file.header["lengths"]).encode())
+        for problem in self.shut_out:
+            lengths.update(f" {problem.id}".encode())
         return {
-            "contents of the data file": self.content,
-            "tokenizer or processor": self.processor,
+            "contents of the data file": self.file.header["data"]["sha256"],
+            "tokenizer or processor": self.file.header["processor"],
             "samples that can be used, or their lengths": lengths.hexdigest(),
         }
 
     def left_out(self) -> str:
         """What a run says at its start of the lines that it does not train on; empty where there are none."""
-        if not self.problems:
+        counts = self.problem_counts
+        if not counts:
             return ""
-        kinds = collections.Counter(problem.kind.replace("_", " ") for problem in self.problems)
-        counted = ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items()))
+        counted = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in counts.items())
         return (
-            f"{self.data}: {len(self.problems):,} left out ({counted}):\n{describe(self.problems, self.data)}\n"
+            f"{self.data}: {sum(counts.values()):,} left out ({counted}):\n{self.described(counts)}\n"
             f"found when {self.path} was built; after mending, remove it to look again"
         )
 
@@ -92,10 +131,18 @@ class Index:
         text = f"keys that mean nothing here, and their lines: {', '.join(named[:SHOWN])}{more}"
         return printable(text) if named else ""
 
+    def described(self, kinds: Collection[str]) -> str:
+        """The first problems of these kinds, and how many more there are. No more of them are read, unless some are
+        not in the file."""
+        every = self.problems if self.shut_out else self._problems()
+        first = list(itertools.islice((problem for problem in every if problem.kind in kinds), SHOWN))
+        counts = self.problem_counts
+        return describe(first, self.data, sum(counts.get(kind, 0) for kind in kinds))
+
 
 def default_path(data: str | os.PathLike[str]) -> Path:
-    """DATA.jsonl -> DATA.index.jsonl, beside it."""
-    return Path(str(Path(data)).removesuffix(".jsonl") + ".index.jsonl")
+    """DATA.jsonl -> DATA.index, beside it."""
+    return Path(str(Path(data)).removesuffix(".jsonl") + ".index")
 
 
 def build_index(
@@ -110,10 +157,14 @@ def build_index(
     verify: bool = False,
     media_roots: Iterable[str] = (),
     max_line_bytes: int = MAX_LINE_BYTES,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
+    share: Callable[[int, float], None] | None = None,
 ) -> Index:
-    """Builds and writes the index. Media are opened in `workers` threads (0: one a core, at most 8).
+    """Builds and writes the index. What an earlier process was interrupted at is gone on with, and what an index that
+    is there says of lines that have not changed, with media that have not, is taken over.
 
+    workers       processes that parse lines, open media and count tokens; 1: this one alone, with some threads. 0: one
+                  a core, at most 8, and this one alone for little data
     on_error      "skip" leaves out samples that are too long or whose media cannot be read, and lists them in
                   Index.problems; "fail" raises DataError naming them, and writes nothing. TooLongError where too long
                   samples are the only ones
@@ -121,122 +172,153 @@ def build_index(
     verify        also decodes every picture and every frame that training would read
     media_roots   folders; media elsewhere, links resolved, are not read. Empty: any local file is
     progress      called again and again with the number of lines that are done
+    share         the same, with the share of the file's bytes that are read
+
+    After KeyboardInterrupt, what is done is kept; its argument says so.
     """
+    path, source = _checked(data, model, output), Path(data)
+    encoder = Encoder(model, media_roots)
+    made_with = {
+        "rules": RULES_VERSION,
+        "processor": encoder.processor.fingerprint,
+        "media_roots": list(encoder.processor.media_roots),
+        "verified": verify,
+    }
+    tell = progress or _ignore
+    with unfinished(path, made_with) as found:
+        lines = _lines(source, encoder, found, workers, verify, max_line_bytes)
+        _collect(lines, found, limits or Limits(), tell, share or _ignore, path)
+        _refuse(found.counts, functools.partial(found.describe, data), on_error, on_malformed or on_error, on_error)
+        if not found.samples:
+            why = describe(found.problems, data) if found.problems else "it is empty"
+            raise DataError(f"{data}: no sample can be used; {why}")
+        done = found.samples + len(found.problems)
+        about = {"path": portable(str(source.resolve()), path.resolve().parent), **identity(source, lambda: tell(done))}
+        found.write(path, {**made_with, "data": about, "max_line_bytes": max_line_bytes})
+    return _index_of(open_index(path, lambda: tell(done)), source)
+
+
+def _checked(
+    data: str | os.PathLike[str], model: str | os.PathLike[str], output: str | os.PathLike[str] | None
+) -> Path:
+    """Where the index will be. Raises InputError where it cannot be written, or not without harm."""
     path = Path(output) if output else default_path(data)
     if not os.path.exists(data):
         raise DataError(f"{data}: cannot be read: no such file; give the path of a JSONL file")
-    check_apart({_OUTPUT: str(path)}, {"the data": str(data)}, "" if path == default_path(data) else str(model))
-    check_writable(_OUTPUT, str(path))
-    encoder = Encoder(model, media_roots)
-    found = scan(
-        data,
-        encoder,
-        limits=limits,
-        workers=workers,
-        verify=verify,
-        max_line_bytes=max_line_bytes,
-        progress=progress,
-    )
-    roots = encoder.processor.media_roots
-    index = Index(path, Path(data), found.samples, found.problems, found.ignored, roots, max_line_bytes)
-    _refuse(index, on_error, on_malformed or on_error, too_long=on_error)
-    if not index.samples:
-        why = describe(index.problems, data) if index.problems else "it is empty"
-        raise DataError(f"{data}: no sample can be used; {why}")
-    return _write(index, encoder.processor, progress)
+    check_apart({OUTPUT: str(path)}, {"the data": str(data)}, "" if path == default_path(data) else str(model))
+    check_writable(OUTPUT, str(path))
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise DataError(f"{OUTPUT}: {path} is no regular file, which an index must be; give another path")
+    return path
+
+
+def _collect(
+    lines: Iterable[tuple[Line, float]],
+    found: Found,
+    limits: Limits,
+    tell: Progress,
+    share: Callable[[int, float], None],
+    path: Path,
+) -> None:
+    """All lines, with the share of the file that is read, into `found`. KeyboardInterrupt says what is kept."""
+    try:
+        for count, (line, at) in enumerate(lines, start=1):
+            problem = None if isinstance(line.sample, Problem) else limits.check(line.sample)
+            found.add(Line(problem, line.ignored) if problem else line)
+            tell(count)
+            share(count, at)
+    except KeyboardInterrupt:
+        if not found.is_worth_it:
+            raise
+        kept = f"{found.samples:,} samples are kept in {path}{UNFINISHED}; the same command goes on from there"
+        raise KeyboardInterrupt(kept) from None
+
+
+def _lines(
+    data: Path, encoder: Encoder, found: Found, workers: int, verify: bool, max_line_bytes: int
+) -> Iterator[tuple[Line, float]]:
+    """What becomes of the lines, and the share of the file that is read then."""
+    size, at = os.path.getsize(data), 0
+
+    def note(offset: int) -> None:
+        nonlocal at
+        at = offset
+
+    items = (Item(row, found.known(row.line)) for row in read_rows(data, max_line_bytes, note))
+    processes = processes_for(workers, size)
+    if processes == 1:
+        for line in scan(items, data, encoder, verify=verify):
+            yield line, at / max(1, size)
+        return
+    setup = Setup(str(data), encoder.processor.folder, encoder.processor.media_roots, verify)
+    with Pool(setup, min(processes, MAX_WORKERS)) as pool:
+        for line in pool.read(items):
+            yield line, at / max(1, size)
 
 
 class TooLongError(DataError):
     """Samples are fine, but longer than the limits allow: an answer, not bad input."""
 
 
-def _refuse(index: Index, media: str, malformed: str, too_long: str) -> None:
-    """Raises DataError for problems of a kind that is to "fail"."""
+def _refuse(
+    counts: Mapping[str, int], described: Callable[[Collection[str]], str], media: str, malformed: str, too_long: str
+) -> None:
+    """Raises DataError for problems of a kind that is to "fail"; `described` names those of some kinds."""
     choices = {"media": media, "too_long": too_long}
-    wrong = [problem for problem in index.problems if choices.get(problem.kind, malformed) != "skip"]
+    wrong = [kind for kind in counts if choices.get(kind, malformed) != "skip"]
     if not wrong:
         return
-    if all(problem.too_long for problem in wrong):
-        raise TooLongError(describe(wrong, index.data))
+    if wrong == ["too_long"]:
+        raise TooLongError(described(wrong))
     settings = {"media": 'on_bad_media = "skip"', "too_long": "--on-error skip"}
-    kinds = sorted({settings.get(problem.kind, 'on_malformed = "skip"') for problem in wrong})
+    kinds = sorted({settings.get(kind, 'on_malformed = "skip"') for kind in wrong})
     raise DataError(
-        f"{describe(wrong, index.data)}; mend these lines, or leave them out: dhp index --on-error skip, "
+        f"{described(wrong)}; mend these lines, or leave them out: dhp index --on-error skip, "
         f"dhp train {' and '.join(kinds)}"
     )
 
 
-# ---- files ----------------------------------------------------------------------------------------------------------
-
-
-def _write(index: Index, processor: Processor, progress: Callable[[int], None] | None) -> Index:
-    """The index with what it was built from."""
-    folder = index.data.resolve().parent
-    advance = functools.partial(progress or _ignore, len(index.samples) + len(index.problems))
-    content = _identity(index.data, advance)
-    header = {
-        "format": FORMAT,
-        "rules": RULES_VERSION,
-        "data": {
-            "path": _portable(str(index.data.resolve()), index.path.resolve().parent),
-            **content,
-        },
-        "processor": processor.fingerprint,
-        "samples": len(index.samples),
-        "problems": [compact(p.__dict__) for p in index.problems],
-        "ignored": index.ignored,
-        "media_roots": list(index.media_roots),
-        "max_line_bytes": index.max_line_bytes,
-    }
-
-    def row(sample: Sample) -> dict[str, Any]:
-        advance()
-        return _sample_json(sample, folder)
-
-    rows = itertools.chain([header], map(row, index.samples))
-    write_atomically(_OUTPUT, str(index.path), (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    return replace(index, content=content["sha256"], processor=processor.fingerprint)
-
-
-def _ignore(lines: int) -> None:
+def _ignore(lines: int, share: float = 0.0) -> None:
     """Nobody asks for the progress."""
+
+
+# ---- reading --------------------------------------------------------------------------------------------------------
 
 
 def load_index(
     path: str | os.PathLike[str],
     data: str | os.PathLike[str] | None = None,
     model: str | os.PathLike[str] | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Index:
-    """Reads an index. Raises StaleIndexError where the data file, or the checkpoint's tokenizer or processor (`model`,
+    """Opens an index. Raises StaleIndexError where the data file, or the checkpoint's tokenizer or processor (`model`,
     where given), is not what the index was built from; DataError where the file is not an index. `progress`: see
     build_index."""
     tell = progress or _ignore
+    header = read_header(path)
     try:
-        with opened(path) as file:
-            header = json.loads(next(file, b"null"))
-            if not isinstance(header, dict) or header.get("format") != FORMAT:
-                raise DataError(f"{path}: is not an index (format {FORMAT}); build it with dhp index")
-            source = Path(data) if data else Path(path).resolve().parent / header["data"]["path"]
-            _check_fresh(path, header, source, model, lambda: tell(0))
-            folder = source.resolve().parent
-            samples = []
-            for text in file:
-                samples.append(_sample_from(json.loads(text), folder))
-                tell(len(samples))
-        problems = tuple(Problem(**row) for row in header["problems"])
-        ignored = dict(header["ignored"])
-        roots, longest = tuple(header.get("media_roots", ())), header.get("max_line_bytes", MAX_LINE_BYTES)
-        content, processor = header["data"]["sha256"], header["processor"]
-    except DataError:
-        raise
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}; {_AGAIN}") from None
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: is damaged ({type(error).__name__}: {error}); {_AGAIN}") from error
-    if len(samples) != header["samples"]:
-        raise DataError(f"{path}: is cut off: {len(samples)} of {header['samples']} samples; {_AGAIN}")
-    return Index(Path(path), source, tuple(samples), problems, ignored, roots, longest, content, processor)
+        source = Path(data) if data else Path(path).resolve().parent / header["data"]["path"]
+        check_fresh(path, header, source, model, lambda: tell(0))
+        return _index_of(open_index(path, lambda: tell(0)), source)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise _damaged(path, error) from None
+
+
+def _index_of(file: IndexFile, data: Path) -> Index:
+    """Raises TypeError and the like for a header that no index of ours has."""
+    index = Index(file.path, data, Samples(file, data.resolve().parent), file)
+    if any(type(count) is not int for count in [*index.problem_counts.values(), *index.ignored.values()]):
+        raise TypeError("a count is no whole number")
+    texts = [*index.media_roots, *index.identity().values()]
+    if not (index.max_line_bytes > 0 and all(isinstance(text, str) for text in texts)):
+        raise TypeError("an odd header")
+    return index
+
+
+def _damaged(path: str | os.PathLike[str], error: Exception) -> DataError:
+    return DataError(f"{path}: is damaged ({type(error).__name__}: {error}); {AGAIN}")
 
 
 def load_or_build_index(
@@ -248,7 +330,7 @@ def load_or_build_index(
     on_malformed: str = "",
     media_roots: Iterable[str] = (),
     max_line_bytes: int = MAX_LINE_BYTES,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Index:
     """The index at its usual place, or at `index`; built there where it is missing. `on_error` and the rest: see
     build_index; they hold for an index that is there too, but for samples that its own limits left out."""
@@ -260,17 +342,17 @@ def load_or_build_index(
     roots = resolved_roots(media_roots)
     loaded = load_index(path, data, model, progress)
     _check_reach(loaded, roots, max_line_bytes)
-    found = _below_roots(loaded, roots)
-    _refuse(found, on_error, malformed, too_long="skip")
+    found = _below_roots(loaded, roots, progress or _ignore)
+    _refuse(found.problem_counts, found.described, on_error, malformed, too_long="skip")
     if not found.samples:
-        raise DataError(f"{data}: no sample can be used; {describe(found.problems, data)}")
+        raise DataError(f"{data}: no sample can be used; {found.described(found.problem_counts)}")
     return found
 
 
 def _check_reach(index: Index, roots: tuple[str, ...], max_line_bytes: int) -> None:
     """Raises StaleIndexError where the index has left out what these settings may let in. What they shut out is no
     matter: see _below_roots, and a line that is read is read."""
-    kinds = {problem.kind for problem in index.problems}
+    kinds = index.problem_counts
     then, now = index.media_roots, roots or ("/",)
     if then and "media" in kinds and not all(any(os.path.commonpath((a, b)) == b for b in then) for a in now):
         was = f"media_roots was {list(then)}, is {list(roots)}"
@@ -278,96 +360,23 @@ def _check_reach(index: Index, roots: tuple[str, ...], max_line_bytes: int) -> N
         was = f"max_line_bytes was {index.max_line_bytes:,}, is {max_line_bytes:,}"
     else:
         return
-    raise StaleIndexError(f"{index.path}: is stale: {was}, and lines were left out; remove it, or {_AGAIN}")
+    raise StaleIndexError(f"{index.path}: is stale: {was}, and lines were left out; remove it, or {AGAIN}")
 
 
-def _below_roots(index: Index, roots: tuple[str, ...]) -> Index:
-    """Without the samples whose media lie outside the roots; reading checks that again."""
-    if not roots:
+def _below_roots(index: Index, roots: tuple[str, ...], tell: Progress) -> Index:
+    """Without the samples whose media lie outside the roots; reading checks that again. Where the index was built with
+    roots that lie below these, all lie inside; otherwise every record is read."""
+    then = index.media_roots
+    if not roots or (then and all(any(os.path.commonpath((a, b)) == b for b in roots) for a in then)):
         return index
-    samples, problems = [], list(index.problems)
-    for sample in index.samples:
+    outside = []
+    for count, sample in enumerate(index.samples, start=1):
         sources = [medium.source for medium in sample.media]
         try:
             for path in itertools.chain.from_iterable([s] if isinstance(s, str) else s for s in sources):
                 check_root(path, roots)
-            samples.append(sample)
         except MediumError as error:
-            problems.append(Problem(sample.id, str(error), error.kind))
-    return replace(index, samples=tuple(samples), problems=tuple(sorted(problems, key=lambda problem: problem.id)))
-
-
-def _check_fresh(
-    path: str | os.PathLike[str],
-    header: dict[str, Any],
-    data: Path,
-    model: str | os.PathLike[str] | None,
-    advance: Callable[[], None],
-) -> None:
-    if header.get("rules") != RULES_VERSION:
-        raise StaleIndexError(f"{path}: is stale: it was written by another version of dhp; {_AGAIN}")
-    now = _identity(data, advance)
-    for key, what in (("bytes", "size"), ("sha256", "content")):
-        if header["data"][key] != now[key]:
-            raise StaleIndexError(
-                f"{path}: is stale: the {what} of {data} was {header['data'][key]}, is {now[key]}; {_AGAIN}"
-            )
-    if model is not None and header["processor"] != load_processor(model).fingerprint:
-        raise StaleIndexError(
-            f"{path}: is stale: built with another tokenizer or processor than that of {model}; {_AGAIN}"
-        )
-
-
-def _identity(data: Path, advance: Callable[[], None]) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    with opened(data) as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-            advance()
-        return {"bytes": os.fstat(file.fileno()).st_size, "sha256": digest.hexdigest()}
-
-
-def _sample_json(sample: Sample, folder: Path) -> dict[str, Any]:
-    media = []
-    for medium in sample.media:
-        row = compact(medium.__dict__)
-        paths = [medium.source] if isinstance(medium.source, str) else list(medium.source)
-        portable = [_portable(path, folder) for path in paths]
-        media.append({**row, "source": portable[0] if isinstance(medium.source, str) else portable})
-    head = {key: getattr(sample, key) for key in ("id", "tokens", "patches", "label_tokens")}
-    tools = {"tools": list(sample.tools)} if sample.tools else {}
-    return {**head, **tools, "messages": [message.to_json() for message in sample.messages], "media": media}
-
-
-def _sample_from(row: dict[str, Any], folder: Path) -> Sample:
-    """Raises TypeError or KeyError for what no index of ours holds: planners and readers count on it."""
-    counts = [row[key] for key in ("id", "tokens", "patches", "label_tokens")]
-    _check_whole(counts)
-    media = []
-    for value in row["media"]:
-        value = {key: tuple(v) if isinstance(v, list) else v for key, v in value.items()}
-        source = value["source"]
-        absolute = str(folder / source) if isinstance(source, str) else tuple(str(folder / path) for path in source)
-        _check_whole([*value["grid"], value["height"], value["width"], *value.get("frame_indices", ())])
-        if value["kind"] not in ("image", "video") or len(value["grid"]) != 3:
-            raise TypeError(f"a medium of kind {value['kind']} and grid {value['grid']}")
-        media.append(Medium(**{**value, "source": absolute}))
-    messages = tuple(Message.from_json(message) for message in row["messages"])
-    tools = tuple(row.get("tools", ()))
-    number, tokens, patches, label_tokens = counts
-    return Sample(number, tokens, patches, label_tokens, messages, tuple(media), tools)
-
-
-def _check_whole(values: Iterable[Any]) -> None:
-    for value in values:
-        if type(value) is not int or not 0 <= value < 1 << 50:
-            raise TypeError(f"found {json.dumps(value)[:40]} for a whole number")
-
-
-def compact(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value is not None and value != ()}
-
-
-def _portable(path: str, folder: Path) -> str:
-    absolute = Path(path)
-    return str(absolute.relative_to(folder)) if absolute.is_relative_to(folder) else str(absolute)
+            outside.append(Problem(sample.id, str(error), error.kind))
+        tell(count)
+    kept = index.samples.without(problem.id for problem in outside)
+    return replace(index, samples=kept, shut_out=tuple(outside))

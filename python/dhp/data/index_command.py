@@ -1,6 +1,6 @@
 """`dhp index`: counts the tokens and patches of every sample of a data file.
 
-    dhp index DATA.jsonl --model FOLDER [-o DATA.index.jsonl]
+    dhp index DATA --model FOLDER [-o DATA.index]
 
 Exit codes: 0 written; 1 samples do not fit (and --on-error fail); 2 bad input: arguments, data, media, checkpoint.
 """
@@ -11,30 +11,35 @@ import argparse
 import json
 import math
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
 
 from dhp._core import InputError
 from dhp.base.old_flags import todays_flags
 from dhp.base.output import complain, printable, say
-from dhp.data.index import Index, TooLongError, build_index, compact
+from dhp.data.building import compact
+from dhp.data.index import Index, TooLongError, build_index
+from dhp.data.index_file import Column
 from dhp.data.lines import MAX_LINE_BYTES
-from dhp.data.scan import MAX_WORKERS, Limits, describe
+from dhp.data.scan import MAX_WORKERS, Limits
+from dhp.data.sources import files_in
 
 RENAMED = {"--capacity-tokens-per-rank": "--capacity-tokens"}
 
 
 def summary(index: Index) -> str:
     """What a person wants to see: counts, and how uneven the lengths are."""
-    lengths = sorted(sample.tokens for sample in index.samples)
-    middle = lengths[len(lengths) // 2]
-    media = [medium for sample in index.samples for medium in sample.media]
-    clips = sum(medium.kind == "video" for medium in media)
+    samples = index.samples
+    lengths: Column = np.sort(samples.tokens)  # type: ignore[assignment]
+    least, middle, most = int(lengths[0]), int(lengths[len(lengths) // 2]), int(lengths[-1])
     lines = [
-        f"{len(lengths):,} samples, {len(media) - clips:,} pictures, {clips:,} clips",
-        f"{sum(lengths):,} tokens, {sum(s.label_tokens for s in index.samples):,} with a loss, "
-        f"{sum(s.patches for s in index.samples):,} patches",
-        f"tokens a sample: {lengths[0]:,} … {middle:,} … {lengths[-1]:,} (least, median, most; "
-        f"{lengths[-1] / lengths[0]:.0f}x)",
+        f"{len(samples):,} samples, {samples.column('pictures').sum():,} pictures, "
+        f"{samples.column('clips').sum():,} clips",
+        f"{lengths.sum():,} tokens, {samples.label_tokens.sum():,} with a loss, {samples.patches.sum():,} patches",
+        f"tokens a sample: {least:,} … {middle:,} … {most:,} (least, median, most; {most / least:.0f}x)",
         *_histogram(lengths),
     ]
     if index.ignored:
@@ -42,14 +47,13 @@ def summary(index: Index) -> str:
     return "\n".join(lines)
 
 
-def _histogram(lengths: Sequence[int], width: int = 40) -> Iterable[str]:
-    """Bars over powers of two."""
-    counts: dict[int, int] = {}
-    for length in lengths:
-        counts[length.bit_length()] = counts.get(length.bit_length(), 0) + 1
-    for bits in range(min(counts), max(counts) + 1):
-        count = counts.get(bits, 0)
-        bar = "#" * math.ceil(width * count / max(counts.values()))
+def _histogram(lengths: Column, width: int = 40) -> Iterable[str]:
+    """Bars over powers of two, of lengths in order."""
+    least, most = int(lengths[0]).bit_length(), int(lengths[-1]).bit_length()
+    edges = np.searchsorted(lengths, [1 << bits for bits in range(least - 1, most + 1)])
+    counts = np.diff(edges).tolist()
+    for bits, count in zip(range(least, most + 1), counts, strict=True):
+        bar = "#" * math.ceil(width * count / max(counts))
         yield f"  {1 << (bits - 1):>9,} … {(1 << bits) - 1:>9,} {count:>7,} {bar}"
 
 
@@ -57,9 +61,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dhp index", description="Count the tokens and patches of every sample, by the checkpoint's own rules."
     )
-    parser.add_argument("data", metavar="DATA.jsonl", help="ms-swift, ShareGPT or OpenAI style JSON lines")
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        help="JSON lines in the style of ms-swift, ShareGPT or OpenAI; tar, Arrow or Parquet; or a folder of them",
+    )
     parser.add_argument("--model", required=True, metavar="FOLDER", help="Hugging Face checkpoint folder")
-    parser.add_argument("-o", "--output", metavar="FILE", help="the index; default: DATA.index.jsonl")
+    parser.add_argument("-o", "--output", metavar="FILE", help="the index; default: DATA.index")
     parser.add_argument("--max-tokens", type=_positive, metavar="N", help="a sample with more tokens is too long")
     parser.add_argument("--max-degree", type=_positive, metavar="D", help="a sample that needs more ranks is too long")
     parser.add_argument("--capacity-tokens", type=_positive, metavar="N", help="tokens a rank may hold")
@@ -77,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_positive,
         default=0,
         metavar="N",
-        help=f"threads, up to {MAX_WORKERS} (one a core, at most 8)",
+        help=f"processes, up to {MAX_WORKERS} (one a core, at most 8)",
     )
     parser.add_argument("--output-format", choices=("text", "json"), default="text")
     return parser
@@ -100,52 +108,88 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--max-degree needs --capacity-tokens")
     if args.workers > MAX_WORKERS:
         parser.error(f"argument --workers: found {args.workers}, must be at most {MAX_WORKERS}")
-    limits = Limits(args.max_tokens, args.max_degree, args.capacity_tokens)
+    files = files_in(args.data) or [args.data]
+    if len(files) > 1 and args.output:
+        parser.error(f"argument --output: {args.data} holds {len(files)} data files, each with an index of its own")
+    return max(_index(args, file) for file in files)
+
+
+def _index(args: argparse.Namespace, data: str) -> int:
+    """Builds the index of one file and says what it holds; returns the exit code."""
+    progress = _Progress()
     try:
         index = build_index(
-            args.data,
+            data,
             args.model,
             args.output,
-            limits=limits,
+            limits=Limits(args.max_tokens, args.max_degree, args.capacity_tokens),
             on_error=args.on_error,
             on_malformed=args.on_malformed or "",
             media_roots=args.media_root,
             max_line_bytes=args.max_line_bytes,
             workers=args.workers,
             verify=args.verify,
-            progress=_progress() if args.output_format == "text" and sys.stderr.isatty() else None,
+            share=progress.show if args.output_format == "text" else None,
         )
     except InputError as error:
+        progress.end()
         too_long = isinstance(error, TooLongError)
         hint = "; raise the limits, or leave these samples out with --on-error skip" if too_long else ""
         if args.output_format == "json":
             say(json.dumps({"error": str(error)}))
         complain(f"dhp index: {'too long' if too_long else 'error'}: {error}{hint}")
         return 1 if too_long else 2
+    progress.end()
     if args.output_format == "json":
-        lengths = [sample.tokens for sample in index.samples]
-        result = {
-            "index": str(index.path),
-            "samples": len(lengths),
-            "tokens": {"total": sum(lengths), "least": min(lengths), "most": max(lengths)},
-            "patches": sum(sample.patches for sample in index.samples),
-            "label_tokens": sum(sample.label_tokens for sample in index.samples),
-            "skipped": [compact(problem.__dict__) for problem in index.problems],
-            "ignored": index.ignored,
-        }
-        return say(json.dumps(result))
-    if index.problems:
-        complain(f"skipped {len(index.problems)}:\n{describe(index.problems, args.data)}")
+        return say(json.dumps(_as_json(index)))
+    if counts := index.problem_counts:
+        complain(f"skipped {sum(counts.values())}:\n{index.described(counts)}")
     return say(f"{summary(index)}\nwrote {printable(str(index.path))}")
 
 
-def _progress() -> Callable[[int], None]:
-    shown = 0
+def _as_json(index: Index) -> dict[str, Any]:
+    tokens = index.samples.tokens
+    return {
+        "index": str(index.path),
+        "samples": len(tokens),
+        "tokens": {"total": int(tokens.sum()), "least": int(tokens.min()), "most": int(tokens.max())},
+        "patches": int(index.samples.patches.sum()),
+        "label_tokens": int(index.samples.label_tokens.sum()),
+        "skipped": [compact(problem.__dict__) for problem in index.problems],
+        "ignored": index.ignored,
+    }
 
-    def show(count: int) -> None:
-        nonlocal shown
-        if count >= shown + 100:
-            shown = count
-            print(f"\r{count:,} samples", end="\r", file=sys.stderr, flush=True)
 
-    return show
+class _Progress:
+    """Lines, rate and time left on standard error: ten times a second on a terminal, once a minute elsewhere."""
+
+    def __init__(self, terminal: bool | None = None, now: Callable[[], float] = time.monotonic) -> None:
+        self._terminal = sys.stderr.isatty() if terminal is None else terminal
+        self._now = now
+        self._began = self._shown = now()
+        self._is_shown = False  # on the terminal's last line
+
+    def show(self, lines: int, share: float) -> None:
+        """`share` of the file has been read. Lines that are taken over from an earlier index count too."""
+        now = self._now()
+        if now - self._shown < (0.1 if self._terminal else 60.0):
+            return
+        self._shown = now
+        seconds = now - self._began
+        left = seconds * (1 - share) / share if share else 0.0
+        text = f"{lines:,} lines, {lines / seconds:,.0f} a second, {share:.0%} of the file, {_duration(left)} left"
+        self._is_shown = self._terminal
+        if self._terminal:
+            text = f"\r{text:<78}\r"
+        print(text, end="" if self._terminal else "\n", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Takes it off a terminal."""
+        if self._is_shown:
+            print(f"\r{'':<78}", end="\r", file=sys.stderr, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -13,7 +13,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from dhp.data.errors import DataError
@@ -27,24 +27,29 @@ _OTHER_FILES = {
     b"\x28\xb5\x2f\xfd": "a zstd file; unpack it first",
     b"\xfd7zXZ": "an xz file; unpack it first",
     b"PK\x03\x04": "a zip file; unpack it first",
-    b"PAR1": "a Parquet file; write it as JSON lines first",
-    b"ARROW1": "an Arrow file; write it as JSON lines first",
+    b"PAR1": "a Parquet file; give it a name that ends in .parquet",
+    b"ARROW1": "an Arrow file; give it a name that ends in .arrow",
     b"version https://git-lfs": "a pointer of Git LFS, not the file itself; fetch it with git lfs pull",
 }
 _ONE_A_LINE = "write one JSON object a line"
 
 
 def read_lines(
-    path: str | os.PathLike[str], max_line_bytes: int = MAX_LINE_BYTES
+    path: str | os.PathLike[str],
+    max_line_bytes: int = MAX_LINE_BYTES,
+    at: Callable[[int, int], None] = lambda begin, end: None,
 ) -> Iterator[tuple[int, str | DataError]]:
     """Yields (number from 1, text) of every line that is not blank; an error in place of a text that is too long or
-    not UTF-8. Raises DataError where the file cannot be read, or is no JSONL file."""
+    not UTF-8. `at` is told where in the file each line is. Raises DataError where the file cannot be read, or is no
+    JSONL file."""
     with opened(path) as file:
         _check_kind(path, file)
         for number in itertools.count(1):
+            begin = file.tell()
             line = file.readline(max_line_bytes + 1)
             if not line:
                 return
+            at(begin, file.tell())
             if len(line) > max_line_bytes and not line.endswith(b"\n"):
                 while (rest := file.readline(1 << 20)) and not rest.endswith(b"\n"):
                     pass

@@ -27,8 +27,10 @@ from dhp.data.borrowed import Borrowed
 from dhp.data.clips import ClipInfo, read_frames
 from dhp.data.errors import MediumError
 from dhp.data.files import check_file, check_pixels
+from dhp.data.pieces import file_of, readable
 from dhp.data.png_orientation import orientation_of
 from dhp.data.processor import PixelScale, Processor, load_processor, patch_rules, tile_rules
+from dhp.data.remembered import remembered
 from dhp.data.samples import Kind
 
 __all__ = ["ClipInfo", "Medium", "MediumError", "PixelReader", "probe_image", "read_units"]
@@ -55,7 +57,7 @@ class Medium:
     frame_pts: tuple[int, ...] = ()  # their time stamps in the file; empty: frames are found by counting
     key_pts: tuple[int, ...] = ()  # the key frame before each of them
     timestamps: tuple[float, ...] = field(default=())  # seconds from the clip's start, one per unit; none for pictures
-    unit_rows: int = 0  # tokens that each unit becomes
+    unit_rows: int = field(kw_only=True)  # tokens that each unit becomes
     unit_seconds: float = 0.0  # from one unit of a clip to the next
 
     @property
@@ -72,8 +74,21 @@ class Medium:
 
 
 def probe_image(path: str, roots: tuple[str, ...] = ()) -> tuple[int, int]:
-    """(height, width) of the upright picture; only its header is read. Raises MediumError."""
-    with _opened(path, roots) as picture:
+    """(height, width) of the upright picture; only its header is read. Raises MediumError.
+
+    Remembered as long as the file does not change: data sets ask many questions about one picture.
+    """
+    check_file(path, roots)
+    try:
+        about = os.stat(file_of(path))
+    except OSError:
+        return _probe_image(path, 0, 0)  # says what is wrong
+    return _probe_image(path, about.st_mtime_ns, about.st_size)
+
+
+@remembered(1 << 16)
+def _probe_image(path: str, _changed_ns: int, _bytes: int) -> tuple[int, int]:
+    with _opened(path, ()) as picture:
         width, height = picture.size
         if picture.format == "TIFF":  # Pillow turns these itself, and states the upright size
             return height, width
@@ -99,7 +114,7 @@ def read_image(path: str, roots: tuple[str, ...] = ()) -> Pixels:
 def _opened(path: str, roots: tuple[str, ...]) -> Iterator[Image.Image]:
     check_file(path, roots)
     try:
-        with Image.open(path, formats=_FORMATS) as picture:
+        with readable(path) as file, Image.open(file, formats=_FORMATS) as picture:
             check_pixels(path, *picture.size)
             yield picture
     except MediumError:
@@ -266,8 +281,9 @@ class PixelReader:
             self.shape = (3 * int(rules.temporal_patch_size) * int(rules.patch_size) ** 2,)
 
     def blank(self, medium: Medium, units: int) -> torch.Tensor:
-        """Zeros in the place of so many units."""
-        return torch.zeros(units if len(self.shape) > 1 else units * medium.unit_patches, *self.shape)
+        """What stands in the place of so many units that cannot be read. Ones: Idefics3 takes tiles of zeros for
+        padding, and leaves them out."""
+        return torch.ones(units if len(self.shape) > 1 else units * medium.unit_patches, *self.shape)
 
     def read_units(self, medium: Medium, start: int, stop: int) -> torch.Tensor:
         """float32 [n_patches, patch_width]; see `read_units` of this module."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+from typing import IO
 
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile, PngStream
@@ -24,9 +25,11 @@ def orientation_of(picture: Image.Image) -> object:
 
     What is broken raises as in Pillow, but for pixels, which are not looked at."""
     if isinstance(picture, PngImageFile) and "exif" not in picture.info and picture.png is not None:
-        chunks = _chunks_behind_pixels(picture)
+        assert picture.fp is not None
+        before = picture.fp.tell()
+        chunks = _chunks_behind_pixels(picture.fp)
+        picture.fp.seek(before)
         if chunks is not None:
-            assert picture.fp is not None
             for kind, position, length in chunks:
                 picture.fp.seek(position)
                 picture.png.call(kind, position, length)  # adds to picture.info
@@ -34,18 +37,17 @@ def orientation_of(picture: Image.Image) -> object:
     return picture.getexif().get(_ORIENTATION, 1)
 
 
-def _chunks_behind_pixels(picture: PngImageFile) -> list[tuple[bytes, int, int]] | None:
+def _chunks_behind_pixels(file: IO[bytes]) -> list[tuple[bytes, int, int]] | None:
     """(kind, position of its data, length) of those that may say more; None where only decoding tells what Pillow
     would say: files that are cut off or animated, and odd or very many chunks."""
-    assert picture.fp is not None
-    file = picture.fp.fileno()
-    size = os.fstat(file).st_size
+    size = file.seek(0, os.SEEK_END)
     found: list[tuple[bytes, int, int]] = []
     offset = 8  # behind the signature
     last = b""
     pixels = False
     while offset + _HEAD.size <= size:
-        length, kind = _HEAD.unpack(os.pread(file, _HEAD.size, offset))
+        file.seek(offset)
+        length, kind = _HEAD.unpack(file.read(_HEAD.size))
         position = offset + _HEAD.size
         offset = position + length + _CRC_BYTES
         if kind == b"IEND":

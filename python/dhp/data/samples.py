@@ -17,17 +17,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from dhp.data import fields
 from dhp.data.errors import DataError, Location, Verbatim
 from dhp.data.lines import MAX_LINE_BYTES, parse_json, read_lines
+from dhp.data.pieces import Piece
 from dhp.data.turns import Message, Turn, read_tools, read_turns
 
-__all__ = ["Kind", "MediumRef", "Message", "RawSample", "parse_sample", "read_samples"]
+__all__ = ["Kind", "MediumRef", "Message", "RawSample", "Within", "parse_sample", "read_samples"]
 
 Kind = Literal["image", "video"]
 _TAG = re.compile(r"<(image|video)>")
@@ -103,9 +104,24 @@ def read_samples(path: str | os.PathLike[str], max_line_bytes: int = MAX_LINE_BY
         yield parse_sample(text, str(path), line)
 
 
-def parse_sample(text: str, file: str, line: int) -> RawSample:
+@dataclass(frozen=True)
+class Within:
+    """How a row names media that are parts of its data file.
+
+    members  their sources by name
+    file     and `text`, which begins at `begin` there, or nowhere if that is below 0: for base64 that stands in it
+    """
+
+    members: Mapping[str, str] = field(default_factory=dict)
+    file: str = ""
+    text: str = ""
+    begin: int = -1
+
+
+def parse_sample(text: str, file: str, line: int, within: Within | None = None) -> RawSample:
     """Parses one line of the data file `file`. Raises DataError naming file, line, field and value."""
     location = Location(file, line, Path(file).resolve().parent)
+    location.within = within or Within()
     row = _row(text, location)
     refused, ignored = fields.sort_out(row, fields.ROW)
     if refused:
@@ -274,6 +290,10 @@ def _options(options: dict[str, Any], source: str | tuple[str, ...], field: str,
 
 
 def _resolve(path: str, field: str, location: Location) -> str:
+    if path in location.within.members:
+        return location.within.members[path]
+    if path.startswith("data:") and location.within.begin >= 0:
+        return _base64(path, field, location)
     if "\0" in path:
         raise location.error(field, path, "a path must not hold a NUL")
     if re.match(r"(?!file://)([a-z][a-z0-9+.-]*://|data:)", path, re.IGNORECASE):
@@ -285,3 +305,17 @@ def _resolve(path: str, field: str, location: Location) -> str:
     if not os.path.exists(beside) and os.path.exists(path):
         return os.path.abspath(path)
     return beside
+
+
+def _base64(url: str, field: str, location: Location) -> str:
+    """The source of a data URL: where its base64 stands in the data file."""
+    head, _, payload = url.partition(",")
+    if not head.endswith(";base64") or not payload:
+        raise location.error(field, f"{url[:40]}...", "a data URL must be data:TYPE;base64, with base64 behind it")
+    within = location.within
+    for written in (payload, payload.replace("/", "\\/")):  # some write a backslash before a slash
+        at = within.text.find(written)
+        if at >= 0:
+            begin = within.begin + len(within.text[:at].encode())
+            return Piece(within.file, begin, len(written), field, is_base64=True).source()
+    raise location.error(field, f"{url[:40]}...", "write base64 without escapes")

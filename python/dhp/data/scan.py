@@ -1,9 +1,6 @@
-"""Reading a whole data file: every sample with its exact counts, and every line that cannot be used, with its reason.
+"""From lines of a data file to samples with their exact counts, and every line that cannot be used, with its reason.
 
-    found = scan("train.jsonl", Encoder("checkpoint"))
-
-Lines are parsed and media opened in threads, a few lines ahead; tokens are counted in the calling thread. Whatever goes
-wrong with a line, in whichever library, is that line's problem alone.
+Whatever goes wrong with a line, in whichever library, is that line's problem alone.
 """
 
 from __future__ import annotations
@@ -13,9 +10,10 @@ import functools
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from dhp._core import InputError
@@ -23,15 +21,15 @@ from dhp._core import Sequence as BatchSequence
 from dhp.base.output import one_line
 from dhp.data.errors import DataError
 from dhp.data.grid import probe_medium
-from dhp.data.lines import MAX_LINE_BYTES, read_lines
 from dhp.data.media import Medium, read_units
-from dhp.data.processor import Processor
-from dhp.data.samples import Message, RawSample, parse_sample
+from dhp.data.pieces import is_base64
+from dhp.data.records import digest_of, files_of, ignored_if_same, record_of
+from dhp.data.rows import Numbered
+from dhp.data.samples import Message, RawSample, Within, parse_sample
 from dhp.data.text import Encoder
 
 SHOWN = 20  # problems listed in a message; the rest is counted
 MAX_WORKERS = 256
-_MOST_IGNORED_KEYS = 1000  # whose lines are counted
 _IN = TypeVar("_IN")
 _OUT = TypeVar("_OUT")
 
@@ -85,7 +83,7 @@ class Limits:
     max_degree: int | None = None
     capacity_tokens_per_rank: int | None = None
 
-    def check(self, sample: Sample) -> Problem | None:
+    def check(self, sample: Sample | Row) -> Problem | None:
         capacity = self.capacity_tokens_per_rank
         degree = math.ceil(sample.tokens / capacity) if capacity else 0
         why = []
@@ -101,53 +99,153 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a data file holds."""
+class Row:
+    """A sample as the index keeps it."""
 
-    samples: tuple[Sample, ...]
-    problems: tuple[Problem, ...] = ()
-    ignored: dict[str, int] = field(default_factory=dict)  # lines by key that means nothing here
+    id: int
+    tokens: int
+    patches: int
+    frame_patches: int
+    label_tokens: int
+    pictures: int
+    clips: int
+    record: bytes
+
+    def numbers(self) -> tuple[int, ...]:
+        return tuple(getattr(self, name) for name in NUMBERS)
+
+    @classmethod
+    def of(cls, numbers: Mapping[str, int], record: bytes) -> Row:
+        return cls(**numbers, record=record)
+
+
+NUMBERS = ("id", "tokens", "patches", "frame_patches", "label_tokens", "pictures", "clips")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A line to be read. known: what it was when it was read before, perhaps with other contents or media."""
+
+    read: Numbered
+    known: Row | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """What became of a line of a data file."""
+
+    sample: Row | Problem
+    ignored: tuple[str, ...] = ()  # its keys that mean nothing here
+
+
+class LineReader:
+    """From lines of a data file to what the index keeps of them. `probe` may be called in several threads, `count` in
+    one at a time."""
+
+    def __init__(self, data: str | os.PathLike[str], encoder: Encoder, verify: bool = False) -> None:
+        self._data, self._encoder, self._verify = str(data), encoder, verify
+        self._folder = Path(data).resolve().parent
+
+    def read(self, item: Item) -> Line:
+        return self.count(self.probe(item))
+
+    def probe(self, item: Item) -> Line | Probed:
+        """Parses a line and opens its media; tokens are counted later. Where neither the line nor its media have
+        changed, it is what it was."""
+        line, text = item.read.line, item.read.text
+        if isinstance(text, DataError):
+            return Line(Problem(line, one_line(str(text))))
+        digest = digest_of(text)
+        known = item.known
+        ignored = ignored_if_same(known.record, digest, item.read.begin, self._folder) if known else None
+        if known and ignored is not None:
+            return Line(known, ignored)
+        within = Within(item.read.members or {}, self._data, text, item.read.begin)
+        raw = self._guarded(line, lambda: parse_sample(text, self._data, line, within))
+        if isinstance(raw, Problem):
+            return Line(raw)
+        return self._guarded(line, functools.partial(self._with_media, raw, digest, item.read.begin), raw.ignored)
+
+    def _with_media(self, raw: RawSample, digest: str, begin: int) -> Probed:
+        files = files_of(ref.source for ref in raw.media)  # before they are read
+        seen: dict[str, Any] = {"line": digest, "files": files, "ignored": list(raw.ignored)}
+        if any(isinstance(ref.source, str) and is_base64(ref.source) for ref in raw.media):
+            seen["begin"] = begin
+        processor = self._encoder.processor
+        media = tuple(probe_medium(ref, processor) for ref in raw.media)
+        for medium in media if self._verify else ():
+            read_units(medium, 0, medium.units, processor)
+        patches = sum(medium.patches for medium in media)
+        sample = Sample(raw.line, 0, patches, 0, raw.messages, media, raw.tools)
+        return Probed(sample, raw.ignored, seen)
+
+    def count(self, probed: Line | Probed) -> Line:
+        """Counts the tokens."""
+        if isinstance(probed, Line):
+            return probed
+        found = self._guarded(probed.sample.id, functools.partial(self._row, probed), probed.ignored)
+        return found if isinstance(found, Line) else Line(found, probed.ignored)
+
+    def _row(self, probed: Probed) -> Row:
+        sample = probed.sample
+        encoded = self._encoder.encode(sample)
+        if encoded.label_tokens == 0:
+            raise DataError("no token with a loss; give the assistant something to say")
+        seen = {key: value for key, value in probed.seen.items() if value != []}
+        return Row(
+            id=sample.id,
+            tokens=len(encoded.input_ids),
+            patches=sample.patches,
+            frame_patches=sample.frame_patches,
+            label_tokens=encoded.label_tokens,
+            pictures=sum(medium.kind == "image" for medium in sample.media),
+            clips=sum(medium.kind == "video" for medium in sample.media),
+            record=record_of(sample.messages, sample.media, sample.tools, self._folder, seen),
+        )
+
+    def _guarded(self, line: int, work: Callable[[], _OUT], ignored: tuple[str, ...] | None = None) -> Any:
+        """What `work` gives, or what went wrong with it: a Line of these ignored keys, where there are any to tell."""
+        problem = guarded(self._data, line, work)
+        return Line(problem, ignored) if isinstance(problem, Problem) and ignored is not None else problem
+
+
+@dataclass(frozen=True)
+class Probed:
+    """A sample whose tokens are not counted yet, and what the next look at its line compares."""
+
+    sample: Sample
+    ignored: tuple[str, ...]
+    seen: dict[str, Any]
 
 
 def scan(
-    data: str | os.PathLike[str],
-    encoder: Encoder,
-    *,
-    limits: Limits | None = None,
-    workers: int = 0,
-    verify: bool = False,
-    max_line_bytes: int = MAX_LINE_BYTES,
-    progress: Callable[[int], None] | None = None,
-) -> Found:
-    """All samples of the data file, and the lines that cannot be used. Raises DataError where the file as a whole is
-    none."""
-    samples: list[Sample] = []
-    problems: list[Problem] = []
-    ignored: collections.Counter[str] = collections.Counter()
-    probe = functools.partial(_parse_and_probe, str(data), encoder.processor, verify)
+    items: Iterable[Item], data: str | os.PathLike[str], encoder: Encoder, *, workers: int = 0, verify: bool = False
+) -> Iterator[Line]:
+    """What becomes of these lines, in order, in this process: media are opened in threads (0: one a core, at most 8), a
+    few lines ahead, and tokens counted in the calling one."""
+    reader = LineReader(data, encoder, verify)
     threads = min(workers, MAX_WORKERS) or min(8, os.cpu_count() or 1)
-    for count, probed in enumerate(_ahead(probe, read_lines(data, max_line_bytes), threads), start=1):
-        sample: Sample | Problem = probed[0]
-        if isinstance(sample, Sample):
-            sample = _guarded(str(data), sample.id, functools.partial(_count, sample, encoder))
-        if isinstance(sample, Sample):
-            sample = (limits or Limits()).check(sample) or sample
-        if isinstance(sample, Sample):
-            samples.append(sample)
-        else:
-            problems.append(sample)
-        ignored.update(key for key in probed[1] if key in ignored or len(ignored) < _MOST_IGNORED_KEYS)
-        if progress is not None:
-            progress(count)
-    return Found(tuple(samples), tuple(problems), dict(sorted(ignored.items())))
+    for probed in _ahead(reader.probe, items, threads):
+        yield reader.count(probed)
 
 
-def describe(problems: Sequence[Problem], data: str | os.PathLike[str]) -> str:
-    """The first problems, a line each, and how many more there are."""
+def describe(problems: Sequence[Problem], data: str | os.PathLike[str], total: int = 0) -> str:
+    """The first problems, a line each, and how many more there are. `total`: of all, where `problems` are the first."""
     lines = [f"{data}:{problem.id}: {problem.message}" for problem in problems[:SHOWN]]
-    if len(problems) > SHOWN:
-        lines.append(f"... and {len(problems) - SHOWN:,} more")
+    if max(total, len(problems)) > SHOWN:
+        lines.append(f"... and {max(total, len(problems)) - SHOWN:,} more")
     return "\n".join(lines)
+
+
+def guarded(data: str, line: int, work: Callable[[], _OUT]) -> _OUT | Problem:
+    """What `work` gives, or what went wrong with it."""
+    try:
+        return work()
+    except InputError as error:  # the core's own says what a picture or clip is, not what the line is
+        kind = error.kind if isinstance(error, DataError) else "media"
+        return Problem(line, one_line(str(error).removeprefix(f"{data}:{line}: ")), kind)
+    except Exception as error:
+        return Problem(line, f"unexpected {type(error).__name__}: {one_line(str(error)[:300])}", "unexpected")
 
 
 def _ahead(work: Callable[[_IN], _OUT], items: Iterable[_IN], threads: int) -> Iterator[_OUT]:
@@ -164,42 +262,3 @@ def _ahead(work: Callable[[_IN], _OUT], items: Iterable[_IN], threads: int) -> I
             yield done
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _guarded(data: str, line: int, work: Callable[[], _OUT]) -> _OUT | Problem:
-    """What `work` gives, or what went wrong with it."""
-    try:
-        return work()
-    except InputError as error:  # the core's own says what a picture or clip is, not what the line is
-        kind = error.kind if isinstance(error, DataError) else "media"
-        return Problem(line, one_line(str(error).removeprefix(f"{data}:{line}: ")), kind)
-    except Exception as error:
-        return Problem(line, f"unexpected {type(error).__name__}: {one_line(str(error)[:300])}", "unexpected")
-
-
-def _parse_and_probe(
-    data: str, processor: Processor, verify: bool, numbered: tuple[int, str | DataError]
-) -> tuple[Sample | Problem, tuple[str, ...]]:
-    """Parses a line and opens its media; runs in a worker thread. Tokens are counted later. With it come the keys that
-    mean nothing."""
-    line, text = numbered
-    if isinstance(text, DataError):
-        return Problem(line, str(text)), ()
-    raw = _guarded(data, line, lambda: parse_sample(text, data, line))
-    if isinstance(raw, Problem):
-        return raw, ()
-    return _guarded(data, line, functools.partial(_with_media, raw, processor, verify)), raw.ignored
-
-
-def _with_media(raw: RawSample, processor: Processor, verify: bool) -> Sample:
-    media = tuple(probe_medium(ref, processor) for ref in raw.media)
-    for medium in media if verify else ():
-        read_units(medium, 0, medium.units, processor)
-    return Sample(raw.line, 0, sum(medium.patches for medium in media), 0, raw.messages, media, raw.tools)
-
-
-def _count(probed: Sample, encoder: Encoder) -> Sample:
-    encoded = encoder.encode(probed)
-    if encoded.label_tokens == 0:
-        raise DataError("no token with a loss; give the assistant something to say")
-    return replace(probed, tokens=len(encoded.input_ids), label_tokens=encoded.label_tokens)

@@ -75,14 +75,15 @@ def prepare(step: int, data: Dataset, basis: Basis, settings: TrainConfig, rank:
 def agree_on_dropped(share: Share, now: Prepared, data: Dataset, settings: TrainConfig, run: Run) -> list[int]:
     """Sample ids that some rank could not read. All ranks drop the same, so the batch stays one batch."""
     for sample_id, problem in share.failed.items():
-        complain(f"dhp: sample {sample_id}: {problem}")
+        complain(f"dhp: {data.draws.name(sample_id)}: {problem}")
     ids = [sequence.id for sequence in now.batch.sequences]
     flags = run.max(torch.tensor([i in share.failed for i in ids], dtype=torch.uint8))
     dropped = [i for i, flag in zip(ids, flags.tolist(), strict=True) if flag]
     if dropped and settings.on_bad_media == "fail":
         problems = run.all(next(iter(share.failed.values()), ""))
+        named = ", ".join(map(data.draws.name, dropped))
         raise InputError(
-            f"{settings.data}: samples {dropped} cannot be read: {next(filter(None, problems), '')}; "
+            f"{settings.data_name}: {named} cannot be read: {next(filter(None, problems), '')}; "
             'mend or remove them, or set on_bad_media = "skip"'
         )
     share.drop(now.plan, dropped)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 from dhp._core import (
     Batch,
@@ -19,12 +22,16 @@ from dhp._core import (
 )
 from dhp.base.output import complain
 from dhp.cost.local import local_cluster, local_cost, no_room
+from dhp.data import shapes
 from dhp.data.dataset import Dataset
-from dhp.data.index import default_path
+from dhp.data.index import Index, default_path, load_or_build_index
+from dhp.data.sources import Source, sources_of
 from dhp.run import devices
-from dhp.run.made_once import made_once
+from dhp.run.made_once import Progress, made_once
 from dhp.run.runtime import Run
-from dhp.settings.config import TrainConfig
+from dhp.settings.config import MOST_STEPS, TrainConfig
+
+T = TypeVar("T")
 
 
 def open_dataset(settings: TrainConfig, cluster: Cluster, cost: CostModel, run: Run | None) -> Dataset:
@@ -32,61 +39,100 @@ def open_dataset(settings: TrainConfig, cluster: Cluster, cost: CostModel, run: 
     these options holds are named now, with what they need, not in the middle of the run. Without a run (the launcher,
     before there is one) nothing is said of what is left out. Raises InputError."""
     check_room(settings, cluster, cost)
-
     if run:
         with run.at("start, making or reading the index"):
-            file = settings.index or default_path(settings.data)
-            data = made_once(run, file, lambda progress: read_dataset(settings, progress))
+            data = read_dataset(settings, run)
             check_alike(run, data)
     else:
         data = read_dataset(settings)
-    if run and run.rank == 0:
-        if data.index.problems:
-            complain(f"dhp: {data.index.left_out()}")
-        if data.index.ignored:
-            complain(f"dhp: {settings.data}: {data.index.ignored_keys()}")
-    every = Batch([sample.as_sequence() for sample in data.samples])
-    too_long = {}
-    for answer in infeasible_sequences(every, cluster, cost, planner=settings.planner, **settings.plan):
-        if answer.sequence is None:  # whatever the sample
-            raise InputError(f"{settings.data}: planner {settings.planner} can plan no sample: {answer.reason}")
-        too_long[answer.sequence] = f"sample {answer.sequence}: {answer.reason}"
-    if too_long:
-        listed = "; ".join(list(too_long.values())[:5]) + ("; ..." if len(too_long) > 5 else "")
-        problem = f"{settings.data}: {len(too_long)} samples do not fit on {cluster.ranks} ranks: {listed}"
-        if settings.on_too_long == "fail":
-            raise InputError(f'{problem}; take more ranks or memory, or leave them out with on_too_long = "skip"')
-        if run and run.rank == 0:
-            complain(f"dhp: left out: {problem}")
-        data.leave_out(too_long)
-    if not data.samples:
-        raise InputError(f"{settings.data}: no samples left: all {len(too_long):,} are left out as too long")
-    if len(data.samples) < settings.global_batch_size:
-        left = f"; {len(too_long)} are left out" if too_long else ""
+    for index in data.indexes if run and run.rank == 0 else ():
+        if index.problem_counts:
+            complain(f"dhp: {index.left_out()}")
+        if index.ignored:
+            complain(f"dhp: {index.data}: {index.ignored_keys()}")
+    leave_out_too_long(data, settings, cluster, cost, run)
+    every = sum(len(index.samples) for index in data.indexes)
+    if not len(data):
+        raise InputError(f"{settings.data_name}: no samples left: all {every:,} are left out as too long")
+    if len(data) < settings.global_batch_size:
+        left = f"; {every - len(data)} are left out" if every > len(data) else ""
         raise InputError(
-            f"global_batch_size: found {settings.global_batch_size}, but the data has {len(data.samples)} samples{left}"
+            f"global_batch_size: found {settings.global_batch_size}, but the data has {len(data)} samples{left}"
         )
     return data
 
 
+def leave_out_too_long(
+    data: Dataset, settings: TrainConfig, cluster: Cluster, cost: CostModel, run: Run | None
+) -> None:
+    """Takes the samples out that no plan holds. Raises InputError where they are to end the run."""
+    for at, part in enumerate(data.draws.parts):
+        found = shapes.too_long(
+            part.samples,
+            lambda batch: infeasible_sequences(batch, cluster, cost, planner=settings.planner, **settings.plan),
+        )
+        if found is None:
+            continue
+        file = part.index.data
+        if found.whatever:
+            raise InputError(f"{file}: planner {settings.planner} can plan no sample: {found.whatever}")
+        listed = "; ".join(f"sample {number}: {reason}" for number, reason in found.reasons.items())
+        more = "; ..." if len(found.ids) > len(found.reasons) else ""
+        problem = f"{file}: {len(found.ids)} samples do not fit on {cluster.ranks} ranks: {listed}{more}"
+        if settings.on_too_long == "fail":
+            raise InputError(f'{problem}; take more ranks or memory, or leave them out with on_too_long = "skip"')
+        if run and run.rank == 0:
+            complain(f"dhp: left out: {problem}")
+        data.draws.leave_out(at, found.ids.tolist())
+
+
+def with_steps(settings: TrainConfig, data: Dataset) -> TrainConfig:
+    """With the steps that num_train_epochs asks for."""
+    if not settings.num_train_epochs:
+        return settings
+    steps = data.draws.steps(settings.global_batch_size, settings.num_train_epochs)
+    if steps > MOST_STEPS:
+        raise InputError(f"num_train_epochs: makes {steps:,} steps, expected at most {MOST_STEPS:,}")
+    return replace(settings, steps=steps)
+
+
 def check_alike(run: Run, data: Dataset) -> None:
     """Raises InputError on all ranks where one has read other data than rank 0: hosts may have files of their own."""
-    first, *others = run.all((run.name, data.index.identity()))
+    first, *others = run.all((run.name, [index.identity() for index in data.indexes]))
     for name, theirs in others:
-        for what, value in first[1].items():
-            if theirs[what] != value:
-                raise InputError(
-                    f"{data.index.data}: {first[0]} and {name} differ in the {what}; give all hosts the same data, "
-                    f"media and model, and remove {data.index.path} where it was made from other files"
-                )
+        for index, ours, other in zip(data.indexes, first[1], theirs, strict=True):
+            for what, value in ours.items():
+                if other[what] != value:
+                    raise InputError(
+                        f"{index.data}: {first[0]} and {name} differ in the {what}; give all hosts the same data, "
+                        f"media and model, and remove {index.path} where it was made from other files"
+                    )
 
 
-def read_dataset(settings: TrainConfig, progress: Callable[[int], None] | None = None) -> Dataset:
-    """The data, its index made where it is missing. Raises InputError."""
-    return Dataset(
-        settings.data,
+def read_dataset(settings: TrainConfig, run: Run | None = None) -> Dataset:
+    """The data, its indexes made where they are missing: one after the other, each by one rank a disk. Raises
+    InputError."""
+    sources = sources_of(settings.data, settings.index)
+    opened: list[Index] = []
+    for source in sources[:-1]:
+        opened.append(_made_once(run, source, partial(_read_index, settings, source)))
+
+    def rest(progress: Progress) -> Dataset:  # in one go with the last index: who fails, fails for all
+        indexes = [*opened, _read_index(settings, sources[-1], progress)]
+        return Dataset(settings.data, settings.model, settings.index, media_roots=settings.media_roots, opened=indexes)
+
+    return _made_once(run, sources[-1], rest)
+
+
+def _made_once(run: Run | None, source: Source, work: Callable[[Progress], T]) -> T:
+    return made_once(run, source.index or default_path(source.path), work) if run else work(lambda lines: None)
+
+
+def _read_index(settings: TrainConfig, source: Source, progress: Progress) -> Index:
+    return load_or_build_index(
+        source.path,
         settings.model,
-        settings.index,
+        source.index or None,
         on_error=settings.on_bad_media,
         on_malformed=settings.on_malformed,
         media_roots=settings.media_roots,

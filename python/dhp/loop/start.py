@@ -13,13 +13,14 @@ from dhp._core import InputError
 from dhp.base.output import check_apart, check_writable, complain
 from dhp.data.folder import check_folder as check_processor
 from dhp.data.index import default_path
+from dhp.data.sources import sources_of
 from dhp.loop.inputs import open_dataset, planning_inputs
 from dhp.models import family_of
 from dhp.models.model_folder import check_model_folder
 from dhp.run.runtime import Run
 from dhp.save.checkpoint import Saved, read_checkpoint
 from dhp.save.run_folder import claim, newest_checkpoint
-from dhp.settings.config import TrainConfig
+from dhp.settings.config import MOST_STEPS, TrainConfig
 from dhp.watch.record import check_result_options
 from dhp.watch.trace import check_folder
 
@@ -40,17 +41,21 @@ def check_options(settings: TrainConfig, options: argparse.Namespace) -> None:
     """What costs nothing to look at: the model's kind, and the files to write. Raises InputError."""
     family_of(settings.model)
     check_processor(settings.model)
+    sources = sources_of(settings.data, settings.index)
     inputs = {
-        "the data": settings.data,
         "the cluster file": settings.cluster,
         "the cost file": settings.cost,
         "the settings file": options.config,
-        # beside the data, wherever that is
-        "the index": "" if settings.index else str(default_path(settings.data)),
     }
+    given = {f"index of {source.path}": source.index for source in sources[1:]} | {"index": sources[0].index}
+    for source in sources:  # by their names, if there are several
+        of_which = f" {source.path}" if len(sources) > 1 else ""
+        inputs[f"the data{of_which}"] = source.path
+        # beside the data, wherever that is
+        inputs[f"the index{of_which}"] = "" if source.index else str(default_path(source.path))
     outputs = {f"--{name}": getattr(options, name) for name in ("metrics", "trace", "result")}
-    check_apart({"index": settings.index, **outputs}, inputs, settings.model)
-    check_beside(settings.output_dir, {"index": settings.index, **outputs})
+    check_apart({**given, **outputs}, inputs, settings.model)
+    check_beside(settings.output_dir, {**given, **outputs})
     if options.metrics:
         check_writable("--metrics", options.metrics, append=True)
     if options.trace.endswith(".json"):
@@ -58,7 +63,9 @@ def check_options(settings: TrainConfig, options: argparse.Namespace) -> None:
     elif options.trace:
         check_folder(options.trace)
     if options.result:
-        check_result_options(options.result, options.result_step, settings.steps)
+        check_result_options(
+            options.result, options.result_step, MOST_STEPS if settings.num_train_epochs else settings.steps
+        )
 
 
 def check_beside(output_dir: str, outputs: dict[str, str]) -> None:

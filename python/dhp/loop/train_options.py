@@ -14,7 +14,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--ranks", type=int, help="local ranks to start (torchrun sets its own)")
     p.add_argument("--planner", help="a planner of `dhp plan`: free, lockstep, paper, static:CP, ...")
     p.add_argument("--schedule", help=argparse.SUPPRESS)  # settings/old_names.py
-    p.add_argument("--steps", type=int, help="optimizer steps in total")
+    p.add_argument("--steps", type=int, help="optimizer steps in total (or num_train_epochs in CONFIG)")
     p.add_argument("--metrics", default="", metavar="FILE.jsonl", help="append one JSON object per step")
     p.add_argument("--trace", default="", metavar="PATH", help="Chrome trace: FILE.json, or a folder (a file per rank)")
     p.add_argument("--result", default="", metavar="FILE.json", help="write the results of the run, for dhp report")

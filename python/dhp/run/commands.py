@@ -13,7 +13,11 @@ from typing import NoReturn
 INTERRUPTED = 130  # the exit code after Ctrl-C, as of shells
 
 # What the extras of pyproject.toml, and torch, are imported as.
-EXTRAS = {"train": ("transformers", "tokenizers", "safetensors", "PIL", "av", "scipy"), "report": ("plotly",)}
+EXTRAS = {
+    "train": ("transformers", "tokenizers", "safetensors", "PIL", "av", "scipy"),
+    "report": ("plotly",),
+    "formats": ("pyarrow",),
+}
 _NEEDS = {
     "train": "train",
     "index": "train",
@@ -54,15 +58,15 @@ def report() -> int:
 
 
 def index() -> int:
-    """Ctrl-C is an exception here: it ends the processes that read, and says that nothing was written."""
+    """Ctrl-C is an exception here: it ends the processes that read, and says what is kept."""
     try:
         _require("index")
         return importlib.import_module("dhp.data.index_command").main()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         from dhp.base.output import complain
 
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would break into the end of threads
-        complain("dhp index: interrupted; nothing was written")
+        complain(f"dhp index: interrupted; {str(interrupt) or 'nothing was written'}")
         return INTERRUPTED
 
 

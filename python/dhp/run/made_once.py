@@ -255,4 +255,4 @@ def _machine() -> str:
     return os.uname().nodename
 
 
-__all__ = ["made_once"]
+__all__ = ["Progress", "made_once"]

@@ -12,6 +12,7 @@ from typing import Any
 
 from dhp._core import Freeze, InputError, plan_options, refuse_unused, validate_options
 from dhp.data.lines import MAX_LINE_BYTES
+from dhp.data.sources import named, sources_of
 from dhp.settings.old_names import DEVICES, RENAMED, todays_names
 
 PRECISIONS = ("fp32", "bf16", "bf16_weights", "fp64")
@@ -58,7 +59,8 @@ class TrainConfig:
 
     # What to train, on what
     model: str = path()  # Hugging Face checkpoint folder
-    data: str = path()  # ms-swift JSONL
+    # JSONL file; or a list of them, and of tables {path, weight, index}: data/sources.py
+    data: str | list[str | dict[str, Any]] = path()  # noqa: RUF009
     index: str = ""  # made beside the data when empty or missing
     output_dir: str = path("output")
     # bf16: fp32 weights, bf16 compute; bf16_weights: weights and gradients of 16 bits, fp32 copies in the optimizer
@@ -79,6 +81,7 @@ class TrainConfig:
     ranks: int = number(1, 1, 1024)  # local ranks that `dhp train` starts (torchrun: its own count)
     global_batch_size: int = number(8, 1, 10**7)
     steps: int = number(100, 1, MOST_STEPS)
+    num_train_epochs: float = number(0.0, 0, 10**6)  # instead of steps: so many times through the data; 0: steps count
     seed: int = number(0, 0, 2**32 - 1)
     planner: str = "free"  # a planner of `dhp plan`
     plan: dict[str, Any] = field(default_factory=dict)  # table [plan]: further options of `dhp plan`, max_degree = 8
@@ -121,6 +124,11 @@ class TrainConfig:
         return "full" if self.gradient_checkpointing and self.recompute == "none" else self.recompute
 
     @property
+    def data_name(self) -> str:
+        """For messages and names of results: of the first file, and how many more there are."""
+        return named(sources_of(self.data))
+
+    @property
     def frozen(self) -> Freeze:
         return Freeze(vit=self.freeze_vit, aligner=self.freeze_aligner, llm=self.freeze_llm)
 
@@ -146,6 +154,10 @@ def read_config(file: str | Path, overrides: list[str] | None = None) -> TrainCo
             raise InputError(f"{file}: {required}: missing; set it to a path")
     config = TrainConfig(**values)
     check_settings(str(file), config)
+    if config.num_train_epochs and "steps" in values:
+        raise InputError(
+            f"{file}: num_train_epochs: found {config.num_train_epochs:g}, and steps {config.steps}; give one of them"
+        )
     return config
 
 
@@ -171,6 +183,10 @@ def _typed(source: str, key: str, value: Any) -> Any:
     if key not in _TYPES:
         close = ", ".join(name for name in _TYPES if name.startswith(key[:4])) or ", ".join(_TYPES)
         raise InputError(f"{source}: {_word(key)}: unknown setting; did you mean one of: {close}?")
+    if key == "data":
+        if type(value) not in (str, list):
+            raise InputError(f"{source}: data: found {_shown(value)}, expected str, or a list of paths and tables")
+        return value
     wanted = typing.get_origin(_TYPES[key]) or _TYPES[key]
     if wanted is float and type(value) is int:
         try:
@@ -186,7 +202,8 @@ def _typed(source: str, key: str, value: Any) -> Any:
 
 def _parse(key: str, text: str) -> Any:
     """A command-line value in TOML's notation; strings may go without quotes."""
-    if _TYPES.get(key) is str and not text.startswith(('"', "'")):
+    is_text = _TYPES.get(key) is str or (key == "data" and not text.startswith("["))
+    if is_text and not text.startswith(('"', "'")):
         return text
     try:
         table = tomllib.loads(f"value = {text}")
@@ -216,12 +233,18 @@ def check_settings(source: str, config: TrainConfig) -> None:
         problem = _outside(getattr(config, setting.name), limits)
         if problem:
             raise InputError(f"{source}: {setting.name}: found {_shown(getattr(config, setting.name))}, {problem}")
+    try:
+        sources_of(config.data, config.index)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
     _check_plan_table(source, config.planner, config.plan)
     if config.min_learning_rate > config.learning_rate:
         raise InputError(
             f"{source}: min_learning_rate: found {config.min_learning_rate:g}, expected at most learning_rate, "
             f"which is {config.learning_rate:g}"
         )
+    if config.lora_merge and not config.lora_rank:
+        raise InputError(f"{source}: lora_merge: there are no adapters to merge; set lora_rank, or leave it out")
     if config.freeze_vit and config.freeze_aligner and config.freeze_llm:
         raise InputError(f"{source}: freeze_vit, freeze_aligner and freeze_llm together leave nothing to train")
 
@@ -237,7 +260,7 @@ def _outside(value: Any, limits: Limits) -> str:
             return "expected a number of 64 bits"
     if limits.choices and value not in limits.choices:
         return f"expected one of {', '.join(limits.choices)}"
-    if limits.is_path and not value.strip():
+    if limits.is_path and isinstance(value, str) and not value.strip():
         return "expected a path"
     if limits.least is not None and (value <= limits.least if limits.open == "least" else value < limits.least):
         return f"expected {'above' if limits.open == 'least' else 'at least'} {_plain(limits.least)}"

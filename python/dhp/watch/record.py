@@ -145,7 +145,7 @@ class Recorder:
         return Result(
             source=self._file,
             kind="measured",
-            name=f"{settings.planner}, {Path(settings.data).stem}, {ranks} ranks",
+            name=f"{settings.planner}, {Path(settings.data_name).stem}, {ranks} ranks",
             planner=settings.planner,
             ranks=ranks,
             ranks_in_service=ranks,

@@ -80,7 +80,7 @@ class Reporter:
         output_format: str = "text",
         stream: TextIO = sys.stdout,
     ) -> None:
-        self._steps = steps
+        self.steps = steps
         self._stream = stream
         self._json = output_format == "json"
         self._every = 0 if quiet else log_every
@@ -111,7 +111,7 @@ class Reporter:
             self.say(self.line(record))
 
     def line(self, r: StepRecord) -> str:
-        step = f"step {r.step:>{len(str(self._steps))}}/{self._steps}"
+        step = f"step {r.step:>{len(str(self.steps))}}/{self.steps}"
         loss = f"{r.loss:.4f}"
         if self._colour:
             step, loss = f"\033[2m{step}\033[0m", f"\033[1m{loss}\033[0m"

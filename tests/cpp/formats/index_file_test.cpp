@@ -2,8 +2,12 @@
 
 #include "formats/index_file.h"
 
+#include <cstdint>
 #include <fstream>
 #include <functional>
+#include <optional>
+#include <string>
+#include <vector>
 
 #include "base/json_reader.h"
 #include "dhp/batch.h"
@@ -21,73 +25,131 @@ namespace {
 
 using test::input_error;
 
-const std::string kIndex = R"({"format": "dhp.index/1", "data": "plain.jsonl"}
-{"id": 3, "tokens": 220, "patches": 24, "label_tokens": 9, "messages": [{"content": "{"}], "media": [{"grid": [1, 4, 6]}]}
-{"id": 1, "tokens": 31, "label_tokens": 4, "messages": []}
+/// Checksums are of Python's zlib.crc32.
+struct Columns {
+  std::string header = R"({"format": "dhp.index/2", "samples": 3, "columns": {)"
+                       R"("id": {"at": 0, "bytes": 4, "crc32": 366355164}, )"
+                       R"("tokens": {"at": 64, "bytes": 4, "crc32": 2222737899}, )"
+                       R"("patches": {"at": 128, "bytes": 8, "crc32": 3729533208}, )"
+                       R"("frame_patches": {"at": 192, "bytes": 4, "crc32": 2179638732}}, )"
+                       R"("records": {"at": 256, "bytes": 5}, "processor": "x"})";
+  std::vector<std::int64_t> ids = {3, 4, 7};
+  std::vector<std::int64_t> tokens = {220, 31, 512};
+  std::vector<std::int64_t> patches = {24, 0, 96};
+  std::vector<std::int64_t> frame_patches = {24, 0, 48};
+};
 
-{"id": 7, "tokens": 512, "patches": 96, "media": [{"grid": [2, 4, 6]}, {"grid": [1, 6, 8]}]}
-)";
+std::string padded(std::string text) {
+  text.resize((text.size() + 63) / 64 * 64);
+  return text;
+}
+
+std::string bytes_of(const std::vector<std::int64_t>& values, int width) {
+  std::string text;
+  for (const std::int64_t value : values) {
+    for (int i = 0; i < width; ++i) text += static_cast<char>(static_cast<std::uint64_t>(value) >> (8 * i) & 0xffU);
+  }
+  return padded(text);
+}
+
+/// Header and columns.
+std::string columns_of(const Columns& parts = {}) {
+  return padded(parts.header + "\n") + bytes_of(parts.ids, 4) + bytes_of(parts.tokens, 4) + bytes_of(parts.patches, 8) +
+         bytes_of(parts.frame_patches, 4);
+}
+
+const std::vector<Sequence> kSequences = {{3, 220, 24, 24}, {4, 31, 0, 0}, {7, 512, 96, 48}};
 
 TEST(IndexFile, IsABatch) {
-  EXPECT_TRUE(is_index(kIndex));
+  EXPECT_TRUE(is_index(columns_of()));
   EXPECT_FALSE(is_index(R"({"format": "dhp.batch/1", "sequences": []})"));
-  const Batch batch = parse_batch_index(kIndex, "x.idx");
-  const std::vector<Sequence> expected = {{3, 220, 24, 24}, {1, 31, 0, 0}, {7, 512, 96, 48}};
-  EXPECT_EQ(batch.sequences, expected);
+  EXPECT_EQ(parse_batch_index(columns_of(), "x.idx").sequences, kSequences);
+  EXPECT_EQ(parse_batch_index(columns_of() + "{...}", "x.idx").sequences, kSequences);
 }
 
 TEST(IndexFile, IsSamplesToDrawFrom) {
-  const std::vector<MediaSample> samples = parse_sample_index(kIndex, "x.idx");
+  const std::vector<MediaSample> samples = parse_sample_index(columns_of(), "x.idx");
   ASSERT_EQ(samples.size(), 3U);
-  EXPECT_EQ(samples[2].location, "line 5");
+  EXPECT_EQ(samples[2].location, "sample 7");
   const Batch batch = make_batch({}, samples, {}, 0, "x.idx");
   const std::vector<Sequence> expected = {{0, 220, 24, 24}, {1, 31, 0, 0}, {2, 512, 96, 48}};
   EXPECT_EQ(batch.sequences, expected);
 }
 
-TEST(IndexFile, IsKnownByItsHeaderWhateverItsName) {
+TEST(IndexFile, IsKnownByItsBeginWhateverItsName) {
   const test::TemporaryFolder folder;
   const std::string file = folder.path() + "/train.csv";
-  std::ofstream(file) << kIndex;
-  EXPECT_EQ(read_batch(file).sequences.size(), 3U);
+  std::ofstream(file, std::ios::binary) << columns_of() << "{...}";
+  EXPECT_EQ(read_batch(file).sequences, kSequences);
   EXPECT_EQ(read_sample_file(file).size(), 3U);
 }
 
-TEST(IndexFile, ComplaintsNameTheLine) {
-  const auto message = [](const std::string& from, const std::string& to) {
-    std::string text = kIndex;
-    text.replace(text.find(from), from.size(), to);
-    return input_error([&] { parse_batch_index(text, "x.idx"); });
-  };
-  EXPECT_EQ(message("dhp.index/1", "dhp.batch/1"),
-            "x.idx: line 1: format: found \"dhp.batch/1\", expected \"dhp.index/1\"; is this the right kind of file?");
-  EXPECT_EQ(message("31", "0"), "x.idx: line 3: tokens: found 0, expected a whole number from 1 to 1099511627776");
-  EXPECT_EQ(message("[1, 4, 6]", "[1, 4]"),
-            "x.idx: line 2: media[0].grid: found 2 numbers, expected frames, rows and columns");
-  EXPECT_EQ(message("[1, 6, 8]", "[1, 60, 8]"),
-            "x.idx: line 5: media[1].grid: found 60 x 8 patches a frame, expected at most the 96 of the sample");
-  EXPECT_EQ(message("\"id\": 1", "\"id\": 3"),
-            "x.idx: sequences[1].id: found 3, which sequences[0] has already; ids must be unique in a batch");
-  const std::string syntax = message("\"id\": 7,", "\"id\": 7 ");
-  EXPECT_TRUE(syntax.starts_with("x.idx: line 5: line 1, column ")) << syntax;
-  EXPECT_NE(syntax.find("not valid JSON"), std::string::npos) << syntax;
+TEST(IndexFile, NoMoreOfTheRecordsIsReadThanComesWithTheHeader) {
+  const test::TemporaryFolder folder;
+  const std::string file = folder.path() + "/train.index";
+  Columns parts;
+  parts.header.replace(parts.header.find("\"bytes\": 5"), 10, "\"bytes\": 50000");
+  std::ofstream(file, std::ios::binary) << columns_of(parts) << std::string(50'000, 'x');
+  const std::optional<std::string> read = read_index_columns(file);
+  ASSERT_TRUE(read.has_value());
+  EXPECT_EQ(read->size(), 4096U);
+  EXPECT_EQ(parse_batch_index(*read, "x").sequences, kSequences);
 }
 
-TEST(IndexFile, SaysWhatIsCutOff) {
-  const auto with = [](const std::string& samples) {
-    std::string text = kIndex;
-    return text.insert(1, "\"samples\": " + samples + ", ");
+TEST(IndexFile, AHeaderMayBeLong) {
+  const test::TemporaryFolder folder;
+  const std::string file = folder.path() + "/long.index";
+  Columns parts;
+  parts.header.insert(parts.header.size() - 1, R"(, "ignored": ")" + std::string(100'000, 'x') + '"');
+  std::ofstream(file, std::ios::binary) << columns_of(parts) << "{...}";
+  EXPECT_EQ(read_batch(file).sequences, kSequences);
+}
+
+TEST(IndexFile, ComplaintsSayWhatIsWrong) {
+  const auto message = [](const std::string& from, const std::string& to, Columns parts = {}) {
+    parts.header.replace(parts.header.find(from), from.size(), to);
+    return input_error([&] { parse_batch_index(columns_of(parts), "x.idx"); });
   };
-  EXPECT_EQ(parse_batch_index(with("3"), "x.idx").sequences.size(), 3U);
-  const std::string cut = with("4");
-  for (const auto& parse : {std::function<void()>([&] { parse_batch_index(cut, "x.idx"); }),
-                            std::function<void()>([&] { parse_sample_index(cut, "x.idx"); })}) {
-    EXPECT_EQ(input_error(parse), "x.idx: is cut off: 3 of 4 samples; build it again with dhp index");
+  EXPECT_EQ(message("dhp.index/2", "dhp.batch/1"),
+            "x.idx: format: found \"dhp.batch/1\", expected \"dhp.index/2\"; is this the right kind of file?");
+  EXPECT_EQ(message("dhp.index/2", "dhp.index/1"),
+            "x.idx: is of an older version of dhp (format dhp.index/1); build it again with dhp index");
+  EXPECT_EQ(message("\"bytes\": 8", "\"bytes\": 6"), "x.idx: columns.patches.bytes: found 6, expected 4 or 8");
+  EXPECT_TRUE(message("\"samples\": 3", "\"samples\": -3").starts_with("x.idx: samples: found -3, expected"));
+  EXPECT_TRUE(message("\"at\": 192", "\"at\": 9e18").starts_with("x.idx: columns.frame_patches.at: found"));
+  EXPECT_TRUE(message("\"id\"", "\"ids\"").starts_with("x.idx: columns.id: missing"));
+  EXPECT_NE(message("\"samples\": 3", "\"samples\": ").find("not valid JSON"), std::string::npos);
+  const std::string damaged = "; build it again with dhp index";
+  EXPECT_EQ(message("366355164", "366355165"), "x.idx: is damaged (column id: its checksum is another)" + damaged);
+  EXPECT_EQ(message("", "", {.tokens = {220, 32, 512}}),
+            "x.idx: is damaged (column tokens: its checksum is another)" + damaged);
+  EXPECT_EQ(message("2222737899", "568814188", {.tokens = {220, 0, 512}}),
+            "x.idx: sequences[1].tokens: found 0, expected a whole number from 1 to 1099511627776");
+  EXPECT_EQ(message("2179638732", "3793653708", {.frame_patches = {24, 25, 48}}),
+            "x.idx: sequences[1].frame_patches: found 25, expected a whole number from 0 to 0, the patches of the "
+            "sequence");
+  EXPECT_EQ(message("366355164", "521350085", {.ids = {3, 3, 7}}),
+            "x.idx: sequences[1].id: found 3, which sequences[0] has already; ids must be unique in a batch");
+}
+
+/// Nothing is allocated for what a header says and the file does not have.
+TEST(IndexFile, SaysWhatIsCutOff) {
+  const test::TemporaryFolder folder;
+  const std::string file = folder.path() + "/cut.index";
+  const std::string whole = columns_of() + "{...}";
+  const std::string size = std::to_string(whole.size());
+  for (const std::size_t left : {whole.size() - 1, whole.size() - 70, whole.size() - 250}) {
+    std::ofstream(file, std::ios::binary) << whole.substr(0, left);
+    const std::string said =
+        "is cut off: " + std::to_string(left) + " of " + size + " bytes; build it again with dhp index";
+    EXPECT_EQ(input_error([&] { read_batch(file); }), file + ": " + said);
+    EXPECT_EQ(input_error([&] { read_sample_file(file); }), file + ": " + said);
   }
-  EXPECT_EQ(input_error([&] { parse_batch_index(with("2"), "x.idx"); }),
-            "x.idx: has too many lines: 3 of 2 samples; build it again with dhp index");
   EXPECT_TRUE(
-      input_error([&] { parse_batch_index(with("-1"), "x.idx"); }).starts_with("x.idx: line 1: samples: found"));
+      input_error([&] { parse_batch_index(whole.substr(0, whole.size() - 70), "x"); }).starts_with("x: is cut off"));
+  Columns many;
+  many.header.replace(many.header.find("\"samples\": 3"), 12, "\"samples\": 1125899906842624");
+  EXPECT_TRUE(input_error([&] { parse_batch_index(columns_of(many), "x"); }).starts_with("x: is cut off"));
 }
 
 /// Some devices have no end.

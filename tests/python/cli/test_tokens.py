@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from command_line import dhp, inputs
+from dhp._core import read_batch
+from made_index import write_made_index
 
 
 def test_tokens_of_media() -> None:
@@ -119,13 +121,8 @@ def test_dataset_of_a_file(tmp_path: Path, files: dict[str, Path]) -> None:
 
 
 def test_what_dhp_index_writes_is_a_batch(tmp_path: Path, files: dict[str, Path]) -> None:
-    index = tmp_path / "x.idx"
-    lines = [
-        {"format": "dhp.index/1", "data": "plain.jsonl"},
-        {"id": 4, "tokens": 220, "patches": 24, "label_tokens": 9, "messages": [], "media": [{"grid": [1, 4, 6]}]},
-        {"id": 9, "tokens": 31, "patches": 0, "label_tokens": 4, "messages": [], "media": []},
-    ]
-    index.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    lengths = [{"id": 4, "tokens": 220, "patches": 24, "frame_patches": 24}, {"id": 9, "tokens": 31}]
+    index = write_made_index(tmp_path / "x.idx", lengths)
     assert dhp("dataset", "--data", index, "--batch-size", "5", "--seed", "3", "-o", files["batch"]).code == 0
     sequences = json.loads(files["batch"].read_text())["sequences"]
     assert len(sequences) == 5
@@ -136,6 +133,9 @@ def test_what_dhp_index_writes_is_a_batch(tmp_path: Path, files: dict[str, Path]
     assert dhp("check", *inputs(whole), "--plan", plan).out == "valid: 2 tasks, 2 sequences\n"
     assert dhp("explain", *inputs(whole), "--plan", plan).code == 0
     assert dhp("compare", *inputs(whole)).out.startswith("2 sequences on 6 ranks")
+    assert [s.id for s in read_batch(str(index)).sequences] == [4, 9]
+    index.write_bytes(index.read_bytes()[:-5])
+    assert "x.idx: is cut off: " in dhp("plan", *inputs(whole)).err
 
 
 def test_a_terminal_is_not_steered(tmp_path: Path, files: dict[str, Path]) -> None:

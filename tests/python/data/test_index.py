@@ -7,10 +7,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from dhp._core import InputError, Sequence
+from dhp.data import freshness
 from dhp.data.errors import DataError, StaleIndexError
 from dhp.data.index import (
     Limits,
@@ -23,6 +25,7 @@ from dhp.data.index import (
 from dhp.data.media import PixelReader
 from dhp.data.text import Encoder
 from indexed_data import ROWS, row, write
+from made_index import RECORD, write_made_index
 from tiny_run import make_tiny
 
 # ---- counts and files -----------------------------------------------------------------------------------------------
@@ -52,27 +55,37 @@ def test_round_trip(made: Path, tmp_path: Path) -> None:
     built = build_index(made / "data.jsonl", made / "model", tmp_path / "i.jsonl")
     loaded = load_index(tmp_path / "i.jsonl", made / "data.jsonl", made / "model")
     assert loaded.samples == built.samples
-    assert loaded.by_id[5] == built.samples[4]
-    header = json.loads((tmp_path / "i.jsonl").read_text().splitlines()[0])
-    assert header["format"] == "dhp.index/1"
-    assert header["samples"] == 7
+    assert loaded.sample(5) == built.samples[4]
+    with pytest.raises(KeyError):
+        loaded.sample(8)
+    assert loaded.file.header["samples"] == 7
+    for name, of_sample in (
+        ("ids", lambda s: s.id),
+        ("tokens", lambda s: s.tokens),
+        ("patches", lambda s: s.patches),
+        ("frame_patches", lambda s: s.frame_patches),
+        ("label_tokens", lambda s: s.label_tokens),
+    ):
+        assert getattr(loaded.samples, name).tolist() == [of_sample(sample) for sample in loaded.samples]
+    assert loaded.samples.sequences([6, 0]) == [loaded.samples[6].as_sequence(), loaded.samples[0].as_sequence()]
 
 
 def test_index_moves_with_its_data(folder: Path, tmp_path: Path) -> None:
     before = build_index(folder / "data.jsonl", folder / "model")
-    assert before.path == folder / "data.index.jsonl" == default_path(folder / "data.jsonl")
-    assert str(folder) not in before.path.read_text()
+    assert before.path == folder / "data.index" == default_path(folder / "data.jsonl")
+    assert str(folder).encode() not in before.path.read_bytes()
     moved = folder.rename(tmp_path / "elsewhere")
-    after = load_index(moved / "data.index.jsonl", model=moved / "model")
+    after = load_index(moved / "data.index", model=moved / "model")
     assert after.samples[1].media[0].source == str(moved / "media" / "small.png")
     assert PixelReader(moved / "model").read_units(after.samples[3].media[0], 0, 1).shape[0] > 0
 
 
 def test_same_bytes_from_any_number_of_workers(made: Path, tmp_path: Path) -> None:
+    os.utime(made / "data.jsonl", (1e9, 1e9))
     texts = set()
     for workers in (1, 3):
-        build_index(made / "data.jsonl", made / "model", tmp_path / "i.jsonl", workers=workers)
-        texts.add((tmp_path / "i.jsonl").read_text())
+        build_index(made / "data.jsonl", made / "model", tmp_path / f"{workers}" / "i.jsonl", workers=workers)
+        texts.add((tmp_path / f"{workers}" / "i.jsonl").read_bytes())
     assert len(texts) == 1
 
 
@@ -94,7 +107,7 @@ def test_changed_data_is_stale(folder: Path) -> None:
     data, model = folder / "data.jsonl", folder / "model"
     index = build_index(data, model)
     write(data, [*ROWS, row("One more?")])
-    with pytest.raises(StaleIndexError, match=r"data\.index\.jsonl: is stale: the size of .*build it again"):
+    with pytest.raises(StaleIndexError, match=r"data\.index: is stale: the size of .*build it again"):
         load_index(index.path, data, model)
     write(data, [row("How art you?"), *ROWS[1:]])  # same size
     with pytest.raises(StaleIndexError, match=r"the content of .*data\.jsonl"):
@@ -130,21 +143,75 @@ def test_an_index_of_data_without_end(folder: Path) -> None:
             load_index(path, data)
 
 
+def test_data_is_read_again_only_where_it_may_have_changed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, model = folder / "data.jsonl", folder / "model"
+    hashed: list[Path] = []
+    identity = freshness.identity
+    monkeypatch.setattr(freshness, "identity", lambda path, advance: hashed.append(path) or identity(path, advance))
+    os.utime(data)
+    with monkeypatch.context() as changing:
+        changing.setattr(freshness, "_COARSE_NS", 10**15)
+        load_index(build_index(data, model).path, data, model)
+    assert hashed == [data], "it had changed just before it was indexed"
+    os.utime(data, (1e9, 1e9))
+    index = build_index(data, model)
+    hashed.clear()
+    load_index(index.path, data, model)
+    assert hashed == []
+    os.utime(data, (2e9, 2e9))
+    assert load_index(index.path, data, model).samples == index.samples
+    assert hashed == [data]
+    data.write_text(data.read_text().replace("How are", "How art"))
+    os.utime(data, (2e9, 2e9))
+    with pytest.raises(StaleIndexError, match="the content of"):
+        load_index(index.path, data, model)
+
+
 def test_damaged_index(folder: Path) -> None:
     index = build_index(folder / "data.jsonl", folder / "model")
-    text = index.path.read_text()
-    lines = text.splitlines(keepends=True)
+    whole = index.path.read_bytes()
+    header = whole[: whole.index(b"\n") + 1]
     for broken, message in [
-        ("", "is not an index"),
-        ("{", "is damaged"),
-        (lines[1], "is not an index"),
-        ("".join(lines[:-1]), "is cut off: 6 of 7 samples"),
-        (text[:-40], "is damaged"),
-        (text.replace('"tokens"', '"tokns"'), "is damaged"),
+        (b"", "is not an index"),
+        (b"{", "is damaged"),
+        (header[:-9], "is damaged"),
+        (b"\0" * 5000, "is not an index"),
+        ((folder / "data.jsonl").read_bytes(), "is not an index"),
+        (b'{"format": "dhp.index/1", "rules": 2}\n', r"is stale: it is of an older version of dhp .*build it again"),
+        (header, "is cut off: "),
+        (whole[:-1], f"is cut off: {len(whole) - 1:,} of {len(whole):,} bytes; build it again"),
+        (whole + b" ", "is longer than it says"),
+        (whole.replace(b'"samples": 7', b'"samples": 8'), "is damaged"),
+        (whole.replace(b'"samples": 7', b'"samples": -'), "is damaged"),
+        (whole.replace(b'"tokens"', b'"tokns"', 1), "is damaged"),
+        (whole.replace(b'"ignored": {}', b'"ignored": 55'), "is damaged"),
+        (whole.replace(b'"media_roots": []', b'"media_roots": 55'), "is damaged"),
+        (whole.replace(b'"problems": {}', b'"problems": 55'), "is damaged"),
     ]:
-        index.path.write_text(broken)
-        with pytest.raises(DataError, match=message):
+        assert broken != whole
+        index.path.write_bytes(broken)
+        with pytest.raises(DataError, match=message) as caught:
             load_index(index.path)
+        assert str(caught.value).startswith(f"{index.path}: ")
+
+
+def test_no_flipped_bit_of_a_number_or_record_goes_unseen(folder: Path) -> None:
+    index = build_index(folder / "data.jsonl", folder / "model")
+    whole = index.path.read_bytes()
+    places = [range(index.file.records.start, len(whole))]
+    body = -(-(whole.index(b"\n") + 1) // 64) * 64
+    for about in index.file.header["columns"].values():
+        at = body + about["at"]
+        places.append(range(at, at + about["bytes"] * len(index.samples)))
+    seed = 5
+    generator = np.random.default_rng(seed)
+    for place in places:
+        for at in generator.choice(place, 6):
+            broken = bytearray(whole)
+            broken[at] ^= 1 << int(generator.integers(8))
+            index.path.write_bytes(broken)
+            with pytest.raises(DataError, match=r"data\.index: is damaged \(.*build it again with dhp index"):
+                list(load_index(index.path).samples)
 
 
 # ---- bad and too long samples ---------------------------------------------------------------------------------------
@@ -370,38 +437,55 @@ def test_wider_settings_make_an_index_stale_that_left_lines_out(folder: Path) ->
 
 def test_an_index_of_an_older_version_is_stale(folder: Path) -> None:
     index = build_index(folder / "data.jsonl", folder / "model")
-    header, *rest = index.path.read_text().splitlines(keepends=True)
-    values = json.loads(header)
-    del values["rules"]
-    index.path.write_text(json.dumps(values) + "\n" + "".join(rest))
+    index.path.write_bytes(index.path.read_bytes().replace(b'"rules": 2', b'"rules": 1'))
     with pytest.raises(StaleIndexError, match="another version of dhp; build it again"):
         load_index(index.path)
 
 
+MEDIUM = {"kind": "image", "source": "a.png", "grid": [1, 2, 2], "height": 32, "width": 32}
+
+
 @pytest.mark.parametrize(
-    "change",
+    ("lengths", "change"),
     [
-        lambda s: s.update(tokens="12"),
-        lambda s: s.update(patches=-1),
-        lambda s: s.update(id=None),
-        lambda s: s.update(label_tokens=1.5),
-        lambda s: s["media"][0].update(grid=[1, 2]),
-        lambda s: s["media"][0].update(height="x"),
-        lambda s: s["media"][0].update(kind="sound"),
-        lambda s: s["media"][0].update(source=5),
-        lambda s: s["media"][0].update(colour=5),
-        lambda s: s.update(media=5),
-        lambda s: s.update(messages=[{"role": "user"}]),
+        ({"tokens": 0}, {}),
+        ({"tokens": -1}, {}),
+        ({"patches": -1}, {}),
+        ({"id": 0}, {}),
+        ({"end": 0}, {}),
+        ({"end": 5}, {}),
+        ({"end": 5000}, {}),
+        ({"label_tokens": 1 << 60}, {}),
+        ({}, {"media": [MEDIUM | {"grid": [1, 2]}]}),
+        ({}, {"media": [MEDIUM | {"height": "x"}]}),
+        ({}, {"media": [MEDIUM | {"height": [[1]]}]}),
+        ({}, {"media": [MEDIUM | {"frame_indices": [-1]}]}),
+        ({}, {"media": [MEDIUM | {"kind": "sound"}]}),
+        ({}, {"media": [MEDIUM | {"source": 5}]}),
+        ({}, {"media": [MEDIUM | {"colour": 5}]}),
+        ({}, {"media": 5}),
+        ({}, {"messages": [{"role": "user"}]}),
+        ({}, {"messages": None}),
     ],
 )
-def test_what_no_index_of_ours_holds_is_damage(folder: Path, change: Any) -> None:
-    index = build_index(folder / "data.jsonl", folder / "model")
-    lines = index.path.read_text().splitlines()
-    sample = json.loads(lines[2])
-    change(sample)
-    index.path.write_text("\n".join([*lines[:2], json.dumps(sample), *lines[3:]]) + "\n")
-    with pytest.raises(DataError, match=r"is damaged \((TypeError|KeyError): .*build it again"):
-        load_index(index.path)
+def test_what_no_index_of_ours_holds_is_damage(tmp_path: Path, lengths: dict[str, int], change: dict[str, Any]) -> None:
+    rows = [{"tokens": 5}, {"tokens": 5} | lengths]
+    data = write(tmp_path / "d.jsonl", [ROWS[0], ROWS[0]])
+    header = {"data": freshness.identity(data, lambda: None) | {"path": "d.jsonl"}, "processor": "x"}
+    write_made_index(tmp_path / "i", [{"tokens": 5}] * 2, header=header)
+    assert load_index(tmp_path / "i").samples[1].tokens == 5
+    write_made_index(tmp_path / "i", rows, [RECORD, RECORD | change], header)
+    with pytest.raises(DataError, match=r"i: is (damaged \(|cut off: |longer than it says: ).*build it again"):
+        list(load_index(tmp_path / "i").samples)
+
+
+def test_what_a_header_says_is_not_allocated(tmp_path: Path) -> None:
+    data = write(tmp_path / "d.jsonl", [ROWS[0]])
+    header = {"data": freshness.identity(data, lambda: None) | {"path": "d.jsonl"}, "processor": "x"}
+    for many in ({"samples": 1 << 49}, {"records": {"at": 576, "bytes": 1 << 49}}, {"samples": 1 << 60}):
+        write_made_index(tmp_path / "i", [{"tokens": 5}], header=header | many)
+        with pytest.raises(DataError, match=r"i: is (damaged|cut off).*build it again"):
+            load_index(tmp_path / "i")
 
 
 def test_names_that_no_file_can_have(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -419,7 +503,7 @@ def test_a_full_disk_leaves_no_half_index(folder: Path, monkeypatch: pytest.Monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    before = sorted(folder.iterdir())
-    with pytest.raises(InputError, match=r"data\.index\.jsonl cannot be written \(No space left on device\)"):
+    before = {*folder.iterdir(), folder / "data.index.unfinished"}
+    with pytest.raises(InputError, match=r"data\.index cannot be written \(No space left on device\)"):
         build_index(folder / "data.jsonl", folder / "model")
-    assert sorted(folder.iterdir()) == before
+    assert {*folder.iterdir()} == before

@@ -130,7 +130,7 @@ def test_second_run_finds_it_whole(demo: Path, monkeypatch: pytest.MonkeyPatch) 
         raise AssertionError("fetched again")
 
     monkeypatch.setattr(prepare, "fetch", refuse)
-    (demo / "train.index.jsonl").touch()  # what others add does not matter
+    (demo / "train.index").touch()  # what others add does not matter
     assert not prepare.prepare(demo)
     crop = demo / "media" / "crops" / "cat-nose.png"
     content = crop.read_bytes()

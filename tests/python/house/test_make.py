@@ -84,12 +84,12 @@ def test_the_demo_runs_a_second_time_and_keeps_the_run_before(tree: Path, demo: 
         (tree / name).chmod(0o755)
     (tree / "build/demo/run/step-001000").mkdir(parents=True)
     (tree / demo).mkdir(exist_ok=True)
-    (tree / demo / "train.index.jsonl").touch()
+    (tree / demo / "train.index").touch()
     done = subprocess.run(["make", "demo", f"DEMO={demo}"], cwd=tree, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     given = f"train examples/demo.toml --set model={demo}/model data={demo}/train.jsonl output_dir={demo}/run"
     assert given in done.stdout.splitlines()
-    assert not (tree / demo / "train.index.jsonl").exists()
+    assert not (tree / demo / "train.index").exists()
     kept = list((tree / "build/demo").glob("run*/step-001000"))
     assert len(kept) == 1
     assert (kept[0].parent.name == "run") == (demo == "build/other")

@@ -98,7 +98,7 @@ def test_a_wrong_setting_is_said_once_a_machine(
         ("--metrics train.jsonl", "--metrics: train.jsonl is the data itself"),
         ("--result link", "--result: link is the data itself"),
         ("--result run.toml", "--result: run.toml is the settings file itself"),
-        ("--metrics train.index.jsonl", "--metrics: train.index.jsonl is the index itself"),
+        ("--metrics train.index", "--metrics: train.index is the index itself"),
         ("--set index=train.jsonl", "index: train.jsonl is the data itself"),
         ("--set index=x --metrics ./x", "--metrics: ./x is the file of index itself"),
         ("--result r.json --trace r.json", "--result: r.json is the file of --trace itself"),

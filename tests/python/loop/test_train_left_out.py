@@ -17,7 +17,7 @@ from tiny_run import copied_run
 @pytest.fixture
 def folder(mixed_data: Path, tmp_path: Path) -> Path:
     """A copy of the data with five lines more, four of which cannot be used, and a run.toml of a step."""
-    copied_run(mixed_data, tmp_path, "*.index.*", ranks=2, steps=1, capacity_tokens=1000)
+    copied_run(mixed_data, tmp_path, "*.index", ranks=2, steps=1, capacity_tokens=1000)
     turns = [{"role": "user", "content": "<image>?"}, {"role": "assistant", "content": "A."}]
     with open(tmp_path / "train.jsonl", "a") as file:
         file.write(json.dumps({"messages": turns, "images": ["none.png"]}) + "\n")
@@ -59,7 +59,7 @@ def test_lines_left_out_are_named_at_each_start(folder: Path, ranks: str) -> Non
         assert [line.split(": ")[0] for line in lines[1:5]] == [f"{folder}/train.jsonl:{n}" for n in (21, 22, 23, 24)]
         assert "none.png: no such file" in lines[1]
         ignored = "keys that mean nothing here, and their lines: id (1), messages.t (1)"
-        assert lines[5].startswith(f"found when {folder}/train.index.jsonl was built")
+        assert lines[5].startswith(f"found when {folder}/train.index was built")
         assert lines[6:] == [f"dhp: {folder}/train.jsonl: {ignored}"]
 
 

@@ -168,12 +168,12 @@ def test_what_a_maker_refuses_all_refuse_in_its_words(folder: Path) -> None:
 def test_ranks_that_torchrun_starts_on_two_hosts_make_an_index_each(mixed_data: Path, tmp_path: Path) -> None:
     """The whole of dhp train, on copies of the data; only what says which machine this is is made up."""
     for host in "ab":
-        shutil.copytree(mixed_data, tmp_path / host, ignore=shutil.ignore_patterns("*.index.*", "*.idx", "run-*"))
+        shutil.copytree(mixed_data, tmp_path / host, ignore=shutil.ignore_patterns("*.index", "*.idx", "run-*"))
     ranks = start_ranks(train_at_its_host, 4, tmp_path / "log", str(tmp_path))
     codes = end_all(ranks, 300)
     assert codes == [0] * 4, [rank.said() for rank in ranks]
     for host in "ab":
-        assert (tmp_path / host / "train.index.jsonl").exists()
+        assert (tmp_path / host / "train.index").exists()
     made = [number for number, rank in enumerate(ranks) if "builds the index" in rank.said()]
     assert [number // 2 for number in made] == [0, 1]
 
@@ -181,7 +181,7 @@ def test_ranks_that_torchrun_starts_on_two_hosts_make_an_index_each(mixed_data: 
 def test_hosts_with_other_data_than_each_other_are_told(mixed_data: Path, tmp_path: Path) -> None:
     """The same lengths, so that all would plan alike: only a letter of an answer is another one on host b."""
     for host in "ab":
-        shutil.copytree(mixed_data, tmp_path / host, ignore=shutil.ignore_patterns("*.index.*", "*.idx", "run-*"))
+        shutil.copytree(mixed_data, tmp_path / host, ignore=shutil.ignore_patterns("*.index", "*.idx", "run-*"))
     file = tmp_path / "b" / "train.jsonl"
     lines = file.read_text().splitlines()
     row = json.loads(lines[0])

@@ -20,6 +20,7 @@ from dhp._core import (
     read_cost_model,
     to_json,
 )
+from dhp.data.sources import sources_of
 from dhp.loop.train_options import parser, settings_of
 from dhp.run.planning import plan
 from dhp.settings.config import TrainConfig, read_config
@@ -86,6 +87,45 @@ def test_wrong_overrides_are_named(toml: Path, override: str, message: str) -> N
         read_config(toml, [override])
 
 
+def test_epochs_or_steps(toml: Path) -> None:
+    with pytest.raises(InputError, match="num_train_epochs: found 2, and steps 10; give one of them"):
+        read_config(toml, ["num_train_epochs=2"])
+    assert read_config(toml, ["num_train_epochs=0"]).steps == 10
+    toml.write_text('model = "m"\ndata = "d.jsonl"\nnum_train_epochs = 1.5\n')
+    assert read_config(toml).num_train_epochs == 1.5
+    with pytest.raises(InputError, match=r"num_train_epochs: found 1\.5, and steps 3"):
+        read_config(toml, ["steps=3"])
+
+
+def test_the_examples_of_several_files(toml: Path) -> None:
+    blocks = (ROOT / "docs" / "training.md").read_text().split("```toml\ndata = ")[1:]
+    assert len(blocks) == 2
+    for block in blocks:
+        toml.write_text(f'model = "m"\ndata = {block.split("```")[0]}')
+        assert len(sources_of(read_config(toml).data)) == 2
+
+
+def test_several_data_files(toml: Path) -> None:
+    toml.write_text('model = "m"\ndata = ["a.jsonl", "b.jsonl"]\n')
+    assert read_config(toml).data == ["a.jsonl", "b.jsonl"]
+    assert read_config(toml).data_name == "a.jsonl and 1 more"
+    toml.write_text('model = "m"\ndata = [{path = "a.jsonl", weight = 0.3}, {path = "b.jsonl", weight = 1}]\n')
+    assert read_config(toml).data == [{"path": "a.jsonl", "weight": 0.3}, {"path": "b.jsonl", "weight": 1}]
+    assert read_config(toml, ['data=["c", "d"]']).data == ["c", "d"]
+    assert read_config(toml, ["data=c d.jsonl"]).data == "c d.jsonl"
+    for override, message in [
+        ("data=[]", "data: expected a path, or a list"),
+        ("data=[3]", r"data\[0\]: expected a path, or a table"),
+        ('data=["a\\u0007"]', "data: found .*, expected text in UTF-8, without control characters"),
+        ('data=["a", {path = "b", weight = 1}]', r"data\[0\]: has no weight, and others have"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            read_config(toml, [override])
+    toml.write_text('model = "m"\ndata = 3\n')
+    with pytest.raises(InputError, match="data: found 3, expected str, or a list of paths and tables"):
+        read_config(toml)
+
+
 NUMBERS = [f for f in fields(TrainConfig) if f.type in ("int", "float")]
 
 
@@ -104,6 +144,8 @@ def test_every_number_is_finite_and_has_two_ends(toml: Path, setting: Field[Any]
     for end in ("least", "most"):
         if limits.open != end:
             others = ["learning_rate=1000"] if setting.name == "min_learning_rate" else []
+            if setting.name == "num_train_epochs":
+                toml.write_text('model = "m"\ndata = "d.jsonl"\n')
             value = getattr(limits, end)
             assert getattr(read_config(toml, [*others, f"{setting.name}={value}"]), setting.name) == value
 
@@ -171,7 +213,8 @@ def test_plan_table_plans_as_the_command_line_does(tmp_path: Path, line: str, pl
 
 
 def test_the_example_of_the_docs_shows_every_option(tmp_path: Path) -> None:
-    text = (ROOT / "docs" / "training.md").read_text().split("```toml\n")[1].split("```")[0]
+    blocks = [block.split("```")[0] for block in (ROOT / "docs" / "training.md").read_text().split("```toml\n")]
+    text = next(block for block in blocks[1:] if "[plan]" in block)
     file = tmp_path / "run.toml"
     file.write_text(f'model = "m"\ndata = "d"\n{text}')
     assert {"planner", *read_config(file).plan} == {info.name for info in plan_options()}

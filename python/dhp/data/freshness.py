@@ -1,0 +1,72 @@
+"""Whether an index still belongs to its data file and its checkpoint.
+
+A data file is the same if size and SHA-256 are. That is not worked out again for a file whose size and time of change
+are those it had when it was indexed, unless it had changed just before: its time of change may be too coarse to tell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dhp.data.errors import StaleIndexError
+from dhp.data.index_file import AGAIN
+from dhp.data.lines import opened
+from dhp.data.processor import RULES_VERSION, load_processor
+from dhp.data.rows import TARS
+from dhp.data.tars import digest_of_tar
+
+_COARSE_NS = 2_000_000_000  # file systems keep times of change in steps of at most so much
+
+
+def identity(data: Path, advance: Callable[[], None]) -> dict[str, Any]:
+    """What the index keeps of its data file, which is read to its end."""
+    began = time.time_ns()
+    if str(data).endswith(TARS):  # media in it are not read
+        with opened(data) as file:
+            about = os.fstat(file.fileno())
+        found = {"bytes": about.st_size, "sha256": digest_of_tar(data, advance), "changed_ns": about.st_mtime_ns}
+        return {**found, "settled": about.st_mtime_ns < began - _COARSE_NS}
+    digest, size = hashlib.sha256(), 0
+    with opened(data) as file:
+        changed = os.fstat(file.fileno()).st_mtime_ns
+        while block := file.read(1 << 20):
+            digest.update(block)
+            size += len(block)
+            advance()
+    return {"bytes": size, "sha256": digest.hexdigest(), "changed_ns": changed, "settled": changed < began - _COARSE_NS}
+
+
+def check_fresh(
+    path: str | os.PathLike[str],
+    header: dict[str, Any],
+    data: Path,
+    model: str | os.PathLike[str] | None,
+    advance: Callable[[], None],
+) -> None:
+    """Raises StaleIndexError unless the index of this header is of this data file and this model's processor."""
+    if header.get("rules") != RULES_VERSION:
+        raise StaleIndexError(f"{path}: is stale: it was written by another version of dhp; {AGAIN}")
+    then = header["data"]
+    if not _unchanged(data, then):
+        now = identity(data, advance)
+        for key, what in (("bytes", "size"), ("sha256", "content")):
+            if then[key] != now[key]:
+                raise StaleIndexError(f"{path}: is stale: the {what} of {data} was {then[key]}, is {now[key]}; {AGAIN}")
+    if model is not None and header["processor"] != load_processor(model).fingerprint:
+        raise StaleIndexError(
+            f"{path}: is stale: built with another tokenizer or processor than that of {model}; {AGAIN}"
+        )
+
+
+def _unchanged(data: Path, then: dict[str, Any]) -> bool:
+    with opened(data) as file:
+        about = os.fstat(file.fileno())
+    return then["settled"] is True and (about.st_size, about.st_mtime_ns) == (then["bytes"], then["changed_ns"])
+
+
+__all__ = ["check_fresh", "identity"]

@@ -1,0 +1,156 @@
+"""Lines read by several processes, in order. A process that ends over a line, as a decoder may crash, costs that line
+alone: those that it had are given to others one by one.
+
+The processes are programs of their own (index_worker.py), started with nothing but a pipe: a fork would break the
+tokenizer, and a new start of the caller's own program might do what it does anew. They end when their pipe does.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing import Pipe, connection
+from typing import Any
+
+from dhp._core import InputError
+from dhp.data.errors import DataError
+from dhp.data.scan import Item, Line, Problem
+
+WORKER = "dhp.data.index_worker"
+CHUNK = 16  # lines that a process gets at a time
+_CHUNKS_AHEAD = 8  # of each process that may wait for the slowest
+_WAIT_S = 5.0  # for a process to end once its pipe is closed
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a process needs to know beside its lines; see LineReader."""
+
+    data: str
+    model: str
+    media_roots: tuple[str, ...]
+    verify: bool
+
+
+@dataclass(eq=False)
+class _Reader:
+    process: subprocess.Popen[bytes]
+    pipe: Any
+    is_ready: bool = False
+    has: list[tuple[int, Item]] = field(default_factory=list)
+
+
+class Pool:
+    """`count` processes. Use as a context manager: at its end they are gone."""
+
+    def __init__(self, setup: Setup, count: int) -> None:
+        self._setup = setup
+        self._retry: collections.deque[list[tuple[int, Item]]] = collections.deque()
+        self._readers: list[_Reader] = []
+        self._count = count
+        self._is_all = False  # of the lines are out
+
+    def __enter__(self) -> Pool:
+        try:
+            self._readers = [self._start() for _ in range(self._count)]
+        except OSError as error:
+            self.__exit__()
+            raise DataError(
+                f"no process can be started to read lines ({error.strerror}); --workers 1 needs none"
+            ) from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for reader in self._readers:
+            reader.pipe.close()
+            reader.process.terminate()
+        for reader in self._readers:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                reader.process.wait(_WAIT_S)
+            if reader.process.returncode is None:
+                reader.process.kill()
+                reader.process.wait()
+
+    def read(self, items: Iterable[Item]) -> Iterator[Line]:
+        """What becomes of these lines, in order; few more of them are taken than are given out."""
+        numbered = enumerate(items)
+        ready: dict[int, Line] = {}
+        given = 0  # out, all in order
+        while True:
+            self._feed(numbered, len(ready))
+            busy = {reader.pipe: reader for reader in self._readers if reader.has or not reader.is_ready}
+            if self._is_all and not any(reader.has for reader in self._readers) and not self._retry and not ready:
+                return
+            for pipe in connection.wait(list(busy)):
+                self._receive(busy[pipe], ready)
+            while given in ready:
+                yield ready.pop(given)
+                given += 1
+
+    def _start(self) -> _Reader:
+        ours, theirs = Pipe()
+        command = [sys.executable, "-m", WORKER, str(theirs.fileno())]
+        process = subprocess.Popen(
+            command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
+        theirs.close()
+        with contextlib.suppress(OSError):  # it has ended already: see _receive
+            ours.send(self._setup)
+        return _Reader(process, ours)
+
+    def _feed(self, numbered: Iterator[tuple[int, Item]], waiting: int) -> None:
+        """Lines for every process that waits for some; new ones only while few lines wait for one before them."""
+        for reader in self._readers:
+            if not reader.is_ready or reader.has:
+                continue
+            chunk = self._retry.popleft() if self._retry else []
+            if not chunk and waiting < self._count * CHUNK * _CHUNKS_AHEAD:
+                chunk = list(itertools.islice(numbered, CHUNK))
+                self._is_all = len(chunk) < CHUNK
+            if chunk:
+                reader.has = chunk
+                with contextlib.suppress(OSError):  # it has ended: its pipe says so when it is read
+                    reader.pipe.send([item for _, item in chunk])
+
+    def _receive(self, reader: _Reader, ready: dict[int, Line]) -> None:
+        try:
+            answer = reader.pipe.recv()
+        except (EOFError, OSError):
+            self._replace(reader, ready)
+            return
+        if isinstance(answer, InputError):
+            raise answer
+        if reader.is_ready:
+            ready.update(zip((number for number, _ in reader.has), answer, strict=True))
+            reader.has = []
+        reader.is_ready = True
+
+    def _replace(self, reader: _Reader, ready: dict[int, Line]) -> None:
+        """Of one that has ended."""
+        reader.pipe.close()
+        code = reader.process.wait()
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        if not reader.is_ready:
+            raise DataError(f"a process to read lines has ended before its first ({how}); --workers 1 needs none")
+        if len(reader.has) == 1:
+            number, item = reader.has[0]
+            ready[number] = Line(Problem(item.read.line, f"ended the process that read it ({how})", "unexpected"))
+        else:
+            self._retry.extend([one] for one in reader.has)
+        self._readers[self._readers.index(reader)] = self._start()
+
+
+def processes_for(workers: int, data_bytes: int) -> int:
+    """How many: as many as asked for; else one a core, at most 8, and one where starting more would take longer."""
+    few = data_bytes < 2_000_000
+    return workers or (1 if few else min(8, len(os.sched_getaffinity(0))))
+
+
+__all__ = ["Pool", "Setup", "processes_for"]

@@ -1,0 +1,37 @@
+"""A process that reads lines for `dhp index`: index_pool.py starts it, and it ends when its pipe does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from multiprocessing.connection import Connection
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # there are other processes for the other cores
+
+
+def main(pipe: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that started this
+    import torch
+
+    from dhp._core import InputError
+    from dhp.data.scan import LineReader
+    from dhp.data.text import Encoder
+
+    torch.set_num_threads(1)
+    try:
+        setup = pipe.recv()
+        try:
+            reader = LineReader(setup.data, Encoder(setup.model, setup.media_roots), setup.verify)
+        except InputError as error:
+            pipe.send(error)
+            return
+        pipe.send("ready")
+        while True:
+            pipe.send([reader.read(item) for item in pipe.recv()])
+    except (EOFError, OSError):
+        return  # nobody asks any more
+
+
+if __name__ == "__main__":
+    main(Connection(int(sys.argv[1])))

@@ -1,0 +1,121 @@
+"""Media that are a part of a file: a member of a tar, a value of an Arrow table, base64 in a line.
+
+A source is the path of a file or, with a NUL behind it, which no path holds, a range of its bytes and a name for
+messages. So whatever holds a medium, it is found without reading what stands before it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+_MARK = "\0"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Bytes offset … offset+size-1 of a file. is_base64: they are text that stands for bytes."""
+
+    path: str
+    offset: int
+    size: int
+    name: str
+    is_base64: bool = False
+
+    def source(self) -> str:
+        kind = "base64" if self.is_base64 else "bytes"
+        return f"{self.path}{_MARK}{self.offset},{self.size},{kind},{self.name}"
+
+
+def file_of(source: str) -> str:
+    """The path of the file that a source is, or is a piece of."""
+    piece = _piece_of(source)
+    return piece.path if isinstance(piece, Piece) else piece
+
+
+def in_file(source: str, path: str) -> str:
+    """The same piece of a file at another path."""
+    _, mark, rest = source.partition(_MARK)
+    return path + mark + rest
+
+
+def is_base64(source: str) -> bool:
+    piece = _piece_of(source)
+    return isinstance(piece, Piece) and piece.is_base64
+
+
+def shown(source: str) -> str:
+    """For messages."""
+    piece = _piece_of(source)
+    return f"{piece.path}: {piece.name}" if isinstance(piece, Piece) else piece
+
+
+def _piece_of(source: str) -> Piece | str:
+    path, mark, rest = source.partition(_MARK)
+    parts = rest.split(",", 3)
+    if not mark or len(parts) != 4 or not (parts[0].isdecimal() and parts[1].isdecimal()):
+        return source  # with a NUL in it, it is no path either: whoever opens it says so
+    return Piece(path, int(parts[0]), int(parts[1]), parts[3], parts[2] == "base64")
+
+
+@contextlib.contextmanager
+def readable(source: str) -> Iterator[Any]:
+    """What libraries open: a path, or a file object of the piece. Raises OSError or ValueError."""
+    piece = _piece_of(source)
+    if not isinstance(piece, Piece):
+        yield source
+        return
+    with open(piece.path, "rb") as file:
+        if os.fstat(file.fileno()).st_size < piece.offset + piece.size:
+            raise ValueError("its file has become shorter since it was indexed")
+        if piece.is_base64:
+            yield io.BytesIO(decoded(os.pread(file.fileno(), piece.size, piece.offset)))
+        else:
+            yield io.BufferedReader(_Range(file.fileno(), piece.offset, piece.size))
+
+
+def decoded(text: bytes) -> bytes:
+    """Bytes of base64, with JSON's escape of its slashes. Raises ValueError."""
+    try:
+        return base64.b64decode(text.replace(b"\\", b""), validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"is not base64 ({error})") from None
+
+
+class _Range(io.RawIOBase):
+    """A part of an open file as a file."""
+
+    def __init__(self, handle: int, offset: int, size: int) -> None:
+        self._handle, self._offset, self._size, self._at = handle, offset, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        if base + offset < 0:
+            raise ValueError("before the beginning")
+        self._at = base + offset
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        count = max(0, min(len(buffer), self._size - self._at))
+        read = os.pread(self._handle, count, self._offset + self._at)
+        buffer[: len(read)] = read
+        self._at += len(read)
+        return len(read)
+
+
+__all__ = ["Piece", "decoded", "file_of", "in_file", "is_base64", "readable", "shown"]
