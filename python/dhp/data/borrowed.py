@@ -49,7 +49,7 @@ def image_token(rule: Borrowed) -> str:
     return str(_processor(rule.folder).image_token)
 
 
-@functools.lru_cache(4096)
+@functools.lru_cache(1 << 16)
 def facts(rule: Borrowed, height: int, width: int) -> Facts:
     """Raises DataError for a size that the processor refuses."""
     processor = _processor(rule.folder)

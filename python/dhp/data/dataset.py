@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dhp._core import Batch, Plan, Task
+from dhp._core import Batch, InputError, Plan, Task
 from dhp.data.draws import Draws
 from dhp.data.index import Index, Sample, load_or_build_index
 from dhp.data.lines import MAX_LINE_BYTES
@@ -29,7 +29,7 @@ class Share:
     """What one rank holds of a global batch.
 
     inputs  by task id, for every task of the rank
-    failed  by sample id: media of this rank's share that could not be read; their pixels are zeros
+    failed  by sample id: media of this rank's share that could not be read; their pixels are made up
     """
 
     inputs: dict[int, TaskInput] = field(default_factory=dict)
@@ -140,7 +140,7 @@ class Dataset:
         id and read as zeros.
         """
         samples = [self.sample(i) for i in task.sequences]
-        encoded = [self.encode(sample) for sample in samples]
+        encoded = [self._as_indexed(sample) for sample in samples]
         layout = TaskLayout(
             degree=len(task.ranks),
             position=list(task.ranks).index(rank),
@@ -149,6 +149,16 @@ class Dataset:
             media=tuple(tuple((m.units, m.unit_rows, m.unit_patches) for m in sample.media) for sample in samples),
         )
         return TaskInput(layout, encoded, [s.media for s in samples], self._own_pixels(layout, samples, failed))
+
+    def _as_indexed(self, sample: Sample) -> Encoded:
+        """Raises InputError where a sample has other tokens than the plan was made for."""
+        encoded = self.encode(sample)
+        if len(encoded.input_ids) != sample.tokens:
+            raise InputError(
+                f"sample {sample.id} has {len(encoded.input_ids)} tokens, but {sample.tokens} in the index: the chat "
+                "template, the tokenizer or a library changed; remove the index, or make it again with dhp index"
+            )
+        return encoded
 
     def _own_pixels(self, layout: TaskLayout, samples: list[Sample], failed: dict[int, str] | None) -> torch.Tensor:
         parts = [torch.empty(0, *self._pixels.shape)]

@@ -145,7 +145,7 @@ def _tiled(
     first: int = 0,
     all_frames: bool = False,
 ) -> Medium:
-    chosen = ref.fps or ref.nframes or processor.clip_fps or processor.clip_frames or processor.samples_frames
+    chosen = ref.fps or ref.nframes or processor.samples_frames
     if all_frames or not chosen:
         grid, indices = tiles.clip_grid(replace(ref, fps=None, nframes=frames), processor, frames, fps, first)
     else:

@@ -19,7 +19,7 @@ from dhp.base.json_file import first_line, pointer_problem
 from dhp.data.borrowed import Borrowed
 from dhp.data.errors import DataError
 
-RULES_VERSION = 2  # raise it when the same files would give other tokens or frames: old indexes are stale then
+RULES_VERSION = 3  # raise it when the same files would give other tokens or frames: old indexes are stale then
 _BICUBIC = 3  # PIL.Image.Resampling.BICUBIC
 # What Hugging Face's classes take where a file is silent: OpenAI CLIP's for Qwen2VLImageProcessor, halves for
 # Qwen3VLVideoProcessor.
@@ -131,7 +131,7 @@ def load_processor(folder: str | os.PathLike[str]) -> Processor:
     if family is _TEXT:
         return Processor(str(folder), name, None, None, None, _fingerprint(root))
     if family.borrowed:
-        rule = Borrowed(str(folder), name, _patch_size(read_json(root / "config.json")))
+        rule = Borrowed(str(folder), name, _patch_size(root, read_json(root / "config.json")))
         return Processor(str(folder), name, rule, None, None, _fingerprint(root))
     nested = read_json(root / "processor_config.json") if os.path.exists(root / "processor_config.json") else {}
     image, image_source = _part(root, nested, "image_processor", "preprocessor_config.json")
@@ -162,11 +162,15 @@ def _with_tiles(
     found: Processor, root: Path, image: dict[str, Any], image_source: str, video: dict[str, Any], video_source: str
 ) -> Processor:
     rules = internvl.parse_rules(json.dumps(image), image_source)
-    if not image.get("crop_to_patches", False):
-        rules.max_tiles = 1
+    # InternVLProcessor always asks for tiles, whatever `crop_to_patches` of the file says
     config = read_json(root / "config.json")
-    rules.patch_size = _patch_size(config)
-    rules.merge_size = round(1 / config.get("downsample_ratio", 0.5))
+    rules.patch_size = _patch_size(root, config)
+    ratio = config.get("downsample_ratio", 0.5)
+    if not (_is_number(ratio) and 0 < ratio <= 1):
+        raise DataError(
+            f"{root / 'config.json'}: downsample_ratio: found {json.dumps(ratio)[:80]}; must be from 0 to 1"
+        )
+    rules.merge_size = round(1 / ratio)
     size = video.get("size", {"height": rules.tile_size, "width": rules.tile_size})
     if video and size != {"height": rules.tile_size, "width": rules.tile_size}:
         raise DataError(f"{video_source}: size: found {json.dumps(size)[:80]}, but tiles have {rules.tile_size} pixels")
@@ -174,15 +178,23 @@ def _with_tiles(
     for key, value in (("num_frames", frames), ("fps", fps)):
         if value is not None and not (_is_number(value) and value > 0):
             raise DataError(f"{video_source}: {key}: found {json.dumps(value)[:80]}; must be a number above 0")
-    samples = video.get("do_sample_frames", True)
+    samples = video.get("do_sample_frames", True)  # absent: transformers' class would take every frame of a clip
+    if not isinstance(samples, bool):
+        raise DataError(f"{video_source}: do_sample_frames: found {json.dumps(samples)[:80]}; must be true or false")
     clip_frames, clip_fps = (int(frames), None) if frames else (None, fps)
     return replace(found, rules=rules, samples_frames=samples, clip_frames=clip_frames, clip_fps=clip_fps)
 
 
-def _patch_size(config: dict[str, Any]) -> int:
+def _patch_size(root: Path, config: dict[str, Any]) -> int:
     vision = config.get("vision_config")
     patch = (vision if isinstance(vision, dict) else {}).get("patch_size", 14)
-    return int(patch[0] if isinstance(patch, list) else patch)
+    side = patch[0] if isinstance(patch, list) and patch else patch
+    if not (isinstance(side, int) and 1 <= side <= 1024):
+        raise DataError(
+            f"{root / 'config.json'}: vision_config.patch_size: found {json.dumps(patch)[:80]}; must be a whole number "
+            "from 1 to 1,024"
+        )
+    return side
 
 
 def _check_class(config: dict[str, Any], source: str, key: str, classes: tuple[str, ...]) -> None:

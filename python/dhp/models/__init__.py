@@ -110,11 +110,14 @@ def family_class(model: Any) -> Any:
 
 
 def freeze(model: torch.nn.Module, parts: Freeze) -> None:
-    """Freezes parts of the model, in place. The aligner is all that maps vision to text, deepstack's mergers too."""
+    """Freezes parts of the model, in place. The aligner is all that maps vision to text, deepstack's mergers too. Raises
+    InputError where nothing is left to train."""
     family = family_class(model)(model)
     for name, parameter in model.named_parameters():
         aligner, vit = (bool(part.search(f".{name}")) for part in (family.aligner, family.vit))
         parameter.requires_grad_(not (parts.aligner if aligner else parts.vit if vit else parts.llm))
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise InputError("freeze_llm: the model has no other part, so nothing would train; set it to false")
 
 
 def detach(model: torch.nn.Module) -> None:

@@ -69,7 +69,9 @@ class ModelAdapter:
         self._check_layers(group)
         hidden = out.last_hidden_state[0]
         loss = self._loss_sum(hidden, labels, labelled) / valid_tokens
-        return loss + self._router.loss(out.router_logits, layout, group) if self._router else loss
+        if self._router:
+            loss = loss + self._router.loss(out, task_input, valid_tokens, group, self._upload)
+        return loss
 
     def _upload(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
         return self._uploads(next(self._text.parameters()).device, *tensors)
@@ -109,6 +111,8 @@ class ModelAdapter:
         if share:
             with torch.set_grad_enabled(trains):
                 rows = self.family.encode(share, task_input.media, task_input.pixels, self._upload)
+            if trains and not rows.requires_grad:  # as on members without a share, whatever it is that trains
+                rows = rows.requires_grad_()
         else:
             device = send_order.device
             rows = torch.empty(0, self._row_width, dtype=self._vision[0].dtype, device=device, requires_grad=trains)

@@ -30,17 +30,25 @@ from dhp.models.trial import TASKS, Difference, alone, difference, made_samples,
 TOLERANCE = 1e-6
 
 
+class NotExactError(Exception):
+    """The model cannot be attached, or not be run."""
+
+
 def check_model(folder: str, seed: int = 0) -> tuple[str, Difference, float]:
     """What was compared; the difference in fp64; and how far rows of units that are encoded one by one are from those
-    that are encoded together. Raises InputError."""
+    that are encoded together. Raises InputError for a folder that is none, NotExactError for a model that cannot be
+    attached."""
     family_of(folder)
     config = _config(folder)
     small = shrunk(config)
     model = _random_model(folder, small, seed)
     family: Family = family_class(model)(model)
     samples = made_samples(family, seed)
-    found = difference(alone(model, samples), on_shards(model, samples, TASKS), floor=TOLERANCE)
-    return described(config, small), found, units_differ(family, samples)
+    try:
+        found = difference(alone(model, samples), on_shards(model, samples, TASKS), floor=TOLERANCE)
+        return described(config, small), found, units_differ(family, samples)
+    except Exception as error:  # of guards, or of whatever a model makes of the attempt
+        raise NotExactError(f"{described(config, small)}: {first_line(error)}") from None
 
 
 def _config(folder: str) -> Any:
@@ -89,6 +97,9 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         complain(f"dhp check-model: error: {error}")
         return 2
+    except NotExactError as error:
+        complain(f"dhp check-model: not exact: {error}")
+        return 1
     exact = found.within(TOLERANCE) and units <= TOLERANCE
     say(
         f"{what}\n"

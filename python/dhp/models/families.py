@@ -102,7 +102,7 @@ class Family:
 
 
 class QwenVL(Family):
-    """Qwen3-VL and GLM-4V: pictures and clips of any size are rows of patches with a grid. A unit is a picture
+    """Of Qwen-VL and GLM-4V: pictures and clips of any size are rows of patches with a grid. A unit is a picture
     or a pair of frames; attention of the vision model, in windows too, stays inside."""
 
     def grids(self, units: Sequence[Unit], media: Media) -> torch.Tensor:

@@ -73,7 +73,10 @@ class _ChunkedLoss(torch.autograd.Function):
                 if d_hidden is not None:
                     d_hidden[own] = (d_logits @ weight_now).to(hidden.dtype)
                 if d_weight is not None:
-                    d_weight += d_logits.t() @ rows
+                    if d_weight.dtype == rows.dtype:
+                        d_weight.addmm_(d_logits.t(), rows)
+                    else:
+                        d_weight += d_logits.t() @ rows
                 if d_bias is not None:
                     d_bias += d_logits.sum(0, dtype=sums_in)
         d_weight, d_bias = (None if sums is None else sums.to(weight.dtype) for sums in (d_weight, d_bias))

@@ -4,6 +4,7 @@ so that what is wrong is named before any rank computes."""
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -206,11 +207,11 @@ def empty_model(folder: str | Path, config: Mapping[str, Any]) -> Any:
     from transformers import AutoConfig
 
     file = Path(folder) / "config.json"
-    for part, key in (("text_config", "num_hidden_layers"), ("vision_config", "depth")):
-        inner = config.get(part)
-        layers = inner.get(key) if isinstance(inner, dict) else None
+    parts = {"": config} | {f"{name}.": config.get(name) for name in ("text_config", "vision_config")}
+    for (part, inner), key in itertools.product(parts.items(), ("num_hidden_layers", "depth")):
+        layers = inner.get(key) if isinstance(inner, Mapping) else None
         if isinstance(layers, int) and layers > MOST_LAYERS:
-            raise InputError(f"{file}: {part}.{key}: found {layers}, expected at most {MOST_LAYERS}")
+            raise InputError(f"{file}: {part}{key}: found {layers}, expected at most {MOST_LAYERS}")
     try:
         with quiet():
             described = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)

@@ -50,7 +50,7 @@ def shrunk(config: Any) -> Any:
     """A copy of a transformers config, of a model with some 100,000 parameters."""
     small = copy.deepcopy(config)
     text, vision = small.get_text_config(), getattr(small, "vision_config", None)
-    _shrink_text(text)
+    _shrink_text(text, has_sections=getattr(vision, "spatial_merge_size", None) is not None)
     if vision is not None:
         _shrink_vision(small, vision, text)
     parts = {id(part): part for part in (small, text, vision) if part is not None}  # of text alone, the whole is text
@@ -64,7 +64,8 @@ def _set(config: Any, values: dict[str, Any]) -> None:
             setattr(config, key, value)
 
 
-def _shrink_text(text: Any) -> None:
+def _shrink_text(text: Any, has_sections: bool) -> None:
+    """`has_sections`: positions have three dimensions, even where the config leaves sections to the model's code."""
     heads, kv_heads = text.num_attention_heads, getattr(text, "num_key_value_heads", None)
     if kv_heads is not None:
         text.num_key_value_heads = HEADS if kv_heads == heads else 1 if kv_heads == 1 else HEADS // 2
@@ -76,7 +77,7 @@ def _shrink_text(text: Any) -> None:
         text.first_k_dense_replace = 1
     _set(text, TEXT)
     rope = getattr(text, "rope_parameters", None)
-    if isinstance(rope, dict) and "mrope_section" in rope:
+    if isinstance(rope, dict) and (has_sections or "mrope_section" in rope):
         half = int(HEAD_DIM * rope.get("partial_rotary_factor", 1.0)) // 2
         side = half // 4
         rope["mrope_section"] = [half - 2 * side, side, side]

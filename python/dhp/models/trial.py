@@ -16,7 +16,7 @@ import torch
 
 from dhp._core import Exchange, Task
 from dhp.data.text import IGNORED, IMAGE, VIDEO, Encoded
-from dhp.models import family_class, whole_rope
+from dhp.models import family_class, router_loss, whole_rope
 from dhp.models.adapter import ModelAdapter
 from dhp.models.families import Family
 from dhp.task.input import TaskInput
@@ -96,7 +96,11 @@ def alone(model: Any, samples: Sequence[Made]) -> tuple[float, dict[str, torch.T
         given = family.alone(sample.encoded, sample.media, sample.pixels)
         given |= {"labels": torch.from_numpy(sample.encoded.labels)[None], "use_cache": False}
         whole_rope.forget(family.text)
-        loss = model(**given, num_items_in_batch=valid).loss
+        out = model(**given, num_items_in_batch=valid)
+        loss = out.loss
+        if getattr(out, "aux_loss", None) is not None and (router := router_loss.of(model, family.text)):
+            share = int((sample.encoded.labels[1:] != IGNORED).sum()) / valid
+            loss = loss - (1.0 - share) * router.coefficient * out.aux_loss
         if loss.requires_grad:
             loss.backward()
         total += loss.item()

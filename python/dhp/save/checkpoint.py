@@ -41,9 +41,9 @@ FIXED = (
     "freeze_aligner",
     "freeze_llm",
     "lora_rank",
-    "lora_alpha",
-    "lora_target",
 )
+OF_ADAPTERS = ("lora_alpha", "lora_target")
+MARKED_BYTES = 1 << 20  # at the beginning and the end of a file of weights
 MERGED = "merged"  # the folder of the whole model with its adapters
 
 
@@ -75,6 +75,8 @@ def save_checkpoint(
     problem = ""
     if run.rank == 0:
         state = {"format": FORMAT, "step": step, "config": asdict(config), "costs": costs}
+        if config.lora_rank:
+            state["base"] = weights_mark(config.model)
         try:
             _write(target, model, _by_name(moments, model, optimizer), Path(config.model), state)
             if _is_synced(target):  # else the earlier ones are what a machine that stops now leaves
@@ -166,7 +168,13 @@ def read_checkpoint(folder: Path, config: TrainConfig, *, whole: bool) -> Saved:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{folder / STATE}: is damaged ({type(error).__name__}: {error}); {remedy}") from None
     defaults = {setting.name: setting.default for setting in fields(TrainConfig)}  # of checkpoints from before one was
-    for key in FIXED:
+    if config.lora_rank and state.get("base") != weights_mark(config.model):
+        raise InputError(
+            f"{folder}: its adapters belong to other weights than those in {config.model}; set model to the folder "
+            "that they were trained on"
+        )
+    with_adapters = config.lora_rank or then.get("lora_rank", 0)
+    for key in FIXED + (OF_ADAPTERS if with_adapters else ()):
         was, now = then.get(key, defaults[key]), getattr(config, key)
         if was != now:
             raise InputError(
@@ -174,6 +182,18 @@ def read_checkpoint(folder: Path, config: TrainConfig, *, whole: bool) -> Saved:
                 "set it back, or start afresh in another output_dir"
             )
     return Saved(folder, steps_of(folder), costs)
+
+
+def weights_mark(folder: str) -> str:
+    """Of a folder's weights: names, lengths, first and last bytes, since all would take minutes to read."""
+    mark = hashlib.sha256()
+    for file in sorted(Path(folder).glob("*.safetensors")):
+        with open(file, "rb") as content:
+            size = os.fstat(content.fileno()).st_size
+            mark.update(f"{file.name} {size}\n".encode() + content.read(MARKED_BYTES))
+            content.seek(max(0, size - MARKED_BYTES))
+            mark.update(content.read(MARKED_BYTES))
+    return mark.hexdigest()
 
 
 def load_optimizer(folder: Path, model: torch.nn.Module, optimizer: ShardedAdamW) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class MadeMedium:
-    """What a model needs to know of a medium (`dhp.data.text.MediumShape`), and its units."""
+    """What a model needs to know of a medium (`dhp.data.placeholders.MediumShape`), and its units."""
 
     kind: str  # image | video
     grid: tuple[int, int, int]  # units, rows and columns of patches
