@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dhp.data.index_file import COLUMNS, check_of, pieces
+from dhp.data.processor import RULES_VERSION
 
 RECORD: dict[str, Any] = {"messages": [{"role": "assistant", "content": ["a"]}]}
 
@@ -33,6 +34,13 @@ def write_made_index(
         name: np.array([row.get(name, given.get(name, nothing)[i]) for i, row in enumerate(lengths)], np.int64)
         for name in COLUMNS
     }
-    facts = {"rules": 2, "problems": {}, "ignored": {}, "media_roots": [], "max_line_bytes": 1, **(header or {})}
+    facts = {
+        "rules": RULES_VERSION,
+        "problems": {},
+        "ignored": {},
+        "media_roots": [],
+        "max_line_bytes": 1,
+        **(header or {}),
+    }
     file.write_bytes(b"".join(pieces(facts, columns, [], texts)))
     return file

@@ -110,8 +110,8 @@ def family_class(model: Any) -> Any:
 
 
 def freeze(model: torch.nn.Module, parts: Freeze) -> None:
-    """Freezes parts of the model, in place. The aligner is all that maps vision to text, deepstack's mergers too. Raises
-    InputError where nothing is left to train."""
+    """Freezes parts of the model, in place; the aligner is all that maps vision to text, deepstack's mergers too.
+    Raises InputError where nothing is left to train."""
     family = family_class(model)(model)
     for name, parameter in model.named_parameters():
         aligner, vit = (bool(part.search(f".{name}")) for part in (family.aligner, family.vit))

@@ -37,6 +37,8 @@ LARGE = {
     "qwen3_vl": lambda: tf.Qwen3VLConfig(),
     "qwen3_vl_moe": lambda: tf.Qwen3VLMoeConfig(),
     "glm4v": lambda: tf.Glm4vConfig(text_config={"rope_parameters": GLM_ROPE}),
+    "glm4v of defaults": lambda: tf.Glm4vConfig(),
+    "qwen2_5_vl of defaults": lambda: tf.Qwen2_5_VLConfig(),
     "smolvlm": lambda: tf.SmolVLMConfig(),
     "mistral3": lambda: tf.Mistral3Config(),
     "llava": lambda: tf.LlavaConfig(),
@@ -82,7 +84,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
 
 def test_what_cannot_be_attached_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     windows = {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 0}
-    assert check_model.main([str(write_config(tmp_path, tf.Qwen2Config(**LARGE_TEXT, **windows)))]) == 2
+    assert check_model.main([str(write_config(tmp_path, tf.Qwen2Config(**LARGE_TEXT, **windows)))]) == 1
     assert "layer_types: found sliding_attention" in capsys.readouterr().err
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba2"}))
     assert check_model.main([str(tmp_path)]) == 2
