@@ -166,7 +166,7 @@ class QuickStart:
 def serve(connection: socket.socket) -> None:
     importlib.import_module("dhp.train")
     importlib.import_module("torch.distributed.run")
-    importlib.import_module("dhp.models.qwen3_vl")
+    importlib.import_module("dhp.models.qwen_vl")
     importlib.import_module("dhp.models.adapter")
     importlib.import_module("transformers.models.qwen3_vl.modeling_qwen3_vl")
     codes: dict[int, int] = {}

@@ -24,7 +24,7 @@ ops.load()
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 context = multiprocessing.get_context("forkserver")
 _PRELOADED = ["torch", "torch.distributed", "dhp.train", "dhp.cost.calibrate", "dhp.models.adapter"]
-context.set_forkserver_preload([*_PRELOADED, "dhp.models.qwen3_vl", "transformers.models.qwen3_vl.modeling_qwen3_vl"])
+context.set_forkserver_preload([*_PRELOADED, "dhp.models.qwen_vl", "transformers.models.qwen3_vl.modeling_qwen3_vl"])
 
 # Long enough for a machine that is busy with other work; what fails in a test fails in far less.
 TIMEOUT_S = 180.0

@@ -43,12 +43,12 @@ FAMILIES: dict[str, str] = {
     "llava": "dhp.models.families:Llava",
     "mistral3": "dhp.models.families:Mistral3",
     "qwen2": "dhp.models.families:Family",
-    "qwen2_5_vl": "dhp.models.families:Qwen25VL",
-    "qwen2_vl": "dhp.models.families:Qwen2VL",
+    "qwen2_5_vl": "dhp.models.qwen_vl:Qwen25VL",
+    "qwen2_vl": "dhp.models.qwen_vl:Qwen2VL",
     "qwen3": "dhp.models.families:Family",
     "qwen3_moe": "dhp.models.families:Family",
-    "qwen3_vl": "dhp.models.qwen3_vl:Qwen3VL",
-    "qwen3_vl_moe": "dhp.models.qwen3_vl:Qwen3VL",
+    "qwen3_vl": "dhp.models.qwen_vl:Qwen3VL",
+    "qwen3_vl_moe": "dhp.models.qwen_vl:Qwen3VL",
     "smolvlm": "dhp.models.families:Idefics3",
 }
 

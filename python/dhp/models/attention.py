@@ -97,14 +97,15 @@ def frame_attention(
     attention_mask: torch.Tensor | None,
     scaling: float,
     dropout: float = 0.0,
-    frame_patches: list[int] | None = None,
+    cu_seq_lens_q: torch.Tensor | None = None,  # on the host
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Of the vision model: inside each frame, all frames in one call, on this rank alone. [1, patches, H, D]"""
-    if frame_patches is None:
+    """Of the vision model: inside each frame or window, all of them in one call, on this rank alone.
+    [1, patches, H, D]"""
+    if cu_seq_lens_q is None or cu_seq_lens_q.device.type != "cpu":
         raise RuntimeError(ATTACHED)
     q, k, v = _rows(query, key, value)
-    out = torch.ops.dhp.ring_attention(q, k, v, frame_patches, [0], "", scaling, False)
+    out = torch.ops.dhp.ring_attention(q, k, v, cu_seq_lens_q.diff().tolist(), [0], "", scaling, False)
     return out.unsqueeze(0), None
 
 

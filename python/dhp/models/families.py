@@ -221,20 +221,6 @@ class Mistral3(Family):
         return given
 
 
-class Qwen2VL(QwenVL):
-    """All frames of a clip stand together."""
-
-    units_apart = False
-
-
-class Qwen25VL(Qwen2VL):
-    """Positions of clips count seconds."""
-
-    def times(self, media: Sequence[MediumShape]) -> dict[str, Any]:
-        seconds = [medium.unit_seconds for medium in media if medium.kind == "video"]
-        return {"second_per_grid_ts": torch.tensor(seconds)} if seconds else {}
-
-
 def _first(size: Any) -> int:
     return int(size[0] if isinstance(size, (list, tuple)) else size)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dhp.models import attach, detach
-from dhp.models.qwen3_vl import multiply_patches
+from dhp.models.qwen_vl import multiply_patches
 from family_models import make
 
 PATCH = (2, 6, 6)
