@@ -8,7 +8,8 @@ cd "$(dirname "$0")/.." || exit
 mkdir -p build/nightly
 parts=("$@")
 # Long ones first.
-[ $# != 0 ] || parts=(inputs trixie bookworm noble kills sanitizers docs fuzz network properties lint same-bytes scale wheel)
+[ $# != 0 ] || parts=(inputs trixie bookworm noble kills sanitizers docs fuzz network properties lint same-bytes scale wheel
+  transformers)
 export SEED=${SEED:-$(date +%Y%m%d%H)} DHP_WERROR=ON JOBS=$jobs
 
 tried() {
@@ -39,6 +40,15 @@ run_part() {
     # not depend on the machine: a tenth of them.
     trixie) DHP_TEST_SHARE=0.1 COMMANDS="demo test compilers" scripts/fresh_roots.sh trixie ;;
     bookworm | noble) DHP_TEST_SHARE=0.1 scripts/fresh_roots.sh "$1" ;;
+    # Every family with the oldest and the newest transformers that pyproject.toml admits.
+    transformers)
+      local wanted folder
+      for wanted in "==$(sed -n 's/.*"transformers>=\([0-9.]*\).*/\1.0/p' pyproject.toml)" ">=5,<6"; do
+        folder=build/nightly/transformers${wanted//[^0-9.]/-}
+        build/venv/bin/python -m pip install -q --no-deps --upgrade --target "$folder" "transformers$wanted" &&
+          PYTHONPATH=$folder build/venv/bin/python -m pytest -q tests/python/models/test_families.py \
+            tests/python/loop/test_family_training.py || return
+      done ;;
     # Wheels in fresh environments, and the run-time that `dhp build-ops` compiles of one.
     wheel) make wheel && tried wheel ;;
     *) echo "nightly: no part $1"; return 2 ;;
