@@ -127,9 +127,9 @@ TEST(ModelShape, BadInput) {
   const auto message = [](const std::string& config, const std::string& from, const std::string& to) {
     return test::input_error([&] { parse_model_shape(replaced(config, from, to), "config.json"); });
   };
-  EXPECT_EQ(message(kQwen3, "qwen3_vl", "llama"),
-            "config.json: model_type: found \"llama\", expected one of qwen3_vl, qwen3_vl_moe, qwen2_5_vl, internvl, "
-            "internvl_chat");
+  EXPECT_EQ(message(kQwen3, "qwen3_vl", "mamba"),
+            "config.json: model_type: found \"mamba\", expected one of qwen3_vl, qwen3_vl_moe, qwen2_5_vl, qwen2_vl, "
+            "internvl, internvl_chat, qwen3, qwen3_moe, qwen2, llama");
   EXPECT_EQ(
       message(kQwen3, "\"num_hidden_layers\": 2, ", "").rfind("config.json: text_config.num_hidden_layers: missing", 0),
       0U);
@@ -175,7 +175,7 @@ TEST(CostOptions, BadInput) {
   EXPECT_EQ(test::input_error([] { parse_freeze("vit,head", "--freeze"); }),
             "--freeze: found \"head\", expected vit, aligner and llm, apart by commas");
   EXPECT_EQ(test::input_error([] { parse_recompute("some", "--recompute"); }),
-            "--recompute: found \"some\", expected full or none");
+            "--recompute: found \"some\", expected full, keep_attention or none");
 }
 
 TEST(Presets, NamesFilesAndFolders) {
