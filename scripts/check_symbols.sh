@@ -17,8 +17,9 @@ if cuda=$(grep -E 'cuda|nccl|cudnn' <<<"$needed"); then
   exit 1
 fi
 
-# Names of at, c10, c10d, torch and caffe2, as they are mangled; versions of symbols are left out.
-wanted=$(nm -D --undefined-only "$library" | awk '{ print $NF }' | sed 's/@.*//' |
+# Names of at, c10, c10d, torch and caffe2, as they are mangled; versions of symbols are left out, and weak ones, which
+# may be missing.
+wanted=$(nm -D --undefined-only "$library" | awk '$(NF - 1) == "U" { print $NF }' | sed 's/@.*//' |
   grep -E '^_Z[A-Z]*N?K?[A-Z]*(2at|3c10|4c10d|5torch|6caffe2)' | sort -u)
 there=$(nm -D --defined-only "$torch"/lib/libtorch_cpu.so "$torch"/lib/libc10.so | awk 'NF == 3 { print $3 }' |
   sed 's/@.*//' | sort -u)

@@ -80,14 +80,14 @@ install_packages() {
   $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >/dev/null
 }
 
-# What pyproject.toml asks for: to build, to run, and for every extra but LoRA, which few want.
+# What pyproject.toml asks for: to build, to run, and for every extra.
 listed() {
   "$python" -c '
 import tomllib
 with open("pyproject.toml", "rb") as file:
     text = tomllib.load(file)
 project = text["project"]
-extras = [name for extra, names in project["optional-dependencies"].items() if extra != "lora" for name in names]
+extras = [name for names in project["optional-dependencies"].values() for name in names]
 print(*text["build-system"]["requires"], "ninja", *project["dependencies"], *extras, sep="\n")'
 }
 

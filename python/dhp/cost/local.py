@@ -16,7 +16,6 @@ from dhp._core import (
     analytic_cost,
     read_device,
 )
-from dhp.models import family_of
 
 NOTHING_FROZEN = Freeze()
 COUNTED_BY_PARTS = ("idefics3", "llava", "mistral3", "smolvlm")  # families that the core does not count
@@ -63,10 +62,11 @@ def local_cost(
     try:
         cost = analytic_cost(text, str(config), recompute=how, freeze=freeze, lora_rank=lora_rank, **options)
     except InputError:
+        from dhp.cost.counted import cost_by_parts  # torch and transformers: only where they are needed
+        from dhp.models import family_of
+
         if family_of(model) not in COUNTED_BY_PARTS:
             raise
-        from dhp.cost.counted import cost_by_parts
-
         cost = cost_by_parts(model, recompute=how, freeze=freeze, lora_rank=lora_rank, **options)
     if capacity_tokens:
         cost.token_bytes, cost.patch_bytes, cost.state_bytes = 1.0, 0.0, 0.0

@@ -17,6 +17,7 @@ EXTRAS = {
     "train": ("transformers", "tokenizers", "safetensors", "PIL", "av", "scipy"),
     "report": ("plotly",),
     "formats": ("pyarrow",),
+    "lora": ("peft",),
 }
 _NEEDS = {
     "train": "train",
@@ -59,15 +60,22 @@ def report() -> int:
 
 def index() -> int:
     """Ctrl-C is an exception here: it ends the processes that read, and says what is kept."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt_once)
     try:
         _require("index")
         return importlib.import_module("dhp.data.index_command").main()
     except KeyboardInterrupt as interrupt:
         from dhp.base.output import complain
 
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would break into the end of threads
         complain(f"dhp index: interrupted; {str(interrupt) or 'nothing was written'}")
         return INTERRUPTED
+
+
+def _interrupt_once(number: int, _: object) -> None:
+    """A second Ctrl-C would break into the end of threads."""
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _require(command: str) -> None:

