@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from dhp.demo.checkpoint import make_tiny_checkpoint
 from dhp.run.launch import run_local
 
 ROOT = Path(__file__).parents[3]
@@ -67,8 +68,25 @@ def count(folder: Path, recompute: bool) -> int:
     return 0
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-def test_waits_of_a_step(mixed_data: Path, recompute: bool) -> None:
+@pytest.fixture(scope="module")
+def folders(mixed_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Data and a checkpoint of each family."""
+    from mixed_media import write_mixed_data  # on the path of pytest alone
+
+    made = {"qwen3_vl": mixed_data}
+    for family in ("qwen2_5_vl", "internvl"):
+        made[family] = tmp_path_factory.mktemp(family)
+        write_mixed_data(made[family])
+        sizes = {"layers": 2, "hidden": 64, "vision_layers": 2, "vision_hidden": 32, "vision_intermediate": 64}
+        make_tiny_checkpoint(made[family] / "model", family=family, **sizes, tile=56, max_tiles=4, fps=1.0)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("family", "recompute"), [("qwen3_vl", False), ("qwen3_vl", True), ("qwen2_5_vl", False), ("internvl", False)]
+)
+def test_waits_of_a_step(folders: dict[str, Path], family: str, recompute: bool) -> None:
+    mixed_data = folders[family]
     # In a process of its own: autograd knows the devices that there were when it was first used.
     command = [sys.executable, __file__, mixed_data, str(int(recompute))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
