@@ -97,3 +97,15 @@ def test_the_walk_through_of_the_documentation_adds_a_family(monkeypatch: pytest
         "language_model",
         "weight",
     }
+
+
+def test_tables_of_families_agree() -> None:
+    from dhp.cost.calibrate import MEASURED
+    from dhp.cost.local import COUNTED_BY_PARTS
+    from dhp.data.placeholders import PLACEHOLDERS
+    from dhp.data.processor import FAMILIES
+
+    assert FAMILIES.keys() <= dhp.models.FAMILIES.keys(), "what is read can be trained"
+    assert PLACEHOLDERS.keys() == {name for name, family in FAMILIES.items() if family.image_classes}
+    assert set(COUNTED_BY_PARTS) == {name for name, family in FAMILIES.items() if family.borrowed}
+    assert set(MEASURED) == {name for name, family in FAMILIES.items() if family.qwen is not None}
