@@ -62,6 +62,10 @@ def _qwen_ids(ids: dict[str, int]) -> Values:
     }
 
 
+def _qwen_config(shape: TinyShape, ids: dict[str, int], text: Values, vision: Values) -> Values:
+    return {"text_config": text, "vision_config": vision, **_qwen_ids(ids), "tie_word_embeddings": shape.tied}
+
+
 def _qwen3_vl(shape: TinyShape, ids: dict[str, int], text: Values) -> Values:
     vision = {
         "depth": shape.vision_layers,
@@ -72,7 +76,7 @@ def _qwen3_vl(shape: TinyShape, ids: dict[str, int], text: Values) -> Values:
         "num_position_embeddings": shape.vision_positions,
         "deepstack_visual_indexes": list(shape.deepstack),
     }
-    return {"text_config": text, "vision_config": vision, **_qwen_ids(ids), "tie_word_embeddings": shape.tied}
+    return _qwen_config(shape, ids, text, vision)
 
 
 def _plain_rope(shape: TinyShape, text: Values) -> Values:
@@ -93,8 +97,7 @@ def _qwen2_5_vl(shape: TinyShape, ids: dict[str, int], text: Values) -> Values:
         "window_size": 112,
         "fullatt_block_indexes": [shape.vision_layers - 1],
     }
-    text = _plain_rope(shape, text)
-    return {"text_config": text, "vision_config": vision, **_qwen_ids(ids), "tie_word_embeddings": shape.tied}
+    return _qwen_config(shape, ids, _plain_rope(shape, text), vision)
 
 
 def _qwen2_vl(shape: TinyShape, ids: dict[str, int], text: Values) -> Values:
@@ -105,8 +108,7 @@ def _qwen2_vl(shape: TinyShape, ids: dict[str, int], text: Values) -> Values:
         "num_heads": shape.vision_heads,
         "hidden_size": shape.hidden,
     }
-    text = _plain_rope(shape, text)
-    return {"text_config": text, "vision_config": vision, **_qwen_ids(ids), "tie_word_embeddings": shape.tied}
+    return _qwen_config(shape, ids, _plain_rope(shape, text), vision)
 
 
 def _internvl(shape: TinyShape, ids: dict[str, int], text: Values) -> Values:

@@ -95,12 +95,14 @@ void parse_experts(const JsonObject& text, LanguageShape& shape) {
   }
 }
 
-/// Fields that the towers of Qwen2.5-VL and Qwen3-VL share.
-VisionShape parse_qwen_vision(const JsonObject& entry) {
+/// Fields that the towers of Qwen2-VL, Qwen2.5-VL and Qwen3-VL share. Qwen2-VL's widths have names of their own: its
+/// `hidden_size` is the language model's.
+VisionShape parse_qwen_vision(const JsonObject& entry, bool qwen2 = false) {
   VisionShape vision;
   vision.depth = entry.integer("depth", 1, kMaxLayers);
-  vision.hidden = entry.integer("hidden_size", 1, kMaxVisionWidth);
-  vision.intermediate = entry.integer("intermediate_size", 1, kMaxWidth);
+  vision.hidden = entry.integer(qwen2 ? "embed_dim" : "hidden_size", 1, kMaxVisionWidth);
+  vision.intermediate = qwen2 ? vision.hidden * entry.integer("mlp_ratio", 1, kMaxMerge)
+                              : entry.integer("intermediate_size", 1, kMaxWidth);
   vision.heads = entry.integer_or("num_heads", 16, 1, kMaxHeads);
   const Sides patch = sides(entry, "patch_size", kMaxPatch);
   const std::int64_t frames = entry.integer("temporal_patch_size", 1, kMaxPatch);
@@ -153,21 +155,8 @@ void parse_qwen25_vision(const JsonObject& entry, ModelShape& shape) {
                      .norm_parameters = vision.hidden};  // RMSNorm over one patch
 }
 
-/// Its widths have names of their own: `hidden_size` is the language model's.
 void parse_qwen2_vision(const JsonObject& entry, ModelShape& shape) {
-  VisionShape& vision = shape.vision;
-  vision.depth = entry.integer("depth", 1, kMaxLayers);
-  vision.hidden = entry.integer("embed_dim", 1, kMaxVisionWidth);
-  vision.intermediate = vision.hidden * entry.integer("mlp_ratio", 1, kMaxMerge);
-  vision.heads = entry.integer_or("num_heads", 16, 1, kMaxHeads);
-  const Sides patch = sides(entry, "patch_size", kMaxPatch);
-  const std::int64_t frames = entry.integer("temporal_patch_size", 1, kMaxPatch);
-  const char* channels = entry.has("in_channels") ? "in_channels" : "in_chans";  // the older name
-  vision.patch_values = entry.integer_or(channels, 3, 1, kMaxPatch) * frames * patch.height * patch.width;
-  const std::int64_t merge = entry.integer("spatial_merge_size", 1, kMaxMerge);
-  vision.merge = merge * merge;
-  vision.mlp_bias = true;
-  vision.qkv_bias = true;
+  const VisionShape& vision = shape.vision = parse_qwen_vision(entry, true);
   const std::int64_t width = vision.merge * vision.hidden;
   shape.projector = {.input = width,
                      .inner = width,
