@@ -13,11 +13,12 @@ where it is missing.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import itertools
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -186,8 +187,8 @@ def build_index(
     }
     tell = progress or _ignore
     with unfinished(path, made_with) as found:
-        lines = _lines(source, encoder, found, workers, verify, max_line_bytes)
-        _collect(lines, found, limits or Limits(), tell, share or _ignore, path)
+        with contextlib.closing(_lines(source, encoder, found, workers, verify, max_line_bytes)) as lines:
+            _collect(lines, found, limits or Limits(), tell, share or _ignore, path)
         _refuse(found.counts, functools.partial(found.describe, data), on_error, on_malformed or on_error, on_error)
         if not found.samples:
             why = describe(found.problems, data) if found.problems else "it is empty"
@@ -236,8 +237,8 @@ def _collect(
 
 def _lines(
     data: Path, encoder: Encoder, found: Found, workers: int, verify: bool, max_line_bytes: int
-) -> Iterator[tuple[Line, float]]:
-    """What becomes of the lines, and the share of the file that is read then."""
+) -> Generator[tuple[Line, float], None, None]:
+    """What becomes of the lines, and the share of the file that is read then. Close it: others work ahead."""
     size, at = os.path.getsize(data), 0
 
     def note(offset: int) -> None:

@@ -249,8 +249,8 @@ def guarded(data: str, line: int, work: Callable[[], _OUT]) -> _OUT | Problem:
 
 
 def _ahead(work: Callable[[_IN], _OUT], items: Iterable[_IN], threads: int) -> Iterator[_OUT]:
-    """work(item) of all items, in order, computed in threads a few items ahead. Nothing is begun after an exception,
-    so that Ctrl-C waits for no queue."""
+    """work(item) of all items, in order, computed in threads a few items ahead. Once it is closed, as after an
+    exception, nothing is begun and nothing goes on: Ctrl-C waits for what is under way, not for the queue."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="dhp-scan")
     coming: collections.deque[Future[_OUT]] = collections.deque()
     try:
@@ -261,4 +261,4 @@ def _ahead(work: Callable[[_IN], _OUT], items: Iterable[_IN], threads: int) -> I
             coming.extend(pool.submit(work, item) for item in itertools.islice(items, 1))
             yield done
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(cancel_futures=True)
