@@ -4,6 +4,7 @@
 #include <iterator>
 #include <numeric>
 #include <queue>
+#include <tuple>
 
 namespace dhp::plan {
 namespace {
@@ -183,8 +184,13 @@ bool MicroBatchFiller::find_ranks(const SearchItem& item, int degree, LockGroup&
 void MicroBatchFiller::settle(LockGroup& group) const {
   group.speed = 1.0;
   for (const int rank : group.ranks) group.speed = std::min(group.speed, cell_.speed(rank));
-  const bool one_pool = cell_.pool_of(group.ranks.front()) == cell_.pool_of(group.ranks.back());
-  group.transfer = one_pool ? cell_.best_transfer(group.degree()) : cell_.model().transfer(cell_.shape(group.ranks));
+  group.shape = cell_.shape(group.ranks);
+  settle_transfer(group);
+}
+
+/// Finds transfer and seconds of a group whose shape and speed are known.
+void MicroBatchFiller::settle_transfer(LockGroup& group) const {
+  group.transfer = group.shape.nodes == 1 ? cell_.best_transfer(group.degree()) : cell_.model().transfer(group.shape);
   group.seconds = cell_.model().seconds(group.load, group.degree(), group.transfer, group.speed);
 }
 
@@ -231,21 +237,27 @@ bool MicroBatchFiller::add_rider(LeftItems& left, double target_s, LockGroup& gr
 bool MicroBatchFiller::grow(LockGroup& group, int pool, int count, bool even_if_slower) {
   const int degree = group.degree() + count;
   if (degree > std::min(group.load.max_degree, cell_.widest()) || !cell_.model().limits().allows(degree)) return false;
-  const std::vector<int>& free = free_[index(pool)];
-  const Transfer transfer = group.transfer;
-  const double speed = group.speed;
+  std::vector<int>& free = free_[index(pool)];
+  const auto joining = std::span(free).last(index(count));
   const double seconds = group.seconds;
-  group.ranks.insert(group.ranks.end(), free.end() - count, free.end());
-  settle(group);
+  const auto before = std::tuple(group.shape, group.transfer, group.speed, seconds);
+  group.ranks.insert(group.ranks.end(), joining.begin(), joining.end());
+  if (is_whole(pool)) {
+    // None of the group's ranks is there: no need to look at all of them again.
+    for (const int rank : joining) group.speed = std::min(group.speed, cell_.speed(rank));
+    group.shape = {degree, group.shape.nodes + 1, std::max(group.shape.most_on_node, count),
+                   std::min(group.shape.fewest_on_node, count), 1.0};
+    settle_transfer(group);
+  } else {
+    settle(group);
+  }
   if (group.seconds >= seconds && !even_if_slower) {
     group.ranks.resize(group.ranks.size() - index(count));
-    group.transfer = transfer;
-    group.speed = speed;
-    group.seconds = seconds;
+    std::tie(group.shape, group.transfer, group.speed, group.seconds) = before;
     return false;
   }
   if (is_whole(pool)) whole_.take(pool);
-  free_[index(pool)].resize(free.size() - index(count));
+  free.resize(free.size() - index(count));
   return true;
 }
 

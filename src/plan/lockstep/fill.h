@@ -14,6 +14,7 @@ namespace dhp::plan {
 struct LockGroup {
   SearchItem load;              ///< all of them together
   std::vector<int> ranks = {};  ///< of the cell
+  GroupShape shape = {};        ///< of these ranks, with pools for nodes
   Transfer transfer = {};       ///< of these ranks
   double speed = 1.0;           ///< of the slowest of them
   double seconds = 0.0;
@@ -67,10 +68,11 @@ class MicroBatchFiller {
   void complete(MicroBatch& micro_batch);
 
   bool fits(const SearchItem& load, int degree) const { return cell_.model().holds(load.tokens, load.patches, degree); }
-  /// Finds transfer, speed and seconds of the group's ranks.
+  /// Finds shape, transfer, speed and seconds of the group's ranks.
   void settle(LockGroup& group) const;
 
  private:
+  void settle_transfer(LockGroup& group) const;
   int degree_within(const SearchItem& item, double target_s) const;
   bool find_ranks(const SearchItem& item, int degree, LockGroup& group);
   bool take_from_pool(int degree, LockGroup& group);
