@@ -26,6 +26,12 @@ void chrome_trace(const TextSink& write, const Simulation& simulation, const Pla
 void rank_trace(const TextSink& write, const Simulation& simulation, const Plan& plan, const Cluster& cluster,
                 Rank rank);
 
+/// The streams of a device in such a trace, and the number of its first launch: small numbers would be read as small
+/// integers, which later hold no number of an event.
+inline constexpr int kComputeStream = 7;
+inline constexpr int kTransferStream = 20;
+inline constexpr int kFirstCorrelation = 1 << 20;
+
 /// The name of a rank's file in such a folder: "rank-00007.json".
 std::string rank_trace_name(Rank rank);
 

@@ -113,6 +113,10 @@ void bind_simulator(nb::module_& module) {
       "simulation"_a, "plan"_a, "batch"_a, "cluster"_a, "cost"_a,
       "All ranks in one trace, for Perfetto. Every step must be recorded.");
   module.def("rank_trace_name", &rank_trace_name, "rank"_a, "\"rank-00007.json\": its file in a folder of them.");
+  // Of the form that Holistic Trace Analysis reads.
+  module.attr("COMPUTE_STREAM") = kComputeStream;
+  module.attr("TRANSFER_STREAM") = kTransferStream;
+  module.attr("FIRST_CORRELATION") = kFirstCorrelation;
 }
 
 }  // namespace dhp::bindings

@@ -27,6 +27,7 @@ void bind_qwen_vl(nanobind::module_& module);        // qwen_vl.h, a submodule
 void bind_internvl(nanobind::module_& module);       // internvl.h, a submodule
 void bind_tokens(nanobind::module_& module);         // tokens.h
 void bind_simulator(nanobind::module_& module);      // simulator.h, result.h, trace.h
+void bind_links(nanobind::module_& module);          // base/links.h
 
 /// `Name(field=value, ...)`; a long list is shown by its length.
 std::string shown(nanobind::handle self, const std::vector<std::string>& names);

@@ -20,4 +20,5 @@ NB_MODULE(_core, module) {
   bind_internvl(module);
   bind_tokens(module);
   bind_simulator(module);
+  bind_links(module);
 }

@@ -1,5 +1,4 @@
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -8,10 +7,10 @@
 #include <climits>
 #include <csignal>
 #include <cstring>
-#include <deque>
 #include <random>
 #include <system_error>
 
+#include "base/links.h"
 #include "cli/cli.h"
 #include "dhp/error.h"
 
@@ -99,37 +98,6 @@ bool is_replaceable(const fs::path& path) {
   if (path.string().starts_with("/dev/") || path.string().starts_with("/proc/")) return false;
   const fs::file_status status = fs::status(path, ignored);
   return !fs::exists(status) || fs::is_regular_file(status);
-}
-
-/// A link on the way to the file, or at its end, that somebody else has laid in a folder for all, such as /tmp: it
-/// would lead our writing to our own files. Empty if there is none. The rule is the kernel's (fs.protected_symlinks): a
-/// link may be followed where it is ours, or of the owner of its folder. Links are looked at as the kernel follows
-/// them.
-fs::path foreign_link(const std::string& file) {
-  constexpr int kMostLinks = 40;  // more the kernel does not follow
-  std::error_code error;
-  const fs::path whole = fs::absolute(file, error);
-  std::deque<fs::path> ahead(whole.begin(), whole.end());
-  fs::path place;
-  for (int links = 0; !ahead.empty() && links <= kMostLinks;) {
-    fs::path next = place / ahead.front();
-    ahead.pop_front();
-    struct stat link {};
-    struct stat folder {};
-    if (::lstat(next.c_str(), &link) != 0) return {};  // nothing there that leads on
-    if (!S_ISLNK(link.st_mode)) {
-      place = next;
-      continue;
-    }
-    if (::stat(place.c_str(), &folder) != 0) return {};
-    const bool foreign = link.st_uid != ::geteuid() && link.st_uid != folder.st_uid;
-    if (foreign && (folder.st_mode & S_IWOTH) != 0) return next;
-    const fs::path target = fs::read_symlink(next, error);
-    if (error) return {};
-    ahead.insert(ahead.begin(), target.begin(), target.end());  // an absolute one begins with "/", which replaces place
-    ++links;
-  }
-  return {};
 }
 
 extern "C" void on_interrupt(int /*signal*/) {

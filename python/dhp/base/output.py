@@ -7,13 +7,12 @@ import errno
 import os
 import re
 import secrets
-import stat
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TextIO
 
-from dhp._core import InputError
+from dhp._core import InputError, foreign_link
 
 # C0 and C1 controls, marks of writing direction and of annotations, line separators (Unicode 15, category Cc, parts of
 # Cf and Zl), as steers() of src/base/text.cpp; and lone surrogates, which no stream can encode.
@@ -85,31 +84,11 @@ def open_append(option: str, file: str) -> TextIO:
         raise _unwritable(option, file, error) from None
 
 
-_MOST_LINKS = 40  # as the kernel follows; beyond them opening the file says so
-
-
 def check_links(path: str | Path) -> None:
-    """Raises PermissionError if a symbolic link on the way to `path`, or at its end, is one that somebody else has laid
-    in a folder for all, such as /tmp: it would lead our writing to our own files. The rule is the kernel's
-    (fs.protected_symlinks): a link may be followed where it is ours, or of the owner of its folder. Links that a link
-    leads over count too."""
-    place, links = Path("/"), 0
-    left = [*reversed(Path.cwd().joinpath(path).parts[1:])]
-    while left and links < _MOST_LINKS:
-        part = place / left.pop()
-        try:
-            found, folder = os.lstat(part), os.stat(place)
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        if not stat.S_ISLNK(found.st_mode):
-            place = part.parent.parent if part.name == ".." else part
-            continue
-        if folder.st_mode & stat.S_IWOTH and found.st_uid not in (os.geteuid(), folder.st_uid):
-            raise PermissionError(errno.EPERM, f"{part} is a link that another user has made")
-        links += 1
-        target = Path(os.readlink(part))
-        place = Path("/") if target.is_absolute() else place
-        left += reversed(target.parts[1:] if target.is_absolute() else target.parts)
+    """Raises PermissionError if a link that another user has laid would lead our writing elsewhere: see
+    `foreign_link`."""
+    if link := foreign_link(os.fsencode(path)):
+        raise PermissionError(errno.EPERM, f"{os.fsdecode(link)} is a link that another user has made")
 
 
 def printable(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,8 @@ def agree_on_weights(model: torch.nn.Module, run: Run) -> None:
     """Raises RankFailed on every rank unless all hold the same parameters and buffers, to the last bit: names the ranks
     that differ from most others, and the first tensor that does. Collective; one small reduction where all is well."""
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
-    digests = torch.tensor([_digest(tensor) for tensor in tensors.values()], dtype=torch.int64)
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # 2 GB/s a core: eight seconds for 8B in 16 bits on one
+        digests = torch.tensor(list(pool.map(_digest, tensors.values())), dtype=torch.int64)
     extremes = run.max(torch.cat([digests, -digests]))
     if torch.equal(extremes[: len(digests)], -extremes[len(digests) :]):
         return

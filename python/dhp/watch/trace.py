@@ -15,20 +15,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dhp._core import InputError, Plan, rank_trace_name
+from dhp._core import COMPUTE_STREAM, FIRST_CORRELATION, TRANSFER_STREAM, InputError, Plan, rank_trace_name
 from dhp.base.output import check_writable, write_atomically
 from dhp.run.runtime import Run
 from dhp.watch.record import Interval, Stopwatch
 
-COMPUTE_STREAM, REDUCE_STREAM = 7, 20
 NAMES = {"reduce": "gradients"}  # of parts of a step; others are called as their category
 # What each category is for Holistic Trace Analysis; others, such as reading, are no work of a device.
 KERNELS = {
     "task": (COMPUTE_STREAM, "dhp_task"),
-    "reduce": (REDUCE_STREAM, "ncclDevKernel_AllReduce_Sum_f32"),
+    "reduce": (TRANSFER_STREAM, "ncclDevKernel_AllReduce_Sum_f32"),
     "optimizer": (COMPUTE_STREAM, "dhp_optimizer"),
 }
-FIRST_CORRELATION = 1 << 20  # small ones would be read as small integers, which later hold no number of an event
 
 
 def check_folder(folder: str) -> None:

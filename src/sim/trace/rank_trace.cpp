@@ -19,9 +19,6 @@ using namespace sim;
 
 namespace {
 
-constexpr int kComputeStream = 7;
-constexpr int kTransferStream = 20;
-
 std::string kernel_name(const Segment& segment) {
   const std::string pass = segment.backward ? "_backward" : "_forward";
   switch (segment.kind) {
@@ -127,7 +124,7 @@ class RankWriter {
   double start_s_ = 0.0;  // of the step
   std::int64_t begin_us_ = 0;
   std::int64_t end_us_ = 0;
-  int correlation_ = 1 << 20;  // small ones would be read as small integers, which later hold no number of an event
+  int correlation_ = kFirstCorrelation;
 };
 
 }  // namespace

@@ -72,7 +72,7 @@ const std::map<std::string, std::set<std::string>> kMayInclude = {
     {"sim/trace", {"base", "exchange", "sim"}},
     {"cli", {"base", "cli/show"}},
     {"cli/show", {"base"}},
-    {"bindings", {}},
+    {"bindings", {"base"}},
     {"torch", {"torch/attention", "torch/rows", "torch/transport"}},
     {"torch/transport", {"exchange"}},
     {"torch/attention", {"base", "exchange", "torch/transport"}},
