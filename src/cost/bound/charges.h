@@ -22,8 +22,9 @@ struct Item {
   double tokens = 0.0;
   double tokens_squared = 0.0;
   Work work = {};
-  double need = 0.0;  ///< memory in budgets of a rank
-  int least = 1;      ///< degree that holds it
+  double frames = 0.0;  ///< of its largest
+  double need = 0.0;    ///< memory in budgets of a rank
+  int least = 1;        ///< degree that holds it
 };
 
 /// The batch and the cluster as the bound sees them. Degrees go from 1 to ranks(), the number of ranks in service.
@@ -58,15 +59,15 @@ class Problem {
 
   /// Least seconds of a task of this degree that holds the item.
   double alone_s(const Item& item, int degree) const {
-    return least_task_s(cost_, {1.0, item.tokens, item.tokens_squared, item.work}, degree, speeds_[index(degree) - 1],
-                        transfer(degree));
+    TaskWork work{1.0, item.tokens, item.tokens_squared, item.work};
+    work.work.vision.frame_s = fullest_s(item, degree);
+    return least_task_s(cost_, work, degree, speeds_[index(degree) - 1], transfer(degree));
   }
 
-  /// z_i(d): rank-seconds that a group waits for the item's largest frame, whatever else is in the task. The item needs
-  /// more than half of its memory.
+  /// z_i(d): rank-seconds that a group waits for the fullest share of the item's frames, whatever else is in the task.
+  /// The item needs more than half of its memory.
   double frame_wait_s(const Item& item, double degree) const {
-    const VisionSeconds& vision = item.work.vision;
-    const double wait_s = degree * vision.frame_s - vision.work_s;
+    const double wait_s = degree * fullest_s(item, degree) - item.work.vision.work_s;
     return wait_s > 0.0 ? std::max(0.0, wait_s - most_vision_s(degree * (1 + kNeedRounding) - item.need)) : 0.0;
   }
 
@@ -80,6 +81,27 @@ class Problem {
   }
 
  private:
+  /// phi_i(d): seconds of vision that some rank of the group has at least, whatever else is in the task. The item's
+  /// largest frames in turns, unless there is a larger frame in the task: then that one.
+  double fullest_s(const Item& item, double degree) const {
+    const double frame_s = item.work.vision.frame_s;
+    const double turns = std::ceil(item.frames / degree);
+    return turns > 1.0 ? std::min(turns * frame_s, larger_frame_s(frame_s, degree * (1 + kNeedRounding) - item.need))
+                       : frame_s;
+  }
+
+  /// The smallest frame larger than this one, of items that fit into so much memory; infinite if there is none. One of
+  /// an item that does not fit may stand for it: the bound is lower then, and valid.
+  double larger_frame_s(double frame_s, double memory) const {
+    constexpr int kMostLooks = 64;
+    const auto is_smaller = [](double size_s, const Frame& frame) { return size_s < frame.size_s; };
+    auto larger = std::upper_bound(frames_.begin(), frames_.end(), frame_s, is_smaller);
+    for (int looks = 0; larger != frames_.end(); ++larger) {
+      if (larger->least_need <= memory || ++looks == kMostLooks) return larger->size_s;
+    }
+    return kInfinity;
+  }
+
   /// R(y): vision that `memory`, in budgets of a rank, holds at most.
   double most_vision_s(double memory) const {
     const auto fits = [](double room, const Filling& filling) { return room < filling.need; };
@@ -96,6 +118,8 @@ class Problem {
       item.tokens = static_cast<double>(sequence.tokens);
       item.tokens_squared = item.tokens * item.tokens;
       item.work = work_of(cost, sequence);
+      if (sequence.frame_patches > 0)
+        item.frames = std::floor(static_cast<double>(sequence.patches) / static_cast<double>(sequence.frame_patches));
       if (budget > 0.0) item.need = sequence_bytes(cost, sequence) / budget;
       // What no group holds is left to other checks.
       item.least = std::clamp(min_degree(cost, cluster, sequence), 1, ranks());
@@ -106,13 +130,25 @@ class Problem {
     for (const Item& item : items_) {
       const double vision_s = item.work.vision.work_s;
       if (item.need > 0.0) fillings_.push_back({item.need, vision_s / item.need, vision_s});
+      if (item.frames > 0.0) frames_.push_back({item.work.vision.frame_s, item.need});
     }
+    std::sort(frames_.begin(), frames_.end(), [](const Frame& a, const Frame& b) {
+      return a.size_s != b.size_s ? a.size_s < b.size_s : a.least_need < b.least_need;
+    });
+    const auto is_same = [](const Frame& a, const Frame& b) { return a.size_s == b.size_s; };
+    frames_.erase(std::unique(frames_.begin(), frames_.end(), is_same), frames_.end());
     std::sort(fillings_.begin(), fillings_.end(), [](const Filling& a, const Filling& b) { return a.need < b.need; });
     for (std::size_t i = 1; i < fillings_.size(); ++i) {
       fillings_[i].rate_s = std::max(fillings_[i].rate_s, fillings_[i - 1].rate_s);
       fillings_[i].sum_s += fillings_[i - 1].sum_s;
     }
   }
+
+  /// A size of frames, and the least memory of an item that has such.
+  struct Frame {
+    double size_s = 0.0;
+    double least_need = 0.0;
+  };
 
   /// Of sequences by growing need, each with those before it.
   struct Filling {
@@ -126,6 +162,7 @@ class Problem {
   double sequence_step_s_;
   std::vector<Item> items_;
   std::vector<Filling> fillings_;
+  std::vector<Frame> frames_;             // of items' largest ones, by size
   double task_ranks_ = 0.0;               // M: sum of all tasks' degrees, at least
   std::vector<double> speeds_;            // of ranks in service, falling
   std::vector<double> speed_sums_ = {0};  // of the first k

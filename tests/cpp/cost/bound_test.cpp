@@ -154,6 +154,23 @@ TEST(TighterBound, ExampleOfTheDocs) {  // docs/bounds.md, "An example": seconds
   test::expect_relative(plan.predicted->lower_bound_s, 880.0 / 3, 1e-5);
 }
 
+TEST(TighterBound, FramesTakeTurnsUnlessALargerOneFitsBeside) {
+  const CostModel cost{.name = "vision", .layers = 1, .patch_s = 1.0, .token_bytes = 1.0};
+  Cluster cluster = test::make_cluster(1, 4, 100);
+  cluster.intra_node.latency_s = 0.0;
+  const Batch clip{.sequences = {{0, 400, 50, 10}}};  // five frames of 10 s
+  const Plan plan = test::plan_of(plan_batch(clip, cluster, cost, {.tighter_bound = true}));
+  test::expect_relative(plan.predicted->makespan_s, 20.0, 1e-12);
+  test::expect_relative(plan.predicted->lower_bound_s, 20.0, 1e-9);
+  Batch both = clip;
+  both.sequences.push_back({1, 10, 12, 12});  // a frame of 12 s
+  for (const auto& [memory, expected_s] : {std::pair{100.0, 20.0}, {102.5, 12.5}}) {
+    cluster.memory_bytes = memory;
+    const Problem problem(both, cluster, cost);
+    test::expect_relative(problem.alone_s(problem.items()[0], 4), expected_s, 1e-12);
+  }
+}
+
 TEST(TighterBound, BelowEveryPlanOfTheSharedCases) {
   for (const char* data : {"openvid", "internvid", "lognormal", "burst", "uniform", "msrvtt"}) {
     SCOPED_TRACE(data);
