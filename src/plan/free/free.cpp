@@ -3,8 +3,8 @@
 // The shortest plan by estimate: items (sequences) get degrees, groups are placed one by one (group_placer), what runs
 // on one rank fills the holes and levels the ends (alone_filler), and a counted search looks for better degrees and
 // orders (search). Large clusters are cut into cells that are planned alike (cells). A group of several ranks runs
-// exactly one sequence: several sequences share a rank, never a group. That is why few sequences on many ranks also try
-// other planners.
+// exactly one sequence: several sequences share a rank, never a group. That is why few sequences on many ranks, and
+// whatever ends far above the bound, also try other planners.
 //
 // The plan: of that one and others that errors of estimates harm less, the quickest on average over scenarios of errors
 // (scenarios), if it is not much longer without errors: plans of lanes, packs cut finer, a balanced mesh.
@@ -30,8 +30,8 @@ constexpr std::int64_t kTicksPerEffort = 1000;
 constexpr int kMostBalanced = 1024;      // sequences: more would take too long to deal to meshes
 constexpr std::int64_t kLaneShare = 20;  // of the effort, one part for the lanes of a width; more gains nothing
 
-/// A lockstep plan without its barriers. Where sequences are few, groups that several share save what the search, which
-/// gives a group one sequence, cannot.
+/// A lockstep plan without its barriers. Where sequences are few or memory is tight, groups that several share save
+/// what the search, which gives a group one sequence, cannot.
 std::optional<Plan> without_barriers(const Batch& batch, const Limits& limits, const PlanOptions& options,
                                      std::int64_t effort) {
   PlanOptions plain = options;
@@ -81,15 +81,18 @@ struct Shortest {
   bool is_bound = false;
 };
 Shortest plan_shortest(const Batch& batch, const Limits& limits, const PlanOptions& options) {
-  constexpr int kFew = 2;            // sequences a rank
-  constexpr double kGoodGap = 1.01;  // times the bound: not worth another look
+  constexpr std::ptrdiff_t kFew = 2;     // sequences a rank
+  constexpr std::ptrdiff_t kQuick = 64;  // sequences that take no time to look at
+  constexpr double kGoodGap = 1.01;      // times the bound: not worth another look
+  constexpr double kLargeGap = 1.04;     // worth one where sequences are many, too
   const std::int64_t effort = options.effort;
   const std::ptrdiff_t sequences = std::ssize(batch.sequences);
   SearchedPlan searched = plan_by_search(batch, limits, effort * kTicksPerEffort);
   Best best{std::move(searched.plan), searched.makespan_s};
   const double bound_s = searched.bound_s;
   if (best.seconds <= bound_s * (1.0 + kRounding)) return {std::move(best.plan), true};
-  if (sequences <= kFew * static_cast<std::ptrdiff_t>(limits.ranks()) && best.seconds > kGoodGap * bound_s) {
+  const bool is_quick = sequences <= std::max(kQuick, kFew * static_cast<std::ptrdiff_t>(limits.ranks()));
+  if (best.seconds > (is_quick ? kGoodGap : kLargeGap) * bound_s && (is_quick || sequences <= kMostBalanced)) {
     best.offer(without_barriers(batch, limits, options, effort), batch, limits);
   }
   // A mesh that happens to suit the batch, as for equal sequences, is not missed.
