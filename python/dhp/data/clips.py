@@ -10,7 +10,6 @@ from __future__ import annotations
 import bisect
 import contextlib
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +21,7 @@ import numpy.typing as npt
 
 from dhp.data.errors import MediumError
 from dhp.data.files import MAX_PIXELS, check_file, check_pixels
-from dhp.data.pieces import file_of, readable
+from dhp.data.pieces import readable
 from dhp.data.remembered import remembered
 
 Pixels = npt.NDArray[np.uint8]  # [height, width, 3], RGB
@@ -68,11 +67,7 @@ def probe_clip(path: str, roots: tuple[str, ...] = ()) -> ClipInfo:
 
     The last few files are remembered, as long as they do not change: data sets cut many clips from one file.
     """
-    check_file(path, roots)
-    try:
-        about = os.stat(file_of(path))
-    except OSError:
-        return _probe(path, 0, 0)  # says what is wrong
+    about = check_file(path, roots)
     return _probe(path, about.st_mtime_ns, about.st_size)
 
 

@@ -31,10 +31,10 @@ def resolved_roots(roots: Iterable[str | os.PathLike[str]]) -> tuple[str, ...]:
     return tuple(resolved)
 
 
-def check_file(path: str, roots: tuple[str, ...] = ()) -> None:
-    """Raises MediumError unless `path`, or the file that it is a piece of, is a regular file that holds something and,
-    links resolved, lies below one of `roots`, where there are any. Nothing is opened: a pipe without a writer would
-    wait for ever."""
+def check_file(path: str, roots: tuple[str, ...] = ()) -> os.stat_result:
+    """What the system says of `path`, or of the file that it is a piece of. Raises MediumError unless that is a regular
+    file that holds something and, links resolved, lies below one of `roots`, where there are any. Nothing is opened: a
+    pipe without a writer would wait for ever."""
     try:
         if roots:
             check_root(path, roots)
@@ -53,6 +53,7 @@ def check_file(path: str, roots: tuple[str, ...] = ()) -> None:
         raise MediumError(path, f"is {what}, not a file")
     if about.st_size == 0:
         raise MediumError(path, "is empty (0 bytes)")
+    return about
 
 
 def check_root(path: str, roots: tuple[str, ...]) -> None:

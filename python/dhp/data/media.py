@@ -27,7 +27,7 @@ from dhp.data.borrowed import Borrowed
 from dhp.data.clips import ClipInfo, read_frames
 from dhp.data.errors import MediumError
 from dhp.data.files import check_file, check_pixels
-from dhp.data.pieces import file_of, readable
+from dhp.data.pieces import readable
 from dhp.data.png_orientation import orientation_of
 from dhp.data.processor import PixelScale, Processor, load_processor, patch_rules, tile_rules
 from dhp.data.remembered import remembered
@@ -78,11 +78,7 @@ def probe_image(path: str, roots: tuple[str, ...] = ()) -> tuple[int, int]:
 
     Remembered as long as the file does not change: data sets ask many questions about one picture.
     """
-    check_file(path, roots)
-    try:
-        about = os.stat(file_of(path))
-    except OSError:
-        return _probe_image(path, 0, 0)  # says what is wrong
+    about = check_file(path, roots)
     return _probe_image(path, about.st_mtime_ns, about.st_size)
 
 
