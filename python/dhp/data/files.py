@@ -12,6 +12,7 @@ from dhp.data.pieces import file_of
 
 # Of one picture or frame, decoded: half a gigabyte as RGB. Pillow's own limit is the same (twice MAX_IMAGE_PIXELS).
 MAX_PIXELS = 178_956_970
+FRAME_CACHE_BYTES = 50 * 10**9  # that a cache of decoded frames may hold (frame_cache.py), unless a run says otherwise
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
