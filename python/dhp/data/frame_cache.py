@@ -2,7 +2,7 @@
 
 An entry is a part of a medium (media.parts_of) as it was decoded: a file whose name is a digest of all that its pixels
 follow from (the medium's file by path, size and time of change, where in it, which frame, the processor's settings,
-libraries), with a checksum. It is written under another name and renamed, so ranks and their workers share the folder.
+libraries), with a checksum. It is written under another name first, so ranks and their workers share the folder.
 An entry that is not as it was written is removed and decoded again.
 
 The folder holds at most so many bytes. Their sum stands in a file of its own, LOCK, which is locked while it changes;
@@ -86,11 +86,13 @@ class FrameCache:
         path = self._path(key)
         try:
             with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
-                pixels = _pixels_in(file.read(), key)
+                text = file.read()
+                pixels = _pixels_in(text, key)
                 if pixels is not None:
                     os.utime(file.fileno())  # used now
                     return pixels
             path.unlink()
+            self._count(-len(text))
         except OSError:  # not there; or gone meanwhile, or unreadable: it is decoded again
             pass
         return None
@@ -108,11 +110,13 @@ class FrameCache:
                 with open(handle, "wb") as file:
                     file.write(_head_of(key, levels))
                     file.write(levels.data)
-                os.replace(partial, path)
-            except BaseException:
-                partial.unlink(missing_ok=True)
-                raise
+                os.link(partial, path)
+            finally:
+                partial.unlink()
+        except FileExistsError:  # another process has decoded it, too
+            self._count(-size)
         except OSError as error:
+            self._count(-size)
             self._stop_writing(error)
 
     def _has_room_for(self, size: int) -> bool:
@@ -128,6 +132,11 @@ class FrameCache:
         except OSError as error:
             self._stop_writing(error)
             return False
+
+    def _count(self, size: int) -> None:
+        """Adds to the bytes of all entries; where that fails, they are counted again at the limit."""
+        with contextlib.suppress(OSError), self._used() as used:
+            used[0] = max(0, used[0] + size)
 
     def _stop_writing(self, error: OSError) -> None:
         self._is_writable = False
@@ -145,7 +154,7 @@ class FrameCache:
             os.open(self._folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "r+b"
         ) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            text = file.read(32)
+            text = file.read(32).strip()
             before = int(text) if text.isdigit() else self._shrunk_to(self._most)  # new, or damaged: counted
             used = [before]
             yield used

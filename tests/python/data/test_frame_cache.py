@@ -153,6 +153,7 @@ def test_damage_is_decoded_again(folder: Path, tmp_path: Path, refs: list[Medium
         assert torch.equal(read(cached, medium), expected), f"seed {seed}, byte {at}"
         assert len(decoded) == 1
         assert victim.read_bytes() == whole[victim], "and kept again"
+        assert at < 0 or int((tmp_path / "cache" / LOCK).read_bytes()) == bytes_in(tmp_path / "cache")
 
 
 def test_an_entry_that_cannot_be_read_is_decoded(folder: Path, tmp_path: Path, refs: list[MediumRef]) -> None:
@@ -200,6 +201,15 @@ def test_the_limit_and_what_goes_first(folder: Path, tmp_path: Path, decoded: li
     none = PixelReader(processor, FrameCache(place, size - 1).decode)
     assert torch.equal(read(none, media[3]), read(PixelReader(processor), media[3]))
     assert bytes_in(place) <= size - 1
+
+
+def test_entries_are_not_counted_each_time(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    processor, place = load_processor(folder / "model"), tmp_path / "cache"
+    cached = PixelReader(processor, FrameCache(place, MOST).decode)
+    monkeypatch.setattr(FrameCache, "_entries", lambda _: pytest.fail("the folder is read"))
+    for ref in pictures(folder, 3):
+        read(cached, probe_medium(ref, processor))
+    assert int((place / LOCK).read_bytes()) == bytes_in(place)
 
 
 def test_the_sum_is_counted_again_where_it_is_damaged(folder: Path, tmp_path: Path) -> None:
@@ -257,7 +267,7 @@ def test_a_full_disk_is_said_once(
 
     processor = load_processor(folder / "model")
     cached = PixelReader(processor, FrameCache(tmp_path / "cache", MOST).decode)
-    monkeypatch.setattr(frame_cache.os, "replace", full)
+    monkeypatch.setattr(frame_cache.os, "link", full)
     for ref in refs:
         medium = probe_medium(ref, processor)
         assert torch.equal(read(cached, medium), read(PixelReader(processor), medium))
@@ -267,6 +277,7 @@ def test_a_full_disk_is_said_once(
         "decoded each time"
     ]
     assert not list((tmp_path / "cache").glob("*/.dhp-*"))
+    assert int((tmp_path / "cache" / LOCK).read_bytes()) == 0
 
 
 def test_a_folder_that_cannot_be_one(tmp_path: Path) -> None:
