@@ -5,9 +5,11 @@ follow from (the medium's file by path, size and time of change, where in it, wh
 libraries), with a checksum. It is written under another name first, so ranks and their workers share the folder.
 An entry that is not as it was written is removed and decoded again.
 
-The folder holds at most so many bytes. Their sum stands in a file of its own, LOCK, which is locked while it changes;
-at the limit, entries that were not used for the longest time go, a tenth of the limit at once. Nothing is synced: what
-a crash of the machine leaves half-written, the checksum finds.
+The folder holds at most so many bytes. Their sum stands in a file of its own, LOCK, which is locked while it changes.
+At the limit, entries that were not used for the longest time go, a tenth of the limit at once, but none that this
+process has seen used: epochs have different orders, so of a cache that holds half of the frames, the half that is kept
+is found in every epoch, where the half that was used last would be a seventh. Nothing is synced: what a crash of the
+machine leaves half-written, the checksum finds.
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ LOCK = "used"
 _HEAD = struct.Struct("<8s16sIII")  # mark, key, height, width, CRC-32 of key, sizes and pixels
 _MARK = b"dhpframe"
 _TO_FREE = 0.1  # of the limit, once it is reached
+_COARSE_NS = 50_000_000  # the clock of files may be behind by a tick of the kernel
+_LOOK_AGAIN_S = 300.0  # after all that is there was found to be used
 _ABANDONED_S = 3600.0  # a file half-written for so long is nobody's
 # What may round otherwise in another version.
 _LIBRARIES = (PIL.__version__, torch.__version__, av.__version__, RULES_VERSION)
@@ -54,6 +58,8 @@ class FrameCache:
         self.decoded = 0
         self._folder, self._most = Path(os.path.abspath(folder)), most_bytes
         self._is_writable = True
+        self._began = time.time_ns() - _COARSE_NS
+        self._look_again = 0.0  # for what may go, in time.monotonic()
         try:
             check_links(self._folder)
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
@@ -123,8 +129,11 @@ class FrameCache:
         """Counts it in, and makes room where there is none."""
         try:
             with self._used() as used:
-                if used[0] + size > self._most:
-                    used[0] = self._shrunk_to(int(self._most * (1 - _TO_FREE)) - size)
+                if used[0] + size > self._most and time.monotonic() >= self._look_again:
+                    most = int(self._most * (1 - _TO_FREE)) - size
+                    used[0] = self._shrunk_to(most)
+                    if used[0] > most:  # what is left is used
+                        self._look_again = time.monotonic() + _LOOK_AGAIN_S
                 if used[0] + size > self._most:
                     return False
                 used[0] += size
@@ -162,11 +171,12 @@ class FrameCache:
                 os.pwrite(file.fileno(), b"%-32d" % used[0], 0)
 
     def _shrunk_to(self, most: int) -> int:
-        """Removes what was not used for the longest time until no more bytes are left than this; returns how many."""
+        """Removes what was not used for the longest time until no more bytes are left than this, or what is left was
+        used since this process began; returns how many are left."""
         entries = sorted(self._entries())
         total = sum(size for _, size, _ in entries)
-        for _, size, path in entries:
-            if total <= most:
+        for used_ns, size, path in entries:
+            if total <= most or used_ns >= self._began:
                 break
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -180,27 +181,55 @@ def pictures(folder: Path, count: int) -> list[MediumRef]:
 
 def test_the_limit_and_what_goes_first(folder: Path, tmp_path: Path, decoded: list[int]) -> None:
     processor, place = load_processor(folder / "model"), tmp_path / "cache"
-    media = [probe_medium(ref, processor) for ref in pictures(folder, 30)]
-    read(PixelReader(processor, FrameCache(place, MOST).decode), media[0])
+    media = [probe_medium(ref, processor) for ref in pictures(folder, 40)]
+
+    def decodes(cached: PixelReader, *numbers: int) -> list[bool]:
+        """Which of these media are decoded. Time passes: that of files is coarse."""
+        found = []
+        for number in numbers:
+            decoded.clear()
+            assert torch.equal(read(cached, media[number]), read(PixelReader(processor), media[number]))
+            found.append(decoded != [])
+            assert bytes_in(place) <= limit and int((place / LOCK).read_bytes()) == bytes_in(place)
+            time.sleep(0.01)
+        return found
+
+    limit = MOST
+    decodes(PixelReader(processor, FrameCache(place, limit).decode), 0)
     size = bytes_in(place)
     limit = 10 * size + size // 2
-    cached = PixelReader(processor, FrameCache(place, limit).decode)
-    for number, medium in enumerate(media):
-        read(cached, medium)
-        read(cached, media[0])  # always used just now
-        assert bytes_in(place) <= limit and int((place / LOCK).read_bytes()) == bytes_in(place), number
-    decoded.clear()
-    read(cached, media[0])
-    read(cached, media[29])
-    assert decoded == [] and bytes_in(place) > 8 * size
-    read(cached, media[1])
-    assert decoded == [0], "it was not used for the longest time"
-    lower = PixelReader(processor, FrameCache(place, 3 * size).decode)
-    read(lower, media[2])
-    assert bytes_in(place) <= 3 * size
-    none = PixelReader(processor, FrameCache(place, size - 1).decode)
-    assert torch.equal(read(none, media[3]), read(PixelReader(processor), media[3]))
-    assert bytes_in(place) <= size - 1
+    first = PixelReader(processor, FrameCache(place, limit).decode)
+    assert decodes(first, *range(20)) == [False] + [True] * 19
+    assert decodes(first, *range(12)) == [False] * 10 + [True] * 2, "what is used stays, and there is no room for more"
+    time.sleep(0.2)
+    second = PixelReader(processor, FrameCache(place, limit).decode)  # of another run
+    assert decodes(second, 0, 1, 30, 31, 32) == [False, False, True, True, True]
+    assert decodes(second, 0, 1, 30, 31, 32) == [False] * 5
+    assert decodes(second, 9, 8) == [False, False] and decodes(second, 2, 3) == [True, True], "unused for the longest"
+    time.sleep(0.2)
+    limit = 3 * size
+    lower = PixelReader(processor, FrameCache(place, limit).decode)
+    read(lower, media[35])
+    decodes(lower, 35)
+    time.sleep(0.2)
+    limit = size - 1
+    none = PixelReader(processor, FrameCache(place, limit).decode)
+    read(none, media[36])
+    assert decodes(none, 36, 36) == [True, True]
+
+
+def test_half_a_cache_is_half_the_work(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Epochs in random order, as the docs say."""
+    processor, place = load_processor(folder / "model"), tmp_path / "cache"
+    media = [probe_medium(ref, processor) for ref in pictures(folder, 20)]
+    read(PixelReader(processor, FrameCache(tmp_path / "other", MOST).decode), media[0])
+    cache = FrameCache(place, 10 * bytes_in(tmp_path / "other"))
+    cached, draw = PixelReader(processor, cache.decode), random.Random(4)
+    for epoch in range(4):
+        cache.decoded = 0
+        for medium in draw.sample(media, 20):
+            read(cached, medium)
+        assert cache.decoded == (10 if epoch else 20)
 
 
 def test_entries_are_not_counted_each_time(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
