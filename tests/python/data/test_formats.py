@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dhp.data.errors import DataError
-from dhp.data.index import build_index, load_index, load_or_build_index
+from dhp.data.index import Index, build_index, load_index, load_or_build_index
 from dhp.data.tars import key_of
 from indexed_data import row, write
 from same_data import CLIP_TURNS, PLAIN, TURNS, check_same
@@ -121,6 +121,28 @@ def test_a_tar_is_as_files(folder: Path, kind: int) -> None:
     assert load_or_build_index(folder / "shard.tar", folder / "model").samples == index.samples
     moved = folder.rename(folder.parent / "moved")
     check_same(load_index(moved / "shard.tar.index", model=moved / "model"), moved, PLAIN)
+
+
+def test_a_relative_path_of_the_data(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Named so when the index is built, and read from elsewhere."""
+    write_tar(folder / "shard.tar", shard(folder))
+    write(folder / "base64.jsonl", [as_base64(folder, one) for one in PLAIN])
+    write(folder / "paths.jsonl", PLAIN)
+    (tmp_path / "link").symlink_to(folder)
+    for place in (folder, tmp_path / "link", folder / "media"):
+        monkeypatch.chdir(place)
+        for name in ("shard.tar", "base64.jsonl", "paths.jsonl"):
+            data = name if place.name != "media" else f"../{name}"
+            index = build_index(data, folder / "model", tmp_path / "built" / "i")
+            monkeypatch.chdir(tmp_path)
+            assert str(index.samples[0].media[0].source).startswith(f"{folder.resolve()}/")
+            check_same(load_index(tmp_path / "built" / "i"), folder, PLAIN)
+            assert str(folder.resolve()).encode() not in b"".join(records_of(index))
+            monkeypatch.chdir(place)
+
+
+def records_of(index: Index) -> list[bytes]:
+    return [index.file.record_bytes(row) for row in range(len(index.samples))]
 
 
 def test_captions(folder: Path) -> None:
