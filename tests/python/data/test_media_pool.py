@@ -77,8 +77,10 @@ def with_odd(folder: Path, *names: str) -> list[dict[str, Any]]:
 
 
 def children() -> list[int]:
+    """Processes that decode for this one."""
     found = Path(f"/proc/{os.getpid()}/task").glob("*/children")
-    return [int(pid) for file in found for pid in file.read_text().split()]
+    pids = [int(pid) for file in found for pid in file.read_text().split()]
+    return [pid for pid in pids if "media_worker" in Path(f"/proc/{pid}/cmdline").read_text()]
 
 
 # ---- the same -------------------------------------------------------------------------------------------------------
