@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import traceback
 from typing import Any
@@ -50,14 +51,28 @@ def train(
     settings: TrainConfig, run: Run, reporter: Reporter | None, tracer: Tracer, recorder: Recorder, saved: Saved | None
 ) -> None:
     """Batch, plan, tasks, gradients, step; the next batch is planned and read meanwhile. `saved`: where to go on."""
+    with contextlib.ExitStack() as ends:
+        _train(settings, run, reporter, tracer, recorder, saved, ends)
+
+
+def _train(
+    settings: TrainConfig,
+    run: Run,
+    reporter: Reporter | None,
+    tracer: Tracer,
+    recorder: Recorder,
+    saved: Saved | None,
+    ends: contextlib.ExitStack,
+) -> None:
     cluster, cost = planning_inputs(settings, run.world_size)
     costs = Recalibration(cost, cluster, settings.recalibrate_every, run)
     if saved:
         costs.restore(saved.costs)
     first_step = saved.step if saved else 0
-    data = open_dataset(settings, cluster, cost, run)
+    data = ends.enter_context(open_dataset(settings, cluster, cost, run))
     settings = with_steps(settings, data)
     ahead = Ahead(range(first_step, settings.steps), data, costs, settings, run.rank)
+    ends.callback(ahead.close)
     model = together(run, lambda: load(settings, saved, run))
     agree_on_weights(model, run)
     adapter = attach(model, run, cluster=cluster)

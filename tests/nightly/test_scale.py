@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import random
-import re
-import time
 from pathlib import Path
 
 import pytest
 from budget import SEED, nightly
+from growth import check_no_growth
 from quick import QuickStart
 from world import make_world, start_ranks, write_settings
 
@@ -17,18 +15,6 @@ from dhp import _core as core
 
 CASES = Path(__file__).parents[2] / "bench" / "cases"
 STEPS = 500
-EARLY = 100  # steps after which all that a run keeps for itself is there
-
-
-def state_of(pid: int) -> dict[str, int]:
-    """Of a process: resident memory in bytes, threads, open files."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    number = {key: int(value) for key, value in re.findall(r"^(VmRSS|Threads):\s+(\d+)", status, re.M)}
-    return {
-        "memory": number["VmRSS"] * 1024,
-        "threads": number["Threads"],
-        "files": len(os.listdir(f"/proc/{pid}/fd")),
-    }
 
 
 @nightly
@@ -37,23 +23,7 @@ def test_five_hundred_steps_take_no_more_than_a_hundred(tmp_path: Path, quick: Q
     settings = write_settings(folder, steps=STEPS, global_batch_size=4, capacity_tokens=160, output_dir="out")
     ranks = start_ranks(quick, folder, 2, [settings, "--metrics", "steps.jsonl"], "run")
 
-    metrics = folder / "steps.jsonl"
-
-    def states_at(step: int) -> list[dict[str, int]]:
-        deadline = time.monotonic() + 900
-        while not metrics.exists() or metrics.read_bytes().count(b"\n") < step:
-            assert time.monotonic() < deadline and not quick.ended(*ranks, seconds=0), ranks[0].said()[-2000:]
-            time.sleep(0.01)
-        return [state_of(rank.pid) for rank in ranks]
-
-    early, late = states_at(EARLY), states_at(STEPS - 10)
-    assert quick.ended(*ranks, seconds=120)
-    print(f"\nafter {EARLY} steps {early}, after {STEPS - 10} {late}")
-    for before, after in zip(early, late, strict=True):
-        assert after["threads"] <= before["threads"]
-        assert after["files"] <= before["files"]
-        # A leak of one activation (4 KB) a step would show as 1.6 MB, the allocator's own wandering is larger.
-        assert after["memory"] - before["memory"] < 16 << 20
+    check_no_growth(quick, ranks, folder / "steps.jsonl", STEPS, lambda: [rank.pid for rank in ranks])
 
 
 @pytest.mark.parametrize("planner", ["free", "lockstep"])

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
-from multiprocessing.connection import Connection
 from typing import Any
 
 from dhp.data import index_worker, scan
+from dhp.data.worker_process import pipe_of_parent
 
 probe_medium = scan.probe_medium
 
@@ -23,4 +22,4 @@ def probe(ref: Any, processor: Any) -> Any:
 
 if __name__ == "__main__":
     scan.probe_medium = probe
-    index_worker.main(Connection(int(sys.argv[1])))
+    index_worker.main(pipe_of_parent())

@@ -10,7 +10,6 @@ from __future__ import annotations
 import bisect
 import contextlib
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +18,11 @@ import av
 import av.error
 import numpy as np
 import numpy.typing as npt
+from av.sidedata.sidedata import SideDataContainer
 
 from dhp.data.errors import MediumError
 from dhp.data.files import MAX_PIXELS, check_file, check_pixels
-from dhp.data.pieces import file_of, readable
+from dhp.data.pieces import readable
 from dhp.data.remembered import remembered
 
 Pixels = npt.NDArray[np.uint8]  # [height, width, 3], RGB
@@ -33,6 +33,9 @@ _NAMING_OTHERS = {
     *("video4linux2,v4l2", "x11grab"),
 }
 _CONTAINERS = ",".join(sorted(av.formats_available - _NAMING_OTHERS))
+# Not frame.side_data, which a frame keeps and which keeps the frame: none would be freed, nor the decoder's threads,
+# before Python looks for such circles.
+_SIDE_DATA: Any = SideDataContainer
 _RATE_TOLERANCE = 0.02  # a stated frame rate further from the measured one than this is not believed
 
 
@@ -68,11 +71,7 @@ def probe_clip(path: str, roots: tuple[str, ...] = ()) -> ClipInfo:
 
     The last few files are remembered, as long as they do not change: data sets cut many clips from one file.
     """
-    check_file(path, roots)
-    try:
-        about = os.stat(file_of(path))
-    except OSError:
-        return _probe(path, 0, 0)  # says what is wrong
+    about = check_file(path, roots)
     return _probe(path, about.st_mtime_ns, about.st_size)
 
 
@@ -210,7 +209,7 @@ def _by_count(path: str, wanted: list[int], shrink: Callable[[Pixels], Pixels]) 
 def _upright(path: str, frame: Any) -> Pixels:
     check_pixels(path, frame.width, frame.height, "a frame ")
     pixels = frame.to_ndarray(format="rgb24")
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    matrix = _SIDE_DATA(frame).get("DISPLAYMATRIX")
     if matrix is None:
         return pixels
     return np.ascontiguousarray(displayed(path, pixels, np.frombuffer(bytes(matrix), dtype=np.int32)))

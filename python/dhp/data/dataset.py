@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,9 +16,12 @@ import torch
 
 from dhp._core import Batch, InputError, Plan, Task
 from dhp.data.draws import Draws
+from dhp.data.files import FRAME_CACHE_BYTES
+from dhp.data.frame_cache import FrameCache
 from dhp.data.index import Index, Sample, load_or_build_index
 from dhp.data.lines import MAX_LINE_BYTES
-from dhp.data.media import Medium, MediumError, PixelReader
+from dhp.data.media import Decoder, Medium, MediumError, PixelReader, decode, rows_of
+from dhp.data.media_pool import MediaPool, Parts, Setup, Work, work_of
 from dhp.data.sample_list import Samples
 from dhp.data.sources import sources_of
 from dhp.data.text import IGNORED, Encoded, Encoder
@@ -47,6 +52,17 @@ class Share:
                         encoded[i] = replace(encoded[i], labels=np.full_like(encoded[i].labels, IGNORED))
 
 
+@dataclass
+class _Reading:
+    """A task while its share is read: pixels of a rank's own units, in order."""
+
+    task: Task
+    samples: list[Sample]
+    encoded: list[Encoded]
+    layout: TaskLayout
+    pixels: list[torch.Tensor]
+
+
 class Dataset:
     """The samples of one or several data files, as a model's processor sees them.
 
@@ -58,8 +74,12 @@ class Dataset:
     media_roots   folders; media outside them, after links are resolved, are not read. Empty: any local file is read
     progress      called repeatedly with the number of lines done so far, while an index is made or read
     opened        indexes of the files, where they are open already
+    data_workers  processes that decode; 0: a thread of this one. They start with the first medium that is read
+    frame_cache   folder for decoded frames, up to frame_cache_bytes of them; empty: none are kept
+    timeout_s     a process that decodes a medium for half as long is an error
 
-    `left_out()` of each of `indexes` names the samples left out, with their reasons.
+    `left_out()` of each of `indexes` names the samples left out, with their reasons. Close it, or use it as a context
+    manager: that ends threads and processes.
     """
 
     def __init__(
@@ -74,6 +94,10 @@ class Dataset:
         max_line_bytes: int = MAX_LINE_BYTES,
         progress: Callable[[int], None] | None = None,
         opened: Sequence[Index] = (),
+        data_workers: int = 0,
+        frame_cache: str | Path = "",
+        frame_cache_bytes: int = FRAME_CACHE_BYTES,
+        timeout_s: float = 600.0,
     ) -> None:
         roots = tuple(media_roots)
         sources = sources_of(data, str(index))
@@ -92,9 +116,29 @@ class Dataset:
         )
         self.draws = Draws(sources, self.indexes)
         self._encoder = Encoder(model, roots)
-        self._pixels = PixelReader(self._encoder.processor)
+        cache = FrameCache(frame_cache, frame_cache_bytes) if frame_cache else None
+        self._decode: Decoder = cache.decode if cache else decode
+        self._pixels = PixelReader(self._encoder.processor, self._decode)
+        self._pool: MediaPool | None = None
+        if data_workers:
+            setup = Setup(str(model), self._encoder.processor.media_roots, str(frame_cache), frame_cache_bytes)
+            self._pool = MediaPool(setup, data_workers, timeout_s / 2)
+        self._is_closed = False
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="dhp-read")
         self._encoding = threading.Lock()  # tokenizers are not for two threads at once
+
+    def close(self) -> None:
+        """Ends the processes and threads that read. A share that is being read is not finished."""
+        self._is_closed = True
+        self._reader.shutdown(wait=False, cancel_futures=True)
+        if self._pool:
+            self._pool.close()
+
+    def __enter__(self) -> Dataset:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @property
     def index(self) -> Index:
@@ -139,6 +183,35 @@ class Dataset:
         A medium that cannot be read raises MediumError, or, if `failed` is given, is noted there under its sample's
         id and read as zeros.
         """
+        return self._read([task], rank, failed)[task.id]
+
+    def _read(self, tasks: Iterable[Task], rank: int, failed: dict[int, str] | None) -> dict[int, TaskInput]:
+        """By task id. Media are decoded in the order of the tasks."""
+        read: list[_Reading] = []
+        pending: deque[tuple[_Reading, Sample, Medium, int, int]] = deque()
+
+        def works() -> Iterator[Work]:
+            for task in tasks:
+                read.append(self._begun(task, rank))
+                for sequence, number, start, stop in _runs(read[-1].layout):
+                    sample = read[-1].samples[sequence]
+                    medium = sample.media[number]
+                    pending.append((read[-1], sample, medium, start, stop))
+                    yield work_of(self.draws.name(sample.id), medium, start, stop, self._pixels.processor)
+
+        with contextlib.closing(self._pool.decode(works()) if self._pool else self._decoded(works())) as decoded:
+            for _, parts in decoded:
+                reading, sample, medium, start, stop = pending.popleft()
+                if isinstance(parts, MediumError):
+                    if failed is None:
+                        raise parts
+                    failed[sample.id] = str(parts)
+                    reading.pixels.append(self._pixels.blank(medium, stop - start))
+                else:
+                    reading.pixels.append(rows_of(medium, start, stop, self._pixels.processor, parts))
+        return {one.task.id: self._finished(one) for one in read}
+
+    def _begun(self, task: Task, rank: int) -> _Reading:
         samples = [self.sample(i) for i in task.sequences]
         encoded = [self._as_indexed(sample) for sample in samples]
         layout = TaskLayout(
@@ -148,7 +221,21 @@ class Dataset:
             visual=tuple(np.flatnonzero(e.media_type) for e in encoded),
             media=tuple(tuple((m.units, m.unit_rows, m.unit_patches) for m in sample.media) for sample in samples),
         )
-        return TaskInput(layout, encoded, [s.media for s in samples], self._own_pixels(layout, samples, failed))
+        return _Reading(task, samples, encoded, layout, [torch.empty(0, *self._pixels.shape)])
+
+    def _finished(self, reading: _Reading) -> TaskInput:
+        pixels, reading.pixels = torch.cat(reading.pixels), []
+        return TaskInput(reading.layout, reading.encoded, [s.media for s in reading.samples], pixels)
+
+    def _decoded(self, works: Iterable[Work]) -> Generator[tuple[Work, Parts | MediumError], None, None]:
+        """As MediaPool.decode, in this thread."""
+        for work in works:
+            if self._is_closed:
+                raise RuntimeError("the data were closed")
+            try:
+                yield work, self._decode(work.medium, work.numbers, self._pixels.processor)
+            except MediumError as error:
+                yield work, error
 
     def _as_indexed(self, sample: Sample) -> Encoded:
         """Raises InputError where a sample has other tokens than the plan was made for."""
@@ -160,25 +247,10 @@ class Dataset:
             )
         return encoded
 
-    def _own_pixels(self, layout: TaskLayout, samples: list[Sample], failed: dict[int, str] | None) -> torch.Tensor:
-        parts = [torch.empty(0, *self._pixels.shape)]
-        for sequence, medium, start, stop in _runs(layout):
-            sample = samples[sequence]
-            try:
-                parts.append(self.read_pixels(sample.media[medium], start, stop))
-            except MediumError as error:
-                if failed is None:
-                    raise
-                failed[sample.id] = str(error)
-                parts.append(self._pixels.blank(sample.media[medium], stop - start))
-        return torch.cat(parts)
-
     def read_share(self, plan: Plan, rank: int) -> Share:
         """All of this rank's tasks; unreadable media are noted, not raised."""
         share = Share()
-        for task in plan.tasks:
-            if rank in task.ranks:
-                share.inputs[task.id] = self.read(task, rank, share.failed)
+        share.inputs = self._read([task for task in plan.tasks if rank in task.ranks], rank, share.failed)
         return share
 
     def read_ahead(self, plan: Plan, rank: int) -> Future[Share]:

@@ -12,6 +12,7 @@ from dhp.data.pieces import file_of
 
 # Of one picture or frame, decoded: half a gigabyte as RGB. Pillow's own limit is the same (twice MAX_IMAGE_PIXELS).
 MAX_PIXELS = 178_956_970
+FRAME_CACHE_BYTES = 50 * 10**9  # that a cache of decoded frames may hold (frame_cache.py), unless a run says otherwise
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
@@ -31,10 +32,10 @@ def resolved_roots(roots: Iterable[str | os.PathLike[str]]) -> tuple[str, ...]:
     return tuple(resolved)
 
 
-def check_file(path: str, roots: tuple[str, ...] = ()) -> None:
-    """Raises MediumError unless `path`, or the file that it is a piece of, is a regular file that holds something and,
-    links resolved, lies below one of `roots`, where there are any. Nothing is opened: a pipe without a writer would
-    wait for ever."""
+def check_file(path: str, roots: tuple[str, ...] = ()) -> os.stat_result:
+    """What the system says of `path`, or of the file that it is a piece of. Raises MediumError unless that is a regular
+    file that holds something and, links resolved, lies below one of `roots`, where there are any. Nothing is opened: a
+    pipe without a writer would wait for ever."""
     try:
         if roots:
             check_root(path, roots)
@@ -53,6 +54,7 @@ def check_file(path: str, roots: tuple[str, ...] = ()) -> None:
         raise MediumError(path, f"is {what}, not a file")
     if about.st_size == 0:
         raise MediumError(path, "is empty (0 bytes)")
+    return about
 
 
 def check_root(path: str, roots: tuple[str, ...]) -> None:

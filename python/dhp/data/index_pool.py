@@ -1,8 +1,7 @@
 """Lines read by several processes, in order. A process that ends over a line, as a decoder may crash, costs that line
 alone: those that it had are given to others one by one.
 
-The processes are programs of their own (index_worker.py), started with nothing but a pipe: a fork would break the
-tokenizer, and a new start of the caller's own program might do what it does anew. They end when their pipe does.
+The processes (index_worker.py) end when their pipe does.
 """
 
 from __future__ import annotations
@@ -11,22 +10,19 @@ import collections
 import contextlib
 import itertools
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from multiprocessing import Pipe, connection
+from multiprocessing import connection
 from typing import Any
 
 from dhp._core import InputError
+from dhp.data import worker_process
 from dhp.data.errors import DataError
 from dhp.data.scan import Item, Line, Problem
 
 WORKER = "dhp.data.index_worker"
 CHUNK = 16  # lines that a process gets at a time
 _CHUNKS_AHEAD = 8  # of each process that may wait for the slowest
-_WAIT_S = 5.0  # for a process to end once its pipe is closed
 
 
 @dataclass(frozen=True)
@@ -41,8 +37,7 @@ class Setup:
 
 @dataclass(eq=False)
 class _Reader:
-    process: subprocess.Popen[bytes]
-    pipe: Any
+    started: worker_process.Started
     is_ready: bool = False
     has: list[tuple[int, Item]] = field(default_factory=list)
 
@@ -68,15 +63,7 @@ class Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for reader in self._readers:
-            reader.pipe.close()
-            reader.process.terminate()
-        for reader in self._readers:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                reader.process.wait(_WAIT_S)
-            if reader.process.returncode is None:
-                reader.process.kill()
-                reader.process.wait()
+        worker_process.end(reader.started for reader in self._readers)
 
     def read(self, items: Iterable[Item]) -> Iterator[Line]:
         """What becomes of these lines, in order; few more of them are taken than are given out."""
@@ -85,7 +72,9 @@ class Pool:
         given = 0  # out, all in order
         while True:
             self._feed(numbered, len(ready))
-            busy = {reader.pipe: reader for reader in self._readers if reader.has or not reader.is_ready}
+            busy: dict[Any, _Reader] = {
+                reader.started.pipe: reader for reader in self._readers if reader.has or not reader.is_ready
+            }
             if self._is_all and not any(reader.has for reader in self._readers) and not self._retry and not ready:
                 return
             for pipe in connection.wait(list(busy)):
@@ -95,15 +84,7 @@ class Pool:
                 given += 1
 
     def _start(self) -> _Reader:
-        ours, theirs = Pipe()
-        command = [sys.executable, "-m", WORKER, str(theirs.fileno())]
-        process = subprocess.Popen(
-            command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-        )
-        theirs.close()
-        with contextlib.suppress(OSError):  # it has ended already: see _receive
-            ours.send(self._setup)
-        return _Reader(process, ours)
+        return _Reader(worker_process.start(WORKER, self._setup))
 
     def _feed(self, numbered: Iterator[tuple[int, Item]], waiting: int) -> None:
         """Lines for every process that waits for some; new ones only while few lines wait for one before them."""
@@ -117,11 +98,11 @@ class Pool:
             if chunk:
                 reader.has = chunk
                 with contextlib.suppress(OSError):  # it has ended: its pipe says so when it is read
-                    reader.pipe.send([item for _, item in chunk])
+                    reader.started.pipe.send([item for _, item in chunk])
 
     def _receive(self, reader: _Reader, ready: dict[int, Line]) -> None:
         try:
-            answer = reader.pipe.recv()
+            answer = reader.started.pipe.recv()
         except (EOFError, OSError):
             self._replace(reader, ready)
             return
@@ -134,9 +115,8 @@ class Pool:
 
     def _replace(self, reader: _Reader, ready: dict[int, Line]) -> None:
         """Of one that has ended."""
-        reader.pipe.close()
-        code = reader.process.wait()
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        reader.started.pipe.close()
+        how = reader.started.how_ended()
         if not reader.is_ready:
             raise DataError(f"a process to read lines has ended before its first ({how}); --workers 1 needs none")
         if len(reader.has) == 1:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-from multiprocessing.connection import Connection
+from typing import Any
 
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # there are other processes for the other cores
+from dhp.data.worker_process import pipe_of_parent
 
 
-def main(pipe: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that started this
+def main(pipe: Any) -> None:
     import torch
 
     from dhp._core import InputError
@@ -34,4 +30,4 @@ def main(pipe: Connection) -> None:
 
 
 if __name__ == "__main__":
-    main(Connection(int(sys.argv[1])))
+    main(pipe_of_parent())

@@ -1,4 +1,5 @@
-"""Reading pictures and clips: their sizes (probe), and the pixel rows of some of their units (read_units).
+"""Reading pictures and clips: their sizes (probe), and the pixel rows of some of their units (read_units), which are
+made of decoded and resized pictures and frames (decode).
 
 A *unit* is one temporal patch: a picture, or `temporal_patch_size` frames of a clip. It becomes rows*columns pixel rows
 of `channels * temporal * patch * patch` numbers, in the order of Hugging Face's Qwen processors: merge blocks row by
@@ -13,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,13 +28,25 @@ from dhp.data.borrowed import Borrowed
 from dhp.data.clips import ClipInfo, read_frames
 from dhp.data.errors import MediumError
 from dhp.data.files import check_file, check_pixels
-from dhp.data.pieces import file_of, readable
+from dhp.data.pieces import readable
 from dhp.data.png_orientation import orientation_of
-from dhp.data.processor import PixelScale, Processor, load_processor, patch_rules, tile_rules
+from dhp.data.processor import PixelScale, Processor, load_processor, patch_rules
 from dhp.data.remembered import remembered
 from dhp.data.samples import Kind
 
-__all__ = ["ClipInfo", "Medium", "MediumError", "PixelReader", "probe_image", "read_units"]
+__all__ = [
+    "ClipInfo",
+    "Decoder",
+    "Medium",
+    "MediumError",
+    "PixelReader",
+    "decode",
+    "part_size",
+    "parts_of",
+    "probe_image",
+    "read_units",
+    "rows_of",
+]
 
 Pixels = npt.NDArray[np.uint8]  # [height, width, 3], RGB
 Image.init()
@@ -78,11 +91,7 @@ def probe_image(path: str, roots: tuple[str, ...] = ()) -> tuple[int, int]:
 
     Remembered as long as the file does not change: data sets ask many questions about one picture.
     """
-    check_file(path, roots)
-    try:
-        about = os.stat(file_of(path))
-    except OSError:
-        return _probe_image(path, 0, 0)  # says what is wrong
+    about = check_file(path, roots)
     return _probe_image(path, about.st_mtime_ns, about.st_size)
 
 
@@ -134,79 +143,104 @@ def _said(error: Exception) -> str:
     return text if usual and text else f"{type(error).__name__}: {text}"
 
 
-def read_units(medium: Medium, start: int, stop: int, processor: Processor) -> torch.Tensor:
+Decoder = Callable[["Medium", Sequence[int], Processor], dict[int, Pixels]]
+
+
+def read_units(
+    medium: Medium, start: int, stop: int, processor: Processor, decoder: Decoder | None = None
+) -> torch.Tensor:
     """Pixel rows of units start … stop-1: float32 [n_patches, channels * temporal * patch * patch].
 
     Of a clip, only what these units need is decoded: from the key frame before their first frame to their last frame.
-    Raises MediumError for a file that is missing, broken or not the one that was indexed, ValueError for a bad range.
+    `decoder`: `decode`, or what gives the same. Raises MediumError for a file that is missing, broken or not the one
+    that was indexed, ValueError for a bad range.
     """
     if not 0 <= start <= stop <= medium.units:
         raise ValueError(f"units {start} … {stop} asked of {medium.units}")
+    if start == stop:
+        return torch.empty(0, *unit_shape(processor))
+    numbers = parts_of(medium, start, stop, processor)
+    return rows_of(medium, start, stop, processor, (decoder or decode)(medium, numbers, processor))
+
+
+# ---- parts: what is decoded of a medium -----------------------------------------------------------------------------
+
+
+def parts_of(medium: Medium, start: int, stop: int, processor: Processor) -> tuple[int, ...]:
+    """The parts that units need, ascending. A part is what decoding gives and what pixel rows are made of: a picture
+    (0) or a frame of a clip (by its number in the file), resized; of pictures in tiles, a tile (by its unit); for
+    families whose processor is asked, a picture as it is."""
+    if medium.kind == "video":
+        per_unit = 1 if isinstance(processor.rules, internvl.Rules) else int(patch_rules(processor).temporal_patch_size)
+        return tuple(sorted(set(medium.frame_indices[start * per_unit : stop * per_unit])))
+    return tuple(range(start, stop)) if isinstance(processor.rules, internvl.Rules) else (0,)
+
+
+def part_size(medium: Medium, processor: Processor) -> tuple[int, int]:
+    """Height and width of a part, in pixels."""
     if isinstance(processor.rules, internvl.Rules):
-        return _read_tiles(medium, start, stop, processor)
+        return (int(processor.rules.tile_size),) * 2
     if isinstance(processor.rules, Borrowed):
+        return medium.height, medium.width
+    patch = int(patch_rules(processor).patch_size)
+    return medium.grid[1] * patch, medium.grid[2] * patch
+
+
+def decode(medium: Medium, numbers: Sequence[int], processor: Processor) -> dict[int, Pixels]:
+    """These parts, by number: uint8 [height, width, 3] of `part_size`. Raises MediumError."""
+    if medium.kind == "video" and processor.video is None:
+        raise MediumError(str(medium.source), "is a video, but the checkpoint folder has no video processor")
+    height, width = part_size(medium, processor)
+    roots = processor.media_roots
+
+    def resize(pixels: Pixels) -> Pixels:
+        return _resized(medium, _checked(medium, pixels), height, width)
+
+    if medium.kind == "image":
         assert isinstance(medium.source, str)
-        picture = _checked(medium, read_image(medium.source, processor.media_roots))
-        return borrowed.read(processor.rules, picture, start, stop)
+        picture = read_image(medium.source, roots)
+        if isinstance(processor.rules, internvl.Rules):
+            return tiles.cut(_checked(medium, picture), medium.units, processor, numbers)
+        return {0: _checked(medium, picture) if isinstance(processor.rules, Borrowed) else resize(picture)}
+    if isinstance(medium.source, tuple):
+        return {number: resize(read_image(medium.source[number], roots)) for number in numbers}
+    stamps: list[int] = []
+    keys: list[int] = []
+    if medium.frame_pts:
+        at = {number: place for place, number in enumerate(medium.frame_indices)}
+        stamps = [medium.frame_pts[at[number]] for number in numbers]
+        keys = [medium.key_pts[at[number]] for number in numbers]
+    return read_frames(medium.source, numbers, stamps, keys, resize, roots)
+
+
+def rows_of(medium: Medium, start: int, stop: int, processor: Processor, parts: Mapping[int, Pixels]) -> torch.Tensor:
+    """Pixel rows of units start … stop-1, at least one, of their parts."""
+    if isinstance(processor.rules, Borrowed):
+        return borrowed.read(processor.rules, parts[0], start, stop)
+    is_clip = medium.kind == "video"
+    scale = processor.video if is_clip else processor.image
+    assert scale is not None, "decode() has refused it"
+    if isinstance(processor.rules, internvl.Rules):
+        numbers: Sequence[int] = medium.frame_indices[start:stop] if is_clip else range(start, stop)
+        return tiles.stacked([parts[number] for number in numbers], scale, is_clip, _normalise)
     rules = patch_rules(processor)
     temporal, patch = int(rules.temporal_patch_size), int(rules.patch_size)
-    width = 3 * temporal * patch * patch
-    if start == stop:
-        return torch.empty(0, width)
-    _, rows, columns = medium.grid
-    scale = processor.image if medium.kind == "image" else processor.video
-    if scale is None:
-        raise MediumError(str(medium.source), "is a video, but the checkpoint folder has no video processor")
-
-    def resize(pixels: Pixels) -> Pixels:
-        return _resized(medium, _checked(medium, pixels), rows * patch, columns * patch)
-
-    resized = _frames(medium, start, stop, temporal, resize, processor.media_roots)
-    order = _order(medium, start, stop, temporal)
-    stacked = np.stack([resized[number] for number in order])  # [frames, height, width, 3]
+    order = medium.frame_indices[start * temporal : stop * temporal] if is_clip else [0] * temporal
+    stacked = np.stack([parts[number] for number in order])  # [frames, height, width, 3]
     levels = _patchify(stacked, temporal, patch, int(rules.merge_size))
-    return torch.from_numpy(_normalise(levels, scale, fused=medium.kind == "video").reshape(-1, width))
+    return torch.from_numpy(_normalise(levels, scale, fused=is_clip).reshape(-1, *unit_shape(processor)))
 
 
-def _read_tiles(medium: Medium, start: int, stop: int, processor: Processor) -> torch.Tensor:
-    """float32 [units, 3, side, side]."""
-    side = int(tile_rules(processor).tile_size)
-    if start == stop:
-        return torch.empty(0, 3, side, side)
-    scale = processor.image if medium.kind == "image" else processor.video
-    if scale is None:
-        raise MediumError(str(medium.source), "is a video, but the checkpoint folder has no video processor")
-    if medium.kind == "image":
-        assert isinstance(medium.source, str)
-        picture = _checked(medium, read_image(medium.source, processor.media_roots))
-        return tiles.stacked(tiles.cut(picture, medium.units, processor, start, stop), scale, False, _normalise)
-
-    def resize(pixels: Pixels) -> Pixels:
-        return _resized(medium, _checked(medium, pixels), side, side)
-
-    frames = _frames(medium, start, stop, 1, resize, processor.media_roots)
-    return tiles.stacked([frames[n] for n in medium.frame_indices[start:stop]], scale, True, _normalise)
-
-
-def _order(medium: Medium, start: int, stop: int, temporal: int) -> Sequence[int]:
-    """Frame numbers of the units; a picture is its own frame 0, repeated."""
-    if medium.kind == "image":
-        return [0] * temporal
-    return medium.frame_indices[start * temporal : stop * temporal]
-
-
-def _frames(
-    medium: Medium, start: int, stop: int, temporal: int, shrink: Callable[[Pixels], Pixels], roots: tuple[str, ...]
-) -> dict[int, Pixels]:
-    """The distinct frames of the units, by frame number, each shrunk as soon as it is decoded."""
-    if medium.kind == "image":
-        assert isinstance(medium.source, str)
-        return {0: shrink(read_image(medium.source, roots))}
-    wanted = slice(start * temporal, stop * temporal)
-    numbers = medium.frame_indices[wanted]
-    if isinstance(medium.source, tuple):
-        return {number: shrink(read_image(medium.source[number], roots)) for number in sorted(set(numbers))}
-    return read_frames(medium.source, numbers, medium.frame_pts[wanted], medium.key_pts[wanted], shrink, roots)
+def unit_shape(processor: Processor) -> tuple[int, ...]:
+    """Of what a unit's pixels are, behind the first axis; () for a model that takes none."""
+    rules = processor.rules
+    if isinstance(rules, internvl.Rules):
+        return (3, int(rules.tile_size), int(rules.tile_size))
+    if isinstance(rules, Borrowed):
+        return borrowed.pixel_shape(rules)
+    if rules is None:
+        return ()
+    return (3 * int(rules.temporal_patch_size) * int(rules.patch_size) ** 2,)
 
 
 def _checked(medium: Medium, pixels: Pixels) -> Pixels:
@@ -266,19 +300,15 @@ def _normalise(levels: Pixels, scale: PixelScale, fused: bool) -> npt.NDArray[np
 
 
 class PixelReader:
-    """`read_units` with the processor of one checkpoint folder. May be shared between threads."""
+    """`read_units` with the processor of one checkpoint folder. May be shared between threads.
 
-    def __init__(self, model: str | os.PathLike[str] | Processor) -> None:
+    decoder  what decodes, where it is not `decode`
+    """
+
+    def __init__(self, model: str | os.PathLike[str] | Processor, decoder: Decoder | None = None) -> None:
         self.processor = model if isinstance(model, Processor) else load_processor(model)
-        rules = self.processor.rules
-        # of what a unit's pixels are, behind the first axis
-        self.shape: tuple[int, ...] = ()
-        if isinstance(rules, internvl.Rules):
-            self.shape = (3, rules.tile_size, rules.tile_size)
-        elif isinstance(rules, Borrowed):
-            self.shape = borrowed.pixel_shape(rules)
-        elif rules is not None:
-            self.shape = (3 * int(rules.temporal_patch_size) * int(rules.patch_size) ** 2,)
+        self.shape = unit_shape(self.processor)  # of what a unit's pixels are, behind the first axis
+        self._decoder = decoder
 
     def blank(self, medium: Medium, units: int) -> torch.Tensor:
         """What stands in the place of so many units that cannot be read. Ones: Idefics3 takes tiles of zeros for
@@ -287,4 +317,4 @@ class PixelReader:
 
     def read_units(self, medium: Medium, start: int, stop: int) -> torch.Tensor:
         """float32 [n_patches, patch_width]; see `read_units` of this module."""
-        return read_units(medium, start, stop, self.processor)
+        return read_units(medium, start, stop, self.processor, self._decoder)

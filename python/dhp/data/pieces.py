@@ -1,7 +1,8 @@
-"""Media that are a part of a file: a member of a tar, a value of an Arrow table, base64 in a line.
+"""Media that are a part of a file: a member of a tar, a value of an Arrow or Parquet table, base64 in a line.
 
-A source is the path of a file or, with a NUL behind it, which no path holds, a range of its bytes and a name for
-messages. So whatever holds a medium, it is found without reading what stands before it.
+A source is the path of a file or, with a NUL behind it, which no path holds, where in the file the medium is and a name
+for messages. Where it lies there as it is, that is a range of bytes, so that it is found without reading what stands
+before it; Parquet packs its values, so there it is a row.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import binascii
 import contextlib
 import io
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -33,10 +35,25 @@ class Piece:
         return f"{self.path}{_MARK}{self.offset},{self.size},{kind},{self.name}"
 
 
+@dataclass(frozen=True)
+class Cell:
+    """Bytes in a row of a Parquet file: the `nth` medium in the value that a column has there; all counted from 0."""
+
+    path: str
+    row: int
+    size: int
+    column: int
+    nth: int
+    name: str
+
+    def source(self) -> str:
+        return f"{self.path}{_MARK}{self.row},{self.size},cell {self.column} {self.nth},{self.name}"
+
+
 def file_of(source: str) -> str:
     """The path of the file that a source is, or is a piece of."""
     piece = _piece_of(source)
-    return piece.path if isinstance(piece, Piece) else piece
+    return piece if isinstance(piece, str) else piece.path
 
 
 def in_file(source: str, path: str) -> str:
@@ -53,14 +70,16 @@ def is_base64(source: str) -> bool:
 def shown(source: str) -> str:
     """For messages."""
     piece = _piece_of(source)
-    return f"{piece.path}: {piece.name}" if isinstance(piece, Piece) else piece
+    return piece if isinstance(piece, str) else f"{piece.path}: {piece.name}"
 
 
-def _piece_of(source: str) -> Piece | str:
+def _piece_of(source: str) -> Piece | Cell | str:
     path, mark, rest = source.partition(_MARK)
     parts = rest.split(",", 3)
     if not mark or len(parts) != 4 or not (parts[0].isdecimal() and parts[1].isdecimal()):
         return source  # with a NUL in it, it is no path either: whoever opens it says so
+    if cell := re.fullmatch(r"cell (\d{1,9}) (\d{1,9})", parts[2]):
+        return Cell(path, int(parts[0]), int(parts[1]), int(cell[1]), int(cell[2]), parts[3])
     return Piece(path, int(parts[0]), int(parts[1]), parts[3], parts[2] == "base64")
 
 
@@ -68,8 +87,13 @@ def _piece_of(source: str) -> Piece | str:
 def readable(source: str) -> Iterator[Any]:
     """What libraries open: a path, or a file object of the piece. Raises OSError or ValueError."""
     piece = _piece_of(source)
-    if not isinstance(piece, Piece):
+    if isinstance(piece, str):
         yield source
+        return
+    if isinstance(piece, Cell):
+        from dhp.data.cells import read_cell
+
+        yield io.BytesIO(read_cell(piece))
         return
     with open(piece.path, "rb") as file:
         if os.fstat(file.fileno()).st_size < piece.offset + piece.size:
@@ -118,4 +142,4 @@ class _Range(io.RawIOBase):
         return len(read)
 
 
-__all__ = ["Piece", "decoded", "file_of", "in_file", "is_base64", "readable", "shown"]
+__all__ = ["Cell", "Piece", "decoded", "file_of", "in_file", "is_base64", "readable", "shown"]

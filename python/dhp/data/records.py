@@ -85,9 +85,11 @@ def ignored_if_same(record: bytes, digest: str, begin: int, folder: Path) -> tup
 
 
 def portable(path: str, folder: Path) -> str:
-    """Relative to the folder where it lies below it."""
-    absolute = Path(file_of(path))
-    return in_file(path, str(absolute.relative_to(folder) if absolute.is_relative_to(folder) else absolute))
+    """Relative to the folder, whose links are resolved, where it lies below it; else from the root."""
+    absolute = Path(os.path.abspath(file_of(path)))
+    resolved = Path(os.path.realpath(absolute.parent)) / absolute.name
+    inside = next((one for one in (absolute, resolved) if one.is_relative_to(folder)), None)
+    return in_file(path, str(inside.relative_to(folder) if inside else absolute))
 
 
 def _medium_json(medium: Medium, folder: Path) -> dict[str, Any]:

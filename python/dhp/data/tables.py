@@ -1,9 +1,9 @@
 """Samples of an Arrow file, as Hugging Face's `datasets` keeps them, and of Parquet; pyarrow reads them.
 
 A row is a row as in a JSON lines file: columns `messages` or `conversations`, `images`, `videos` and so on, nulls left
-out. A medium is a path, or the struct of `datasets`, {bytes, path}: where there are bytes, they are the medium. In an
-Arrow file they lie somewhere as they are, so that a medium is a piece of the file (pieces.py), and reading it needs no
-pyarrow. Parquet packs them: such a file is to be written as Arrow once.
+out. A medium is a path, its bytes, or the struct of `datasets`, {bytes, path}: where there are bytes, they are the
+medium. In an Arrow file they lie somewhere as they are, so that a medium is a piece of the file (pieces.py), and
+reading it needs no pyarrow. Parquet packs them: there a medium is known by its row (cells.py).
 """
 
 from __future__ import annotations
@@ -11,20 +11,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from dhp.data import cells
 from dhp.data.errors import DataError
-from dhp.data.pieces import Piece
+from dhp.data.pieces import Cell, Piece
 from dhp.data.rows import Numbered
+from dhp.data.table_values import Bytes, content_of, named, values_of
 
 _LIMIT = "max_line_bytes (dhp index --max-line-bytes)"
-_AS_ARROW = (
-    "Parquet packs the bytes of media, so that none can be read alone; write the file as Arrow: "
-    "datasets.load_dataset('parquet', data_files=FILE, split='train').save_to_disk(FOLDER)"
-)
+_BATCH_BYTES = 32 << 20  # of Parquet, unpacked together; at least a row
+_BATCH_ROWS = 64
 
 
 def read_table(path: str | os.PathLike[str], max_row_bytes: int, at: Callable[[int], None]) -> Iterator[Numbered]:
@@ -34,16 +31,9 @@ def read_table(path: str | os.PathLike[str], max_row_bytes: int, at: Callable[[i
         import pyarrow as pa
     except ImportError:
         raise DataError(f'{path}: reading it needs pyarrow: pip install "dhp[formats]"') from None
+    read = _read_parquet if str(path).endswith(".parquet") else _read_arrow
     try:
-        if str(path).endswith(".parquet"):
-            import pyarrow.parquet as pq
-
-            batches, mapped = pq.ParquetFile(path).iter_batches(64), range(0)
-        else:
-            source = pa.memory_map(str(path))
-            whole = source.read_buffer()
-            batches, mapped = _batches(pa, source), range(whole.address, whole.address + whole.size)
-        yield from _rows(batches, mapped, str(path), max_row_bytes, at)
+        yield from read(str(path), max_row_bytes, at)
     except pa.ArrowException as error:
         raise DataError(f"{path}: cannot be read: {_said(error)}") from None
     except OSError as error:
@@ -54,7 +44,28 @@ def _said(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0][:200]
 
 
-def _batches(pa: Any, source: Any) -> Iterator[Any]:
+def _read_arrow(path: str, max_row_bytes: int, at: Callable[[int], None]) -> Iterator[Numbered]:
+    import pyarrow as pa
+
+    source = pa.memory_map(path)
+    whole = source.read_buffer()
+    mapped = range(whole.address, whole.address + whole.size)
+    number, read = 0, 0
+    for batch in _batches(source):
+        columns = _columns(batch)
+        for i in range(batch.num_rows):
+            number += 1
+            media: list[tuple[str, Bytes | bytes]] = []
+            row = {name: named(values[i], name, media) for name, values in columns.items()}
+            members = {name: _piece(path, mapped, name, value) for name, value in media}
+            yield _numbered(number, row, members, max_row_bytes)
+        read += batch.nbytes
+        at(read)
+
+
+def _batches(source: Any) -> Iterator[Any]:
+    import pyarrow as pa
+
     source.seek(0)
     try:
         batches = pa.ipc.open_stream(source)  # as `datasets` writes them
@@ -65,77 +76,51 @@ def _batches(pa: Any, source: Any) -> Iterator[Any]:
     yield from batches
 
 
-@dataclass(frozen=True)
-class _Bytes:
-    """A value somewhere in memory, which is not looked at."""
-
-    address: int
-    size: int
-
-
-def _rows(
-    batches: Iterator[Any], mapped: range, path: str, max_row_bytes: int, at: Callable[[int], None]
-) -> Iterator[Numbered]:
-    """`mapped`: addresses of the file's bytes; none of one whose bytes are packed."""
-    number, read = 0, 0
-    for batch in batches:
-        columns = {name: _values(batch.column(place)) for place, name in enumerate(batch.schema.names)}
-        for i in range(batch.num_rows):
-            number += 1
-            members: dict[str, str] = {}
-            row = {name: _named(values[i], name, members, path, mapped) for name, values in columns.items()}
-            text = json.dumps(row, ensure_ascii=False, default=str)
-            if len(text) > max_row_bytes:
-                what = f"is longer than {max_row_bytes:,} bytes; shorten it, or raise {_LIMIT}"
-                yield Numbered(number, DataError(what))
-            else:
-                yield Numbered(number, text, members)
-        read += batch.nbytes
-        at(read)
-
-
-def _values(array: Any) -> list[Any]:
-    """Of an Arrow array, as Python has them; bytes are not copied."""
-    import pyarrow as pa
-
-    kind = array.type
-    if pa.types.is_struct(kind):
-        children = {kind.field(i).name: _values(array.field(i)) for i in range(kind.num_fields)}
-        valid = array.is_valid().to_pylist()
-        return [{key: child[i] for key, child in children.items()} if ok else None for i, ok in enumerate(valid)]
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        items, ends = _values(array.values), array.offsets.to_pylist()
-        valid = array.is_valid().to_pylist()
-        return [items[ends[i] : ends[i + 1]] if ok else None for i, ok in enumerate(valid)]
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        _, ends, values = array.buffers()
-        width = "<i4" if pa.types.is_binary(kind) else "<i8"
-        places = np.frombuffer(ends, width)[array.offset : array.offset + len(array) + 1].tolist()
-        address = values.address if values else 0
-        return [
-            _Bytes(address + places[i], places[i + 1] - places[i]) if ok else None
-            for i, ok in enumerate(array.is_valid().to_pylist())
-        ]
-    found: list[Any] = array.to_pylist()
-    return found
-
-
-def _named(value: Any, name: str, members: dict[str, str], path: str, mapped: range) -> Any:
-    """As JSON has it: bytes become a name, which `members` knows, and so does the struct {bytes, path}."""
-    if isinstance(value, dict):
-        if value.keys() == {"bytes", "path"}:
-            return _named(value["path"] if value["bytes"] is None else value["bytes"], name, members, path, mapped)
-        return {key: _named(one, f"{name}.{key}", members, path, mapped) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_named(one, f"{name}[{i}]", members, path, mapped) for i, one in enumerate(value)]
-    if isinstance(value, bytes) or (isinstance(value, _Bytes) and not mapped):
-        raise DataError(f"{path}: {_AS_ARROW}")
-    if not isinstance(value, _Bytes):
-        return value
+def _piece(path: str, mapped: range, name: str, value: Bytes | bytes) -> str:
+    """The source of a medium in an Arrow file whose bytes have these addresses."""
+    if isinstance(value, bytes):
+        raise DataError(f"{path}: {name}: its bytes are of a type that is not read; write the column as binary")
     if value.size and value.address not in mapped:
         raise DataError(f"{path}: is compressed, so that no medium can be read alone; write it without compression")
-    members[name] = Piece(path, max(0, value.address - mapped.start), value.size, name).source()
-    return name
+    return Piece(path, max(0, value.address - mapped.start), value.size, name).source()
+
+
+def _read_parquet(path: str, max_row_bytes: int, at: Callable[[int], None]) -> Iterator[Numbered]:
+    """What was unpacked to find rows is kept for a while, for those who look at the media of these rows next."""
+    file, size = cells.opened(path), os.path.getsize(path)
+    number, rows = 0, max(1, file.metadata.num_rows)
+    for group in range(file.num_row_groups):
+        about = file.metadata.row_group(group)
+        most = _BATCH_BYTES * about.num_rows // max(1, about.total_byte_size)
+        batches = file.iter_batches(max(1, min(_BATCH_ROWS, most)), row_groups=[group], use_threads=False)
+        for batch in batches:
+            columns = _columns(batch)
+            for i in range(batch.num_rows):
+                number += 1
+                members: dict[str, str] = {}
+                row = {}
+                for place, (name, values) in enumerate(columns.items()):
+                    media: list[tuple[str, Bytes | bytes]] = []
+                    row[name] = named(values[i], name, media)
+                    contents = [content_of(value) for _, value in media]
+                    for nth, ((one, _), content) in enumerate(zip(media, contents, strict=True)):
+                        members[one] = Cell(path, number - 1, len(content), place, nth, one).source()
+                    if contents:
+                        cells.check_group(path, about, group)
+                        cells.keep(path, number - 1, place, contents)
+                yield _numbered(number, row, members, max_row_bytes)
+            at(size * number // rows)
+
+
+def _numbered(number: int, row: dict[str, Any], members: dict[str, str], max_row_bytes: int) -> Numbered:
+    text = json.dumps(row, ensure_ascii=False, default=str)
+    if len(text) > max_row_bytes:
+        return Numbered(number, DataError(f"is longer than {max_row_bytes:,} bytes; shorten it, or raise {_LIMIT}"))
+    return Numbered(number, text, members)
+
+
+def _columns(batch: Any) -> dict[str, list[Any]]:
+    return {name: values_of(batch.column(place)) for place, name in enumerate(batch.schema.names)}
 
 
 __all__ = ["read_table"]

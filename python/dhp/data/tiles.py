@@ -8,7 +8,7 @@ where there are several; of a clip, a frame each. The tile rule itself is the co
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -65,23 +65,23 @@ def _grid(processor: Processor, tiles: int) -> tuple[int, int, int]:
     return tiles, side, side
 
 
-def cut(picture: Pixels, count: int, processor: Processor, start: int, stop: int) -> list[Pixels]:
-    """Tiles start ... stop-1 of the `count` of a picture."""
+def cut(picture: Pixels, count: int, processor: Processor, numbers: Iterable[int]) -> dict[int, Pixels]:
+    """These tiles of the `count` of a picture."""
     rules = tile_rules(processor)
     side = rules.tile_size
     # Of all arrangements up to so many tiles the same is the best, whatever the limit was.
     tiles = internvl.image_tiles(rules, picture.shape[0], picture.shape[1], max(1, count - 1))
     whole = Image.fromarray(picture)
-    out: list[Pixels] = []
+    out: dict[int, Pixels] = {}
     resized: Pixels | None = None
-    for number in range(start, stop):
+    for number in numbers:
         if number == tiles.columns * tiles.rows:
-            out.append(np.asarray(whole.resize((side, side), Image.Resampling.BICUBIC)))
+            out[number] = np.asarray(whole.resize((side, side), Image.Resampling.BICUBIC))
             continue
         if resized is None:
             resized = np.asarray(whole.resize((tiles.columns * side, tiles.rows * side), Image.Resampling.BICUBIC))
         row, column = divmod(number, tiles.columns)
-        out.append(resized[row * side : (row + 1) * side, column * side : (column + 1) * side])
+        out[number] = resized[row * side : (row + 1) * side, column * side : (column + 1) * side]
     return out
 
 

@@ -55,6 +55,10 @@ class Ahead:
         """Begins with the batch of this step, if the run has it."""
         self._begin(step, self._costs.now)
 
+    def close(self) -> None:
+        """Ends the thread, once it has planned what it plans."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
     def _begin(self, step: int, basis: Basis) -> None:
         self._next = None
         if step in self.steps:

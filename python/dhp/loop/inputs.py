@@ -119,7 +119,17 @@ def read_dataset(settings: TrainConfig, run: Run | None = None) -> Dataset:
 
     def rest(progress: Progress) -> Dataset:  # in one go with the last index: who fails, fails for all
         indexes = [*opened, _read_index(settings, sources[-1], progress)]
-        return Dataset(settings.data, settings.model, settings.index, media_roots=settings.media_roots, opened=indexes)
+        return Dataset(
+            settings.data,
+            settings.model,
+            settings.index,
+            media_roots=settings.media_roots,
+            opened=indexes,
+            data_workers=settings.data_workers,
+            frame_cache=settings.frame_cache,
+            frame_cache_bytes=settings.frame_cache_bytes,
+            timeout_s=settings.timeout_s,
+        )
 
     return _made_once(run, sources[-1], rest)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dhp._core import Freeze, InputError, plan_options, refuse_unused, validate_options
+from dhp.data.files import FRAME_CACHE_BYTES
 from dhp.data.lines import MAX_LINE_BYTES
 from dhp.data.sources import named, sources_of
 from dhp.settings.old_names import DEVICES, RENAMED, todays_names
@@ -98,6 +99,9 @@ class TrainConfig:
     media_roots: list[str] = field(default_factory=list)  # media lie below these folders; empty: any local path
     max_line_bytes: int = number(MAX_LINE_BYTES, 1, 10**9)  # of the data; a longer line is malformed
     on_too_long: str = choice("fail", "skip", "fail")  # a sample that all ranks together cannot hold
+    data_workers: int = number(0, 0, 256)  # processes of each rank that decode media; 0: a thread of the rank
+    frame_cache: str = ""  # folder for decoded frames, which the ranks of a host share; empty: none are kept
+    frame_cache_bytes: int = number(FRAME_CACHE_BYTES, 1, 10**18)  # of it; those used last stay
 
     # Optimizer: AdamW, linear warm-up, cosine to min_learning_rate
     learning_rate: float = number(1e-4, 0, 1000)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -368,3 +371,27 @@ def test_container_that_states_a_wrong_count(tmp_path: Path) -> None:
     info = probe_clip(str(path))
     assert info.frames == 40
     assert number_in(read_frames(str(path), [39], *info.locate([39]))[39]) == 39
+
+
+def test_frames_are_freed_as_they_are_decoded(clip: Path) -> None:
+    """Without Python's search for circles; nor do threads of decoders stay."""
+    info = probe_clip(str(clip))
+    numbers = list(range(0, 250, 10))
+    read_frames(str(clip), numbers, *info.locate(numbers))
+    gc.collect()
+    before = len(os.listdir("/proc/self/task"))
+    seen: list[int] = []
+
+    def shrink(pixels: np.ndarray) -> np.ndarray:
+        seen.append(sum(type(one) is av.VideoFrame for one in gc.get_objects()))
+        return pixels[:1].copy()
+
+    gc.disable()
+    try:
+        read_frames(str(clip), numbers, *info.locate(numbers), shrink)
+        read_frames(str(clip), numbers, shrink=shrink)
+        left = sum(type(one) is av.VideoFrame for one in gc.get_objects())
+    finally:
+        gc.enable()
+    assert max(seen) < 10 and left == 0, (seen, left)
+    assert len(os.listdir("/proc/self/task")) <= before

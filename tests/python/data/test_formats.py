@@ -1,4 +1,4 @@
-"""Data files other than JSON lines of paths: base64, WebDataset, Arrow, Parquet. Against the same samples as files."""
+"""Data files other than JSON lines of paths: base64, WebDataset. Against the same samples as files."""
 
 from __future__ import annotations
 
@@ -10,42 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from dhp.data.errors import DataError
 from dhp.data.index import Index, build_index, load_index, load_or_build_index
-from dhp.data.media import PixelReader
 from dhp.data.tars import key_of
 from indexed_data import row, write
-
-TURNS = row("<image>What is it?")["messages"]
-CLIP_TURNS = row("<video>What moves?")["messages"]
-
-
-def pixels(index: Index, folder: Path, sample: int) -> list[torch.Tensor]:
-    """Of all media of a sample, read a unit at a time."""
-    reader = PixelReader(folder / "model")
-    media = index.samples[sample].media
-    return [torch.cat([reader.read_units(m, unit, unit + 1) for unit in range(m.units)]) for m in media]
-
-
-def check_same(index: Index, folder: Path, rows: list[dict[str, Any]]) -> None:
-    """As the index of these rows, which name files."""
-    plain = build_index(write(folder / "plain.jsonl", rows), folder / "model")
-    for name in ("tokens", "patches", "frame_patches", "label_tokens"):
-        assert getattr(index.samples, name).tolist() == getattr(plain.samples, name).tolist()
-    for at in range(len(rows)):
-        assert index.samples[at].messages == plain.samples[at].messages
-        for ours, theirs in zip(pixels(index, folder, at), pixels(plain, folder, at), strict=True):
-            assert torch.equal(ours, theirs)
-
-
-PLAIN = [
-    row("<image>What is it?", images=["media/small.png"]),
-    row("<video>What moves?", videos=["media/clip.mp4"]),
-    row("<image>Which?<image>", images=["media/large.png", "media/small.png"]),
-    row("No picture."),
-]
+from same_data import CLIP_TURNS, PLAIN, TURNS, check_same
 
 # ---- base64 ---------------------------------------------------------------------------------------------------------
 
@@ -153,6 +123,28 @@ def test_a_tar_is_as_files(folder: Path, kind: int) -> None:
     check_same(load_index(moved / "shard.tar.index", model=moved / "model"), moved, PLAIN)
 
 
+def test_a_relative_path_of_the_data(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Named so when the index is built, and read from elsewhere."""
+    write_tar(folder / "shard.tar", shard(folder))
+    write(folder / "base64.jsonl", [as_base64(folder, one) for one in PLAIN])
+    write(folder / "paths.jsonl", PLAIN)
+    (tmp_path / "link").symlink_to(folder)
+    for place in (folder, tmp_path / "link", folder / "media"):
+        monkeypatch.chdir(place)
+        for name in ("shard.tar", "base64.jsonl", "paths.jsonl"):
+            data = name if place.name != "media" else f"../{name}"
+            index = build_index(data, folder / "model", tmp_path / "built" / "i")
+            monkeypatch.chdir(tmp_path)
+            assert str(index.samples[0].media[0].source).startswith(f"{folder.resolve()}/")
+            check_same(load_index(tmp_path / "built" / "i"), folder, PLAIN)
+            assert str(folder.resolve()).encode() not in b"".join(records_of(index))
+            monkeypatch.chdir(place)
+
+
+def records_of(index: Index) -> list[bytes]:
+    return [index.file.record_bytes(row) for row in range(len(index.samples))]
+
+
 def test_captions(folder: Path) -> None:
     small = (folder / "media" / "small.png").read_bytes()
     tar = write_tar(folder / "c.tar", [("1.png", small), ("1.txt", b" A lawn.\n"), ("2.txt", b"No picture.")])
@@ -221,68 +213,3 @@ def test_media_roots_hold_for_the_file_that_media_are_in(folder: Path) -> None:
     with pytest.raises(DataError, match=r"shard\.tar: a/000\.png: lies outside media_roots"):
         build_index(tar, folder / "model", media_roots=[str(folder / "media")])
     assert len(build_index(tar, folder / "model", media_roots=[str(folder)]).samples) == 1
-
-
-# ---- Arrow and Parquet ----------------------------------------------------------------------------------------------
-
-
-def table_of(folder: Path, *, paths: bool) -> Any:
-    pa = pytest.importorskip("pyarrow")
-
-    def medium(path: str) -> Any:
-        content = (folder / path).read_bytes()
-        return path if paths else {"bytes": content, "path": path}
-
-    rows = [
-        {
-            "messages": one["messages"],
-            "images": [medium(path) for path in one.get("images", [])] or None,
-            "videos": [medium(path) for path in one.get("videos", [])] or None,
-            "id": number,
-        }
-        for number, one in enumerate(PLAIN)
-    ]
-    return pa.Table.from_pylist(rows)
-
-
-@pytest.mark.parametrize("paths", [True, False])
-@pytest.mark.parametrize("stream", [True, False])
-def test_arrow_is_as_files(folder: Path, paths: bool, stream: bool) -> None:
-    table = table_of(folder, paths=paths)
-    import pyarrow as pa
-
-    file = folder / "data-00000-of-00001.arrow"
-    with (pa.ipc.new_stream if stream else pa.ipc.new_file)(str(file), table.schema) as out:
-        for batch in table.to_batches(max_chunksize=2):
-            out.write_batch(batch)
-    index = build_index(file, folder / "model")
-    check_same(index, folder, PLAIN)
-    assert index.ignored == {"id": 4}
-    moved = folder.rename(folder.parent / "moved")
-    check_same(load_index(moved / f"{file.name}.index"), moved, PLAIN)
-
-
-def test_parquet(folder: Path) -> None:
-    table = table_of(folder, paths=True)
-    import pyarrow.parquet as pq
-
-    pq.write_table(table, folder / "a.parquet", row_group_size=2)
-    check_same(build_index(folder / "a.parquet", folder / "model"), folder, PLAIN)
-    pq.write_table(table_of(folder, paths=False), folder / "b.parquet")
-    with pytest.raises(DataError, match=r"b\.parquet: Parquet packs the bytes of media.*save_to_disk"):
-        build_index(folder / "b.parquet", folder / "model")
-
-
-def test_tables_that_are_none(folder: Path) -> None:
-    table = table_of(folder, paths=False)
-    import pyarrow as pa
-
-    for name, text in (("a.arrow", b""), ("a.arrow", b"x" * 5000), ("a.parquet", b"x" * 5000), ("a.parquet", b"")):
-        (folder / name).write_bytes(text)
-        with pytest.raises(DataError, match=rf"{name}: "):
-            build_index(folder / name, folder / "model")
-    options = pa.ipc.IpcWriteOptions(compression="zstd")
-    with pa.ipc.new_file(str(folder / "c.arrow"), table.schema, options=options) as out:
-        out.write_table(table)
-    with pytest.raises(DataError, match=r"c\.arrow: is compressed"):
-        build_index(folder / "c.arrow", folder / "model")
