@@ -10,7 +10,6 @@ from __future__ import annotations
 import bisect
 import contextlib
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +21,10 @@ import numpy.typing as npt
 
 from dhp.data.errors import MediumError
 from dhp.data.files import MAX_PIXELS, check_file, check_pixels
-from dhp.data.pieces import file_of, readable
+from dhp.data.mp4_boxes import frames_in
+from dhp.data.opening import Cache, opened_medium, version_of
 from dhp.data.remembered import remembered
+from dhp.data.remote_file import RemoteFile
 
 Pixels = npt.NDArray[np.uint8]  # [height, width, 3], RGB
 # Whatever holds frames itself: none that names other files, addresses or programs (playlists, scripts, devices).
@@ -33,6 +34,9 @@ _NAMING_OTHERS = {
     *("video4linux2,v4l2", "x11grab"),
 }
 _CONTAINERS = ",".join(sorted(av.formats_available - _NAMING_OTHERS))
+# Codecs whose packets FFmpeg takes from an MP4 file as its table has them, without a look at what they hold
+# (libavformat/mov.c, need_parsing).
+_UNPARSED = ("h264", "hevc", "mpeg4")
 _RATE_TOLERANCE = 0.02  # a stated frame rate further from the measured one than this is not believed
 
 
@@ -70,15 +74,15 @@ def probe_clip(path: str, roots: tuple[str, ...] = ()) -> ClipInfo:
     """
     check_file(path, roots)
     try:
-        about = os.stat(file_of(path))
+        version = version_of(path)
     except OSError:
-        return _probe(path, 0, 0)  # says what is wrong
-    return _probe(path, about.st_mtime_ns, about.st_size)
+        version = 0, 0  # opening it says what is wrong
+    return _probe(path, *version)
 
 
 @remembered(16)
 def _probe(path: str, _changed_ns: int, _bytes: int) -> ClipInfo:
-    with _opened(path) as (container, stream):
+    with _opened(path, only_counted=True) as (container, stream):
         stated_rate = float(stream.average_rate or stream.guessed_rate or 0)
         stamps: list[int | None] = []
         keys: list[int] = []
@@ -129,6 +133,7 @@ def read_frames(
     keys: Sequence[int] = (),
     shrink: Callable[[Pixels], Pixels] = lambda pixels: pixels,
     roots: tuple[str, ...] = (),
+    cache: Cache = None,
 ) -> dict[int, Pixels]:
     """Decodes these frames (numbers from 0 in the file, any order, may repeat): RGB by frame number.
 
@@ -139,20 +144,22 @@ def read_frames(
     wanted = sorted(set(numbers))
     if stamps:
         at = dict(zip(numbers, zip(stamps, keys, strict=True), strict=True))
-        found = _by_stamp(path, [(n, *at[n]) for n in wanted], shrink)
+        found = _by_stamp(path, [(n, *at[n]) for n in wanted], shrink, cache)
         if len(found) == len(wanted):
             return found
-    found = _by_count(path, wanted, shrink)
+    found = _by_count(path, wanted, shrink, cache)
     missing = [n for n in wanted if n not in found]
     if missing:
         raise MediumError(path, f"frame {missing[0]} cannot be decoded; is the file still the one that was indexed?")
     return found
 
 
-def _by_stamp(path: str, wanted: list[tuple[int, int, int]], shrink: Callable[[Pixels], Pixels]) -> dict[int, Pixels]:
+def _by_stamp(
+    path: str, wanted: list[tuple[int, int, int]], shrink: Callable[[Pixels], Pixels], cache: Cache
+) -> dict[int, Pixels]:
     """(frame number, time stamp, key frame's time stamp), ascending -> frames; fewer where stamps do not match."""
     found: dict[int, Pixels] = {}
-    with _opened(path) as (container, stream):
+    with _opened(path, cache) as (container, stream):
         next_up = 0
         while next_up < len(wanted):
             key = wanted[next_up][2]
@@ -194,10 +201,10 @@ def _decode_from(container: Any, stream: Any, key: int) -> Iterator[Any]:
         yield from packet.decode()
 
 
-def _by_count(path: str, wanted: list[int], shrink: Callable[[Pixels], Pixels]) -> dict[int, Pixels]:
+def _by_count(path: str, wanted: list[int], shrink: Callable[[Pixels], Pixels], cache: Cache) -> dict[int, Pixels]:
     found: dict[int, Pixels] = {}
     remaining = set(wanted)
-    with _opened(path) as (container, stream):
+    with _opened(path, cache) as (container, stream):
         for number, frame in enumerate(container.decode(stream)):
             if number in remaining:
                 found[number] = shrink(_upright(path, frame))
@@ -236,12 +243,14 @@ def displayed(path: str, pixels: Pixels, matrix: npt.NDArray[np.int32]) -> Pixel
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[tuple[Any, Any]]:
+def _opened(path: str, cache: Cache = None, only_counted: bool = False) -> Iterator[tuple[Any, Any]]:
     """The container and its first video stream; whatever FFmpeg reports becomes a MediumError. Only files that hold
-    their frames themselves are opened, and no frame is decoded that is larger than the limit."""
+    their frames themselves are opened, and no frame is decoded that is larger than the limit. `only_counted`: packets
+    are asked for their time stamps alone; what they hold may be zeros."""
     try:
         options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
-        with readable(path) as file, av.open(file, options=options) as container:
+        entire = cache is not None and not only_counted
+        with opened_medium(path, cache, entire) as file, av.open(file, options=options) as container:
             stream: Any = container.streams.best("video")  # as ffmpeg chooses: no cover where there is a clip
             if stream is None:
                 raise MediumError(path, "has no video stream")
@@ -249,6 +258,9 @@ def _opened(path: str) -> Iterator[tuple[Any, Any]]:
                 raise MediumError(path, "has a video stream of a codec that is not known")
             check_pixels(path, stream.width or 0, stream.height or 0, "a frame ")
             stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+            raw = getattr(file, "raw", None)
+            if only_counted and isinstance(raw, RemoteFile) and stream.codec_context.name in _UNPARSED:
+                raw.hollow = frames_in(file)
             yield container, stream
     except MediumError:
         raise

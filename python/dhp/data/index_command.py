@@ -24,6 +24,7 @@ from dhp.data.building import compact
 from dhp.data.index import Index, TooLongError, build_index
 from dhp.data.index_file import Column
 from dhp.data.lines import MAX_LINE_BYTES
+from dhp.data.media_cache import MediaCache
 from dhp.data.scan import MAX_WORKERS, Limits
 from dhp.data.sources import files_in
 
@@ -74,7 +75,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--on-error", choices=("skip", "fail"), default="fail", help="bad or too long samples (fail)")
     parser.add_argument("--on-malformed", choices=("skip", "fail"), help="malformed lines (default: as --on-error)")
     parser.add_argument(
-        "--media-root", action="append", default=[], metavar="DIR", help="read media only in this folder; repeatable"
+        "--media-root",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="read media only in this folder, or below this address; repeatable",
+    )
+    parser.add_argument("--media-cache", metavar="DIR", help="keep media that are read from addresses in this folder")
+    parser.add_argument(
+        "--media-cache-gb", type=_positive, default=100, metavar="N", help="10^9 bytes that it may hold (100)"
     )
     parser.add_argument(
         "--max-line-bytes", type=_positive, default=MAX_LINE_BYTES, metavar="N", help=f"default: {MAX_LINE_BYTES:,}"
@@ -126,6 +135,7 @@ def _index(args: argparse.Namespace, data: str) -> int:
             on_error=args.on_error,
             on_malformed=args.on_malformed or "",
             media_roots=args.media_root,
+            media_cache=MediaCache(args.media_cache, args.media_cache_gb * 10**9) if args.media_cache else None,
             max_line_bytes=args.max_line_bytes,
             workers=args.workers,
             verify=args.verify,

@@ -21,6 +21,7 @@ from typing import Any
 
 from dhp._core import InputError
 from dhp.data.errors import DataError
+from dhp.data.media_cache import MediaCache
 from dhp.data.scan import Item, Line, Problem
 
 WORKER = "dhp.data.index_worker"
@@ -36,6 +37,7 @@ class Setup:
     data: str
     model: str
     media_roots: tuple[str, ...]
+    media_cache: MediaCache | None
     verify: bool
 
 

@@ -27,7 +27,7 @@ from dhp.data.borrowed import Borrowed
 from dhp.data.clips import ClipInfo, read_frames
 from dhp.data.errors import MediumError
 from dhp.data.files import check_file, check_pixels
-from dhp.data.pieces import file_of, readable
+from dhp.data.opening import Cache, opened_medium, version_of
 from dhp.data.png_orientation import orientation_of
 from dhp.data.processor import PixelScale, Processor, load_processor, patch_rules, tile_rules
 from dhp.data.remembered import remembered
@@ -80,15 +80,15 @@ def probe_image(path: str, roots: tuple[str, ...] = ()) -> tuple[int, int]:
     """
     check_file(path, roots)
     try:
-        about = os.stat(file_of(path))
+        version = version_of(path)
     except OSError:
-        return _probe_image(path, 0, 0)  # says what is wrong
-    return _probe_image(path, about.st_mtime_ns, about.st_size)
+        version = 0, 0  # opening it says what is wrong
+    return _probe_image(path, *version)
 
 
 @remembered(1 << 16)
 def _probe_image(path: str, _changed_ns: int, _bytes: int) -> tuple[int, int]:
-    with _opened(path, ()) as picture:
+    with _opened(path) as picture:
         width, height = picture.size
         if picture.format == "TIFF":  # Pillow turns these itself, and states the upright size
             return height, width
@@ -96,9 +96,10 @@ def _probe_image(path: str, _changed_ns: int, _bytes: int) -> tuple[int, int]:
         return (width, height) if lies_on_its_side else (height, width)
 
 
-def read_image(path: str, roots: tuple[str, ...] = ()) -> Pixels:
+def read_image(path: str, roots: tuple[str, ...] = (), cache: Cache = None) -> Pixels:
     """The upright picture in RGB. Raises MediumError."""
-    with _opened(path, roots) as picture:
+    check_file(path, roots)
+    with _opened(path, cache, entire=True) as picture:
         upright = ImageOps.exif_transpose(picture)
         if upright.mode.startswith("I;16") or upright.mode == "I":
             # Pillow would clip to 255 or refuse; the high byte is the picture.
@@ -111,10 +112,9 @@ def read_image(path: str, roots: tuple[str, ...] = ()) -> Pixels:
 
 
 @contextlib.contextmanager
-def _opened(path: str, roots: tuple[str, ...]) -> Iterator[Image.Image]:
-    check_file(path, roots)
+def _opened(path: str, cache: Cache = None, entire: bool = False) -> Iterator[Image.Image]:
     try:
-        with readable(path) as file, Image.open(file, formats=_FORMATS) as picture:
+        with opened_medium(path, cache, entire) as file, Image.open(file, formats=_FORMATS) as picture:
             check_pixels(path, *picture.size)
             yield picture
     except MediumError:
@@ -146,7 +146,7 @@ def read_units(medium: Medium, start: int, stop: int, processor: Processor) -> t
         return _read_tiles(medium, start, stop, processor)
     if isinstance(processor.rules, Borrowed):
         assert isinstance(medium.source, str)
-        picture = _checked(medium, read_image(medium.source, processor.media_roots))
+        picture = _checked(medium, read_image(medium.source, processor.media_roots, processor.media_cache))
         return borrowed.read(processor.rules, picture, start, stop)
     rules = patch_rules(processor)
     temporal, patch = int(rules.temporal_patch_size), int(rules.patch_size)
@@ -161,7 +161,7 @@ def read_units(medium: Medium, start: int, stop: int, processor: Processor) -> t
     def resize(pixels: Pixels) -> Pixels:
         return _resized(medium, _checked(medium, pixels), rows * patch, columns * patch)
 
-    resized = _frames(medium, start, stop, temporal, resize, processor.media_roots)
+    resized = _frames(medium, start, stop, temporal, resize, processor)
     order = _order(medium, start, stop, temporal)
     stacked = np.stack([resized[number] for number in order])  # [frames, height, width, 3]
     levels = _patchify(stacked, temporal, patch, int(rules.merge_size))
@@ -178,13 +178,13 @@ def _read_tiles(medium: Medium, start: int, stop: int, processor: Processor) -> 
         raise MediumError(str(medium.source), "is a video, but the checkpoint folder has no video processor")
     if medium.kind == "image":
         assert isinstance(medium.source, str)
-        picture = _checked(medium, read_image(medium.source, processor.media_roots))
+        picture = _checked(medium, read_image(medium.source, processor.media_roots, processor.media_cache))
         return tiles.stacked(tiles.cut(picture, medium.units, processor, start, stop), scale, False, _normalise)
 
     def resize(pixels: Pixels) -> Pixels:
         return _resized(medium, _checked(medium, pixels), side, side)
 
-    frames = _frames(medium, start, stop, 1, resize, processor.media_roots)
+    frames = _frames(medium, start, stop, 1, resize, processor)
     return tiles.stacked([frames[n] for n in medium.frame_indices[start:stop]], scale, True, _normalise)
 
 
@@ -196,17 +196,18 @@ def _order(medium: Medium, start: int, stop: int, temporal: int) -> Sequence[int
 
 
 def _frames(
-    medium: Medium, start: int, stop: int, temporal: int, shrink: Callable[[Pixels], Pixels], roots: tuple[str, ...]
+    medium: Medium, start: int, stop: int, temporal: int, shrink: Callable[[Pixels], Pixels], processor: Processor
 ) -> dict[int, Pixels]:
     """The distinct frames of the units, by frame number, each shrunk as soon as it is decoded."""
+    access = processor.media_roots, processor.media_cache
     if medium.kind == "image":
         assert isinstance(medium.source, str)
-        return {0: shrink(read_image(medium.source, roots))}
+        return {0: shrink(read_image(medium.source, *access))}
     wanted = slice(start * temporal, stop * temporal)
     numbers = medium.frame_indices[wanted]
     if isinstance(medium.source, tuple):
-        return {number: shrink(read_image(medium.source[number], roots)) for number in sorted(set(numbers))}
-    return read_frames(medium.source, numbers, medium.frame_pts[wanted], medium.key_pts[wanted], shrink, roots)
+        return {number: shrink(read_image(medium.source[number], *access)) for number in sorted(set(numbers))}
+    return read_frames(medium.source, numbers, medium.frame_pts[wanted], medium.key_pts[wanted], shrink, *access)
 
 
 def _checked(medium: Medium, pixels: Pixels) -> Pixels:

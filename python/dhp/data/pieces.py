@@ -1,7 +1,8 @@
 """Media that are a part of a file: a member of a tar, a value of an Arrow table, base64 in a line.
 
 A source is the path of a file or, with a NUL behind it, which no path holds, a range of its bytes and a name for
-messages. So whatever holds a medium, it is found without reading what stands before it.
+messages. So whatever holds a medium, it is found without reading what stands before it. The address of a file that is
+not on a disk has a NUL behind it, too, and what the file was when it was indexed: another is not read for it.
 """
 
 from __future__ import annotations
@@ -15,21 +16,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from dhp.data.urls import Object, is_url, shown_url
+
 _MARK = "\0"
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Bytes offset … offset+size-1 of a file. is_base64: they are text that stands for bytes."""
+    """Bytes offset … offset+size-1 of a file. is_base64: they are text that stands for bytes. whole: of a file at an
+    address, what it was when it was indexed."""
 
     path: str
     offset: int
     size: int
     name: str
     is_base64: bool = False
+    whole: Object | None = None
 
     def source(self) -> str:
         kind = "base64" if self.is_base64 else "bytes"
+        if self.whole:
+            kind += f"@{self.whole.size}@{self.whole.tag}"
         return f"{self.path}{_MARK}{self.offset},{self.size},{kind},{self.name}"
 
 
@@ -53,7 +60,9 @@ def is_base64(source: str) -> bool:
 def shown(source: str) -> str:
     """For messages."""
     piece = _piece_of(source)
-    return f"{piece.path}: {piece.name}" if isinstance(piece, Piece) else piece
+    path = piece.path if isinstance(piece, Piece) else piece
+    path = shown_url(path) if is_url(path) else path
+    return f"{path}: {piece.name}" if isinstance(piece, Piece) and piece.name else path
 
 
 def _piece_of(source: str) -> Piece | str:
@@ -61,12 +70,24 @@ def _piece_of(source: str) -> Piece | str:
     parts = rest.split(",", 3)
     if not mark or len(parts) != 4 or not (parts[0].isdecimal() and parts[1].isdecimal()):
         return source  # with a NUL in it, it is no path either: whoever opens it says so
-    return Piece(path, int(parts[0]), int(parts[1]), parts[3], parts[2] == "base64")
+    kind, *whole = parts[2].split("@")
+    found = Object(int(whole[0]), whole[1]) if len(whole) == 2 and whole[0].isdecimal() else None
+    return Piece(path, int(parts[0]), int(parts[1]), parts[3], kind == "base64", found)
+
+
+def remote_piece(source: str) -> Piece | None:
+    """What a source is that lies at an address; None for one on a disk. An address without what it was when it was
+    indexed has no `whole`, and no size."""
+    piece = _piece_of(source)
+    if isinstance(piece, Piece):
+        return piece if is_url(piece.path) else None
+    return Piece(piece, 0, 0, "") if is_url(piece) else None
 
 
 @contextlib.contextmanager
 def readable(source: str) -> Iterator[Any]:
-    """What libraries open: a path, or a file object of the piece. Raises OSError or ValueError."""
+    """What libraries open: a path, or a file object of the piece. Not for addresses: see opening.py. Raises OSError or
+    ValueError."""
     piece = _piece_of(source)
     if not isinstance(piece, Piece):
         yield source

@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 
 from dhp.data.errors import DataError
+from dhp.data.lines import opened
 from dhp.data.pieces import Piece
 from dhp.data.rows import Numbered
+from dhp.data.urls import is_url, path_of, shown_url
 
 _LIMIT = "max_line_bytes (dhp index --max-line-bytes)"
 _AS_ARROW = (
@@ -34,6 +36,9 @@ def read_table(path: str | os.PathLike[str], max_row_bytes: int, at: Callable[[i
         import pyarrow as pa
     except ImportError:
         raise DataError(f'{path}: reading it needs pyarrow: pip install "dhp[formats]"') from None
+    if is_url(path):
+        yield from _remote(path, max_row_bytes, at)
+        return
     try:
         if str(path).endswith(".parquet"):
             import pyarrow.parquet as pq
@@ -48,6 +53,20 @@ def read_table(path: str | os.PathLike[str], max_row_bytes: int, at: Callable[[i
         raise DataError(f"{path}: cannot be read: {_said(error)}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or _said(error)}") from None
+
+
+def _remote(path: str | os.PathLike[str], max_row_bytes: int, at: Callable[[int], None]) -> Iterator[Numbered]:
+    """Of a table at an address, which is read by ranges."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path_of(str(path)).endswith(".parquet"):
+        raise DataError(f"{shown_url(str(path))}: Arrow files are read on a disk only; copy it there, or write Parquet")
+    with opened(path) as file:
+        try:
+            yield from _rows(pq.ParquetFile(file).iter_batches(64), range(0), str(path), max_row_bytes, at)
+        except pa.ArrowException as error:
+            raise DataError(f"{shown_url(str(path))}: cannot be read: {_said(error)}") from None
 
 
 def _said(error: Exception) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dhp._core import (
     Batch,
@@ -119,7 +119,8 @@ def read_dataset(settings: TrainConfig, run: Run | None = None) -> Dataset:
 
     def rest(progress: Progress) -> Dataset:  # in one go with the last index: who fails, fails for all
         indexes = [*opened, _read_index(settings, sources[-1], progress)]
-        return Dataset(settings.data, settings.model, settings.index, media_roots=settings.media_roots, opened=indexes)
+        access: Any = {"media_roots": settings.media_roots, "media_cache": settings.cache_of_media}
+        return Dataset(settings.data, settings.model, settings.index, opened=indexes, **access)
 
     return _made_once(run, sources[-1], rest)
 
@@ -136,6 +137,7 @@ def _read_index(settings: TrainConfig, source: Source, progress: Progress) -> In
         on_error=settings.on_bad_media,
         on_malformed=settings.on_malformed,
         media_roots=settings.media_roots,
+        media_cache=settings.cache_of_media,
         max_line_bytes=settings.max_line_bytes,
         progress=progress,
     )

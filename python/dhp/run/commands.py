@@ -17,6 +17,7 @@ EXTRAS = {
     "train": ("transformers", "tokenizers", "safetensors", "PIL", "av", "scipy"),
     "report": ("plotly",),
     "formats": ("pyarrow",),
+    "remote": ("fsspec", "aiohttp"),
     "lora": ("peft",),
 }
 _NEEDS = {
