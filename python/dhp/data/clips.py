@@ -67,7 +67,7 @@ class ClipInfo:
         return stamps, tuple(keys)
 
 
-def probe_clip(path: str, roots: tuple[str, ...] = ()) -> ClipInfo:
+def probe_clip(path: str, roots: tuple[str, ...] = (), cache: Cache = None) -> ClipInfo:
     """Counts frames and measures the first one. Raises MediumError, also for a file that was cut off.
 
     The last few files are remembered, as long as they do not change: data sets cut many clips from one file.
@@ -77,12 +77,12 @@ def probe_clip(path: str, roots: tuple[str, ...] = ()) -> ClipInfo:
         version = version_of(path)
     except OSError:
         version = 0, 0  # opening it says what is wrong
-    return _probe(path, *version)
+    return _probe(path, *version, cache)
 
 
 @remembered(16)
-def _probe(path: str, _changed_ns: int, _bytes: int) -> ClipInfo:
-    with _opened(path, only_counted=True) as (container, stream):
+def _probe(path: str, _changed_ns: int, _bytes: int, cache: Cache) -> ClipInfo:
+    with _opened(path, cache, only_counted=True) as (container, stream):
         stated_rate = float(stream.average_rate or stream.guessed_rate or 0)
         stamps: list[int | None] = []
         keys: list[int] = []
@@ -97,7 +97,7 @@ def _probe(path: str, _changed_ns: int, _bytes: int) -> ClipInfo:
         time_base = float(stream.time_base or 0)
     known = sorted(s for s in stamps if s is not None)
     usable = bool(known) and len(known) == len(stamps) and len(set(known)) == len(known) and bool(keys)
-    first, counted = _first_frame(path, count_all=not usable)
+    first, counted = _first_frame(path, cache, count_all=not usable)
     frames = len(known) if usable else counted
     fps = stated_rate
     if usable and frames > 1 and time_base > 0:
@@ -110,9 +110,9 @@ def _probe(path: str, _changed_ns: int, _bytes: int) -> ClipInfo:
     return ClipInfo(height, width, frames, fps, tuple(known) if usable else (), tuple(sorted(keys)))
 
 
-def _first_frame(path: str, count_all: bool) -> tuple[Pixels, int]:
+def _first_frame(path: str, cache: Cache, count_all: bool) -> tuple[Pixels, int]:
     """The first frame, and the number of frames decoded: 1, or all of them."""
-    with _opened(path) as (container, stream):
+    with _opened(path, cache, entire=count_all) as (container, stream):
         first: Pixels | None = None
         count = 0
         for frame in container.decode(stream):
@@ -159,7 +159,7 @@ def _by_stamp(
 ) -> dict[int, Pixels]:
     """(frame number, time stamp, key frame's time stamp), ascending -> frames; fewer where stamps do not match."""
     found: dict[int, Pixels] = {}
-    with _opened(path, cache) as (container, stream):
+    with _opened(path, cache, entire=True) as (container, stream):
         next_up = 0
         while next_up < len(wanted):
             key = wanted[next_up][2]
@@ -204,7 +204,7 @@ def _decode_from(container: Any, stream: Any, key: int) -> Iterator[Any]:
 def _by_count(path: str, wanted: list[int], shrink: Callable[[Pixels], Pixels], cache: Cache) -> dict[int, Pixels]:
     found: dict[int, Pixels] = {}
     remaining = set(wanted)
-    with _opened(path, cache) as (container, stream):
+    with _opened(path, cache, entire=True) as (container, stream):
         for number, frame in enumerate(container.decode(stream)):
             if number in remaining:
                 found[number] = shrink(_upright(path, frame))
@@ -243,14 +243,19 @@ def displayed(path: str, pixels: Pixels, matrix: npt.NDArray[np.int32]) -> Pixel
 
 
 @contextlib.contextmanager
-def _opened(path: str, cache: Cache = None, only_counted: bool = False) -> Iterator[tuple[Any, Any]]:
+def _opened(
+    path: str, cache: Cache = None, entire: bool = False, only_counted: bool = False
+) -> Iterator[tuple[Any, Any]]:
     """The container and its first video stream; whatever FFmpeg reports becomes a MediumError. Only files that hold
-    their frames themselves are opened, and no frame is decoded that is larger than the limit. `only_counted`: packets
-    are asked for their time stamps alone; what they hold may be zeros."""
+    their frames themselves are opened, and no frame is decoded that is larger than the limit. `entire`: a file at an
+    address is kept in the cache; `only_counted`: packets are asked for their time stamps alone, and what they hold may
+    be zeros."""
     try:
         options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
-        entire = cache is not None and not only_counted
-        with opened_medium(path, cache, entire) as file, av.open(file, options=options) as container:
+        with (
+            opened_medium(path, cache, entire and cache is not None) as file,
+            av.open(file, options=options) as container,
+        ):
             stream: Any = container.streams.best("video")  # as ffmpeg chooses: no cover where there is a clip
             if stream is None:
                 raise MediumError(path, "has no video stream")

@@ -73,7 +73,7 @@ class Medium:
         return self.units * self.unit_patches
 
 
-def probe_image(path: str, roots: tuple[str, ...] = ()) -> tuple[int, int]:
+def probe_image(path: str, roots: tuple[str, ...] = (), cache: Cache = None) -> tuple[int, int]:
     """(height, width) of the upright picture; only its header is read. Raises MediumError.
 
     Remembered as long as the file does not change: data sets ask many questions about one picture.
@@ -83,12 +83,12 @@ def probe_image(path: str, roots: tuple[str, ...] = ()) -> tuple[int, int]:
         version = version_of(path)
     except OSError:
         version = 0, 0  # opening it says what is wrong
-    return _probe_image(path, *version)
+    return _probe_image(path, *version, cache)
 
 
 @remembered(1 << 16)
-def _probe_image(path: str, _changed_ns: int, _bytes: int) -> tuple[int, int]:
-    with _opened(path) as picture:
+def _probe_image(path: str, _changed_ns: int, _bytes: int, cache: Cache) -> tuple[int, int]:
+    with _opened(path, cache) as picture:
         width, height = picture.size
         if picture.format == "TIFF":  # Pillow turns these itself, and states the upright size
             return height, width

@@ -111,13 +111,15 @@ class RemoteFile(io.RawIOBase):
             self._window = remote.read(self._url, self._begin + self._at, self._begin + stop, self._whole)
             self._start = self._at
         except NoRanges:
-            self._local = local_copy(self._url, self._whole, self._cache)
+            self._local = local_copy(self._url, self._whole, self._cache, self._size < self._whole.size)
 
 
-def local_copy(url: str, whole: Object, cache: MediaCache | None) -> IO[bytes]:
-    """The whole file, on this machine. Raises MediumError."""
+def local_copy(url: str, whole: Object, cache: MediaCache | None, is_part: bool = False) -> IO[bytes]:
+    """The whole file, on this machine. Raises MediumError, also where it would be copied anew for each part of it."""
     if path := cached(url, whole, 0, whole.size, cache):
         return open(path, "rb")
+    if is_part:
+        raise MediumError(url, "its server sends whole files only, and a part is asked for; copy it to a disk")
     file = tempfile.TemporaryFile()  # noqa: SIM115  # closed by who reads it
 
     def write(piece: bytes) -> None:
@@ -158,11 +160,7 @@ def _part(url: str, whole: Object, begin: int, size: int, cache: MediaCache | No
     try:
         return remote.read(url, begin, begin + size, whole)
     except NoRanges:
-        if size < whole.size and not cached(url, whole, 0, whole.size, cache):
-            raise MediumError(
-                url, "its server sends whole files only, and a part is asked for; copy it to a disk"
-            ) from None
-        with local_copy(url, whole, cache) as file:
+        with local_copy(url, whole, cache, is_part=size < whole.size) as file:
             return os.pread(file.fileno(), size, begin)
 
 
