@@ -187,9 +187,9 @@ def test_clips_are_counted_as_on_a_disk(tmp_path: Path, name: str, options: dict
 def test_a_clip_that_is_cut_off(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mp4", 60, size=(320, 240), muxer={"movflags": "faststart"})
     path.write_bytes(path.read_bytes()[:-2000])
-    with FileServer(tmp_path) as server:
-        with pytest.raises(MediumError, match=r"a\.mp4: is damaged or cut off after \d+ frames"):
-            clips.probe_clip(f"{server.url}a.mp4", (server.url,))
+    cut = pytest.raises(MediumError, match=r"a\.mp4: is damaged or cut off after \d+ frames")
+    with FileServer(tmp_path) as server, cut:
+        clips.probe_clip(f"{server.url}a.mp4", (server.url,))
 
 
 # ---- what is asked for ----------------------------------------------------------------------------------------------
