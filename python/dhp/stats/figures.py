@@ -24,7 +24,9 @@ from dhp.data import shapes
 from dhp.data.draws import Draws
 from dhp.data.index import Index
 from dhp.data.pieces import shown
+from dhp.data.records import portable
 from dhp.data.sources import Source
+from dhp.data.urls import folder_of
 from dhp.stats.spread import Spread, spread_of
 
 MOST_RECORDS = 20_000  # read to tell tokens of pictures from those of clips; evenly over all samples
@@ -45,7 +47,8 @@ class Share:
 
 @dataclass(frozen=True)
 class Long:
-    """A sample that is among the longest. name: file and line; media: the first of its pictures and clips."""
+    """A sample that is among the longest. name: file and line; media: the first of its pictures and clips, relative to
+    the data where they lie below it."""
 
     name: str
     tokens: int
@@ -181,8 +184,9 @@ def _longest(indexes: Sequence[Index]) -> list[Long]:
     for count, at, index in sorted(found, key=lambda one: (-one[0], -one[1]))[:LONGEST]:
         sample = index.samples[-at]
         media = [medium.source if isinstance(medium.source, str) else medium.source[0] for medium in sample.media]
-        name = f"{shown(str(index.data))}:{sample.id}"
-        longest.append(Long(name, count, sample.patches, [shown(source) for source in media[:3]]))
+        name, folder = f"{shown(str(index.data))}:{sample.id}", folder_of(index.data)
+        names = [shown(portable(source, folder)) for source in media[:3]]
+        longest.append(Long(name, count, sample.patches, names))
     return longest
 
 
