@@ -59,14 +59,16 @@ class Long:
 @dataclass(frozen=True)
 class Batches:
     """What batches as training draws them look like. longest_over_mean: tokens of the longest sample of a batch over
-    its mean sample; top_tenth: share of a batch's tokens in its longest tenth of samples. Means over batches."""
+    its mean sample; top_share: of a batch's tokens in its `top` longest samples, which are a tenth of them. Means
+    over batches."""
 
     size: int
     count: int
     tokens: Spread
     longest: Spread
     longest_over_mean: float
-    top_tenth: float
+    top: int
+    top_share: float
     tokens_each: list[int]
     longest_each: list[int]
 
@@ -219,7 +221,7 @@ def _drawn(draws: Draws, asked: Asked) -> list[Batch]:
 
 def _batches(drawn: list[Batch], asked: Asked) -> Batches:
     lengths = np.sort(np.array([[s.tokens for s in batch.sequences] for batch in drawn], np.int64), axis=1)
-    tenth = max(1, asked.batch_size // 10)
+    top = max(1, asked.batch_size // 10)
     totals = lengths.sum(axis=1)
     return Batches(
         size=asked.batch_size,
@@ -227,7 +229,8 @@ def _batches(drawn: list[Batch], asked: Asked) -> Batches:
         tokens=spread_of(totals),
         longest=spread_of(lengths[:, -1]),
         longest_over_mean=float((lengths[:, -1] / lengths.mean(axis=1)).mean()),
-        top_tenth=float((lengths[:, -tenth:].sum(axis=1) / totals).mean()),
+        top=top,
+        top_share=float((lengths[:, -top:].sum(axis=1) / totals).mean()),
         tokens_each=totals.tolist(),
         longest_each=lengths[:, -1].tolist(),
     )

@@ -11,7 +11,7 @@ from dhp.report.charts import BLUE, GREEN, ORANGE, SKY, TEMPLATE, Figure, axis
 from dhp.report.page import put_together, section
 from dhp.stats.figures import Batches, Stats, Steps
 from dhp.stats.spread import Spread
-from dhp.stats.text import duration, share_text
+from dhp.stats.text import duration, share_text, top_text
 
 _LONGEST_NAME = 160  # characters of a medium's name, from its end
 
@@ -61,7 +61,7 @@ def _sentences(stats: Stats) -> str:
     if batches := stats.batches:
         said.append(
             f"In a batch of {batches.size:,}, the longest sample is {batches.longest_over_mean:.1f} times as long as "
-            f"the mean, and the longest tenth holds {share_text(batches.top_tenth)} of the tokens."
+            f"the mean, and {top_text(batches)}."
         )
     if steps := stats.steps:
         if steps.planned:

@@ -79,8 +79,17 @@ def _batches(batches: Batches) -> list[str]:
         f"batches of {batches.size:,} samples ({batches.count:,} drawn as training draws them)",
         f"  tokens   {tokens.mean:,.0f} ({tokens.least:,.0f} to {tokens.most:,.0f})",
         f"  longest  {longest.mean:,.0f} tokens ({longest.least:,.0f} to {longest.most:,.0f}), "
-        f"{batches.longest_over_mean:.1f} times the mean; the longest tenth holds {share_text(batches.top_tenth)}",
+        f"{batches.longest_over_mean:.1f} times the mean; {top_text(batches)}",
     ]
+
+
+def top_text(batches: Batches) -> str:
+    share = share_text(batches.top_share)
+    return (
+        f"it holds {share} of the tokens"
+        if batches.top == 1
+        else f"the longest {batches.top:,} hold {share} of the tokens"
+    )
 
 
 def _steps(steps: Steps) -> list[str]:
@@ -116,4 +125,4 @@ def _table(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
     ]
 
 
-__all__ = ["duration", "share_text", "spread_line", "text_of"]
+__all__ = ["duration", "share_text", "spread_line", "text_of", "top_text"]

@@ -99,7 +99,7 @@ def test_how_uneven_batches_are(tmp_path: Path) -> None:
     batches = stats_of([index], Asked(batch_size=20)).batches
     assert batches is not None
     assert batches.longest_over_mean == pytest.approx(1100 / 150)
-    assert batches.top_tenth == pytest.approx(1200 / 3000)
+    assert batches.top == 2 and batches.top_share == pytest.approx(1200 / 3000)
 
 
 def test_steps_are_those_of_simulate(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_the_terminal(tmp_path: Path) -> None:
         f"  {tmp_path}/data.jsonl:1  100 tokens",
         "batches of 4 samples (1 drawn as training draws them)",
         "  tokens   750 (750 to 750)",
-        "  longest  400 tokens (400 to 400), 2.1 times the mean; the longest tenth holds 53.3 %",
+        "  longest  400 tokens (400 to 400), 2.1 times the mean; it holds 53.3 % of the tokens",
     ]
 
 
