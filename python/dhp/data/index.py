@@ -34,6 +34,7 @@ from dhp.data.index_file import AGAIN, IndexFile, open_index, read_header
 from dhp.data.index_pool import Pool, Setup, processes_for
 from dhp.data.lines import MAX_LINE_BYTES
 from dhp.data.media_cache import MediaCache
+from dhp.data.pieces import shown
 from dhp.data.processor import RULES_VERSION
 from dhp.data.records import portable
 from dhp.data.rows import read_rows
@@ -124,7 +125,7 @@ class Index:
             return ""
         counted = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in counts.items())
         return (
-            f"{self.data}: {sum(counts.values()):,} left out ({counted}):\n{self.described(counts)}\n"
+            f"{shown(str(self.data))}: {sum(counts.values()):,} left out ({counted}):\n{self.described(counts)}\n"
             f"found when {self.path} was built; after mending, remove it to look again"
         )
 
@@ -201,7 +202,7 @@ def build_index(
         _refuse(found.counts, functools.partial(found.describe, data), on_error, on_malformed or on_error, on_error)
         if not found.samples:
             why = describe(found.problems, data) if found.problems else "it is empty"
-            raise DataError(f"{data}: no sample can be used; {why}")
+            raise DataError(f"{shown(str(data))}: no sample can be used; {why}")
         done = found.samples + len(found.problems)
         about = {"path": portable(_resolved(source), path.resolve().parent), **identity(source, lambda: tell(done))}
         found.write(path, {**made_with, "data": about, "max_line_bytes": max_line_bytes})
@@ -365,7 +366,7 @@ def load_or_build_index(
     found = _below_roots(loaded, roots, progress or _ignore)
     _refuse(found.problem_counts, found.described, on_error, malformed, too_long="skip")
     if not found.samples:
-        raise DataError(f"{data}: no sample can be used; {found.described(found.problem_counts)}")
+        raise DataError(f"{shown(str(data))}: no sample can be used; {found.described(found.problem_counts)}")
     return found
 
 

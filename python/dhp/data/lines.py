@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from dhp.data import remote
 from dhp.data.errors import DataError
+from dhp.data.pieces import shown
 from dhp.data.remote_file import RemoteFile
 from dhp.data.urls import is_url
 
@@ -160,7 +161,7 @@ def _decoded(line: bytes) -> str | DataError:
 
 def _check_kind(path: str | os.PathLike[str], file: IO[bytes]) -> None:
     """Raises DataError for a file that is no JSON lines; leaves `file` at its first line."""
-    head = file.read(_HEAD_BYTES)
+    head, path = file.read(_HEAD_BYTES), shown(str(path))
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(f"{path}: is not UTF-8 text but UTF-16; give a JSONL file in UTF-8")
     for magic, what in _OTHER_FILES.items():

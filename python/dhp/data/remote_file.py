@@ -107,6 +107,8 @@ class RemoteFile(io.RawIOBase):
         goes_on = bool(self._window) and end <= self._at <= end + 2 * self._count
         self._count = min(2 * self._count, _MOST) if goes_on else FIRST
         stop = min(self._size, self._at + self._count)
+        if self._at < self.hollow.start:
+            stop = min(stop, self.hollow.start)
         try:
             self._window = remote.read(self._url, self._begin + self._at, self._begin + stop, self._whole)
             self._start = self._at

@@ -23,7 +23,7 @@ from dhp.data.files import check_file
 from dhp.data.grid import probe_medium
 from dhp.data.media import Medium, read_units
 from dhp.data.opening import pinned
-from dhp.data.pieces import file_of, is_base64
+from dhp.data.pieces import file_of, is_base64, shown
 from dhp.data.records import digest_of, files_of, ignored_if_same, record_of
 from dhp.data.rows import Numbered
 from dhp.data.samples import MediumRef, Message, RawSample, Within, parse_sample
@@ -244,7 +244,7 @@ def scan(
 
 def describe(problems: Sequence[Problem], data: str | os.PathLike[str], total: int = 0) -> str:
     """The first problems, a line each, and how many more there are. `total`: of all, where `problems` are the first."""
-    lines = [f"{data}:{problem.id}: {problem.message}" for problem in problems[:SHOWN]]
+    lines = [f"{shown(str(data))}:{problem.id}: {problem.message}" for problem in problems[:SHOWN]]
     if max(total, len(problems)) > SHOWN:
         lines.append(f"... and {max(total, len(problems)) - SHOWN:,} more")
     return "\n".join(lines)
@@ -256,7 +256,7 @@ def guarded(data: str, line: int, work: Callable[[], _OUT]) -> _OUT | Problem:
         return work()
     except InputError as error:  # the core's own says what a picture or clip is, not what the line is
         kind = error.kind if isinstance(error, DataError) else "media"
-        return Problem(line, one_line(str(error).removeprefix(f"{data}:{line}: ")), kind)
+        return Problem(line, one_line(str(error).removeprefix(f"{shown(data)}:{line}: ")), kind)
     except Exception as error:
         return Problem(line, f"unexpected {type(error).__name__}: {one_line(str(error)[:300])}", "unexpected")
 

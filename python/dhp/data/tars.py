@@ -21,7 +21,7 @@ from typing import Any
 from dhp.data import remote
 from dhp.data.errors import DataError
 from dhp.data.lines import opened, parse_json
-from dhp.data.pieces import Piece
+from dhp.data.pieces import Piece, shown
 from dhp.data.rows import Numbered
 from dhp.data.urls import is_url
 
@@ -57,7 +57,7 @@ def read_tar(path: str | os.PathLike[str], max_text_bytes: int, at: Callable[[in
         raise
     except (tarfile.TarError, EOFError, ValueError) as error:
         if number == 0 and not group:  # nothing of it could be read
-            raise DataError(f"{path}: is no tar file, or damaged from its beginning ({error})") from None
+            raise DataError(f"{shown(str(path))}: is no tar file, or damaged from its beginning ({error})") from None
         yield Numbered(number + 1, DataError(f"the tar is damaged behind sample {number} ({error}); the rest is lost"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
