@@ -18,6 +18,39 @@ from typing import Any
 
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 TIMEOUT_S = 240.0
+# What lies over something else on a page of ours, or is cut off.
+OVERLAPS = """(() => {
+  const boxes = [...document.querySelectorAll("header, section")].map((e) => e.getBoundingClientRect());
+  const bad = [];
+  for (const a of boxes) for (const b of boxes) {
+    const across = a.left < b.right - 1 && b.left < a.right - 1;
+    if (a !== b && across && a.top < b.bottom - 1 && b.top < a.bottom - 1) bad.push(a.top);
+  }
+  for (const chart of document.querySelectorAll(".js-plotly-plot")) {
+    const id = chart.closest("section").id;
+    const area = chart.querySelector(".nsewdrag").getBoundingClientRect();
+    const legend = chart.querySelector("g.legend .bg");
+    if (legend && legend.getBoundingClientRect().bottom > area.top + 1) bad.push(`${id}: legend over the chart`);
+    if (chart.scrollHeight > chart.closest("section").clientHeight) bad.push(`${id}: higher than its section`);
+    if (area.height < 40 || area.width < 100) bad.push(`${id}: no room`);
+    const whole = chart.getBoundingClientRect();
+    // A legend may scroll, so what of it is below its end is not in the way.
+    const boxes = [...chart.querySelectorAll(".ytick text, .annotation-text, .legendtext, .xtitle, .ytitle")];
+    for (const [i, label] of boxes.entries()) {
+      const box = label.getBoundingClientRect();
+      if (box.left < whole.left - 1 || box.right > whole.right + 1) bad.push(`${id}: cut off: ${label.textContent}`);
+      const other = boxes.slice(i + 1).find((one) => {
+        if (one.closest("g.legend")) return false;
+        const next = one.getBoundingClientRect();
+        const across = box.left < next.right - 1 && next.left < box.right - 1;
+        return across && box.top < next.bottom - 3 && next.top < box.bottom - 3;
+      });
+      if (other && !label.closest("g.legend")) bad.push(`${id}: ${label.textContent} runs into ${other.textContent}`);
+    }
+  }
+  if (document.documentElement.scrollWidth > window.innerWidth) bad.push("wider than the window");
+  return bad;
+})()"""
 
 
 def find_browser() -> str | None:

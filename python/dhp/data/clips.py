@@ -22,8 +22,10 @@ from av.sidedata.sidedata import SideDataContainer
 
 from dhp.data.errors import MediumError
 from dhp.data.files import MAX_PIXELS, check_file, check_pixels
-from dhp.data.pieces import readable
+from dhp.data.mp4_boxes import frames_in
+from dhp.data.opening import Cache, opened_medium
 from dhp.data.remembered import remembered
+from dhp.data.remote_file import RemoteFile
 
 Pixels = npt.NDArray[np.uint8]  # [height, width, 3], RGB
 # Whatever holds frames itself: none that names other files, addresses or programs (playlists, scripts, devices).
@@ -36,6 +38,9 @@ _CONTAINERS = ",".join(sorted(av.formats_available - _NAMING_OTHERS))
 # Not frame.side_data, which a frame keeps and which keeps the frame: none would be freed, nor the decoder's threads,
 # before Python looks for such circles.
 _SIDE_DATA: Any = SideDataContainer
+# Codecs whose packets FFmpeg takes from an MP4 file as its table has them, without a look at what they hold
+# (libavformat/mov.c, need_parsing).
+_UNPARSED = ("h264", "hevc", "mpeg4")
 _RATE_TOLERANCE = 0.02  # a stated frame rate further from the measured one than this is not believed
 
 
@@ -66,18 +71,17 @@ class ClipInfo:
         return stamps, tuple(keys)
 
 
-def probe_clip(path: str, roots: tuple[str, ...] = ()) -> ClipInfo:
+def probe_clip(path: str, roots: tuple[str, ...] = (), cache: Cache = None) -> ClipInfo:
     """Counts frames and measures the first one. Raises MediumError, also for a file that was cut off.
 
     The last few files are remembered, as long as they do not change: data sets cut many clips from one file.
     """
-    about = check_file(path, roots)
-    return _probe(path, about.st_mtime_ns, about.st_size)
+    return _probe(path, *check_file(path, roots), cache)
 
 
 @remembered(16)
-def _probe(path: str, _changed_ns: int, _bytes: int) -> ClipInfo:
-    with _opened(path) as (container, stream):
+def _probe(path: str, _changed_ns: int, _bytes: int, cache: Cache) -> ClipInfo:
+    with _opened(path, cache, only_counted=True) as (container, stream):
         stated_rate = float(stream.average_rate or stream.guessed_rate or 0)
         stamps: list[int | None] = []
         keys: list[int] = []
@@ -92,7 +96,7 @@ def _probe(path: str, _changed_ns: int, _bytes: int) -> ClipInfo:
         time_base = float(stream.time_base or 0)
     known = sorted(s for s in stamps if s is not None)
     usable = bool(known) and len(known) == len(stamps) and len(set(known)) == len(known) and bool(keys)
-    first, counted = _first_frame(path, count_all=not usable)
+    first, counted = _first_frame(path, cache, count_all=not usable)
     frames = len(known) if usable else counted
     fps = stated_rate
     if usable and frames > 1 and time_base > 0:
@@ -105,9 +109,9 @@ def _probe(path: str, _changed_ns: int, _bytes: int) -> ClipInfo:
     return ClipInfo(height, width, frames, fps, tuple(known) if usable else (), tuple(sorted(keys)))
 
 
-def _first_frame(path: str, count_all: bool) -> tuple[Pixels, int]:
+def _first_frame(path: str, cache: Cache, count_all: bool) -> tuple[Pixels, int]:
     """The first frame, and the number of frames decoded: 1, or all of them."""
-    with _opened(path) as (container, stream):
+    with _opened(path, cache, entire=count_all) as (container, stream):
         first: Pixels | None = None
         count = 0
         for frame in container.decode(stream):
@@ -128,6 +132,7 @@ def read_frames(
     keys: Sequence[int] = (),
     shrink: Callable[[Pixels], Pixels] = lambda pixels: pixels,
     roots: tuple[str, ...] = (),
+    cache: Cache = None,
 ) -> dict[int, Pixels]:
     """Decodes these frames (numbers from 0 in the file, any order, may repeat): RGB by frame number.
 
@@ -138,20 +143,22 @@ def read_frames(
     wanted = sorted(set(numbers))
     if stamps:
         at = dict(zip(numbers, zip(stamps, keys, strict=True), strict=True))
-        found = _by_stamp(path, [(n, *at[n]) for n in wanted], shrink)
+        found = _by_stamp(path, [(n, *at[n]) for n in wanted], shrink, cache)
         if len(found) == len(wanted):
             return found
-    found = _by_count(path, wanted, shrink)
+    found = _by_count(path, wanted, shrink, cache)
     missing = [n for n in wanted if n not in found]
     if missing:
         raise MediumError(path, f"frame {missing[0]} cannot be decoded; is the file still the one that was indexed?")
     return found
 
 
-def _by_stamp(path: str, wanted: list[tuple[int, int, int]], shrink: Callable[[Pixels], Pixels]) -> dict[int, Pixels]:
+def _by_stamp(
+    path: str, wanted: list[tuple[int, int, int]], shrink: Callable[[Pixels], Pixels], cache: Cache
+) -> dict[int, Pixels]:
     """(frame number, time stamp, key frame's time stamp), ascending -> frames; fewer where stamps do not match."""
     found: dict[int, Pixels] = {}
-    with _opened(path) as (container, stream):
+    with _opened(path, cache, entire=True) as (container, stream):
         next_up = 0
         while next_up < len(wanted):
             key = wanted[next_up][2]
@@ -193,10 +200,10 @@ def _decode_from(container: Any, stream: Any, key: int) -> Iterator[Any]:
         yield from packet.decode()
 
 
-def _by_count(path: str, wanted: list[int], shrink: Callable[[Pixels], Pixels]) -> dict[int, Pixels]:
+def _by_count(path: str, wanted: list[int], shrink: Callable[[Pixels], Pixels], cache: Cache) -> dict[int, Pixels]:
     found: dict[int, Pixels] = {}
     remaining = set(wanted)
-    with _opened(path) as (container, stream):
+    with _opened(path, cache, entire=True) as (container, stream):
         for number, frame in enumerate(container.decode(stream)):
             if number in remaining:
                 found[number] = shrink(_upright(path, frame))
@@ -235,12 +242,19 @@ def displayed(path: str, pixels: Pixels, matrix: npt.NDArray[np.int32]) -> Pixel
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[tuple[Any, Any]]:
+def _opened(
+    path: str, cache: Cache = None, entire: bool = False, only_counted: bool = False
+) -> Iterator[tuple[Any, Any]]:
     """The container and its first video stream; whatever FFmpeg reports becomes a MediumError. Only files that hold
-    their frames themselves are opened, and no frame is decoded that is larger than the limit."""
+    their frames themselves are opened, and no frame is decoded that is larger than the limit. `entire`: a file at an
+    address is kept in the cache; `only_counted`: packets are asked for their time stamps alone, and what they hold may
+    be zeros."""
     try:
         options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
-        with readable(path) as file, av.open(file, options=options) as container:
+        with (
+            opened_medium(path, cache, entire and cache is not None) as file,
+            av.open(file, options=options) as container,
+        ):
             stream: Any = container.streams.best("video")  # as ffmpeg chooses: no cover where there is a clip
             if stream is None:
                 raise MediumError(path, "has no video stream")
@@ -248,6 +262,9 @@ def _opened(path: str) -> Iterator[tuple[Any, Any]]:
                 raise MediumError(path, "has a video stream of a codec that is not known")
             check_pixels(path, stream.width or 0, stream.height or 0, "a frame ")
             stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+            raw = getattr(file, "raw", None)
+            if only_counted and isinstance(raw, RemoteFile) and stream.codec_context.name in _UNPARSED:
+                raw.hollow = frames_in(file)
             yield container, stream
     except MediumError:
         raise

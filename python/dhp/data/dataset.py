@@ -16,11 +16,12 @@ import torch
 
 from dhp._core import Batch, InputError, Plan, Task
 from dhp.data.draws import Draws
-from dhp.data.files import FRAME_CACHE_BYTES
+from dhp.data.files import FRAME_CACHE_BYTES, roots_of
 from dhp.data.frame_cache import FrameCache
 from dhp.data.index import Index, Sample, load_or_build_index
 from dhp.data.lines import MAX_LINE_BYTES
 from dhp.data.media import Decoder, Medium, MediumError, PixelReader, decode, rows_of
+from dhp.data.media_cache import MediaCache
 from dhp.data.media_pool import MediaPool, Parts, Setup, Work, work_of
 from dhp.data.sample_list import Samples
 from dhp.data.sources import sources_of
@@ -71,7 +72,9 @@ class Dataset:
     index   file made by `dhp index`; made here if missing. Raises InputError if it does not fit data or model
     on_error      "fail" raises InputError for samples whose media cannot be read, "skip" leaves them out
     on_malformed  the same for lines that cannot be understood; empty: as on_error
-    media_roots   folders; media outside them, after links are resolved, are not read. Empty: any local file is read
+    media_roots   folders and addresses; media outside them, after links are resolved, are not read. Empty: any local
+                  file is read; of data at an address, what lies beside it
+    media_cache   keeps media that are read from addresses
     progress      called repeatedly with the number of lines done so far, while an index is made or read
     opened        indexes of the files, where they are open already
     data_workers  processes that decode; 0: a thread of this one. They start with the first medium that is read
@@ -91,6 +94,7 @@ class Dataset:
         on_error: str = "fail",
         on_malformed: str = "",
         media_roots: Iterable[str] = (),
+        media_cache: MediaCache | None = None,
         max_line_bytes: int = MAX_LINE_BYTES,
         progress: Callable[[int], None] | None = None,
         opened: Sequence[Index] = (),
@@ -109,19 +113,21 @@ class Dataset:
                 on_error=on_error,
                 on_malformed=on_malformed,
                 media_roots=roots,
+                media_cache=media_cache,
                 max_line_bytes=max_line_bytes,
                 progress=progress,
             )
             for source in sources
         )
         self.draws = Draws(sources, self.indexes)
-        self._encoder = Encoder(model, roots)
+        self._encoder = Encoder(model, roots_of((source.path for source in sources), roots), media_cache)
         cache = FrameCache(frame_cache, frame_cache_bytes) if frame_cache else None
         self._decode: Decoder = cache.decode if cache else decode
         self._pixels = PixelReader(self._encoder.processor, self._decode)
         self._pool: MediaPool | None = None
         if data_workers:
-            setup = Setup(str(model), self._encoder.processor.media_roots, str(frame_cache), frame_cache_bytes)
+            access = self._encoder.processor.media_roots, media_cache
+            setup = Setup(str(model), *access, str(frame_cache), frame_cache_bytes)
             self._pool = MediaPool(setup, data_workers, timeout_s / 2)
         self._is_closed = False
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="dhp-read")

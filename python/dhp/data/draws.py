@@ -22,6 +22,7 @@ from dhp._core import Batch, InputError
 from dhp._core import Sequence as BatchSequence
 from dhp.data.index import Index
 from dhp.data.order import Rows, key_of, permuted
+from dhp.data.pieces import shown
 from dhp.data.sample_list import Samples
 from dhp.data.scan import Sample
 from dhp.data.sources import Source, pattern_of
@@ -59,7 +60,9 @@ class Draws:
         before = self.parts[part]
         kept = before.samples.without(ids)
         if not kept and self.weights:
-            raise InputError(f"{before.index.data}: no samples left, all are left out as too long; leave the file out")
+            raise InputError(
+                f"{shown(str(before.index.data))}: no samples left, all are left out as too long; leave the file out"
+            )
         self.parts = (*self.parts[:part], replace(before, samples=kept), *self.parts[part + 1 :])
 
     # ---- batches
@@ -131,7 +134,7 @@ class Draws:
         if len(self.parts) == 1:
             return f"sample {sample_id}"
         part, number = self._place(sample_id)
-        return f"sample {number} of {part.index.data}"
+        return f"sample {number} of {shown(str(part.index.data))}"
 
     def label_tokens(self, ids: Iterable[int]) -> int:
         """Tokens with a loss of all of these."""

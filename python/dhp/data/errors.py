@@ -48,9 +48,9 @@ class Verbatim(str):
 class Location:
     """Where we are in the data file, for messages: `data.jsonl:7: images[1].fps: found …`."""
 
-    def __init__(self, file: str, line: int, folder: Path) -> None:
-        self.prefix = f"{file}:{line}"
-        self.folder = folder
+    def __init__(self, file: str, line: int, folder: Path | str) -> None:
+        self.prefix = f"{shown(file)}:{line}"
+        self.folder = folder  # of the data file; an address ends in a slash
         self.within: Any = None  # samples.Within
 
     def error(self, field: str, found: object, hint: str) -> DataError:

@@ -35,6 +35,7 @@ from dhp.base.output import check_links, complain, new_beside
 from dhp.data.files import check_file
 from dhp.data.media import Medium, Pixels, decode, part_size
 from dhp.data.processor import RULES_VERSION, Processor
+from dhp.data.urls import is_url
 
 LOCK = "used"
 _HEAD = struct.Struct("<8s16sIII")  # mark, key, height, width, CRC-32 of key, sizes and pixels
@@ -201,11 +202,12 @@ class FrameCache:
 def _key_of(medium: Medium, number: int, processor: Processor) -> bytes:
     """Of all that the part's pixels follow from. Raises MediumError where its file cannot be looked at."""
     source = medium.source if isinstance(medium.source, str) else medium.source[number]
-    about = check_file(source, processor.media_roots)
+    changed_ns, size = check_file(source, processor.media_roots)
+    where = source if is_url(source) else os.path.abspath(source)
     # Tiles follow from how many there are; of a clip, the frame's number says all.
     units = medium.units if medium.kind == "image" else 0
     follows_from = (
-        *(os.path.abspath(source), about.st_size, about.st_mtime_ns),
+        *(where, size, changed_ns),
         *(medium.kind, number, units, medium.height, medium.width, part_size(medium, processor)),
         *(processor.family, processor.fingerprint, _LIBRARIES),
     )

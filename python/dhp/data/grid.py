@@ -37,7 +37,7 @@ def _probe(ref: MediumRef, processor: Processor) -> Medium:
         raise DataError(f"clips are not read for models of kind {processor.family}; give pictures")
     if ref.kind == "image":
         assert isinstance(ref.source, str)
-        height, width = probe_image(ref.source, processor.media_roots)
+        height, width = probe_image(ref.source, processor.media_roots, processor.media_cache)
         if isinstance(processor.rules, Borrowed):
             if ref.max_pixels is not None:
                 raise RequestError(ref.source, f"max_pixels does not apply to models of kind {processor.family}")
@@ -58,7 +58,7 @@ def _probe(ref: MediumRef, processor: Processor) -> Medium:
 def _frame_list(ref: MediumRef, processor: Processor) -> Medium:
     """All frames are used. `fps`, where given, is the rate they were taken at; else the rule's sampling rate."""
     assert isinstance(ref.source, tuple)
-    sizes = [probe_image(path, processor.media_roots) for path in ref.source]
+    sizes = [probe_image(path, processor.media_roots, processor.media_cache) for path in ref.source]
     height, width = sizes[0]
     for path, size in zip(ref.source, sizes, strict=True):
         if size != (height, width):
@@ -72,7 +72,7 @@ def _frame_list(ref: MediumRef, processor: Processor) -> Medium:
 
 def _clip(ref: MediumRef, processor: Processor) -> Medium:
     assert isinstance(ref.source, str)
-    info = probe_clip(ref.source, processor.media_roots)
+    info = probe_clip(ref.source, processor.media_roots, processor.media_cache)
     first, frames = _cut(ref, info.frames, info.fps)
     if ref.nframes is not None and ref.nframes > frames:
         raise RequestError(

@@ -25,19 +25,23 @@ from typing import Any
 
 from dhp._core import InputError
 from dhp.base.output import check_apart, check_writable, one_line, printable
+from dhp.data import remote
 from dhp.data.building import OUTPUT, UNFINISHED, Found, problems_from, unfinished
 from dhp.data.errors import DataError, MediumError, StaleIndexError
-from dhp.data.files import check_root, resolved_roots
+from dhp.data.files import check_root, lies_below, roots_of
 from dhp.data.freshness import check_fresh, identity
 from dhp.data.index_file import AGAIN, IndexFile, open_index, read_header
 from dhp.data.index_pool import Pool, Setup, processes_for
 from dhp.data.lines import MAX_LINE_BYTES
+from dhp.data.media_cache import MediaCache
+from dhp.data.pieces import shown
 from dhp.data.processor import RULES_VERSION
 from dhp.data.records import portable
 from dhp.data.rows import read_rows
 from dhp.data.sample_list import Samples
 from dhp.data.scan import MAX_WORKERS, SHOWN, Item, Limits, Line, Problem, Sample, describe, scan
 from dhp.data.text import Encoder
+from dhp.data.urls import folder_of, is_url, joined, path_of
 
 __all__ = [
     "Index",
@@ -59,7 +63,7 @@ class Index:
     """An open index. `samples` can be less than the file has: see load_or_build_index."""
 
     path: Path
-    data: Path
+    data: Path | str  # a str: its address
     samples: Samples
     file: IndexFile
     shut_out: tuple[Problem, ...] = ()  # samples of the file whose media today's media_roots do not allow
@@ -121,7 +125,7 @@ class Index:
             return ""
         counted = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in counts.items())
         return (
-            f"{self.data}: {sum(counts.values()):,} left out ({counted}):\n{self.described(counts)}\n"
+            f"{shown(str(self.data))}: {sum(counts.values()):,} left out ({counted}):\n{self.described(counts)}\n"
             f"found when {self.path} was built; after mending, remove it to look again"
         )
 
@@ -142,7 +146,10 @@ class Index:
 
 
 def default_path(data: str | os.PathLike[str]) -> Path:
-    """DATA.jsonl -> DATA.index, beside it."""
+    """DATA.jsonl -> DATA.index, beside it; of an address, in the working folder, with a hash of the address."""
+    if is_url(data):
+        stem, _, _ = path_of(str(data)).rpartition("/")[2].rpartition(".")
+        return Path(f"{stem}-{hashlib.sha256(str(data).encode()).hexdigest()[:8]}.index")
     return Path(str(Path(data)).removesuffix(".jsonl") + ".index")
 
 
@@ -157,6 +164,7 @@ def build_index(
     workers: int = 0,
     verify: bool = False,
     media_roots: Iterable[str] = (),
+    media_cache: MediaCache | None = None,
     max_line_bytes: int = MAX_LINE_BYTES,
     progress: Progress | None = None,
     share: Callable[[int, float], None] | None = None,
@@ -171,14 +179,16 @@ def build_index(
                   samples are the only ones
     on_malformed  the same for lines that cannot be understood; empty: as on_error
     verify        also decodes every picture and every frame that training would read
-    media_roots   folders; media elsewhere, links resolved, are not read. Empty: any local file is
+    media_roots   folders and addresses; media elsewhere, links resolved, are not read. Empty: any local file is; of
+                  data at an address, what lies beside it
+    media_cache   keeps what is read as a whole of media at addresses
     progress      called again and again with the number of lines that are done
     share         the same, with the share of the file's bytes that are read
 
     After KeyboardInterrupt, what is done is kept; its argument says so.
     """
-    path, source = _checked(data, model, output), Path(data)
-    encoder = Encoder(model, media_roots)
+    path, source = _checked(data, model, output), str(data) if is_url(data) else Path(data)
+    encoder = Encoder(model, roots_of([data], media_roots), media_cache)
     made_with = {
         "rules": RULES_VERSION,
         "processor": encoder.processor.fingerprint,
@@ -192,9 +202,9 @@ def build_index(
         _refuse(found.counts, functools.partial(found.describe, data), on_error, on_malformed or on_error, on_error)
         if not found.samples:
             why = describe(found.problems, data) if found.problems else "it is empty"
-            raise DataError(f"{data}: no sample can be used; {why}")
+            raise DataError(f"{shown(str(data))}: no sample can be used; {why}")
         done = found.samples + len(found.problems)
-        about = {"path": portable(str(source.resolve()), path.resolve().parent), **identity(source, lambda: tell(done))}
+        about = {"path": portable(_resolved(source), path.resolve().parent), **identity(source, lambda: tell(done))}
         found.write(path, {**made_with, "data": about, "max_line_bytes": max_line_bytes})
     return _index_of(open_index(path, lambda: tell(done)), source)
 
@@ -204,13 +214,19 @@ def _checked(
 ) -> Path:
     """Where the index will be. Raises InputError where it cannot be written, or not without harm."""
     path = Path(output) if output else default_path(data)
-    if not os.path.exists(data):
+    if is_url(data):
+        remote.look(str(data))
+    elif not os.path.exists(data):
         raise DataError(f"{data}: cannot be read: no such file; give the path of a JSONL file")
     check_apart({OUTPUT: str(path)}, {"the data": str(data)}, "" if path == default_path(data) else str(model))
     check_writable(OUTPUT, str(path))
     if os.path.exists(path) and not os.path.isfile(path):
         raise DataError(f"{OUTPUT}: {path} is no regular file, which an index must be; give another path")
     return path
+
+
+def _resolved(data: Path | str) -> str:
+    return data if isinstance(data, str) else str(data.resolve())
 
 
 def _collect(
@@ -236,10 +252,10 @@ def _collect(
 
 
 def _lines(
-    data: Path, encoder: Encoder, found: Found, workers: int, verify: bool, max_line_bytes: int
+    data: Path | str, encoder: Encoder, found: Found, workers: int, verify: bool, max_line_bytes: int
 ) -> Generator[tuple[Line, float], None, None]:
     """What becomes of the lines, and the share of the file that is read then. Close it: others work ahead."""
-    size, at = os.path.getsize(data), 0
+    size, at = remote.known(data).size if isinstance(data, str) else os.path.getsize(data), 0
 
     def note(offset: int) -> None:
         nonlocal at
@@ -251,7 +267,8 @@ def _lines(
         for line in scan(items, data, encoder, verify=verify):
             yield line, at / max(1, size)
         return
-    setup = Setup(str(data), encoder.processor.folder, encoder.processor.media_roots, verify)
+    about = encoder.processor
+    setup = Setup(str(data), about.folder, about.media_roots, about.media_cache, verify)
     with Pool(setup, min(processes, MAX_WORKERS)) as pool:
         for line in pool.read(items):
             yield line, at / max(1, size)
@@ -298,7 +315,8 @@ def load_index(
     tell = progress or _ignore
     header = read_header(path)
     try:
-        source = Path(data) if data else Path(path).resolve().parent / header["data"]["path"]
+        found = str(data) if data else joined(Path(path).resolve().parent, header["data"]["path"])
+        source = found if is_url(found) else Path(found)
         check_fresh(path, header, source, model, lambda: tell(0))
         return _index_of(open_index(path, lambda: tell(0)), source)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -307,9 +325,9 @@ def load_index(
         raise _damaged(path, error) from None
 
 
-def _index_of(file: IndexFile, data: Path) -> Index:
+def _index_of(file: IndexFile, data: Path | str) -> Index:
     """Raises TypeError and the like for a header that no index of ours has."""
-    index = Index(file.path, data, Samples(file, data.resolve().parent), file)
+    index = Index(file.path, data, Samples(file, folder_of(data)), file)
     if any(type(count) is not int for count in [*index.problem_counts.values(), *index.ignored.values()]):
         raise TypeError("a count is no whole number")
     texts = [*index.media_roots, *index.identity().values()]
@@ -330,6 +348,7 @@ def load_or_build_index(
     on_error: str = "fail",
     on_malformed: str = "",
     media_roots: Iterable[str] = (),
+    media_cache: MediaCache | None = None,
     max_line_bytes: int = MAX_LINE_BYTES,
     progress: Progress | None = None,
 ) -> Index:
@@ -339,14 +358,15 @@ def load_or_build_index(
     malformed = on_malformed or on_error
     if not os.path.exists(path):  # Path.exists() raises for a name that is too long
         options: dict[str, Any] = {"media_roots": media_roots, "max_line_bytes": max_line_bytes}
+        options["media_cache"] = media_cache
         return build_index(data, model, path, on_error=on_error, on_malformed=malformed, progress=progress, **options)
-    roots = resolved_roots(media_roots)
+    roots = roots_of([data], media_roots)
     loaded = load_index(path, data, model, progress)
     _check_reach(loaded, roots, max_line_bytes)
     found = _below_roots(loaded, roots, progress or _ignore)
     _refuse(found.problem_counts, found.described, on_error, malformed, too_long="skip")
     if not found.samples:
-        raise DataError(f"{data}: no sample can be used; {found.described(found.problem_counts)}")
+        raise DataError(f"{shown(str(data))}: no sample can be used; {found.described(found.problem_counts)}")
     return found
 
 
@@ -354,9 +374,9 @@ def _check_reach(index: Index, roots: tuple[str, ...], max_line_bytes: int) -> N
     """Raises StaleIndexError where the index has left out what these settings may let in. What they shut out is no
     matter: see _below_roots, and a line that is read is read."""
     kinds = index.problem_counts
-    then, now = index.media_roots, roots or ("/",)
-    if then and "media" in kinds and not all(any(os.path.commonpath((a, b)) == b for b in then) for a in now):
-        was = f"media_roots was {list(then)}, is {list(roots)}"
+    then, now = index.media_roots or ("/",), roots or ("/",)
+    if "media" in kinds and not all(any(lies_below(a, b) for b in then) for a in now):
+        was = f"media_roots was {list(index.media_roots)}, is {list(roots)}"
     elif "malformed" in kinds and index.max_line_bytes < max_line_bytes:
         was = f"max_line_bytes was {index.max_line_bytes:,}, is {max_line_bytes:,}"
     else:
@@ -367,8 +387,8 @@ def _check_reach(index: Index, roots: tuple[str, ...], max_line_bytes: int) -> N
 def _below_roots(index: Index, roots: tuple[str, ...], tell: Progress) -> Index:
     """Without the samples whose media lie outside the roots; reading checks that again. Where the index was built with
     roots that lie below these, all lie inside; otherwise every record is read."""
-    then = index.media_roots
-    if not roots or (then and all(any(os.path.commonpath((a, b)) == b for b in roots) for a in then)):
+    then, now = index.media_roots or ("/",), roots or ("/",)
+    if all(any(lies_below(a, b) for b in now) for a in then):
         return index
     outside = []
     for count, sample in enumerate(index.samples, start=1):

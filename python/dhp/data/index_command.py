@@ -24,6 +24,7 @@ from dhp.data.building import compact
 from dhp.data.index import Index, TooLongError, build_index
 from dhp.data.index_file import Column
 from dhp.data.lines import MAX_LINE_BYTES
+from dhp.data.media_cache import MediaCache
 from dhp.data.scan import MAX_WORKERS, Limits
 from dhp.data.sources import files_in
 
@@ -57,7 +58,7 @@ def _histogram(lengths: Column, width: int = 40) -> Iterable[str]:
         yield f"  {1 << (bits - 1):>9,} … {(1 << bits) - 1:>9,} {count:>7,} {bar}"
 
 
-def _parser() -> argparse.ArgumentParser:
+def index_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dhp index", description="Count the tokens and patches of every sample, by the checkpoint's own rules."
     )
@@ -66,23 +67,31 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DATA",
         help="JSON lines in the style of ms-swift, ShareGPT or OpenAI; tar, Arrow or Parquet; or a folder of them",
     )
-    parser.add_argument("--model", required=True, metavar="FOLDER", help="Hugging Face checkpoint folder")
+    parser.add_argument("--model", metavar="FOLDER", help="Hugging Face checkpoint folder")
     parser.add_argument("-o", "--output", metavar="FILE", help="the index; default: DATA.index")
-    parser.add_argument("--max-tokens", type=_positive, metavar="N", help="a sample with more tokens is too long")
-    parser.add_argument("--max-degree", type=_positive, metavar="D", help="a sample that needs more ranks is too long")
-    parser.add_argument("--capacity-tokens", type=_positive, metavar="N", help="tokens a rank may hold")
+    parser.add_argument("--max-tokens", type=positive, metavar="N", help="a sample with more tokens is too long")
+    parser.add_argument("--max-degree", type=positive, metavar="D", help="a sample that needs more ranks is too long")
+    parser.add_argument("--capacity-tokens", type=positive, metavar="N", help="tokens a rank may hold")
     parser.add_argument("--on-error", choices=("skip", "fail"), default="fail", help="bad or too long samples (fail)")
     parser.add_argument("--on-malformed", choices=("skip", "fail"), help="malformed lines (default: as --on-error)")
     parser.add_argument(
-        "--media-root", action="append", default=[], metavar="DIR", help="read media only in this folder; repeatable"
+        "--media-root",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="read media only in this folder, or below this address; repeatable",
+    )
+    parser.add_argument("--media-cache", metavar="DIR", help="keep media that are read from addresses in this folder")
+    parser.add_argument(
+        "--media-cache-gb", type=positive, default=100, metavar="N", help="10^9 bytes that it may hold (100)"
     )
     parser.add_argument(
-        "--max-line-bytes", type=_positive, default=MAX_LINE_BYTES, metavar="N", help=f"default: {MAX_LINE_BYTES:,}"
+        "--max-line-bytes", type=positive, default=MAX_LINE_BYTES, metavar="N", help=f"default: {MAX_LINE_BYTES:,}"
     )
     parser.add_argument("--verify", action="store_true", help="decode every medium, not just its header")
     parser.add_argument(
         "--workers",
-        type=_positive,
+        type=positive,
         default=0,
         metavar="N",
         help=f"processes, up to {MAX_WORKERS} (one a core, at most 8)",
@@ -91,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
     value = int(text) if text.isdecimal() and len(text) < 19 else 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"found {text!r}, must be a whole number from 1")
@@ -99,7 +108,15 @@ def _positive(text: str) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = _parser()
+    parser = index_parser()
+    args = parsed(parser, argv)
+    if not args.model:
+        parser.error("the following arguments are required: --model")
+    return max(index_file(args, file) for file in args.files)
+
+
+def parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; `files` are those that the data stand for. Exits where they do not fit each other."""
     try:
         args = parser.parse_args(todays_flags(sys.argv[1:] if argv is None else argv, RENAMED))
     except InputError as error:
@@ -108,14 +125,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--max-degree needs --capacity-tokens")
     if args.workers > MAX_WORKERS:
         parser.error(f"argument --workers: found {args.workers}, must be at most {MAX_WORKERS}")
-    files = files_in(args.data) or [args.data]
-    if len(files) > 1 and args.output:
-        parser.error(f"argument --output: {args.data} holds {len(files)} data files, each with an index of its own")
-    return max(_index(args, file) for file in files)
+    args.files = files_in(args.data) or [args.data]
+    if len(args.files) > 1 and args.output:
+        parser.error(
+            f"argument --output: {args.data} holds {len(args.files)} data files, each with an index of its own"
+        )
+    return args
 
 
-def _index(args: argparse.Namespace, data: str) -> int:
-    """Builds the index of one file and says what it holds; returns the exit code."""
+def index_file(args: argparse.Namespace, data: str, is_quiet: bool = False) -> int:
+    """Builds the index of one file and says what it holds, unless that `is_quiet`; returns the exit code."""
     progress = _Progress()
     try:
         index = build_index(
@@ -126,6 +145,7 @@ def _index(args: argparse.Namespace, data: str) -> int:
             on_error=args.on_error,
             on_malformed=args.on_malformed or "",
             media_roots=args.media_root,
+            media_cache=MediaCache(args.media_cache, args.media_cache_gb * 10**9) if args.media_cache else None,
             max_line_bytes=args.max_line_bytes,
             workers=args.workers,
             verify=args.verify,
@@ -141,10 +161,10 @@ def _index(args: argparse.Namespace, data: str) -> int:
         return 1 if too_long else 2
     progress.end()
     if args.output_format == "json":
-        return say(json.dumps(_as_json(index)))
+        return 0 if is_quiet else say(json.dumps(_as_json(index)))
     if counts := index.problem_counts:
         complain(f"skipped {sum(counts.values())}:\n{index.described(counts)}")
-    return say(f"{summary(index)}\nwrote {printable(str(index.path))}")
+    return 0 if is_quiet else say(f"{summary(index)}\nwrote {printable(str(index.path))}")
 
 
 def _as_json(index: Index) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import Any
 from dhp._core import InputError
 from dhp.data import worker_process
 from dhp.data.errors import DataError
+from dhp.data.media_cache import MediaCache
 from dhp.data.scan import Item, Line, Problem
 
 WORKER = "dhp.data.index_worker"
@@ -32,6 +33,7 @@ class Setup:
     data: str
     model: str
     media_roots: tuple[str, ...]
+    media_cache: MediaCache | None
     verify: bool
 
 

@@ -18,7 +18,8 @@ def main(pipe: Any) -> None:
     try:
         setup = pipe.recv()
         try:
-            reader = LineReader(setup.data, Encoder(setup.model, setup.media_roots), setup.verify)
+            encoder = Encoder(setup.model, setup.media_roots, setup.media_cache)
+            reader = LineReader(setup.data, encoder, setup.verify)
         except InputError as error:
             pipe.send(error)
             return

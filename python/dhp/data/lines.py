@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import io
 import itertools
 import json
 import math
@@ -16,7 +17,11 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
+from dhp.data import remote
 from dhp.data.errors import DataError
+from dhp.data.pieces import shown
+from dhp.data.remote_file import RemoteFile
+from dhp.data.urls import is_url
 
 MAX_LINE_BYTES = 16_000_000  # a sample of a million tokens has a quarter of that
 _MOST_LEVELS = 100  # of lists and objects in each other
@@ -122,9 +127,13 @@ def _finite(text: str) -> float:
 
 @contextlib.contextmanager
 def opened(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """The file. Devices and pipes are refused before they are opened: that may wait for ever, or have no end, and an
-    index reads its data twice. Raises DataError where it cannot be opened or read."""
+    """The file, on a disk or at an address. Devices and pipes are refused before they are opened: that may wait for
+    ever, or have no end, and an index reads its data twice. Raises DataError where it cannot be opened or read."""
     advice = "give the path of a JSONL file"
+    if is_url(path):
+        with RemoteFile(str(path), remote.known(str(path))) as raw:
+            yield io.BufferedReader(raw)
+        return
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             what = "is a folder" if os.path.isdir(path) else "is no regular file"
@@ -152,7 +161,7 @@ def _decoded(line: bytes) -> str | DataError:
 
 def _check_kind(path: str | os.PathLike[str], file: IO[bytes]) -> None:
     """Raises DataError for a file that is no JSON lines; leaves `file` at its first line."""
-    head = file.read(_HEAD_BYTES)
+    head, path = file.read(_HEAD_BYTES), shown(str(path))
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(f"{path}: is not UTF-8 text but UTF-16; give a JSONL file in UTF-8")
     for magic, what in _OTHER_FILES.items():

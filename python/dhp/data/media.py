@@ -28,7 +28,7 @@ from dhp.data.borrowed import Borrowed
 from dhp.data.clips import ClipInfo, read_frames
 from dhp.data.errors import MediumError
 from dhp.data.files import check_file, check_pixels
-from dhp.data.pieces import readable
+from dhp.data.opening import Cache, opened_medium
 from dhp.data.png_orientation import orientation_of
 from dhp.data.processor import PixelScale, Processor, load_processor, patch_rules
 from dhp.data.remembered import remembered
@@ -86,18 +86,17 @@ class Medium:
         return self.units * self.unit_patches
 
 
-def probe_image(path: str, roots: tuple[str, ...] = ()) -> tuple[int, int]:
+def probe_image(path: str, roots: tuple[str, ...] = (), cache: Cache = None) -> tuple[int, int]:
     """(height, width) of the upright picture; only its header is read. Raises MediumError.
 
     Remembered as long as the file does not change: data sets ask many questions about one picture.
     """
-    about = check_file(path, roots)
-    return _probe_image(path, about.st_mtime_ns, about.st_size)
+    return _probe_image(path, *check_file(path, roots), cache)
 
 
 @remembered(1 << 16)
-def _probe_image(path: str, _changed_ns: int, _bytes: int) -> tuple[int, int]:
-    with _opened(path, ()) as picture:
+def _probe_image(path: str, _changed_ns: int, _bytes: int, cache: Cache) -> tuple[int, int]:
+    with _opened(path, cache) as picture:
         width, height = picture.size
         if picture.format == "TIFF":  # Pillow turns these itself, and states the upright size
             return height, width
@@ -105,9 +104,10 @@ def _probe_image(path: str, _changed_ns: int, _bytes: int) -> tuple[int, int]:
         return (width, height) if lies_on_its_side else (height, width)
 
 
-def read_image(path: str, roots: tuple[str, ...] = ()) -> Pixels:
+def read_image(path: str, roots: tuple[str, ...] = (), cache: Cache = None) -> Pixels:
     """The upright picture in RGB. Raises MediumError."""
-    with _opened(path, roots) as picture:
+    check_file(path, roots)
+    with _opened(path, cache, entire=True) as picture:
         upright = ImageOps.exif_transpose(picture)
         if upright.mode.startswith("I;16") or upright.mode == "I":
             # Pillow would clip to 255 or refuse; the high byte is the picture.
@@ -120,10 +120,9 @@ def read_image(path: str, roots: tuple[str, ...] = ()) -> Pixels:
 
 
 @contextlib.contextmanager
-def _opened(path: str, roots: tuple[str, ...]) -> Iterator[Image.Image]:
-    check_file(path, roots)
+def _opened(path: str, cache: Cache = None, entire: bool = False) -> Iterator[Image.Image]:
     try:
-        with readable(path) as file, Image.open(file, formats=_FORMATS) as picture:
+        with opened_medium(path, cache, entire) as file, Image.open(file, formats=_FORMATS) as picture:
             check_pixels(path, *picture.size)
             yield picture
     except MediumError:
@@ -191,26 +190,26 @@ def decode(medium: Medium, numbers: Sequence[int], processor: Processor) -> dict
     if medium.kind == "video" and processor.video is None:
         raise MediumError(str(medium.source), "is a video, but the checkpoint folder has no video processor")
     height, width = part_size(medium, processor)
-    roots = processor.media_roots
+    access = processor.media_roots, processor.media_cache
 
     def resize(pixels: Pixels) -> Pixels:
         return _resized(medium, _checked(medium, pixels), height, width)
 
     if medium.kind == "image":
         assert isinstance(medium.source, str)
-        picture = read_image(medium.source, roots)
+        picture = read_image(medium.source, *access)
         if isinstance(processor.rules, internvl.Rules):
             return tiles.cut(_checked(medium, picture), medium.units, processor, numbers)
         return {0: _checked(medium, picture) if isinstance(processor.rules, Borrowed) else resize(picture)}
     if isinstance(medium.source, tuple):
-        return {number: resize(read_image(medium.source[number], roots)) for number in numbers}
+        return {number: resize(read_image(medium.source[number], *access)) for number in numbers}
     stamps: list[int] = []
     keys: list[int] = []
     if medium.frame_pts:
         at = {number: place for place, number in enumerate(medium.frame_indices)}
         stamps = [medium.frame_pts[at[number]] for number in numbers]
         keys = [medium.key_pts[at[number]] for number in numbers]
-    return read_frames(medium.source, numbers, stamps, keys, resize, roots)
+    return read_frames(medium.source, numbers, stamps, keys, resize, *access)
 
 
 def rows_of(medium: Medium, start: int, stop: int, processor: Processor, parts: Mapping[int, Pixels]) -> torch.Tensor:

@@ -24,6 +24,7 @@ from dhp._core import InputError
 from dhp.data import worker_process
 from dhp.data.errors import MediumError
 from dhp.data.media import Medium, Pixels, part_size, parts_of
+from dhp.data.media_cache import MediaCache
 from dhp.data.pieces import shown
 from dhp.data.processor import Processor
 
@@ -42,6 +43,7 @@ class Setup:
 
     model: str
     media_roots: tuple[str, ...]
+    media_cache: MediaCache | None
     frame_cache: str
     frame_cache_bytes: int
 

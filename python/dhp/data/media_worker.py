@@ -26,7 +26,8 @@ def main(pipe: Any) -> None:
     torch.set_num_threads(1)
     setup = works.get()
     try:
-        processor = dataclasses.replace(load_processor(setup.model), media_roots=setup.media_roots)
+        access = {"media_roots": setup.media_roots, "media_cache": setup.media_cache}
+        processor = dataclasses.replace(load_processor(setup.model), **access)
         cache = FrameCache(setup.frame_cache, setup.frame_cache_bytes) if setup.frame_cache else None
     except InputError as error:
         pipe.send(error)

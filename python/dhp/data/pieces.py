@@ -2,7 +2,8 @@
 
 A source is the path of a file or, with a NUL behind it, which no path holds, where in the file the medium is and a name
 for messages. Where it lies there as it is, that is a range of bytes, so that it is found without reading what stands
-before it; Parquet packs its values, so there it is a row.
+before it; Parquet packs its values, so there it is a row. The address of a file that is not on a disk has a NUL behind
+it, too, and what the file was when it was indexed: another is not read for it.
 """
 
 from __future__ import annotations
@@ -17,21 +18,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from dhp.data.urls import Object, is_url, shown_url
+
 _MARK = "\0"
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Bytes offset … offset+size-1 of a file. is_base64: they are text that stands for bytes."""
+    """Bytes offset … offset+size-1 of a file. is_base64: they are text that stands for bytes. whole: of a file at an
+    address, what it was when it was indexed."""
 
     path: str
     offset: int
     size: int
     name: str
     is_base64: bool = False
+    whole: Object | None = None
 
     def source(self) -> str:
         kind = "base64" if self.is_base64 else "bytes"
+        if self.whole:
+            kind += f"@{self.whole.size}@{self.whole.tag}"
         return f"{self.path}{_MARK}{self.offset},{self.size},{kind},{self.name}"
 
 
@@ -70,7 +77,9 @@ def is_base64(source: str) -> bool:
 def shown(source: str) -> str:
     """For messages."""
     piece = _piece_of(source)
-    return piece if isinstance(piece, str) else f"{piece.path}: {piece.name}"
+    path = piece if isinstance(piece, str) else piece.path
+    path = shown_url(path) if is_url(path) else path
+    return path if isinstance(piece, str) or not piece.name else f"{path}: {piece.name}"
 
 
 def _piece_of(source: str) -> Piece | Cell | str:
@@ -80,12 +89,24 @@ def _piece_of(source: str) -> Piece | Cell | str:
         return source  # with a NUL in it, it is no path either: whoever opens it says so
     if cell := re.fullmatch(r"cell (\d{1,9}) (\d{1,9})", parts[2]):
         return Cell(path, int(parts[0]), int(parts[1]), int(cell[1]), int(cell[2]), parts[3])
-    return Piece(path, int(parts[0]), int(parts[1]), parts[3], parts[2] == "base64")
+    kind, *whole = parts[2].split("@")
+    found = Object(int(whole[0]), whole[1]) if len(whole) == 2 and whole[0].isdecimal() else None
+    return Piece(path, int(parts[0]), int(parts[1]), parts[3], kind == "base64", found)
+
+
+def remote_piece(source: str) -> Piece | None:
+    """What a source is that lies at an address; None for one on a disk. An address without what it was when it was
+    indexed has no `whole`, and no size."""
+    piece = _piece_of(source)
+    if isinstance(piece, str):
+        return Piece(piece, 0, 0, "") if is_url(piece) else None
+    return piece if isinstance(piece, Piece) and is_url(piece.path) else None
 
 
 @contextlib.contextmanager
 def readable(source: str) -> Iterator[Any]:
-    """What libraries open: a path, or a file object of the piece. Raises OSError or ValueError."""
+    """What libraries open: a path, or a file object of the piece. Not for addresses: see opening.py. Raises OSError or
+    ValueError."""
     piece = _piece_of(source)
     if isinstance(piece, str):
         yield source

@@ -18,6 +18,7 @@ from dhp._core import internvl, qwen_vl
 from dhp.base.json_file import first_line, pointer_problem
 from dhp.data.borrowed import Borrowed
 from dhp.data.errors import DataError
+from dhp.data.media_cache import MediaCache
 
 RULES_VERSION = 3  # raise it when the same files would give other tokens or frames: old indexes are stale then
 _BICUBIC = 3  # PIL.Image.Resampling.BICUBIC
@@ -98,7 +99,8 @@ class Processor:
     samples_frames: bool = True  # False: every frame of a clip is taken, unless the line says otherwise
     clip_frames: int | None = None  # taken of a clip by InternVL, unless the line says otherwise
     clip_fps: float | None = None  # frames a second; likewise
-    media_roots: tuple[str, ...] = ()  # media lie below these, links resolved; empty: anywhere
+    media_roots: tuple[str, ...] = ()  # media lie below these, links resolved; empty: anywhere on this machine
+    media_cache: MediaCache | None = None  # of media that lie elsewhere
 
 
 def patch_rules(processor: Processor) -> qwen_vl.Rules:

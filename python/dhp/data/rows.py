@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from dhp.data.errors import DataError
 from dhp.data.lines import read_lines
+from dhp.data.urls import path_of
 
 TABLES = (".arrow", ".parquet")
 TARS = (".tar",)
@@ -34,12 +35,12 @@ def read_rows(
 ) -> Iterator[Numbered]:
     """Yields the samples; an error in place of one that cannot be read. `at` is told how far in the file it is. Raises
     DataError where the file as a whole is none."""
-    if str(path).endswith(TARS):
+    if path_of(str(path)).endswith(TARS):
         from dhp.data.tars import read_tar
 
         yield from read_tar(path, max_line_bytes, at)
         return
-    if str(path).endswith(TABLES):
+    if path_of(str(path)).endswith(TABLES):
         from dhp.data.tables import read_table
 
         yield from read_table(path, max_line_bytes, at)

@@ -23,7 +23,7 @@ class Samples(Sequence[Sample]):
     tokens, patches, frame_patches, label_tokens, ids   [len], a number a sample; of the whole index without a copy
     """
 
-    def __init__(self, file: IndexFile, folder: Path, rows: Rows | None = None) -> None:
+    def __init__(self, file: IndexFile, folder: Path | str, rows: Rows | None = None) -> None:
         self._file, self._folder = file, folder
         self._rows = rows  # of the index, ascending; none: all
 

@@ -19,7 +19,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from dhp.data import fields
@@ -27,6 +26,7 @@ from dhp.data.errors import DataError, Location, Verbatim
 from dhp.data.lines import MAX_LINE_BYTES, parse_json, read_lines
 from dhp.data.pieces import Piece
 from dhp.data.turns import Message, Turn, read_tools, read_turns
+from dhp.data.urls import folder_of, is_url, joined
 
 __all__ = ["Kind", "MediumRef", "Message", "RawSample", "Within", "parse_sample", "read_samples"]
 
@@ -120,7 +120,7 @@ class Within:
 
 def parse_sample(text: str, file: str, line: int, within: Within | None = None) -> RawSample:
     """Parses one line of the data file `file`. Raises DataError naming file, line, field and value."""
-    location = Location(file, line, Path(file).resolve().parent)
+    location = Location(file, line, folder_of(file))
     location.within = within or Within()
     row = _row(text, location)
     refused, ignored = fields.sort_out(row, fields.ROW)
@@ -296,12 +296,14 @@ def _resolve(path: str, field: str, location: Location) -> str:
         return _base64(path, field, location)
     if "\0" in path:
         raise location.error(field, path, "a path must not hold a NUL")
-    if re.match(r"(?!file://)([a-z][a-z0-9+.-]*://|data:)", path, re.IGNORECASE):
-        raise location.error(field, path, "only local files are read; download it and give its path")
+    if re.match(r"data:", path, re.IGNORECASE):
+        raise location.error(field, f"{path[:40]}...", "base64 is read in JSON lines only; give a path")
     path = path.removeprefix("file://")
-    if os.path.isabs(path):
+    if is_url(path) or os.path.isabs(path):
         return path
-    beside = str(location.folder / path)
+    beside = joined(location.folder, path)
+    if is_url(beside):
+        return beside
     if not os.path.exists(beside) and os.path.exists(path):
         return os.path.abspath(path)
     return beside

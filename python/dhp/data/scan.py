@@ -12,21 +12,23 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from dhp._core import InputError
 from dhp._core import Sequence as BatchSequence
 from dhp.base.output import one_line
 from dhp.data.errors import DataError
+from dhp.data.files import check_file
 from dhp.data.grid import probe_medium
 from dhp.data.media import Medium, read_units
-from dhp.data.pieces import is_base64
+from dhp.data.opening import pinned
+from dhp.data.pieces import file_of, is_base64, shown
 from dhp.data.records import digest_of, files_of, ignored_if_same, record_of
 from dhp.data.rows import Numbered
-from dhp.data.samples import Message, RawSample, Within, parse_sample
+from dhp.data.samples import MediumRef, Message, RawSample, Within, parse_sample
 from dhp.data.text import Encoder
+from dhp.data.urls import folder_of, is_url
 
 SHOWN = 20  # problems listed in a message; the rest is counted
 MAX_WORKERS = 256
@@ -144,7 +146,7 @@ class LineReader:
 
     def __init__(self, data: str | os.PathLike[str], encoder: Encoder, verify: bool = False) -> None:
         self._data, self._encoder, self._verify = str(data), encoder, verify
-        self._folder = Path(data).resolve().parent
+        self._folder = folder_of(data)
 
     def read(self, item: Item) -> Line:
         return self.count(self.probe(item))
@@ -157,7 +159,7 @@ class LineReader:
             return Line(Problem(line, one_line(str(text))))
         digest = digest_of(text)
         known = item.known
-        ignored = ignored_if_same(known.record, digest, item.read.begin, self._folder) if known else None
+        ignored = self._ignored_if_same(known.record, digest, item.read.begin) if known else None
         if known and ignored is not None:
             return Line(known, ignored)
         within = Within(item.read.members or {}, self._data, text, item.read.begin)
@@ -166,7 +168,11 @@ class LineReader:
             return Line(raw)
         return self._guarded(line, functools.partial(self._with_media, raw, digest, item.read.begin), raw.ignored)
 
+    def _ignored_if_same(self, record: bytes, digest: str, begin: int) -> tuple[str, ...] | None:
+        return ignored_if_same(record, digest, begin, self._folder, self._encoder.processor.media_roots)
+
     def _with_media(self, raw: RawSample, digest: str, begin: int) -> Probed:
+        raw = replace(raw, media=tuple(map(self._pinned, raw.media)))
         files = files_of(ref.source for ref in raw.media)  # before they are read
         seen: dict[str, Any] = {"line": digest, "files": files, "ignored": list(raw.ignored)}
         if any(isinstance(ref.source, str) and is_base64(ref.source) for ref in raw.media):
@@ -178,6 +184,13 @@ class LineReader:
         patches = sum(medium.patches for medium in media)
         sample = Sample(raw.line, 0, patches, 0, raw.messages, media, raw.tools)
         return Probed(sample, raw.ignored, seen)
+
+    def _pinned(self, ref: MediumRef) -> MediumRef:
+        """With what its files at addresses are now, if they may be asked for."""
+        for path in [ref.source] if isinstance(ref.source, str) else ref.source:
+            if is_url(file_of(path)):
+                check_file(path, self._encoder.processor.media_roots)
+        return replace(ref, source=pinned(ref.source))
 
     def count(self, probed: Line | Probed) -> Line:
         """Counts the tokens."""
@@ -231,7 +244,7 @@ def scan(
 
 def describe(problems: Sequence[Problem], data: str | os.PathLike[str], total: int = 0) -> str:
     """The first problems, a line each, and how many more there are. `total`: of all, where `problems` are the first."""
-    lines = [f"{data}:{problem.id}: {problem.message}" for problem in problems[:SHOWN]]
+    lines = [f"{shown(str(data))}:{problem.id}: {problem.message}" for problem in problems[:SHOWN]]
     if max(total, len(problems)) > SHOWN:
         lines.append(f"... and {max(total, len(problems)) - SHOWN:,} more")
     return "\n".join(lines)
@@ -243,7 +256,7 @@ def guarded(data: str, line: int, work: Callable[[], _OUT]) -> _OUT | Problem:
         return work()
     except InputError as error:  # the core's own says what a picture or clip is, not what the line is
         kind = error.kind if isinstance(error, DataError) else "media"
-        return Problem(line, one_line(str(error).removeprefix(f"{data}:{line}: ")), kind)
+        return Problem(line, one_line(str(error).removeprefix(f"{shown(data)}:{line}: ")), kind)
     except Exception as error:
         return Problem(line, f"unexpected {type(error).__name__}: {one_line(str(error)[:300])}", "unexpected")
 

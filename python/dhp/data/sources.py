@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from dhp._core import InputError
 from dhp.data.order import Rows
+from dhp.data.pieces import shown
 from dhp.data.rows import TABLES, TARS
 
 PERIOD = 100_000  # positions after which the pattern of files begins again: weights are kept to five digits
@@ -109,7 +110,7 @@ def _source(field: str, entry: Any) -> Source:
 def named(sources: Sequence[Source]) -> str:
     """For messages: the path, or the first and how many more there are."""
     more = f" and {len(sources) - 1} more" if len(sources) > 1 else ""
-    return sources[0].path + more
+    return shown(sources[0].path) + more
 
 
 # ---- weights --------------------------------------------------------------------------------------------------------

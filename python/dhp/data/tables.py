@@ -15,9 +15,11 @@ from typing import Any
 
 from dhp.data import cells
 from dhp.data.errors import DataError
+from dhp.data.lines import opened
 from dhp.data.pieces import Cell, Piece
 from dhp.data.rows import Numbered
 from dhp.data.table_values import Bytes, content_of, named, values_of
+from dhp.data.urls import is_url, path_of, shown_url
 
 _LIMIT = "max_line_bytes (dhp index --max-line-bytes)"
 _BATCH_BYTES = 32 << 20  # of Parquet, unpacked together; at least a row
@@ -31,6 +33,9 @@ def read_table(path: str | os.PathLike[str], max_row_bytes: int, at: Callable[[i
         import pyarrow as pa
     except ImportError:
         raise DataError(f'{path}: reading it needs pyarrow: pip install "dhp[formats]"') from None
+    if is_url(path):
+        yield from _read_remote(str(path), max_row_bytes, at)
+        return
     read = _read_parquet if str(path).endswith(".parquet") else _read_arrow
     try:
         yield from read(str(path), max_row_bytes, at)
@@ -38,6 +43,35 @@ def read_table(path: str | os.PathLike[str], max_row_bytes: int, at: Callable[[i
         raise DataError(f"{path}: cannot be read: {_said(error)}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or _said(error)}") from None
+
+
+def _read_remote(path: str, max_row_bytes: int, at: Callable[[int], None]) -> Iterator[Numbered]:
+    """Of a table at an address, which is read by ranges."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    name = shown_url(path)
+    if not path_of(path).endswith(".parquet"):
+        raise DataError(f"{name}: Arrow files are read on a disk only; copy it there, or write Parquet")
+    number, read = 0, 0
+    with opened(path) as file:
+        try:
+            for batch in pq.ParquetFile(file).iter_batches(_BATCH_ROWS):
+                columns = _columns(batch)
+                for i in range(batch.num_rows):
+                    number += 1
+                    media: list[tuple[str, Bytes | bytes]] = []
+                    row = {column: named(values[i], column, media) for column, values in columns.items()}
+                    if media:
+                        raise DataError(
+                            f"{name}: row {number}: {media[0][0]} holds the bytes of a medium, which Parquet packs: "
+                            "they are read on a disk only; copy the file there, or give media as addresses"
+                        )
+                    yield _numbered(number, row, {}, max_row_bytes)
+                read += batch.nbytes
+                at(read)
+        except pa.ArrowException as error:
+            raise DataError(f"{name}: cannot be read: {_said(error)}") from None
 
 
 def _said(error: Exception) -> str:

@@ -10,6 +10,7 @@ Only headers and texts are read; media are pieces of the tar (pieces.py).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -17,10 +18,12 @@ import tarfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from dhp.data import remote
 from dhp.data.errors import DataError
-from dhp.data.lines import parse_json
-from dhp.data.pieces import Piece
+from dhp.data.lines import opened, parse_json
+from dhp.data.pieces import Piece, shown
 from dhp.data.rows import Numbered
+from dhp.data.urls import is_url
 
 _IMAGES = {"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm"}
 _VIDEOS = {"mp4", "mkv", "webm", "avi", "mov", "m4v", "mpg", "mpeg", "flv"}
@@ -33,7 +36,7 @@ def read_tar(path: str | os.PathLike[str], max_text_bytes: int, at: Callable[[in
     number, key = 0, ""
     group: list[tarfile.TarInfo] = []
     try:
-        with tarfile.open(path, "r:") as tar:
+        with opened_tar(path) as tar:
             for member in tar:
                 at(member.offset_data)
                 if member.isdir():
@@ -50,17 +53,29 @@ def read_tar(path: str | os.PathLike[str], max_text_bytes: int, at: Callable[[in
             if group:
                 number += 1
                 yield _sample(str(path), tar, number, group, max_text_bytes)
+    except DataError:  # of an address
+        raise
     except (tarfile.TarError, EOFError, ValueError) as error:
         if number == 0 and not group:  # nothing of it could be read
-            raise DataError(f"{path}: is no tar file, or damaged from its beginning ({error})") from None
+            raise DataError(f"{shown(str(path))}: is no tar file, or damaged from its beginning ({error})") from None
         yield Numbered(number + 1, DataError(f"the tar is damaged behind sample {number} ({error}); the rest is lost"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
+@contextlib.contextmanager
+def opened_tar(path: str | os.PathLike[str]) -> Iterator[tarfile.TarFile]:
+    if not is_url(path):
+        with tarfile.open(path, "r:") as tar:
+            yield tar
+        return
+    with opened(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        yield tar
+
+
 def _problem_at_end(path: str | os.PathLike[str], offset: int) -> str:
     """What is wrong where tarfile has stopped: it takes what is no header for the end."""
-    with open(path, "rb") as file:
+    with opened(path) as file:
         file.seek(offset)
         block = file.read(tarfile.BLOCKSIZE)
     if not block:
@@ -82,6 +97,7 @@ def _sample(
     path: str, tar: tarfile.TarFile, number: int, members: list[tarfile.TarInfo], max_text_bytes: int
 ) -> Numbered:
     texts: dict[str, str] = {}
+    whole = remote.known(path) if is_url(path) else None
     media: dict[str, tuple[str, str]] = {}  # kind and source by name
     for member in members:
         ending = ending_of(member.name).lower()
@@ -97,7 +113,7 @@ def _sample(
             except UnicodeDecodeError:
                 return Numbered(number, DataError(f"{member.name} is not UTF-8 text"))
         elif kind in _IMAGES | _VIDEOS:
-            source = Piece(path, member.offset_data, member.size, member.name).source()
+            source = Piece(path, member.offset_data, member.size, member.name, whole=whole).source()
             media[member.name] = ("image" if kind in _IMAGES else "video", source)
     try:
         row = _row(texts, media)
@@ -129,7 +145,7 @@ def digest_of_tar(path: str | os.PathLike[str], advance: Callable[[], None]) -> 
     """SHA-256 of what a tar says of its members, and of its texts. Media are not read."""
     digest = hashlib.sha256()
     try:
-        with tarfile.open(path, "r:") as tar:
+        with opened_tar(path) as tar:
             for member in tar:
                 about = (member.name, member.offset_data, member.size, member.mtime, member.type, member.chksum)
                 digest.update(repr(about).encode(errors="surrogatepass"))
@@ -137,6 +153,8 @@ def digest_of_tar(path: str | os.PathLike[str], advance: Callable[[], None]) -> 
                     file = tar.extractfile(member)
                     digest.update(file.read() if file else b"")
                 advance()
+    except DataError:
+        raise
     except (tarfile.TarError, EOFError, ValueError) as error:
         digest.update(f"{error}".encode())
     except OSError as error:

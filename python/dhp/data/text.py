@@ -25,6 +25,7 @@ from dhp.data import placeholders
 from dhp.data.errors import DataError
 from dhp.data.files import resolved_roots
 from dhp.data.folder import check_folder
+from dhp.data.media_cache import MediaCache
 from dhp.data.placeholders import MediumShape
 from dhp.data.processor import Processor, load_processor
 from dhp.data.samples import Message
@@ -59,10 +60,19 @@ class Encoded:
 class Encoder:
     """Tokenizer, chat template and processor rules of one checkpoint folder. Not to be shared between threads."""
 
-    def __init__(self, model_folder: str | os.PathLike[str], media_roots: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        model_folder: str | os.PathLike[str],
+        media_roots: Iterable[str] = (),
+        media_cache: MediaCache | None = None,
+    ) -> None:
         from transformers import AutoTokenizer  # 2 s to import: not before it is needed
 
-        self.processor: Processor = replace(load_processor(model_folder), media_roots=resolved_roots(media_roots))
+        self.processor: Processor = replace(
+            load_processor(model_folder), media_roots=resolved_roots(media_roots), media_cache=media_cache
+        )
+        if media_cache:
+            media_cache.check()
         check_folder(model_folder)
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(

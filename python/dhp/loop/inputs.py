@@ -124,6 +124,7 @@ def read_dataset(settings: TrainConfig, run: Run | None = None) -> Dataset:
             settings.model,
             settings.index,
             media_roots=settings.media_roots,
+            media_cache=settings.cache_of_media,
             opened=indexes,
             data_workers=settings.data_workers,
             frame_cache=settings.frame_cache,
@@ -146,6 +147,7 @@ def _read_index(settings: TrainConfig, source: Source, progress: Progress) -> In
         on_error=settings.on_bad_media,
         on_malformed=settings.on_malformed,
         media_roots=settings.media_roots,
+        media_cache=settings.cache_of_media,
         max_line_bytes=settings.max_line_bytes,
         progress=progress,
     )

@@ -64,8 +64,6 @@ def figures(results: list[Result], summaries: list[Summary]) -> tuple[dict[str, 
 
 def page(results: list[Result], summaries: list[Summary]) -> tuple[str, dict[str, str]]:
     """The page, and why sections are left out of it."""
-    from plotly.offline import get_plotlyjs
-
     drawn, left_out = figures(results, summaries)
     spans, note = timeline.timelines(results, summaries)
     if not spans:
@@ -76,20 +74,30 @@ def page(results: list[Result], summaries: list[Summary]) -> tuple[str, dict[str
         "tasks": _error_table(summaries, "tasks", [s.task_errors for s in summaries]),
         "steps": _error_table(summaries, "steps", [s.step_errors for s in summaries]),
     }
-    parts = {
-        key: _section(key, title, text, below.get(key, "")) for key, title, text in SECTIONS if key not in left_out
-    }
-    # Only "<" can end a script element early or open a comment in it.
+    parts = {key: section(key, title, text, below.get(key, "")) for key, title, text in SECTIONS if key not in left_out}
     values = {
+        "TAB": "dhp report",
         "TITLE": html.escape(headline(summaries)),
-        "STYLE": _part("page.css"),
         "VERDICTS": _verdicts(summaries),
         "TABLE": _table(summaries),
         "NOTES": _notes(results, summaries),
         "TIMELINE": parts.pop("timeline", ""),
         "SECTIONS": "\n".join(parts.values()),
         "LEFT_OUT": _left_out(left_out),
-        "DATA": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
+    }
+    return put_together(values, data), left_out
+
+
+def put_together(values: dict[str, str], data: dict[str, Any]) -> str:
+    """A page of HTML: what stands in page.html's places by name, escaped already, and the figures for page.js."""
+    from plotly.offline import get_plotlyjs
+
+    # Only "<" can end a script element early or open a comment in it.
+    text_of_data = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    values = {
+        **values,
+        "STYLE": _part("page.css"),
+        "DATA": text_of_data,
         "PLOTLY": get_plotlyjs(),
         "SCRIPT": _part("page.js"),
     }
@@ -98,14 +106,15 @@ def page(results: list[Result], summaries: list[Summary]) -> tuple[str, dict[str
     for piece in pieces[1:]:
         name, rest = piece.split("}}", 1)
         text += values[name] + rest
-    return text, left_out
+    return text
 
 
 def _part(name: str) -> str:
     return (resources.files("dhp.report") / name).read_text(encoding="utf-8")
 
 
-def _section(key: str, title: str, text: str, below: str = "") -> str:
+def section(key: str, title: str, text: str, below: str = "") -> str:
+    """A chart with its title, and what stands below it, escaped already."""
     tools = '<div class="tools"></div>' if key == "timeline" else ""
     return (
         f'<section id="{key}"><h2>{title}</h2><p>{html.escape(text)}</p>{tools}'

@@ -17,6 +17,7 @@ EXTRAS = {
     "train": ("transformers", "tokenizers", "safetensors", "PIL", "av", "scipy"),
     "report": ("plotly",),
     "formats": ("pyarrow",),
+    "remote": ("fsspec", "aiohttp"),
     "lora": ("peft",),
 }
 _NEEDS = {
@@ -64,7 +65,7 @@ def index() -> int:
         signal.signal(signal.SIGINT, _interrupt_once)
     try:
         _require("index")
-        return importlib.import_module("dhp.data.index_command").main()
+        return importlib.import_module("dhp.stats.command").main()
     except KeyboardInterrupt as interrupt:
         from dhp.base.output import complain
 

@@ -13,6 +13,7 @@ from typing import Any
 from dhp._core import Freeze, InputError, plan_options, refuse_unused, validate_options
 from dhp.data.files import FRAME_CACHE_BYTES
 from dhp.data.lines import MAX_LINE_BYTES
+from dhp.data.media_cache import MediaCache
 from dhp.data.sources import named, sources_of
 from dhp.settings.old_names import DEVICES, RENAMED, todays_names
 
@@ -96,7 +97,10 @@ class TrainConfig:
     on_malformed: str = choice("fail", "skip", "fail")  # a line of the data that cannot be understood
     max_dropped_share: float = number(0.1, 0, 1)  # of the last 1,000 samples; where more cannot be read, the run ends
     on_bad_media: str = choice("skip", "skip", "fail")  # a picture or clip that cannot be read
-    media_roots: list[str] = field(default_factory=list)  # media lie below these folders; empty: any local path
+    media_roots: list[str] = field(default_factory=list)  # media lie below these folders and addresses (https://…,
+    # s3://…); empty: any local path
+    media_cache: str = ""  # folder that keeps media read from addresses, for all ranks of a host; empty: none does
+    media_cache_gb: float = number(100.0, 0, 10**6, open="least")  # 10^9 bytes that it may hold
     max_line_bytes: int = number(MAX_LINE_BYTES, 1, 10**9)  # of the data; a longer line is malformed
     on_too_long: str = choice("fail", "skip", "fail")  # a sample that all ranks together cannot hold
     data_workers: int = number(0, 0, 256)  # processes of each rank that decode media; 0: a thread of the rank
@@ -126,6 +130,10 @@ class TrainConfig:
     @property
     def recomputed(self) -> str:
         return "full" if self.gradient_checkpointing and self.recompute == "none" else self.recompute
+
+    @property
+    def cache_of_media(self) -> MediaCache | None:
+        return MediaCache(self.media_cache, int(self.media_cache_gb * 1e9)) if self.media_cache else None
 
     @property
     def data_name(self) -> str:

@@ -76,7 +76,7 @@ def test_base64_moves_with_its_line(folder: Path) -> None:
         ("data:image/png;base64,ab$c", "media", "is not base64"),
         ("data:image/png;base64,abc", "media", "is not base64"),
         ("data:image/png;base64,AAAA", "media", "is not a picture in a known format"),
-        ("https://example.org/a.png", "malformed", "only local files are read"),
+        ("https://example.org/a.png", "media", "at an address that media_roots does not allow"),
     ],
 )
 def test_odd_urls(folder: Path, url: str, kind: str, message: str) -> None:

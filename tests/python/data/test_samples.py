@@ -156,8 +156,11 @@ BAD = [
     ({"messages": turns("<image>"), "images": [3]}, "images[0]: found 3", "path"),
     ({"messages": turns("<image>"), "images": [["a", "b"]]}, "images[0]", "path"),
     ({"messages": turns("<image>"), "images": [""]}, 'images[0]: found ""', "path"),
-    ({"messages": turns("<image>"), "images": ["https://x/y.png"]}, "images[0]", "download"),
-    ({"messages": turns("<image>"), "images": ["data:image/png;base64,AA"]}, "images[0]", "local files"),
+    (
+        {"messages": turns("<image>"), "images": ["data:image/png;base64,AA"]},
+        "images[0]",
+        "base64 is read in JSON lines only",
+    ),
     ({"messages": turns("<image>"), "images": [{"image": "a", "fps": 2}]}, "images[0].fps: found 2", "max_pixels"),
     ({"messages": turns("<video>"), "videos": [{"video": "a", "fsp": 2}]}, "videos[0].fsp: found 2", "fps"),
     ({"messages": turns("<video>"), "videos": [{"video": "a", "fps": 0}]}, "videos[0].fps: found 0", "positive"),

@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "watch": {"base", "run", "settings"},
     "loop": {"base", "cost", "data", "models", "run", "save", "settings", "watch"},
     "report": {"base", "watch"},
+    "stats": {"base", "data", "report"},
     "demo": {"base", "data"},
 }
 
