@@ -126,6 +126,20 @@ def llava() -> Any:
     return tf.LlavaForConditionalGeneration(config)
 
 
+def llava_onevision() -> Any:
+    vision = SIGLIP | {"model_type": "siglip_vision_model", "vision_use_head": False}
+    tiles = [[16 * down, 16 * across] for down in (1, 2, 3) for across in (1, 2, 3)]
+    config = tf.LlavaOnevisionConfig(
+        text_config=TEXT | {"model_type": "qwen2"},
+        vision_config=vision,
+        image_token_index=110,
+        video_token_index=111,
+        image_grid_pinpoints=tiles,
+        vision_aspect_ratio="anyres_max_2",  # so that large pictures are made smaller
+    )
+    return tf.LlavaOnevisionForConditionalGeneration(config)
+
+
 def idefics3(name: str = "Idefics3") -> Any:
     config = getattr(tf, f"{name}Config")(
         text_config=TEXT | {"model_type": "llama"}, vision_config=dict(SIGLIP), image_token_id=110, scale_factor=2
@@ -151,6 +165,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "glm4v": glm4v,
     "glm4v_moe": lambda: glm4v(experts=True),
     "llava": llava,
+    "llava_onevision": llava_onevision,
     "idefics3": idefics3,
     "smolvlm": lambda: idefics3("SmolVLM"),
     "mistral3": mistral3,

@@ -146,7 +146,7 @@ class Dataset:
             position=list(task.ranks).index(rank),
             tokens=tuple(sample.tokens for sample in samples),
             visual=tuple(np.flatnonzero(e.media_type) for e in encoded),
-            media=tuple(tuple((m.units, m.unit_rows, m.unit_patches) for m in sample.media) for sample in samples),
+            media=tuple(tuple(medium.unit_sizes for medium in sample.media) for sample in samples),
         )
         return TaskInput(layout, encoded, [s.media for s in samples], self._own_pixels(layout, samples, failed))
 

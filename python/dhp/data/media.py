@@ -32,6 +32,7 @@ from dhp.data.png_orientation import orientation_of
 from dhp.data.processor import PixelScale, Processor, load_processor, patch_rules, tile_rules
 from dhp.data.remembered import remembered
 from dhp.data.samples import Kind
+from dhp.task.layout import MediumUnits
 
 __all__ = ["ClipInfo", "Medium", "MediumError", "PixelReader", "probe_image", "read_units"]
 
@@ -59,6 +60,9 @@ class Medium:
     timestamps: tuple[float, ...] = field(default=())  # seconds from the clip's start, one per unit; none for pictures
     unit_rows: int = field(kw_only=True)  # tokens that each unit becomes
     unit_seconds: float = 0.0  # from one unit of a clip to the next
+    last_rows: int | None = None  # of the last unit, where they differ
+    last_patches: int | None = None
+    mel_frames: int = 0  # of a sound
 
     @property
     def units(self) -> int:
@@ -69,8 +73,12 @@ class Medium:
         return self.grid[1] * self.grid[2]
 
     @property
+    def unit_sizes(self) -> MediumUnits:
+        return MediumUnits(self.units, self.unit_rows, self.unit_patches, self.last_rows, self.last_patches)
+
+    @property
     def patches(self) -> int:
-        return self.units * self.unit_patches
+        return self.unit_sizes.all_patches
 
 
 def probe_image(path: str, roots: tuple[str, ...] = ()) -> tuple[int, int]:

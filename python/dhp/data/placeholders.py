@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from dhp.data import borrowed
 from dhp.data.borrowed import Borrowed
+from dhp.task.layout import MediumUnits
 
 
 class MediumShape(Protocol):
@@ -33,6 +34,14 @@ class MediumShape(Protocol):
     def timestamps(self) -> tuple[float, ...]: ...  # seconds, one per temporal patch of a video
     @property
     def unit_seconds(self) -> float: ...  # from one unit of a clip to the next
+    @property
+    def height(self) -> int: ...  # of the file, in pixels
+    @property
+    def width(self) -> int: ...
+    @property
+    def mel_frames(self) -> int: ...  # of a sound
+    @property
+    def unit_sizes(self) -> MediumUnits: ...
 
 
 Grown = tuple[str, Sequence[int]]  # text with single pads, and the tokens that each stands for

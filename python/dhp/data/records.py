@@ -15,7 +15,8 @@ from dhp.data.pieces import file_of, in_file, is_base64
 from dhp.data.samples import Message
 
 _FIELDS = {field.name: field for field in dataclasses.fields(Medium)}
-_WHOLE = ("grid", "height", "width", "unit_rows", "frame_indices")  # fields of a Medium that hold whole numbers
+# fields of a Medium that hold whole numbers
+_WHOLE = ("grid", "height", "width", "unit_rows", "frame_indices", "last_rows", "last_patches", "mel_frames")
 
 
 def record_of(

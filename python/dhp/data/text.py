@@ -30,7 +30,8 @@ from dhp.data.processor import Processor, load_processor
 from dhp.data.samples import Message
 
 IGNORED = -100  # label of a token without loss, as everywhere in PyTorch
-TEXT, IMAGE, VIDEO = 0, 1, 2  # media types; Hugging Face calls them mm_token_type_ids
+TEXT, IMAGE, VIDEO, AUDIO = 0, 1, 2, 3  # media types; Hugging Face calls them mm_token_type_ids
+KINDS = {"image": IMAGE, "video": VIDEO, "audio": AUDIO}
 _TURN = re.compile(r"<\|im_start\|>assistant\n(.*?<\|im_end\|>)", re.DOTALL)
 
 

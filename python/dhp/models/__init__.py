@@ -41,6 +41,7 @@ FAMILIES: dict[str, str] = {
     "internvl": "dhp.models.families:Family",
     "llama": "dhp.models.families:Family",
     "llava": "dhp.models.families:Llava",
+    "llava_onevision": "dhp.models.llava_onevision:LlavaOneVision",
     "mistral3": "dhp.models.families:Mistral3",
     "qwen2": "dhp.models.families:Family",
     "qwen2_5_vl": "dhp.models.qwen_vl:Qwen25VL",

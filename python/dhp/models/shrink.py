@@ -101,6 +101,8 @@ def _shrink_vision(whole: Any, vision: Any, text: Any) -> None:
     if side is not None:
         pixels = tiles * PATCH if vision.model_type != "pixtral" else 16 * PATCH
         vision.image_size = [pixels, pixels] if isinstance(side, (list, tuple)) else pixels
+        if getattr(whole, "image_grid_pinpoints", None):  # sizes in tiles
+            whole.image_grid_pinpoints = [[pixels * n // side for n in size] for size in whole.image_grid_pinpoints]
     if getattr(vision, "deepstack_visual_indexes", None):
         vision.deepstack_visual_indexes = [0, 1]
     if getattr(vision, "fullatt_block_indexes", None) is not None:

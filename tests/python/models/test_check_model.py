@@ -43,6 +43,7 @@ LARGE = {
     "smolvlm": lambda: tf.SmolVLMConfig(),
     "mistral3": lambda: tf.Mistral3Config(),
     "llava": lambda: tf.LlavaConfig(),
+    "llava_onevision": lambda: tf.LlavaOnevisionConfig(),
     "llama": lambda: tf.LlamaConfig(**LARGE_TEXT),
     "deepseek_v3": lambda: tf.DeepseekV3Config(),
 }
