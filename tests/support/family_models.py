@@ -64,6 +64,27 @@ def qwen2_5_vl() -> Any:
     return tf.Qwen2_5_VLForConditionalGeneration(tf.Qwen2_5_VLConfig(text_config=text, vision_config=vision, **IDS))
 
 
+def qwen2_5_omni() -> Any:
+    audio = {
+        "num_mel_bins": 8,
+        "encoder_layers": 2,
+        "encoder_attention_heads": 2,
+        "encoder_ffn_dim": 24,
+        "d_model": 16,
+        "n_window": 8,
+        "output_dim": 32,
+        "max_source_positions": 64,
+    }
+    marks = {"audio_start_token_id": 114, "audio_end_token_id": 115, "user_token_id": 3}
+    marks |= {"vision_start_token_id": 112, "vision_end_token_id": 113}
+    ids = {"image_token_index": 110, "video_token_index": 111, "audio_token_index": 116} | marks
+    vision = VIT | {"window_size": 16, "fullatt_block_indexes": [1]}
+    config = tf.Qwen2_5OmniThinkerConfig(
+        text_config=TEXT | {"rope_parameters": ROPE}, vision_config=vision, audio_config=audio, **ids
+    )
+    return tf.Qwen2_5OmniThinkerForConditionalGeneration(config)
+
+
 def qwen3_vl() -> Any:
     return tf.Qwen3VLForConditionalGeneration(tf.Qwen3VLConfig(text_config=TEXT_3, vision_config=VISION_3, **IDS))
 
@@ -180,6 +201,9 @@ MODELS: dict[str, Callable[[], Any]] = {
     "qwen3_moe": qwen3_moe,
     "deepseek_v3": deepseek_v3,
 }
+OMNI = "qwen2_5_omni_thinker"
+if hasattr(tf, "Qwen2_5OmniThinkerModel"):  # since transformers 5.23
+    MODELS[OMNI] = qwen2_5_omni
 
 
 def make(name: str, dtype: torch.dtype) -> Any:

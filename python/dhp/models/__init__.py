@@ -44,6 +44,8 @@ FAMILIES: dict[str, str] = {
     "llava_onevision": "dhp.models.llava_onevision:LlavaOneVision",
     "mistral3": "dhp.models.families:Mistral3",
     "qwen2": "dhp.models.families:Family",
+    "qwen2_5_omni": "dhp.models.qwen_omni:Qwen25Omni",
+    "qwen2_5_omni_thinker": "dhp.models.qwen_omni:Qwen25Omni",
     "qwen2_5_vl": "dhp.models.qwen_vl:Qwen25VL",
     "qwen2_vl": "dhp.models.qwen_vl:Qwen2VL",
     "qwen3": "dhp.models.families:Family",
@@ -75,7 +77,8 @@ def import_family(folder: str | Path) -> None:
         model_type = family_of(folder)
     except InputError:
         return
-    for module in ("auto.modeling_auto", f"{model_type}.modeling_{model_type}"):
+    package = model_type.removesuffix("_thinker")
+    for module in ("auto.modeling_auto", f"{package}.modeling_{package}"):
         importlib.import_module(f"transformers.models.{module}")
     importlib.import_module("dhp.models.adapter")
     pkgutil.resolve_name(FAMILIES[model_type])
