@@ -33,8 +33,9 @@ def write_clip(file: Path, width: int, height: int, frames: int, fps: int, seed:
         container.mux(stream.encode())
 
 
-def write_mixed_data(folder: Path, media: str = "image video") -> None:
-    """train.jsonl with pictures, several pictures, clips, clip and picture together, and text; or less of it."""
+def write_mixed_data(folder: Path, media: str = "image video", mixed: bool = True) -> None:
+    """train.jsonl with pictures, several pictures, clips, clip and picture together (if `mixed`), and text; or less of
+    it."""
     for i, (width, height) in enumerate([(64, 64), (320, 192), (448, 256), (96, 352)]):
         write_picture(folder / f"picture{i}.png", width, height, i)
     for i, (width, height, frames, fps) in enumerate([(96, 64, 20, 10), (160, 128, 33, 10), (128, 96, 50, 10)]):
@@ -65,6 +66,8 @@ def write_mixed_data(folder: Path, media: str = "image video") -> None:
         {"role": "user", "content": "And three?"},
         {"role": "assistant", "content": "Seven."},
     ]
+    if not mixed:
+        samples = [one for one in samples if not {"images", "videos"} <= one.keys()]
     if "video" not in media:
         samples = [one for one in samples if "videos" not in one]
     if not media:

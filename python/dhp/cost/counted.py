@@ -12,7 +12,7 @@ from dhp.models import family_class
 from dhp.models.model_folder import empty_model, plain_config
 
 # Of the language model, to one that the core counts alike.
-LIKE = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+LIKE = {"glm4v_text": "llama", "llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
 
 
 def cost_by_parts(

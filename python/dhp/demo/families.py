@@ -12,6 +12,18 @@ if TYPE_CHECKING:
 Values = dict[str, Any]
 # What a template writes for a picture and for a clip.
 QWEN_MARKS = ("<|vision_start|><|image_pad|><|vision_end|>", "<|vision_start|><|video_pad|><|vision_end|>")
+GLM_MARKS = (
+    "<|begin_of_image|><|image|><|end_of_image|>",
+    "<|begin_of_video|><|video|><|end_of_video|>",
+)
+GLM_TOKENS = (
+    "<|image|>",
+    "<|video|>",
+    "<|begin_of_image|>",
+    "<|end_of_image|>",
+    "<|begin_of_video|>",
+    "<|end_of_video|>",
+)
 INTERNVL_MARKS = ("<IMG_CONTEXT>\\n", "<video>\\n")
 INTERNVL_TOKENS = ("<img>", "</img>", "<IMG_CONTEXT>", "<video>")
 
@@ -111,6 +123,21 @@ def _qwen2_vl(shape: TinyShape, ids: dict[str, int], text: Values) -> Values:
     return _qwen_config(shape, ids, _plain_rope(shape, text), vision)
 
 
+def _glm4v(shape: TinyShape, ids: dict[str, int], text: Values) -> Values:
+    vision = {
+        "depth": shape.vision_layers,
+        "hidden_size": shape.vision_hidden,
+        "intermediate_size": shape.vision_intermediate,
+        "num_heads": shape.vision_heads,
+        "out_hidden_size": shape.hidden,
+    }
+    text = _plain_rope(shape, text)
+    text["rope_parameters"]["partial_rotary_factor"] = 1.0
+    names = ("image", "video", "image_start", "image_end", "video_start", "video_end")
+    marks = {f"{name}_token_id": ids[token] for name, token in zip(names, GLM_TOKENS, strict=True)}
+    return {"text_config": text, "vision_config": vision, **marks, "tie_word_embeddings": shape.tied}
+
+
 def _internvl(shape: TinyShape, ids: dict[str, int], text: Values) -> Values:
     vision = {
         "hidden_size": shape.vision_hidden,
@@ -176,6 +203,19 @@ def _qwen2_videos(shape: TinyShape) -> Values:
     }
 
 
+def _glm_images(shape: TinyShape) -> Values:
+    """Limits are those of a temporal patch: two pictures."""
+    size = {key: 2 * pixels for key, pixels in _qwen2_images(shape)["size"].items()}
+    kinds = {"image_processor_type": "Glm4vImageProcessor", "processor_class": "Glm4vProcessor"}
+    return _qwen2_images(shape) | kinds | {"size": size}
+
+
+def _glm_videos(shape: TinyShape) -> Values:
+    size = {"shortest_edge": _of_28(shape.video_min_pixels), "longest_edge": _of_28(shape.video_max_pixels)}
+    kinds = {"video_processor_type": "Glm4vVideoProcessor", "processor_class": "Glm4vProcessor"}
+    return _qwen2_videos(shape) | kinds | {"size": size}
+
+
 def _of_28(pixels: int) -> int:
     """As many tokens where a token's side is 28 pixels instead of 32."""
     return pixels // 32**2 * 28**2
@@ -238,6 +278,9 @@ TINY_FAMILIES = {
         INTERNVL_MARKS,
         INTERNVL_TOKENS,
         tuple(f"Frame{number}: " for number in range(100)),
+    ),
+    "glm4v": TinyFamily(
+        "Glm4vConfig", "Glm4vForConditionalGeneration", _glm4v, _glm_images, _glm_videos, GLM_MARKS, GLM_TOKENS
     ),
     "qwen3": TinyFamily("Qwen3Config", "Qwen3ForCausalLM", _qwen3),
 }

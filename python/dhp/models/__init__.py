@@ -66,7 +66,8 @@ def family_of(folder: str | Path) -> str:
         )
     model_type = read_object(config).get("model_type")
     if model_type not in FAMILIES:
-        raise InputError(f'{config}: model_type: found "{model_type}", supported: {", ".join(FAMILIES)}')
+        hint = "; dhp convert makes an internvl of it" if model_type == "internvl_chat" else ""
+        raise InputError(f'{config}: model_type: found "{model_type}", supported: {", ".join(FAMILIES)}{hint}')
     return str(model_type)
 
 

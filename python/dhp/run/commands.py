@@ -24,6 +24,7 @@ _NEEDS = {
     "index": "train",
     "calibrate": "train",
     "check-model": "train",
+    "convert": "train",
     "report": "report",
     "build-ops": "",
 }
@@ -51,6 +52,12 @@ def calibrate() -> NoReturn:
 
 def check_model() -> NoReturn:
     _run("check-model", "dhp.models.check_model")
+
+
+def convert() -> int:
+    end_on_interrupt()
+    _require("convert")
+    return int(importlib.import_module("dhp.models.convert").main())
 
 
 def report() -> int:
