@@ -33,15 +33,21 @@ def probe_medium(ref: MediumRef, processor: Processor) -> Medium:
 def _probe(ref: MediumRef, processor: Processor) -> Medium:
     if processor.rules is None:
         raise DataError(f"a model of kind {processor.family} takes text alone; remove the {ref.kind}")
-    if ref.kind == "video" and isinstance(processor.rules, Borrowed):
-        raise DataError(f"clips are not read for models of kind {processor.family}; give pictures")
+    if isinstance(processor.rules, Borrowed):
+        if ref.kind == "video" and processor.video is None:
+            raise DataError(f"clips are not read for models of kind {processor.family}; give pictures")
+        if ref.max_pixels is not None:
+            name = ref.source if isinstance(ref.source, str) else ref.source[0]
+            raise RequestError(name, f"max_pixels does not apply to models of kind {processor.family}")
+    by_time = isinstance(processor.rules, qwen_vl.Rules) and processor.rules.processor == qwen_vl.Processor.glm4v
+    if by_time and ref.nframes is not None:
+        name = ref.source if isinstance(ref.source, str) else ref.source[0]
+        raise RequestError(name, f"nframes does not apply to models of kind {processor.family}; give fps")
     if ref.kind == "image":
         assert isinstance(ref.source, str)
         height, width = probe_image(ref.source, processor.media_roots)
         if isinstance(processor.rules, Borrowed):
-            if ref.max_pixels is not None:
-                raise RequestError(ref.source, f"max_pixels does not apply to models of kind {processor.family}")
-            found = borrowed.facts(processor.rules, height, width)
+            found = borrowed.facts(processor.rules, height, width, ref.alone)
             return Medium("image", ref.source, found.grid, height, width, unit_rows=found.unit_rows)
         if isinstance(processor.rules, internvl.Rules):
             tiled = tiles.picture_grid(ref, processor, height, width)
@@ -63,7 +69,7 @@ def _frame_list(ref: MediumRef, processor: Processor) -> Medium:
     for path, size in zip(ref.source, sizes, strict=True):
         if size != (height, width):
             raise MediumError(path, f"is {size[1]}x{size[0]}, but the video's first frame is {width}x{height}")
-    if isinstance(processor.rules, internvl.Rules):
+    if not isinstance(processor.rules, qwen_vl.Rules):
         return _tiled(ref, processor, height, width, len(sizes), ref.fps or 1.0, all_frames=True)
     fps = ref.fps or float(patch_rules(processor).fps)
     sampling = qwen_vl.Sampling(frames=len(sizes), max_pixels=ref.max_pixels)
@@ -78,7 +84,7 @@ def _clip(ref: MediumRef, processor: Processor) -> Medium:
         raise RequestError(
             ref.source, f"nframes asks for {ref.nframes} of {frames} frames; ask for no more than there are"
         )
-    if isinstance(processor.rules, internvl.Rules):
+    if not isinstance(processor.rules, qwen_vl.Rules):
         medium = _tiled(ref, processor, info.height, info.width, frames, info.fps, first)
         stamps, keys = info.locate(medium.frame_indices)
         return replace(medium, frame_pts=stamps, key_pts=keys)
@@ -146,6 +152,19 @@ def _tiled(
     all_frames: bool = False,
 ) -> Medium:
     chosen = ref.fps or ref.nframes or processor.samples_frames
+    if isinstance(processor.rules, Borrowed):
+        numbers = list(range(frames))
+        if chosen and not all_frames:
+            asked_fps = ref.fps or (None if ref.nframes or processor.clip_frames else processor.clip_fps)
+            numbers = borrowed.clip_frames(
+                frames, fps, asked_fps, None if asked_fps else ref.nframes or processor.clip_frames
+            )
+        side = borrowed.tile_side(processor.rules) // processor.rules.patch_size
+        rows, last = borrowed.clip_rows(processor.rules)
+        taken = tuple(first + number for number in numbers)
+        return Medium(
+            "video", ref.source, (len(taken), side, side), height, width, fps, taken, unit_rows=rows, last_rows=last
+        )
     if all_frames or not chosen:
         grid, indices = tiles.clip_grid(replace(ref, fps=None, nframes=frames), processor, frames, fps, first)
     else:

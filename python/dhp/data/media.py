@@ -153,9 +153,11 @@ def read_units(medium: Medium, start: int, stop: int, processor: Processor) -> t
     if isinstance(processor.rules, internvl.Rules):
         return _read_tiles(medium, start, stop, processor)
     if isinstance(processor.rules, Borrowed):
+        if medium.kind == "video":
+            return _read_frames(medium, start, stop, processor, borrowed.tile_side(processor.rules))
         assert isinstance(medium.source, str)
         picture = _checked(medium, read_image(medium.source, processor.media_roots))
-        return borrowed.read(processor.rules, picture, start, stop)
+        return borrowed.read(processor.rules, picture, start, stop, borrowed.is_alone(processor.rules, medium.grid))
     rules = patch_rules(processor)
     temporal, patch = int(rules.temporal_patch_size), int(rules.patch_size)
     width = 3 * temporal * patch * patch
@@ -179,15 +181,22 @@ def read_units(medium: Medium, start: int, stop: int, processor: Processor) -> t
 def _read_tiles(medium: Medium, start: int, stop: int, processor: Processor) -> torch.Tensor:
     """float32 [units, 3, side, side]."""
     side = int(tile_rules(processor).tile_size)
+    if medium.kind == "video":
+        return _read_frames(medium, start, stop, processor, side)
     if start == stop:
         return torch.empty(0, 3, side, side)
-    scale = processor.image if medium.kind == "image" else processor.video
+    assert processor.image and isinstance(medium.source, str)
+    picture = _checked(medium, read_image(medium.source, processor.media_roots))
+    return tiles.stacked(tiles.cut(picture, medium.units, processor, start, stop), processor.image, False, _normalise)
+
+
+def _read_frames(medium: Medium, start: int, stop: int, processor: Processor, side: int) -> torch.Tensor:
+    """float32 [frames, 3, side, side], of a clip."""
+    if start == stop:
+        return torch.empty(0, 3, side, side)
+    scale = processor.video
     if scale is None:
         raise MediumError(str(medium.source), "is a video, but the checkpoint folder has no video processor")
-    if medium.kind == "image":
-        assert isinstance(medium.source, str)
-        picture = _checked(medium, read_image(medium.source, processor.media_roots))
-        return tiles.stacked(tiles.cut(picture, medium.units, processor, start, stop), scale, False, _normalise)
 
     def resize(pixels: Pixels) -> Pixels:
         return _resized(medium, _checked(medium, pixels), side, side)
@@ -281,17 +290,21 @@ class PixelReader:
         rules = self.processor.rules
         # of what a unit's pixels are, behind the first axis
         self.shape: tuple[int, ...] = ()
+        self._patches = 1  # of what has this shape
         if isinstance(rules, internvl.Rules):
             self.shape = (3, rules.tile_size, rules.tile_size)
+            self._patches = rules.patches_per_tile
         elif isinstance(rules, Borrowed):
             self.shape = borrowed.pixel_shape(rules)
+            if len(self.shape) > 1:
+                self._patches = (self.shape[1] // rules.patch_size) ** 2
         elif rules is not None:
             self.shape = (3 * int(rules.temporal_patch_size) * int(rules.patch_size) ** 2,)
 
     def blank(self, medium: Medium, units: int) -> torch.Tensor:
         """What stands in the place of so many units that cannot be read. Ones: Idefics3 takes tiles of zeros for
         padding, and leaves them out."""
-        return torch.ones(units if len(self.shape) > 1 else units * medium.unit_patches, *self.shape)
+        return torch.ones(units * medium.unit_patches // self._patches, *self.shape)
 
     def read_units(self, medium: Medium, start: int, stop: int) -> torch.Tensor:
         """float32 [n_patches, patch_width]; see `read_units` of this module."""

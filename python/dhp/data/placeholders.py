@@ -3,6 +3,7 @@ tokens one pad token and a count.
 
     Qwen3-VL     clip: per temporal patch `<%.1f seconds><|vision_start|><|video_pad|> x rows<|vision_end|>`
     Qwen2-VL     clip: <|video_pad|> x rows of all temporal patches (Qwen2.5-VL too)
+    GLM-4V       clip: per temporal patch `<|begin_of_image|><|image|> x rows<|end_of_image|>%d`, whole seconds
     InternVL     picture: <img><IMG_CONTEXT> x rows of all tiles</img>; clip: `Frame1: <img>…</img>`, a line a frame
 
 As in transformers 5: replace_image_token and replace_video_token of models/*/processing_*.py.
@@ -69,6 +70,13 @@ def _qwen2(medium: MediumShape) -> Grown:
     return f"<|{medium.kind}_pad|>", [medium.unit_rows * medium.units]
 
 
+def _glm4v(medium: MediumShape) -> Grown:
+    if medium.kind == "image":
+        return "<|image|>", [medium.unit_rows]
+    frames = (f"<|begin_of_image|><|image|><|end_of_image|>{int(seconds)}" for seconds in medium.timestamps)
+    return "".join(frames), [medium.unit_rows] * medium.units
+
+
 def _internvl(medium: MediumShape) -> Grown:
     marked = "<img><IMG_CONTEXT></img>"
     if medium.kind == "image":
@@ -78,6 +86,7 @@ def _internvl(medium: MediumShape) -> Grown:
 
 
 _QWEN = ("<|image_pad|>", "<|video_pad|>", {"image": "<|image_pad|>", "video": "<|video_pad|>"})
+_GLM = Placeholders("<|image|>", "<|video|>", {"image": "<|image|>", "video": "<|image|>"}, _glm4v)
 _QWEN3 = Placeholders(*_QWEN, _qwen3)
 _QWEN2 = Placeholders(*_QWEN, _qwen2)
 
@@ -87,16 +96,21 @@ def of(rules: Any, family: str) -> Placeholders | None:
     if not isinstance(rules, Borrowed):
         return PLACEHOLDERS.get(family)
 
-    def grow(medium: Any) -> Grown:
-        found = borrowed.facts(rules, medium.height, medium.width)
+    mark, clip = borrowed.image_token(rules), borrowed.video_token(rules)
+
+    def grow(medium: MediumShape) -> Grown:
+        if medium.kind == "video":
+            return clip, [medium.unit_sizes.all_rows]
+        found = borrowed.facts(rules, medium.height, medium.width, borrowed.is_alone(rules, medium.grid))
         return found.text, found.runs
 
-    mark = borrowed.image_token(rules)
-    return Placeholders(mark, "", {"image": mark}, grow)
+    return Placeholders(mark, clip, {"image": mark} | ({"video": clip} if clip else {}), grow)
 
 
 # model_type -> what its template writes; models that are not here take text alone
 PLACEHOLDERS = {
+    "glm4v": _GLM,
+    "glm4v_moe": _GLM,
     "internvl": Placeholders(
         "<IMG_CONTEXT>", "<video>", {"image": "<IMG_CONTEXT>", "video": "<IMG_CONTEXT>"}, _internvl
     ),

@@ -41,15 +41,23 @@ class _Family:
 _QWEN_IMAGES = ("Qwen2VLImageProcessor", "Qwen2VLImageProcessorFast", "Qwen2VLImageProcessorPil")
 _QWEN2 = _Family(_QWEN_IMAGES, ("Qwen2VLVideoProcessor",), qwen_vl.Processor.qwen2_vl)
 _QWEN3 = _Family(_QWEN_IMAGES, ("Qwen3VLVideoProcessor",), qwen_vl.Processor.qwen3_vl, video_defaults=_VIDEO_DEFAULTS)
+_GLM = _Family(
+    ("Glm4vImageProcessor", "Glm4vImageProcessorFast", "Glm4vImageProcessorPil"),
+    ("Glm4vVideoProcessor",),
+    qwen_vl.Processor.glm4v,
+)
 _TILES = ("GotOcr2ImageProcessorFast", "GotOcr2ImageProcessor", "GotOcr2ImageProcessorPil")
 _TEXT = _Family()
 _BORROWED = _Family(borrowed=True)
 FAMILIES = {
     "deepseek_v3": _TEXT,
+    "glm4v": _GLM,
+    "glm4v_moe": _GLM,
     "idefics3": _BORROWED,
     "internvl": _Family(_TILES, ("InternVLVideoProcessor",)),
     "llama": _TEXT,
     "llava": _BORROWED,
+    "llava_onevision": _Family((), ("LlavaOnevisionVideoProcessor",), borrowed=True),
     "mistral3": _BORROWED,
     "qwen2": _TEXT,
     "qwen2_5_vl": _QWEN2,
@@ -120,7 +128,9 @@ def model_type(folder: str | os.PathLike[str]) -> str:
         raise DataError(f"{folder}: no config.json; give a local Hugging Face checkpoint folder")
     found = read_json(path).get("model_type")
     if found not in FAMILIES:
-        raise DataError(f"{path}: model_type {json.dumps(found)} is not supported; supported: {', '.join(FAMILIES)}")
+        hint = "; dhp convert makes an internvl of it" if found == "internvl_chat" else ""
+        known = ", ".join(FAMILIES)
+        raise DataError(f"{path}: model_type {json.dumps(found)} is not supported; supported: {known}{hint}")
     return str(found)
 
 
@@ -130,12 +140,13 @@ def load_processor(folder: str | os.PathLike[str]) -> Processor:
     family, root = FAMILIES[name], Path(folder)
     if family is _TEXT:
         return Processor(str(folder), name, None, None, None, _fingerprint(root))
-    if family.borrowed:
-        rule = Borrowed(str(folder), name, _patch_size(root, read_json(root / "config.json")))
-        return Processor(str(folder), name, rule, None, None, _fingerprint(root))
     nested = read_json(root / "processor_config.json") if os.path.exists(root / "processor_config.json") else {}
     image, image_source = _part(root, nested, "image_processor", "preprocessor_config.json")
     video, video_source = _part(root, nested, "video_processor", "video_preprocessor_config.json")
+    if family.borrowed:
+        rule = Borrowed(str(folder), name, _patch_size(root, read_json(root / "config.json")))
+        found = Processor(str(folder), name, rule, None, None, _fingerprint(root))
+        return _with_clips(found, video or image or {}, video_source, family) if family.video_classes else found
     if image is None:
         raise DataError(f"{folder}: no preprocessor_config.json; it says how pictures become patches")
     _check_class(image, image_source, "image_processor_type", family.image_classes)
@@ -153,9 +164,41 @@ def load_processor(folder: str | os.PathLike[str]) -> Processor:
     rules = qwen_vl.parse_rules(
         json.dumps(image), image_source, None if video is None else json.dumps(video), video_source, family.qwen
     )
-    if family.qwen == qwen_vl.Processor.qwen2_vl and video is None:  # transformers takes the picture's settings
+    if family.qwen != qwen_vl.Processor.qwen3_vl and video is None:  # transformers takes the picture's settings
         found = replace(found, video=found.image)
+    if video and family is _GLM:  # which goes by time, whatever number of frames the file says
+        video = {key: value for key, value in video.items() if key != "num_frames"}
     return replace(found, rules=rules, samples_frames=video is None or _samples_frames(video, video_source))
+
+
+def _with_clips(found: Processor, video: dict[str, Any], source: str, family: _Family) -> Processor:
+    """Of a family whose clips are frames of one size, taken at equal distances."""
+    if "video_processor_type" in video:
+        _check_class(video, source, "video_processor_type", family.video_classes)
+    frames, fps = _clip_rate(video, source)
+    return replace(
+        found,
+        video=_scale(video, source, family.video_defaults),
+        samples_frames=_flag(video, "do_sample_frames", False, source),
+        clip_frames=frames,
+        clip_fps=fps,
+    )
+
+
+def _clip_rate(video: dict[str, Any], source: str) -> tuple[int | None, float | None]:
+    """Frames of a clip, or frames a second."""
+    frames, fps = video.get("num_frames"), video.get("fps")
+    for key, value in (("num_frames", frames), ("fps", fps)):
+        if value is not None and not (_is_number(value) and value > 0):
+            raise DataError(f"{source}: {key}: found {json.dumps(value)[:80]}; must be a number above 0")
+    return (int(frames), None) if frames else (None, fps)
+
+
+def _flag(values: dict[str, Any], key: str, default: bool, source: str) -> bool:
+    found = values.get(key, default)
+    if not isinstance(found, bool):
+        raise DataError(f"{source}: {key}: found {json.dumps(found)[:80]}; must be true or false")
+    return found
 
 
 def _with_tiles(
@@ -174,14 +217,8 @@ def _with_tiles(
     size = video.get("size", {"height": rules.tile_size, "width": rules.tile_size})
     if video and size != {"height": rules.tile_size, "width": rules.tile_size}:
         raise DataError(f"{video_source}: size: found {json.dumps(size)[:80]}, but tiles have {rules.tile_size} pixels")
-    frames, fps = video.get("num_frames"), video.get("fps")
-    for key, value in (("num_frames", frames), ("fps", fps)):
-        if value is not None and not (_is_number(value) and value > 0):
-            raise DataError(f"{video_source}: {key}: found {json.dumps(value)[:80]}; must be a number above 0")
-    samples = video.get("do_sample_frames", True)  # absent: transformers' class would take every frame of a clip
-    if not isinstance(samples, bool):
-        raise DataError(f"{video_source}: do_sample_frames: found {json.dumps(samples)[:80]}; must be true or false")
-    clip_frames, clip_fps = (int(frames), None) if frames else (None, fps)
+    clip_frames, clip_fps = _clip_rate(video, video_source)
+    samples = _flag(video, "do_sample_frames", True, video_source)  # absent: transformers' class takes every frame
     return replace(found, rules=rules, samples_frames=samples, clip_frames=clip_frames, clip_fps=clip_fps)
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,6 +51,7 @@ class MediumRef:
     video_start: float | None = None  # seconds
     video_end: float | None = None  # seconds
     max_pixels: int | None = None  # height x width of one picture or frame
+    alone: bool = field(default=True, compare=False)  # of a picture: its sample has no other
 
 
 @dataclass(frozen=True)
@@ -133,9 +134,9 @@ def parse_sample(text: str, file: str, line: int, within: Within | None = None) 
     media.check_all_used()
     if not any(message.role == "assistant" and message.loss for message in messages):
         raise location.error("messages", Verbatim("no assistant turn to learn from"), "add one, or drop the sample")
-    return RawSample(
-        line, messages, tuple(media.mentioned), read_tools(row, location), tuple(sorted({*ignored, *more_ignored}))
-    )
+    several = sum(ref.kind == "image" for ref in media.mentioned) > 1
+    mentioned = tuple(replace(ref, alone=not several) for ref in media.mentioned)
+    return RawSample(line, messages, mentioned, read_tools(row, location), tuple(sorted({*ignored, *more_ignored})))
 
 
 def _row(text: str, location: Location) -> dict[str, Any]:
