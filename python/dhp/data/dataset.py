@@ -170,7 +170,7 @@ class Dataset:
                 if failed is None:
                     raise
                 failed[sample.id] = str(error)
-                parts.append(self._pixels.blank(sample.media[medium], stop - start))
+                parts.append(self._pixels.blank(sample.media[medium], start, stop))
         return torch.cat(parts)
 
     def read_share(self, plan: Plan, rank: int) -> Share:

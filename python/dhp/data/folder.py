@@ -30,6 +30,15 @@ _GLM_TOKENS = (
     ("<|begin_of_video|>", "video_start_token_id", 151341),
     ("<|end_of_video|>", "video_end_token_id", 151342),
 )
+_OMNI_TOKENS = (
+    ("<|IMAGE|>", "image_token_id", 151655),
+    ("<|VIDEO|>", "video_token_id", 151656),
+    ("<|AUDIO|>", "audio_token_id", 151646),
+    ("<|vision_bos|>", "vision_start_token_id", 151652),
+    ("<|vision_eos|>", "vision_end_token_id", 151653),
+    ("<|audio_bos|>", "audio_start_token_id", 151647),
+    ("<|audio_eos|>", "audio_end_token_id", 151648),
+)
 _INTERNVL_TOKENS = (("<IMG_CONTEXT>", "image_token_id", 151667),)
 _DEFAULT_VOCABULARY = 151936
 _REMEDY = "take all files from one checkpoint"
@@ -39,7 +48,7 @@ def check_folder(folder: str | os.PathLike[str]) -> None:
     """Raises DataError, which names file, value and remedy."""
     found = processor.load_processor(folder)
     root = Path(folder)
-    config = processor.read_json(root / "config.json")
+    config = processor.model_config(root)
     tokens: tuple[tuple[str, str, int], ...] = ()
     if isinstance(found.rules, Borrowed):
         tokens = ((borrowed.image_token(found.rules), "image_token_id", -1),)
@@ -51,6 +60,7 @@ def check_folder(folder: str | os.PathLike[str]) -> None:
     elif found.rules is not None:
         _check_sizes(root, config, found.rules)
         tokens = _GLM_TOKENS if found.rules.processor == qwen_vl.Processor.glm4v else _QWEN_TOKENS
+        tokens = _OMNI_TOKENS if found.sound else tokens
     vocabulary = tokens_of(root)
     text = config.get("text_config") if found.rules is not None else config
     rows = (text if isinstance(text, dict) else {}).get("vocab_size", _DEFAULT_VOCABULARY)

@@ -14,6 +14,7 @@ from dhp.data.errors import DataError, MediumError, RequestError
 from dhp.data.media import Medium, probe_image
 from dhp.data.processor import Processor, patch_rules, tile_rules
 from dhp.data.samples import MediumRef
+from dhp.data.sounds import probe_sound
 
 _FRAME_SLACK = 1e-6  # of a frame: 0.1 s at 30 fps is frame 3, although 0.1 * 30 > 3 in floating point
 
@@ -39,6 +40,8 @@ def _probe(ref: MediumRef, processor: Processor) -> Medium:
         if ref.max_pixels is not None:
             name = ref.source if isinstance(ref.source, str) else ref.source[0]
             raise RequestError(name, f"max_pixels does not apply to models of kind {processor.family}")
+    if ref.kind == "audio":
+        return _sound(ref, processor)
     by_time = isinstance(processor.rules, qwen_vl.Rules) and processor.rules.processor == qwen_vl.Processor.glm4v
     if by_time and ref.nframes is not None:
         name = ref.source if isinstance(ref.source, str) else ref.source[0]
@@ -59,6 +62,24 @@ def _probe(ref: MediumRef, processor: Processor) -> Medium:
     if processor.video is None:
         raise DataError(f"{processor.folder}: no video_preprocessor_config.json, so no rule for videos")
     return _frame_list(ref, processor) if isinstance(ref.source, tuple) else _clip(ref, processor)
+
+
+def _sound(ref: MediumRef, processor: Processor) -> Medium:
+    if processor.sound is None:
+        raise DataError(f"a model of kind {processor.family} hears nothing; remove the audio")
+    assert isinstance(ref.source, str)
+    mel_frames, units = probe_sound(ref.source, processor.sound, processor.media_roots)
+    return Medium(
+        "audio",
+        ref.source,
+        (units.units, 1, units.patches),
+        0,
+        0,
+        unit_rows=units.rows,
+        last_rows=units.last_rows,
+        last_patches=units.last_patches,
+        mel_frames=mel_frames,
+    )
 
 
 def _frame_list(ref: MediumRef, processor: Processor) -> Medium:
@@ -136,6 +157,8 @@ def _sampled(
     )
     if rules.processor != qwen_vl.Processor.qwen2_vl:
         return replace(medium, timestamps=stamps)
+    if processor.sound is not None:  # Qwen2.5-Omni: by the frames asked for a second, two where none are
+        return replace(medium, unit_seconds=rules.temporal_patch_size / (ref.fps or 2.0))
     # transformers: temporal_patch_size by the frames taken a second
     seconds = rules.temporal_patch_size / (len(clip.frame_indices) / frames * fps)
     return replace(medium, unit_seconds=seconds)

@@ -32,6 +32,7 @@ from dhp.data.png_orientation import orientation_of
 from dhp.data.processor import PixelScale, Processor, load_processor, patch_rules, tile_rules
 from dhp.data.remembered import remembered
 from dhp.data.samples import Kind
+from dhp.data.sounds import SoundRules, read_sound
 from dhp.task.layout import MediumUnits
 
 __all__ = ["ClipInfo", "Medium", "MediumError", "PixelReader", "probe_image", "read_units"]
@@ -158,6 +159,28 @@ def read_units(medium: Medium, start: int, stop: int, processor: Processor) -> t
         assert isinstance(medium.source, str)
         picture = _checked(medium, read_image(medium.source, processor.media_roots))
         return borrowed.read(processor.rules, picture, start, stop, borrowed.is_alone(processor.rules, medium.grid))
+    if processor.sound is not None:  # numbers in a row, since patches and mel frames are of other widths
+        return _read_numbers(medium, start, stop, processor, processor.sound)
+    return _read_patches(medium, start, stop, processor)
+
+
+def _read_numbers(medium: Medium, start: int, stop: int, processor: Processor, sound: SoundRules) -> torch.Tensor:
+    """float32 [numbers]: of patches, or of mel frames, one row behind the other."""
+    if medium.kind != "audio":
+        return _read_patches(medium, start, stop, processor).flatten()
+    if start == stop:
+        return torch.empty(0)
+    assert isinstance(medium.source, str)
+    first, last = _mel_range(medium, start, stop, sound)
+    return read_sound(medium.source, medium.mel_frames, first, last, sound, processor.media_roots).flatten()
+
+
+def _mel_range(medium: Medium, start: int, stop: int, sound: SoundRules) -> tuple[int, int]:
+    return start * sound.chunk, min(stop * sound.chunk, medium.mel_frames)
+
+
+def _read_patches(medium: Medium, start: int, stop: int, processor: Processor) -> torch.Tensor:
+    """float32 [n_patches, channels * temporal * patch * patch]."""
     rules = patch_rules(processor)
     temporal, patch = int(rules.temporal_patch_size), int(rules.patch_size)
     width = 3 * temporal * patch * patch
@@ -298,12 +321,19 @@ class PixelReader:
             self.shape = borrowed.pixel_shape(rules)
             if len(self.shape) > 1:
                 self._patches = (self.shape[1] // rules.patch_size) ** 2
-        elif rules is not None:
+        elif rules is not None and self.processor.sound is None:
             self.shape = (3 * int(rules.temporal_patch_size) * int(rules.patch_size) ** 2,)
 
-    def blank(self, medium: Medium, units: int) -> torch.Tensor:
-        """What stands in the place of so many units that cannot be read. Ones: Idefics3 takes tiles of zeros for
+    def blank(self, medium: Medium, start: int, stop: int) -> torch.Tensor:
+        """What stands in the place of units start … stop-1 that cannot be read. Ones: Idefics3 takes tiles of zeros for
         padding, and leaves them out."""
+        units = stop - start
+        if sound := self.processor.sound:
+            first, last = _mel_range(medium, start, stop, sound)
+            rules = patch_rules(self.processor)
+            width = 3 * int(rules.temporal_patch_size) * int(rules.patch_size) ** 2
+            heard = medium.kind == "audio"
+            return torch.ones((last - first) * sound.bins if heard else units * medium.unit_patches * width)
         return torch.ones(units * medium.unit_patches // self._patches, *self.shape)
 
     def read_units(self, medium: Medium, start: int, stop: int) -> torch.Tensor:

@@ -3,6 +3,7 @@ tokens one pad token and a count.
 
     Qwen3-VL     clip: per temporal patch `<%.1f seconds><|vision_start|><|video_pad|> x rows<|vision_end|>`
     Qwen2-VL     clip: <|video_pad|> x rows of all temporal patches (Qwen2.5-VL too)
+    Qwen2.5-Omni likewise, of a sound too: <|IMAGE|>, <|VIDEO|>, <|AUDIO|> x rows
     GLM-4V       clip: per temporal patch `<|begin_of_image|><|image|> x rows<|end_of_image|>%d`, whole seconds
     InternVL     picture: <img><IMG_CONTEXT> x rows of all tiles</img>; clip: `Frame1: <img>…</img>`, a line a frame
 
@@ -50,13 +51,19 @@ Grown = tuple[str, Sequence[int]]  # text with single pads, and the tokens that 
 
 @dataclass(frozen=True)
 class Placeholders:
-    """`image`, `video`: what the template writes for a medium. `pad`: by kind, the token that is repeated. `grow`: what
-    stands there in the end."""
+    """`image`, `video`, `audio`: what the template writes for a medium. `pad`: by kind, the token that is repeated.
+    `grow`: what stands there in the end."""
 
     image: str
     video: str
     pad: dict[str, str]
     grow: Callable[[MediumShape], Grown]
+    audio: str = ""
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """Kinds by mark."""
+        return {mark: kind for kind in ("image", "video", "audio") if (mark := getattr(self, kind))}
 
 
 def _qwen3(medium: MediumShape) -> Grown:
@@ -68,6 +75,10 @@ def _qwen3(medium: MediumShape) -> Grown:
 
 def _qwen2(medium: MediumShape) -> Grown:
     return f"<|{medium.kind}_pad|>", [medium.unit_rows * medium.units]
+
+
+def _omni(medium: MediumShape) -> Grown:
+    return _OMNI_MARKS[medium.kind], [medium.unit_sizes.all_rows]
 
 
 def _glm4v(medium: MediumShape) -> Grown:
@@ -85,6 +96,8 @@ def _internvl(medium: MediumShape) -> Grown:
     return frames, [medium.unit_rows] * medium.units
 
 
+_OMNI_MARKS = {"image": "<|IMAGE|>", "video": "<|VIDEO|>", "audio": "<|AUDIO|>"}
+_OMNI = Placeholders(_OMNI_MARKS["image"], _OMNI_MARKS["video"], _OMNI_MARKS, _omni, _OMNI_MARKS["audio"])
 _QWEN = ("<|image_pad|>", "<|video_pad|>", {"image": "<|image_pad|>", "video": "<|video_pad|>"})
 _GLM = Placeholders("<|image|>", "<|video|>", {"image": "<|image|>", "video": "<|image|>"}, _glm4v)
 _QWEN3 = Placeholders(*_QWEN, _qwen3)
@@ -114,6 +127,8 @@ PLACEHOLDERS = {
     "internvl": Placeholders(
         "<IMG_CONTEXT>", "<video>", {"image": "<IMG_CONTEXT>", "video": "<IMG_CONTEXT>"}, _internvl
     ),
+    "qwen2_5_omni": _OMNI,
+    "qwen2_5_omni_thinker": _OMNI,
     "qwen2_5_vl": _QWEN2,
     "qwen2_vl": _QWEN2,
     "qwen3_vl": _QWEN3,

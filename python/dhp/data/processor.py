@@ -18,6 +18,7 @@ from dhp._core import internvl, qwen_vl
 from dhp.base.json_file import first_line, pointer_problem
 from dhp.data.borrowed import Borrowed
 from dhp.data.errors import DataError
+from dhp.data.sounds import SoundRules
 
 RULES_VERSION = 3  # raise it when the same files would give other tokens or frames: old indexes are stale then
 _BICUBIC = 3  # PIL.Image.Resampling.BICUBIC
@@ -36,10 +37,14 @@ class _Family:
     qwen: qwen_vl.Processor | None = None  # else InternVL's tiles
     borrowed: bool = False  # Hugging Face's processor is asked
     video_defaults: tuple[list[float], list[float]] = _IMAGE_DEFAULTS
+    hears: bool = False
 
 
 _QWEN_IMAGES = ("Qwen2VLImageProcessor", "Qwen2VLImageProcessorFast", "Qwen2VLImageProcessorPil")
 _QWEN2 = _Family(_QWEN_IMAGES, ("Qwen2VLVideoProcessor",), qwen_vl.Processor.qwen2_vl)
+_OMNI = _Family(_QWEN_IMAGES, ("Qwen2VLVideoProcessor",), qwen_vl.Processor.qwen2_vl, hears=True)
+# Of frames, whatever the video processor's file says: Qwen2_5OmniProcessor.
+_OMNI_FRAMES = {"shortest_edge": 128 * 28 * 28, "longest_edge": 768 * 28 * 28}
 _QWEN3 = _Family(_QWEN_IMAGES, ("Qwen3VLVideoProcessor",), qwen_vl.Processor.qwen3_vl, video_defaults=_VIDEO_DEFAULTS)
 _GLM = _Family(
     ("Glm4vImageProcessor", "Glm4vImageProcessorFast", "Glm4vImageProcessorPil"),
@@ -60,6 +65,8 @@ FAMILIES = {
     "llava_onevision": _Family((), ("LlavaOnevisionVideoProcessor",), borrowed=True),
     "mistral3": _BORROWED,
     "qwen2": _TEXT,
+    "qwen2_5_omni": _OMNI,
+    "qwen2_5_omni_thinker": _OMNI,
     "qwen2_5_vl": _QWEN2,
     "qwen2_vl": _QWEN2,
     "qwen3": _TEXT,
@@ -106,6 +113,7 @@ class Processor:
     samples_frames: bool = True  # False: every frame of a clip is taken, unless the line says otherwise
     clip_frames: int | None = None  # taken of a clip by InternVL, unless the line says otherwise
     clip_fps: float | None = None  # frames a second; likewise
+    sound: SoundRules | None = None  # None: the model does not hear
     media_roots: tuple[str, ...] = ()  # media lie below these, links resolved; empty: anywhere
 
 
@@ -151,6 +159,9 @@ def load_processor(folder: str | os.PathLike[str]) -> Processor:
         raise DataError(f"{folder}: no preprocessor_config.json; it says how pictures become patches")
     _check_class(image, image_source, "image_processor_type", family.image_classes)
     _check_class(video or {}, video_source, "video_processor_type", family.video_classes)
+    if family.hears:
+        limits = ("size", "min_pixels", "max_pixels")
+        video = {key: value for key, value in (video or image).items() if key not in limits} | {"size": _OMNI_FRAMES}
     found = Processor(
         folder=str(folder),
         family=name,
@@ -158,6 +169,7 @@ def load_processor(folder: str | os.PathLike[str]) -> Processor:
         image=_scale(image, image_source, _IMAGE_DEFAULTS),
         video=None if video is None else _scale(video, video_source, family.video_defaults),
         fingerprint=_fingerprint(root),
+        sound=_sound(root, nested, image, image_source) if family.hears else None,
     )
     if family.qwen is None:
         return _with_tiles(found, root, image, image_source, video or {}, video_source)
@@ -169,6 +181,46 @@ def load_processor(folder: str | os.PathLike[str]) -> Processor:
     if video and family is _GLM:  # which goes by time, whatever number of frames the file says
         video = {key: value for key, value in video.items() if key != "num_frames"}
     return replace(found, rules=rules, samples_frames=video is None or _samples_frames(video, video_source))
+
+
+def _sound(root: Path, nested: dict[str, Any], image: dict[str, Any], source: str) -> SoundRules:
+    """The feature extractor's settings stand in a part of their own, or beside those for pictures."""
+    given = nested.get("feature_extractor", image)
+    config = model_config(root).get("audio_config")
+    config = config if isinstance(config, dict) else {}
+    read = {
+        "rate": given.get("sampling_rate", 16000),
+        "hop": given.get("hop_length", 160),
+        "window": given.get("n_fft", 400),
+        "bins": given.get("feature_size", 128),
+        "longest_s": given.get("chunk_length", 300),
+        "chunk": 2 * config.get("n_window", 100) if isinstance(config.get("n_window", 100), int) else None,
+    }
+    for key, value in read.items():
+        if not (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1 << 20):
+            raise DataError(
+                f"{source}: {key} of sounds: found {json.dumps(value)[:80]}; must be a whole number above 0"
+            )
+    if given.get("dither"):
+        raise DataError(
+            f"{source}: dither {json.dumps(given['dither'])[:80]} is not supported: features would be random"
+        )
+    bins = config.get("num_mel_bins", 128)
+    if bins != read["bins"]:
+        raise DataError(
+            f"{source}: feature_size is {read['bins']}, but num_mel_bins in config.json is {json.dumps(bins)[:80]}; "
+            "take all files from one checkpoint"
+        )
+    if read["chunk"] % 4:
+        raise DataError(f"{root / 'config.json'}: n_window: found {config['n_window']}; must be even")
+    return SoundRules(**read)
+
+
+def model_config(root: Path) -> dict[str, Any]:
+    """config.json of the model that trains: of Qwen2.5-Omni that is the thinker."""
+    config = read_json(root / "config.json")
+    thinker = config.get("thinker_config")
+    return thinker if isinstance(thinker, dict) else config
 
 
 def _with_clips(found: Processor, video: dict[str, Any], source: str, family: _Family) -> Processor:

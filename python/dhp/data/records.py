@@ -106,7 +106,7 @@ def _medium_from(row: dict[str, Any], folder: Path) -> Medium:
     for name in _WHOLE:
         found = values.get(name, ())
         _check_whole(found if isinstance(found, tuple) else (found,))
-    if values["kind"] not in ("image", "video") or len(values["grid"]) != 3:
+    if values["kind"] not in ("image", "video", "audio") or len(values["grid"]) != 3:
         raise TypeError(f"a medium of kind {values['kind']} and grid {values['grid']}")
     return Medium(**values)
 

@@ -18,6 +18,7 @@ EXTRAS = {
     "report": ("plotly",),
     "formats": ("pyarrow",),
     "lora": ("peft",),
+    "audio": ("soundfile", "soxr"),
 }
 _NEEDS = {
     "train": "train",

@@ -305,7 +305,7 @@ def test_llava_onevision_gives_ids_and_pixels_of_its_processor(tmp_path: Path, d
             assert len(tiles) == (1 if len(pictures) > 1 else len(given["pixel_values"][i]))
             assert torch.equal(tiles, given["pixel_values"][i].float())
             assert len(read_units(medium, 1, 1, encoder.processor)) == 0
-            assert PixelReader(encoder.processor).blank(medium, 1).shape == tiles.shape
+            assert PixelReader(encoder.processor).blank(medium, 0, 1).shape == tiles.shape
         pixels = torch.from_numpy(frames_of(clip, numbers)).permute(0, 3, 1, 2)
         small = torch.nn.functional.interpolate(pixels, size=(16, 16), mode="bicubic", antialias=True).float()
         torch.testing.assert_close(whole(media[-1], encoder.processor), (small - mean * 255) / (std * 255))
