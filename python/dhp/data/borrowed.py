@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from dhp.data.errors import DataError
 Pixels = npt.NDArray[np.uint8]  # [height, width, 3]
 ANY_SIZE = ("mistral3",)
 WHOLE = ("llava_onevision",)  # a picture with all its tiles is a unit
+WITH_CLIPS = ("llava_onevision", "smolvlm")
+_MOST_SIDE = 4096  # MAX_IMAGE_SIZE of transformers' SmolVLM
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def image_token(rule: Borrowed) -> str:
 
 def video_token(rule: Borrowed) -> str:
     """Of a clip; empty where no clips are read."""
-    return str(_processor(rule).video_token) if rule.family in WHOLE else ""
+    return str(_processor(rule).video_token) if rule.family in WITH_CLIPS else ""
 
 
 @functools.lru_cache(1 << 16)
@@ -83,6 +86,9 @@ def is_alone(rule: Borrowed, grid: tuple[int, int, int]) -> bool:
 
 def clip_rows(rule: Borrowed) -> tuple[int, int]:
     """Tokens of each frame of a clip but the last, and of that."""
+    if rule.family not in WHOLE:
+        rows = int(_processor(rule).image_seq_len)
+        return rows, rows
     first, second = (_clip_tokens(rule, frames) for frames in (1, 2))
     return second - first, first
 
@@ -90,6 +96,44 @@ def clip_rows(rule: Borrowed) -> tuple[int, int]:
 def _clip_tokens(rule: Borrowed, frames: int) -> int:
     pixels = [torch.empty(frames, 3, 1, 1, device="meta")]
     return str(_processor(rule).replace_video_token({"pixel_values_videos": pixels}, 0)).count(video_token(rule))
+
+
+def clip_text(rule: Borrowed, timestamps: Sequence[float], seconds: float) -> tuple[str, tuple[int, ...]]:
+    """What stands for a clip with frames at these seconds, of so many: a single mark for each run of tokens, and their
+    numbers."""
+    from transformers.video_utils import VideoMetadata
+
+    frames: Any = list(timestamps)  # one a second, so that they are their own numbers
+    metadata = VideoMetadata(total_num_frames=len(frames), fps=1.0, duration=seconds, frames_indices=frames)
+    pixels = torch.empty(1, len(frames), 3, 1, 1, device="meta")
+    grown = _processor(rule).replace_video_token({"pixel_values": pixels, "video_metadata": [metadata]}, 0)
+    mark = re.escape(image_token(rule))
+    runs = tuple(len(run) // len(image_token(rule)) for run in re.findall(f"(?:{mark})+", grown))
+    return re.sub(f"(?:{mark})+", lambda _: image_token(rule), grown), runs
+
+
+def smolvlm_frames(total: int, fps: float, wanted_fps: float, most: int) -> list[int]:
+    """Source: `sample_frames` of transformers' SmolVLMVideoProcessor: at equal distances, without the first and last
+    second of a long clip."""
+    seconds = total / fps
+    count = max(1, min(round(wanted_fps * seconds), most))
+    first, last = 0, total - 1
+    if seconds - 2 > most * wanted_fps:
+        first, last = int(fps), min(int(total - fps), total - 1)
+    if first >= last:
+        first, last = 0, total - 1
+    return [int(number) for number in np.unique(np.linspace(first, last, count, dtype=int))]
+
+
+def smolvlm_size(height: int, width: int, longest: int) -> tuple[int, int]:
+    """Of a frame, before it becomes a tile. Source: `get_resize_output_image_size` of the same file."""
+    longest = min(longest, _MOST_SIDE)
+    ratio = width / height
+    if width >= height:
+        shorter = int(longest / ratio)
+        return max(1, shorter + shorter % 2), longest
+    shorter = int(longest * ratio)
+    return longest, max(1, shorter + shorter % 2)
 
 
 def clip_frames(total: int, fps: float, wanted_fps: float | None, wanted: int | None) -> list[int]:

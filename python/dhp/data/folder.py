@@ -52,7 +52,8 @@ def check_folder(folder: str | os.PathLike[str]) -> None:
     tokens: tuple[tuple[str, str, int], ...] = ()
     if isinstance(found.rules, Borrowed):
         tokens = ((borrowed.image_token(found.rules), "image_token_id", -1),)
-        if clip := borrowed.video_token(found.rules):
+        if found.rules.family in borrowed.WHOLE:
+            clip = borrowed.video_token(found.rules)
             tokens += ((clip, "video_token_id", -1),)
     elif isinstance(found.rules, internvl.Rules):
         _check_tiles(root, config, found.rules)

@@ -178,22 +178,43 @@ def _tiled(
     if isinstance(processor.rules, Borrowed):
         numbers = list(range(frames))
         if chosen and not all_frames:
-            asked_fps = ref.fps or (None if ref.nframes or processor.clip_frames else processor.clip_fps)
-            numbers = borrowed.clip_frames(
-                frames, fps, asked_fps, None if asked_fps else ref.nframes or processor.clip_frames
-            )
-        side = borrowed.tile_side(processor.rules) // processor.rules.patch_size
-        rows, last = borrowed.clip_rows(processor.rules)
-        taken = tuple(first + number for number in numbers)
-        return Medium(
-            "video", ref.source, (len(taken), side, side), height, width, fps, taken, unit_rows=rows, last_rows=last
-        )
+            numbers = _borrowed_frames(ref, processor, processor.rules, frames, fps)
+        return _borrowed_clip(ref, processor.rules, numbers, (height, width), frames, fps, first)
     if all_frames or not chosen:
         grid, indices = tiles.clip_grid(replace(ref, fps=None, nframes=frames), processor, frames, fps, first)
     else:
         grid, indices = tiles.clip_grid(ref, processor, frames, fps, first)
     rows = tile_rules(processor).tokens_per_tile
     return Medium("video", ref.source, grid, height, width, fps, indices, unit_rows=rows)
+
+
+def _borrowed_frames(ref: MediumRef, processor: Processor, rule: Borrowed, frames: int, fps: float) -> list[int]:
+    if rule.family == "smolvlm":
+        most = ref.nframes or processor.clip_frames or frames  # `nframes` is a limit there
+        return borrowed.smolvlm_frames(frames, fps, ref.fps or processor.clip_fps or 1.0, most)
+    asked_fps = ref.fps or (None if ref.nframes or processor.clip_frames else processor.clip_fps)
+    return borrowed.clip_frames(frames, fps, asked_fps, None if asked_fps else ref.nframes or processor.clip_frames)
+
+
+def _borrowed_clip(
+    ref: MediumRef, rule: Borrowed, numbers: list[int], size: tuple[int, int], frames: int, fps: float, first: int
+) -> Medium:
+    """`numbers`: of the frames taken, counted from `first`."""
+    side = borrowed.tile_side(rule) // rule.patch_size
+    rows, last = borrowed.clip_rows(rule)
+    stamps = tuple(number / fps for number in numbers) if rule.family == "smolvlm" else ()
+    return Medium(
+        "video",
+        ref.source,
+        (len(numbers), side, side),
+        *size,
+        fps,
+        tuple(first + number for number in numbers),
+        timestamps=stamps,
+        seconds=frames / fps if stamps else 0.0,
+        unit_rows=rows,
+        last_rows=None if last == rows else last,
+    )
 
 
 def _rows(grid: Any, processor: Processor) -> int:

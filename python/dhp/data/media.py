@@ -11,6 +11,7 @@ become RGB; what is transparent lies on white. Clips are turned and mirrored by 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -64,6 +65,7 @@ class Medium:
     last_rows: int | None = None  # of the last unit, where they differ
     last_patches: int | None = None
     mel_frames: int = 0  # of a sound
+    seconds: float = 0.0  # that a clip lasts, where its family writes it into the text
 
     @property
     def units(self) -> int:
@@ -222,7 +224,11 @@ def _read_frames(medium: Medium, start: int, stop: int, processor: Processor, si
         raise MediumError(str(medium.source), "is a video, but the checkpoint folder has no video processor")
 
     def resize(pixels: Pixels) -> Pixels:
-        return _resized(medium, _checked(medium, pixels), side, side)
+        pixels = _checked(medium, pixels)
+        if processor.clip_side:
+            size = borrowed.smolvlm_size(pixels.shape[0], pixels.shape[1], processor.clip_side)
+            pixels = _resized(medium, pixels, *size, processor.clip_filter)
+        return _resized(medium, pixels, side, side, processor.clip_filter)
 
     frames = _frames(medium, start, stop, 1, resize, processor.media_roots)
     return tiles.stacked([frames[n] for n in medium.frame_indices[start:stop]], scale, True, _normalise)
@@ -257,16 +263,27 @@ def _checked(medium: Medium, pixels: Pixels) -> Pixels:
     return pixels
 
 
-def _resized(medium: Medium, pixels: Pixels, height: int, width: int) -> Pixels:
-    """Bicubic with antialiasing, by the library that Hugging Face uses for the kind: Pillow for pictures, torch (which
-    is what torchvision calls) for frames of clips. They differ by a level or two here and there."""
+def _resized(medium: Medium, pixels: Pixels, height: int, width: int, mode: str = "bicubic") -> Pixels:
+    """Bicubic (frames of clips: `mode`) with antialiasing, by the library that Hugging Face uses for the kind: Pillow
+    for pictures, torch (which is what torchvision calls) for frames of clips. They differ by a level or two here and
+    there."""
     if medium.kind == "image":
         return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
     if pixels.shape[:2] == (height, width):
         return pixels
     frame = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-    smaller = torch.nn.functional.interpolate(frame, size=(height, width), mode="bicubic", antialias=True)
+    smaller = torch.nn.functional.interpolate(frame, size=(height, width), mode=_known_mode(mode), antialias=True)
     return np.asarray(smaller[0].permute(1, 2, 0).numpy())
+
+
+@functools.cache
+def _known_mode(mode: str) -> str:
+    """Older releases of torch have no Lanczos; transformers takes bicubic then."""
+    try:
+        torch.nn.functional.interpolate(torch.zeros(1, 1, 4, 4), size=(2, 2), mode=mode, antialias=True)
+    except (NotImplementedError, ValueError):
+        return "bicubic"
+    return mode
 
 
 def _patchify(frames: Pixels, temporal: int, patch: int, merge: int) -> Pixels:

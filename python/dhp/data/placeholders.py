@@ -41,6 +41,8 @@ class MediumShape(Protocol):
     @property
     def width(self) -> int: ...
     @property
+    def seconds(self) -> float: ...  # that a clip lasts
+    @property
     def mel_frames(self) -> int: ...  # of a sound
     @property
     def unit_sizes(self) -> MediumUnits: ...
@@ -112,12 +114,16 @@ def of(rules: Any, family: str) -> Placeholders | None:
     mark, clip = borrowed.image_token(rules), borrowed.video_token(rules)
 
     def grow(medium: MediumShape) -> Grown:
+        if medium.kind == "video" and rules.family == "smolvlm":
+            return borrowed.clip_text(rules, medium.timestamps, medium.seconds)
         if medium.kind == "video":
             return clip, [medium.unit_sizes.all_rows]
         found = borrowed.facts(rules, medium.height, medium.width, borrowed.is_alone(rules, medium.grid))
         return found.text, found.runs
 
-    return Placeholders(mark, clip, {"image": mark} | ({"video": clip} if clip else {}), grow)
+    return Placeholders(
+        mark, clip, {"image": mark} | ({"video": clip} if clip and rules.family != "smolvlm" else {}), grow
+    )
 
 
 # model_type -> what its template writes; models that are not here take text alone

@@ -54,6 +54,7 @@ _GLM = _Family(
 _TILES = ("GotOcr2ImageProcessorFast", "GotOcr2ImageProcessor", "GotOcr2ImageProcessorPil")
 _TEXT = _Family()
 _BORROWED = _Family(borrowed=True)
+_SMOLVLM = _Family((), ("SmolVLMVideoProcessor",), borrowed=True, video_defaults=_VIDEO_DEFAULTS)
 FAMILIES = {
     "deepseek_v3": _TEXT,
     "glm4v": _GLM,
@@ -73,7 +74,7 @@ FAMILIES = {
     "qwen3_moe": _TEXT,
     "qwen3_vl": _QWEN3,
     "qwen3_vl_moe": _QWEN3,
-    "smolvlm": _BORROWED,
+    "smolvlm": _SMOLVLM,
 }
 # Files that decide ids, grids or frames. Weights and the rest of config.json do not.
 _FINGERPRINTED = (
@@ -113,6 +114,8 @@ class Processor:
     samples_frames: bool = True  # False: every frame of a clip is taken, unless the line says otherwise
     clip_frames: int | None = None  # taken of a clip by InternVL, unless the line says otherwise
     clip_fps: float | None = None  # frames a second; likewise
+    clip_filter: str = "bicubic"  # that frames are resized with
+    clip_side: int = 0  # longest side of frames before they become tiles; 0: they become tiles at once
     sound: SoundRules | None = None  # None: the model does not hear
     media_roots: tuple[str, ...] = ()  # media lie below these, links resolved; empty: anywhere
 
@@ -227,6 +230,8 @@ def _with_clips(found: Processor, video: dict[str, Any], source: str, family: _F
     """Of a family whose clips are frames of one size, taken at equal distances."""
     if "video_processor_type" in video:
         _check_class(video, source, "video_processor_type", family.video_classes)
+    if family is _SMOLVLM:
+        return _with_smolvlm_clips(found, video, source, family)
     frames, fps = _clip_rate(video, source)
     return replace(
         found,
@@ -234,6 +239,32 @@ def _with_clips(found: Processor, video: dict[str, Any], source: str, family: _F
         samples_frames=_flag(video, "do_sample_frames", False, source),
         clip_frames=frames,
         clip_fps=fps,
+    )
+
+
+def _with_smolvlm_clips(found: Processor, video: dict[str, Any], source: str, family: _Family) -> Processor:
+    """`video_sampling` of the file, or the settings it stands for."""
+    sampling = video.get("video_sampling")
+    given = sampling if isinstance(sampling, dict) else {}
+    read = {
+        "max_frames": given.get("max_frames", video.get("num_frames") or 64),
+        "fps": given.get("fps", video.get("fps") or 1),
+    }
+    for key, value in read.items():
+        if not (_is_number(value) and value > 0):
+            raise DataError(f"{source}: {key}: found {json.dumps(value)[:80]}; must be a number above 0")
+    size = given.get("video_size", video.get("size"))
+    side = size.get("longest_edge") if isinstance(size, dict) else None
+    if not (isinstance(side, int) and not isinstance(side, bool) and 0 < side <= 1 << 14):
+        raise DataError(f"{source}: size of frames: found {json.dumps(size)[:80]}; must have a longest_edge")
+    return replace(
+        found,
+        video=_scale({key: value for key, value in video.items() if key != "resample"}, source, family.video_defaults),
+        samples_frames=_flag(video, "do_sample_frames", bool(given), source),
+        clip_frames=int(read["max_frames"]),
+        clip_fps=float(read["fps"]),
+        clip_side=side,
+        clip_filter="bicubic" if video.get("resample") == _BICUBIC else "lanczos",
     )
 
 

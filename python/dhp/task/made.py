@@ -21,6 +21,7 @@ class MadeMedium:
     last_rows: int | None = None  # of the last unit, where they differ
     last_patches: int | None = None
     mel_frames: int = 0  # of a sound
+    seconds: float = 0.0  # that a clip lasts
 
     @property
     def units(self) -> int:

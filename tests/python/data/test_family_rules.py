@@ -17,6 +17,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
 from transformers.models.glm4v.processing_glm4v import Glm4vProcessor
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.internvl.processing_internvl import InternVLProcessor
 from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -25,7 +26,7 @@ from transformers.video_utils import VideoMetadata, default_sample_indices_fn
 from borrowed_checkpoints import write_checkpoint
 from dhp._core import InputError
 from dhp.data.grid import probe_medium
-from dhp.data.media import Medium, PixelReader, read_units
+from dhp.data.media import Medium, PixelReader, _known_mode, read_units
 from dhp.data.processor import Processor, load_processor
 from dhp.data.samples import MediumRef, Message
 from dhp.data.text import IMAGE, VIDEO, Encoder
@@ -310,3 +311,58 @@ def test_llava_onevision_gives_ids_and_pixels_of_its_processor(tmp_path: Path, d
         small = torch.nn.functional.interpolate(pixels, size=(16, 16), mode="bicubic", antialias=True).float()
         torch.testing.assert_close(whole(media[-1], encoder.processor), (small - mean * 255) / (std * 255))
         assert media[-1].last_rows == media[-1].unit_rows + 1
+
+
+def smolvlm_reference(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """SmolVLMProcessor without its constructor, which insists on torchvision, and without the package num2words."""
+    from transformers.models.smolvlm import processing_smolvlm
+
+    monkeypatch.setattr(processing_smolvlm, "num2words", lambda number: f"some {number}")
+    made: Any = object.__new__(processing_smolvlm.SmolVLMProcessor)
+    made.tokenizer, made.image_seq_len, made.fake_image_token = tokenizer, 4, "<fake_token_around_image>"
+    made.image_token, made.global_image_token, made.video_token = "<image>", "<global-img>", "<video>"
+    made.image_processor = Idefics3ImageProcessorPil(size={"longest_edge": 64}, max_image_size={"longest_edge": 16})
+    return made
+
+
+def test_clips_of_smolvlm_are_those_of_its_processor(
+    tmp_path: Path, drawn: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = write_checkpoint(tmp_path / "model", "idefics3")
+    config_file = folder / "config.json"
+    config_file.write_text(json.dumps(json.loads(config_file.read_text()) | {"model_type": "smolvlm"}))
+    template = folder / "chat_template.jinja"
+    template.write_text(
+        template.read_text().replace("else p['text']", "else '<video>' if p['type'] == 'video' else p['text']")
+    )
+    sampling = {"max_frames": 6, "fps": 1, "video_size": {"longest_edge": 32}}
+    settings = {"video_processor_type": "SmolVLMVideoProcessor", "resample": 1, "rescale_factor": 1 / 255}
+    (folder / "video_preprocessor_config.json").write_text(json.dumps(settings | {"video_sampling": sampling}))
+    made = smolvlm_reference(None, monkeypatch)
+    monkeypatch.setattr("dhp.data.borrowed._processor", lambda _: made)
+    encoder = Encoder(folder)
+    module = video_module("smolvlm")
+    me = SimpleNamespace(num_frames=6, fps=1)
+    for case in range(CASES // 2):
+        file, frames, fps = tmp_path / f"{case}.mp4", drawn.randint(5, 120), drawn.choice([5, 10])
+        write_clip(file, 2 * drawn.randint(8, 40), 2 * drawn.randint(8, 40), frames, fps, case)
+        asked = drawn.choice([{}, {"fps": 2.0}, {"nframes": drawn.randint(1, 4)}])
+        medium = probe_medium(MediumRef("video", str(file), **asked), encoder.processor)
+        metadata = VideoMetadata(total_num_frames=frames, fps=fps, duration=frames / fps)
+        options = {"num_frames" if key == "nframes" else key: value for key, value in asked.items()}
+        numbers = [int(i) for i in module.SmolVLMVideoProcessor.sample_frames(me, metadata, **options)]
+        assert list(medium.frame_indices) == numbers, (frames, fps, asked)
+
+        turns = (Message("user", ("What moves? ", 0)), Message("assistant", ("Four.",)))
+        sample: Any = SimpleNamespace(messages=turns, media=(medium,), tools=())
+        metadata.frames_indices = numbers
+        inputs = {"pixel_values": torch.empty(1, len(numbers), 3, 16, 16), "video_metadata": [metadata]}
+        text = encoder._render(sample).replace("<video>", made.replace_video_token(inputs, 0))
+        encoded = encoder.encode(sample)
+        assert encoded.input_ids.tolist() == encoder.tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert (encoded.media_type == VIDEO).sum() == 4 * len(numbers)
+
+        pixels = torch.from_numpy(frames_of(file, numbers)).permute(0, 3, 1, 2)
+        for size in (module.get_resize_output_image_size(pixels, 32), (16, 16)):
+            pixels = torch.nn.functional.interpolate(pixels, size=size, mode=_known_mode("lanczos"), antialias=True)
+        torch.testing.assert_close(whole(medium, encoder.processor), (pixels.float() - 127.5) / 127.5)
