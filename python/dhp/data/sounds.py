@@ -28,6 +28,7 @@ from dhp.data.remembered import remembered
 from dhp.data.sound_units import sound_units
 from dhp.task.layout import MediumUnits
 
+MOST_VALUES = 1 << 28  # of all channels, decoded: a gigabyte
 Wave = npt.NDArray[np.float32]  # [samples]
 
 
@@ -75,10 +76,12 @@ def read_sound(
     path: str, mel_frames: int, start: int, stop: int, rules: SoundRules, roots: tuple[str, ...] = ()
 ) -> torch.Tensor:
     """Mel frames start … stop-1 of the `mel_frames` that a sound had when it was indexed: float32 [frames, bins]."""
-    wave = _wave(path, rules.rate, roots)
-    found = -(-len(wave) // rules.hop)
+    found, _ = probe_sound(path, rules, roots)
     if found != mel_frames:
         raise MediumError(path, f"has {found:,} mel frames, but had {mel_frames:,} when it was indexed")
+    wave = _wave(path, rules.rate)
+    if -(-len(wave) // rules.hop) != mel_frames:
+        raise MediumError(path, f"holds {len(wave):,} samples, other than it says; write it anew")
     # Silence behind it, as the extractor would add up to its longest: the last frames look beyond the end.
     length = mel_frames * rules.hop + rules.window
     given = _extractor(rules)(wave, sampling_rate=rules.rate, padding="max_length", max_length=length)
@@ -86,8 +89,7 @@ def read_sound(
     return torch.from_numpy(np.ascontiguousarray(mel[:, start:stop].T))
 
 
-def _wave(path: str, rate: int, roots: tuple[str, ...]) -> Wave:
-    check_file(path, roots)
+def _wave(path: str, rate: int) -> Wave:
     with _opened(path) as file:
         own_rate, channels = file.samplerate, file.read(dtype="float32", always_2d=True).T
     wave: Wave = channels.mean(axis=0) if len(channels) > 1 else channels[0]
@@ -111,6 +113,9 @@ def _opened(path: str) -> Iterator[Any]:
         with readable(path) as file, soundfile.SoundFile(file) as sound:
             if sound.frames <= 0 or sound.samplerate <= 0:
                 raise MediumError(path, "holds no sound")
+            values = sound.frames * sound.channels
+            if values > MOST_VALUES:
+                raise MediumError(path, f"holds {values:,} values, more than the limit of {MOST_VALUES:,}; shorten it")
             yield sound
     except MediumError:
         raise

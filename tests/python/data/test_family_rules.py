@@ -277,7 +277,7 @@ def test_llava_onevision_gives_ids_and_pixels_of_its_processor(tmp_path: Path, d
         files = [tmp_path / f"{case}-{i}.png" for i in range(case % 4)]
         for i, file in enumerate(files):
             Image.fromarray(picture(drawn.randint(9, 90), drawn.randint(9, 90), 5 * case + i)).save(file)
-        clip, frames = tmp_path / f"{case}.mp4", drawn.randint(4, 30)
+        clip, frames = tmp_path / f"{case}.mp4", drawn.randint(5, 30)
         write_clip(clip, 2 * drawn.randint(8, 40), 2 * drawn.randint(8, 40), frames, 10, case)
         asked = drawn.choice([{}, {"fps": 2.0}, {"nframes": drawn.randint(1, 4)}])
         refs = [MediumRef("image", str(file), alone=len(files) < 2) for file in files]
@@ -366,3 +366,25 @@ def test_clips_of_smolvlm_are_those_of_its_processor(
         for size in (module.get_resize_output_image_size(pixels, 32), (16, 16)):
             pixels = torch.nn.functional.interpolate(pixels, size=size, mode=_known_mode("lanczos"), antialias=True)
         torch.testing.assert_close(whole(medium, encoder.processor), (pixels.float() - 127.5) / 127.5)
+
+
+def test_a_template_in_the_shape_of_glm(tmp_path: Path) -> None:
+    """Turns begin with a mark and end where the next begins."""
+    folder = make_tiny_checkpoint(tmp_path / "model", family="glm4v", **SIZES)
+    file = folder / "tokenizer_config.json"
+    settings = json.loads(file.read_text())
+    settings["chat_template"] = (
+        "[gMASK]<sop>{% for m in messages %}{{ '<|' + m['role'] + '|>\\n' }}{% if m['content'] is string %}"
+        "{{ m['content'] }}{% else %}{% for p in m['content'] %}{% if p['type'] == 'image' %}"
+        "<|begin_of_image|><|image|><|end_of_image|>{% elif p['type'] == 'text' %}{{ p['text'] }}{% endif %}"
+        "{% endfor %}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"
+    )
+    file.write_text(json.dumps(settings))
+    Image.fromarray(picture(60, 90, 1)).save(tmp_path / "a.png")
+    encoder = Encoder(folder)
+    media = (probe_medium(MediumRef("image", str(tmp_path / "a.png")), encoder.processor),)
+    turns = (Message("user", ("What is it? ", 0)), Message("assistant", ("A cat.",)),
+             Message("user", ("And now?",)), Message("assistant", ("Gone.",)))  # fmt: skip
+    encoded = encoder.encode(SimpleNamespace(messages=turns, media=media, tools=()))
+    assert encoder.tokenizer.decode(encoded.labels[encoded.labels >= 0]) == "A cat.Gone."
+    assert (encoded.media_type == IMAGE).sum() == media[0].unit_rows

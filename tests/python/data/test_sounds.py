@@ -200,7 +200,7 @@ def broken(processor: Processor, file: Path, message: str) -> None:
         probe_medium(MediumRef("audio", str(file)), processor)
 
 
-def test_files_that_cannot_be_heard_are_named(folder: Path, tmp_path: Path) -> None:
+def test_files_that_cannot_be_heard_are_named(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     processor = load_processor(folder)
     broken(processor, tmp_path / "none.wav", "no such file")
     (tmp_path / "text.wav").write_text("RIFF and no more")
@@ -209,6 +209,9 @@ def test_files_that_cannot_be_heard_are_named(folder: Path, tmp_path: Path) -> N
     broken(processor, tmp_path / "short.wav", "has 300 samples, too few for a token")
     write_sound(tmp_path / "long.wav", 31 * 8000, 8000)
     broken(processor, tmp_path / "long.wav", r"lasts 31\.0 s, and the checkpoint's processor hears 30 s; cut it")
+    monkeypatch.setattr("dhp.data.sounds.MOST_VALUES", 40_000)
+    write_sound(tmp_path / "wide.wav", 11_000, 16000, channels=4)
+    broken(processor, tmp_path / "wide.wav", "holds 44,000 values, more than the limit of 40,000")
     write_sound(tmp_path / "a.wav", 16000, 16000)
     medium = probe_medium(MediumRef("audio", str(tmp_path / "a.wav")), processor)
     write_sound(tmp_path / "a.wav", 18000, 16000)
