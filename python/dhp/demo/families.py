@@ -47,6 +47,7 @@ class TinyFamily:
     marks: tuple[str, str] = QWEN_MARKS
     tokens: tuple[str, ...] = ()  # beside Qwen's
     sound: str = ""  # what a template writes for a sound, of a model that hears
+    demo: bool = True  # whether the demo's samples suit it
     words: tuple[str, ...] = ()  # that the tokenizer should know, as released ones do
 
 
@@ -310,6 +311,7 @@ TINY_FAMILIES = {
         OMNI_MARKS,
         OMNI_TOKENS,
         OMNI_SOUND,
+        demo=False,  # too many tokens a frame
     ),
     "internvl": TinyFamily(
         "InternVLConfig",
@@ -322,7 +324,14 @@ TINY_FAMILIES = {
         words=tuple(f"Frame{number}: " for number in range(100)),
     ),
     "glm4v": TinyFamily(
-        "Glm4vConfig", "Glm4vForConditionalGeneration", _glm4v, _glm_images, _glm_videos, GLM_MARKS, GLM_TOKENS
+        "Glm4vConfig",
+        "Glm4vForConditionalGeneration",
+        _glm4v,
+        _glm_images,
+        _glm_videos,
+        GLM_MARKS,
+        GLM_TOKENS,
+        demo=False,  # its samples ask for numbers of frames, and GLM-4V goes by time
     ),
     "qwen3": TinyFamily("Qwen3Config", "Qwen3ForCausalLM", _qwen3),
 }
