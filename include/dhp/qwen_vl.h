@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-/// Token and patch rules of Qwen2-VL, Qwen2.5-VL and Qwen3-VL:
+/// Token and patch rules of Qwen2-VL, Qwen2.5-VL and Qwen3-VL, and of GLM-4V, which are like them:
 ///
 ///     qwen_vl::Rules rules = qwen_vl::default_rules(qwen_vl::Processor::qwen_vl_utils, 16);
 ///     qwen_vl::Clip clip = qwen_vl::sample_clip(rules, 720, 1280, 900, 30.0);
@@ -19,24 +19,28 @@ enum class Processor {
   qwen3_vl,       ///< Hugging Face transformers, models/qwen3_vl: limits on frames x height x width of a clip
   qwen_vl_utils,  ///< the package qwen-vl-utils (QwenLM/Qwen3-VL: qwen-vl-utils), for all three families: limits on
                   ///< each frame, which shrink where a clip has many
+  glm4v,          ///< Hugging Face transformers, models/glm4v: limits on frames x height x width, also of a picture,
+                  ///< which counts as one temporal patch
 };
 
 /// The rule of a checkpoint. Sources: transformers, `models/qwen2_vl/image_processing_qwen2_vl` (pictures of all three
-/// families), `models/{qwen2_vl,qwen3_vl}/video_processing_*` (clips); qwen-vl-utils, `vision_process.py`.
+/// families), `models/{qwen2_vl,qwen3_vl}/video_processing_*` (clips); qwen-vl-utils, `vision_process.py`;
+/// transformers, `models/glm4v/{image,video}_processing_*`.
 /// The defaults are those of the Qwen3-VL checkpoints.
 struct Rules {
   int patch_size = 16;
   int temporal_patch_size = 2;
   int merge_size = 2;
-  std::int64_t image_min_pixels = 65'536;      ///< height x width
-  std::int64_t image_max_pixels = 16'777'216;  ///< height x width
-  std::int64_t video_min_pixels = 4'096;       ///< qwen3_vl: frames x height x width; else height x width of a frame
+  std::int64_t image_min_pixels = 65'536;      ///< height x width; glm4v: times temporal_patch_size
+  std::int64_t image_max_pixels = 16'777'216;  ///< likewise
+  std::int64_t video_min_pixels = 4'096;  ///< qwen3_vl, glm4v: frames x height x width; else height x width of a frame
   std::int64_t video_max_pixels = 25'165'824;  ///< likewise
   double fps = 2.0;                            ///< sampled frames per second
   int min_frames = 4;
   int max_frames = 768;
   Processor processor = Processor::qwen3_vl;
   std::int64_t video_total_pixels = 0;  ///< qwen_vl_utils: frame pairs x height x width of a clip
+  int max_duration_s = 300;             ///< glm4v: longer clips are sampled at a lower rate
 
   /// Pixels along each side of one token.
   std::int64_t token_side() const { return std::int64_t{patch_size} * merge_size; }
@@ -80,7 +84,7 @@ Grid image_grid(const Rules& rules, std::int64_t height, std::int64_t width,
 /// How a clip is sampled.
 struct Sampling {
   std::optional<double> fps = {};               ///< replaces Rules::fps
-  std::optional<int> frames = {};               ///< number of frames; excludes fps
+  std::optional<int> frames = {};               ///< number of frames; excludes fps. glm4v: all of them, or none given
   std::optional<std::int64_t> max_pixels = {};  ///< of one frame, as in qwen-vl-utils; only lowers the rule's limit
   bool operator==(const Sampling&) const = default;
 };
@@ -88,7 +92,8 @@ struct Sampling {
 struct Clip {
   Grid grid = {};
   std::vector<std::int64_t> frame_indices = {};  ///< frames to decode, counted from the clip's first; may repeat
-  std::vector<double> timestamps_s = {};  ///< one per temporal patch: mean time of its frames, from the clip's start
+  std::vector<double> timestamps_s = {};  ///< one per temporal patch: mean time of its frames (glm4v: time of its
+                                          ///< first frame), from the clip's start
   bool operator==(const Clip&) const = default;
 };
 

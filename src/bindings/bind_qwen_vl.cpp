@@ -18,23 +18,25 @@ void bind_qwen_rules(nb::module_& module) {
   nb::enum_<Processor>(module, "Processor", "Whose code resizes pictures and samples clips.")
       .value("qwen2_vl", Processor::qwen2_vl, "transformers, Qwen2-VL and Qwen2.5-VL: limits on each frame")
       .value("qwen3_vl", Processor::qwen3_vl, "transformers, Qwen3-VL: limits on frames x height x width")
-      .value("qwen_vl_utils", Processor::qwen_vl_utils, "the package qwen-vl-utils");
+      .value("qwen_vl_utils", Processor::qwen_vl_utils, "the package qwen-vl-utils")
+      .value("glm4v", Processor::glm4v, "transformers, GLM-4V: limits on frames x height x width");
 
   ValueClass<Rules>(module, "Rules", "The token and patch rule of a checkpoint's processor files.")
       .def(
           "__init__",
           [](Rules* self, int patch_size, int temporal_patch_size, int merge_size, std::int64_t image_min_pixels,
              std::int64_t image_max_pixels, std::int64_t video_min_pixels, std::int64_t video_max_pixels, double fps,
-             int min_frames, int max_frames, Processor processor, std::int64_t video_total_pixels) {
-            new (self) Rules{patch_size,       temporal_patch_size, merge_size,       image_min_pixels,
-                             image_max_pixels, video_min_pixels,    video_max_pixels, fps,
-                             min_frames,       max_frames,          processor,        video_total_pixels};
+             int min_frames, int max_frames, Processor processor, std::int64_t video_total_pixels, int max_duration_s) {
+            new (self) Rules{patch_size,       temporal_patch_size, merge_size,    image_min_pixels, image_max_pixels,
+                             video_min_pixels, video_max_pixels,    fps,           min_frames,       max_frames,
+                             processor,        video_total_pixels,  max_duration_s};
           },
           "patch_size"_a = Rules{}.patch_size, "temporal_patch_size"_a = Rules{}.temporal_patch_size,
           "merge_size"_a = Rules{}.merge_size, "image_min_pixels"_a = Rules{}.image_min_pixels,
           "image_max_pixels"_a = Rules{}.image_max_pixels, "video_min_pixels"_a = Rules{}.video_min_pixels,
           "video_max_pixels"_a = Rules{}.video_max_pixels, "fps"_a = Rules{}.fps, "min_frames"_a = Rules{}.min_frames,
-          "max_frames"_a = Rules{}.max_frames, "processor"_a = Processor::qwen3_vl, "video_total_pixels"_a = 0)
+          "max_frames"_a = Rules{}.max_frames, "processor"_a = Processor::qwen3_vl, "video_total_pixels"_a = 0,
+          "max_duration_s"_a = Rules{}.max_duration_s)
       .def_rw("patch_size", &Rules::patch_size)
       .def_rw("temporal_patch_size", &Rules::temporal_patch_size)
       .def_rw("merge_size", &Rules::merge_size)
@@ -46,8 +48,8 @@ void bind_qwen_rules(nb::module_& module) {
       .def_rw("min_frames", &Rules::min_frames)
       .def_rw("max_frames", &Rules::max_frames)
       .def_rw("processor", &Rules::processor)
-      .def_rw("video_total_pixels", &Rules::video_total_pixels,
-              "qwen_vl_utils: frame pairs x height x width of a clip");
+      .def_rw("video_total_pixels", &Rules::video_total_pixels, "qwen_vl_utils: frame pairs x height x width of a clip")
+      .def_rw("max_duration_s", &Rules::max_duration_s, "glm4v: longer clips are sampled at a lower rate");
   module.def("parse_rules", &parse_rules, "image_json"_a, "image_source"_a, "video_json"_a.none() = nb::none(),
              "video_source"_a = "", "processor"_a = Processor::qwen3_vl,
              "Parses the texts of the two processor files. Raises InputError.");

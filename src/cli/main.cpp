@@ -23,6 +23,7 @@ std::string python_command_help(const std::string& name) {
   if (name == "report") return "Make a page about simulated and measured runs";
   if (name == "calibrate") return "Measure a model on this device and write a cost file";
   if (name == "check-model") return "Whether a checkpoint's kind of model trains exactly on shards";
+  if (name == "convert") return "Make a Hugging Face checkpoint of OpenGVLab's InternVL";
   if (name == "build-ops") return "Compile the run-time for the installed torch";
   return "";
 }

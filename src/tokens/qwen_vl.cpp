@@ -198,6 +198,43 @@ std::vector<std::int64_t> utils_frames(const Rules& rules, std::int64_t total, d
   return spread_indices(total, count);
 }
 
+/// Source: `sample_frames` of transformers' Glm4vVideoProcessor. Frames at equal times, each once, and an even number:
+/// the last one may stand twice.
+std::vector<std::int64_t> glm4v_frames(const Rules& rules, std::int64_t total, double source_fps,
+                                       const Sampling& sampling) {
+  std::vector<std::int64_t> indices;
+  if (sampling.frames) {
+    if (*sampling.frames != total) {
+      throw InputError("video", "frames",
+                       "found " + std::to_string(*sampling.frames) + " of " + std::to_string(total) +
+                           ", expected none: frames are taken by time; give fps");
+    }
+    for (std::int64_t i = 0; i < total; ++i) indices.push_back(i);
+    return indices;
+  }
+  const double fps = sampling.fps.value_or(rules.fps);
+  const double duration = static_cast<double>(total) / source_fps;
+  const auto add = [&](double at) {
+    const auto index = static_cast<std::int64_t>(std::min(static_cast<double>(total - 1), std::ceil(at)));
+    if (indices.empty() || indices.back() != index) indices.push_back(index);  // they only rise
+  };
+  const double most = std::trunc(rules.max_duration_s * fps);
+  if (duration <= rules.max_duration_s) {
+    const double count = std::max(1.0, std::floor(duration * fps));
+    for (double i = 0.0; i < count; ++i) {
+      add(i * source_fps / fps);
+      if (indices.back() == total - 1) break;
+    }
+  } else if (most >= static_cast<double>(total)) {
+    for (std::int64_t i = 0; i < total; ++i) indices.push_back(i);
+  } else {
+    const double step = most > 1.0 ? duration / (most - 1.0) : 0.0;
+    for (double i = 0.0; i < most; ++i) add((i > 0.0 && i == most - 1.0 ? duration : i * step) * source_fps);
+  }
+  if (indices.size() % 2 == 1) indices.push_back(indices.back());
+  return indices;
+}
+
 std::vector<std::int64_t> sampled_frames(const Rules& rules, std::int64_t total, double source_fps,
                                          const Sampling& sampling) {
   switch (rules.processor) {
@@ -205,29 +242,36 @@ std::vector<std::int64_t> sampled_frames(const Rules& rules, std::int64_t total,
       return qwen2_frames(rules, total, source_fps, sampling);
     case Processor::qwen_vl_utils:
       return utils_frames(rules, total, source_fps, sampling);
+    case Processor::glm4v:
+      return glm4v_frames(rules, total, source_fps, sampling);
     case Processor::qwen3_vl:
       break;
   }
   return qwen3_frames(rules, total, source_fps, sampling);
 }
 
-/// Source: `smart_resize` of transformers' Qwen3VLVideoProcessor: small frames are scaled up first.
-Size qwen3_frame_size(const Rules& rules, Size size, std::int64_t frames, const Sampling& sampling) {
+/// Small pictures and frames grow until no side is below a token's.
+Size grown(Size size, std::int64_t factor) {
+  if (size.height >= factor && size.width >= factor) return size;
+  const double scale = std::max(static_cast<double>(factor) / static_cast<double>(size.height),
+                                static_cast<double>(factor) / static_cast<double>(size.width));
+  return {static_cast<std::int64_t>(static_cast<double>(size.height) * scale),
+          static_cast<std::int64_t>(static_cast<double>(size.width) * scale)};
+}
+
+/// Source: `smart_resize` of transformers' Qwen3VLVideoProcessor and Glm4vVideoProcessor.
+Size volume_frame_size(const Rules& rules, const Size& size, std::int64_t frames, const Sampling& sampling) {
   const std::int64_t factor = rules.token_side();
-  if (size.height < factor || size.width < factor) {
-    const double scale = std::max(static_cast<double>(factor) / static_cast<double>(size.height),
-                                  static_cast<double>(factor) / static_cast<double>(size.width));
-    size = {static_cast<std::int64_t>(static_cast<double>(size.height) * scale),
-            static_cast<std::int64_t>(static_cast<double>(size.width) * scale)};
-  }
   std::int64_t most = rules.video_max_pixels;
   if (sampling.max_pixels && *sampling.max_pixels <= most / frames) most = *sampling.max_pixels * frames;
-  return resized(size, frames, rules.temporal_patch_size, factor, {rules.video_min_pixels, static_cast<double>(most)},
-                 "video");
+  return resized(grown(size, factor), frames, rules.temporal_patch_size, factor,
+                 {rules.video_min_pixels, static_cast<double>(most)}, "video");
 }
 
 Size frame_size(const Rules& rules, Size size, std::int64_t frames, const Sampling& sampling) {
-  if (rules.processor == Processor::qwen3_vl) return qwen3_frame_size(rules, size, frames, sampling);
+  if (rules.processor == Processor::qwen3_vl || rules.processor == Processor::glm4v) {
+    return volume_frame_size(rules, size, frames, sampling);
+  }
   const auto asked = static_cast<double>(sampling.max_pixels.value_or(kMaxPixels));
   const auto most = static_cast<double>(rules.video_max_pixels);
   if (rules.processor == Processor::qwen2_vl) {
@@ -241,13 +285,14 @@ Size frame_size(const Rules& rules, Size size, std::int64_t frames, const Sampli
                        {rules.video_min_pixels, std::min(asked, std::max(std::min(most, share), least))}, "video");
 }
 
-/// The mean time of first and last frame of each temporal patch, the last frame repeated to fill the last patch.
-/// Source: `_calculate_timestamps` of processing_qwen3_vl.
-std::vector<double> patch_times(const std::vector<std::int64_t>& indices, double source_fps, int temporal_patch) {
-  const std::size_t step = static_cast<std::size_t>(temporal_patch);
+/// The mean time of first and last frame of each temporal patch, the last frame repeated to fill the last patch; of
+/// GLM-4V the time of the first. Source: `_calculate_timestamps` of processing_qwen3_vl, `replace_video_token` of
+/// processing_glm4v.
+std::vector<double> patch_times(const std::vector<std::int64_t>& indices, double source_fps, const Rules& rules) {
+  const std::size_t step = static_cast<std::size_t>(rules.temporal_patch_size);
   std::vector<double> times;
   for (std::size_t i = 0; i < indices.size(); i += step) {
-    const std::size_t last = std::min(i + step, indices.size()) - 1;
+    const std::size_t last = rules.processor == Processor::glm4v ? i : std::min(i + step, indices.size()) - 1;
     times.push_back((static_cast<double>(indices[i]) / source_fps + static_cast<double>(indices[last]) / source_fps) /
                     2.0);
   }
@@ -263,7 +308,15 @@ std::int64_t visual_tokens(const Rules& rules, const Grid& grid) {
 Grid image_grid(const Rules& rules, std::int64_t height, std::int64_t width, std::optional<std::int64_t> max_pixels) {
   check_size(height, width, "image");
   if (max_pixels) check_range(*max_pixels, 1, kMaxPixels, "image", "max_pixels");
-  const PixelLimits limits{rules.image_min_pixels, static_cast<double>(max_pixels.value_or(rules.image_max_pixels))};
+  const std::int64_t frames = rules.processor == Processor::glm4v ? rules.temporal_patch_size : 1;
+  const std::int64_t most =
+      max_pixels && *max_pixels <= kMaxPixels / frames ? *max_pixels * frames : rules.image_max_pixels;
+  const PixelLimits limits{rules.image_min_pixels, static_cast<double>(most)};
+  if (rules.processor == Processor::glm4v) {
+    const Size size =
+        resized(grown({height, width}, rules.token_side()), frames, frames, rules.token_side(), limits, "image");
+    return {.frames = 1, .height = size.height / rules.patch_size, .width = size.width / rules.patch_size};
+  }
   const Size size = rules.processor == Processor::qwen_vl_utils
                         ? utils_resized({height, width}, rules.token_side(), limits, "image")
                         : resized({height, width}, 1, 1, rules.token_side(), limits, "image");
@@ -287,7 +340,7 @@ Clip sample_clip(const Rules& rules, std::int64_t height, std::int64_t width, st
   clip.grid = {.frames = (frames + rules.temporal_patch_size - 1) / rules.temporal_patch_size,
                .height = size.height / rules.patch_size,
                .width = size.width / rules.patch_size};
-  clip.timestamps_s = patch_times(clip.frame_indices, source_fps, rules.temporal_patch_size);
+  clip.timestamps_s = patch_times(clip.frame_indices, source_fps, rules);
   return clip;
 }
 

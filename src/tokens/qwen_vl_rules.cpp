@@ -54,11 +54,11 @@ std::int64_t square(std::int64_t side) { return side * side; }
 
 /// Pixels of a merged token's side.
 Rules image_rules(const JsonObject& image, Processor processor) {
+  const PixelRange pixels = processor == Processor::glm4v
+                                ? PixelRange{.min = std::int64_t{112} * 112, .max = std::int64_t{28} * 28 * 15'000}
+                                : PixelRange{.min = std::int64_t{56} * 56, .max = std::int64_t{28} * 28 * 1280};
   const ProcessorFile file =
-      parse_processor(image, {.patch_size = 14,
-                              .temporal_patch_size = 2,
-                              .merge_size = 2,
-                              .pixels = {.min = std::int64_t{56} * 56, .max = std::int64_t{28} * 28 * 1280}});
+      parse_processor(image, {.patch_size = 14, .temporal_patch_size = 2, .merge_size = 2, .pixels = pixels});
   Rules rules;
   rules.processor = processor;
   rules.patch_size = file.patch_size;
@@ -66,7 +66,8 @@ Rules image_rules(const JsonObject& image, Processor processor) {
   rules.merge_size = file.merge_size;
   rules.image_min_pixels = file.pixels.min;
   rules.image_max_pixels = file.pixels.max;
-  if (processor == Processor::qwen2_vl) {  // the video processor falls back to preprocessor_config.json
+  if (processor == Processor::qwen2_vl ||
+      processor == Processor::glm4v) {  // the video processor falls back to preprocessor_config.json
     rules.video_min_pixels = file.pixels.min;
     rules.video_max_pixels = file.pixels.max;
   }
@@ -80,12 +81,12 @@ void expect_same(const JsonObject& video, const char* key, int in_video, int in_
 }
 
 void add_video_rules(Rules& rules, const JsonObject& video) {
-  const int patch_size = rules.processor == Processor::qwen2_vl ? 14 : 16;
+  const int patch_size = rules.processor == Processor::qwen3_vl ? 16 : 14;
   const std::int64_t area = square(2 * std::int64_t{patch_size});
-  const ProcessorFile file = parse_processor(video, {.patch_size = patch_size,
-                                                     .temporal_patch_size = 2,
-                                                     .merge_size = 2,
-                                                     .pixels = {.min = 128 * area, .max = 768 * area}});
+  const PixelRange pixels = rules.processor == Processor::glm4v ? PixelRange{.min = 16 * area, .max = 60'000 * area}
+                                                                : PixelRange{.min = 128 * area, .max = 768 * area};
+  const ProcessorFile file =
+      parse_processor(video, {.patch_size = patch_size, .temporal_patch_size = 2, .merge_size = 2, .pixels = pixels});
   expect_same(video, "patch_size", file.patch_size, rules.patch_size);
   expect_same(video, "temporal_patch_size", file.temporal_patch_size, rules.temporal_patch_size);
   expect_same(video, "merge_size", file.merge_size, rules.merge_size);
@@ -94,6 +95,7 @@ void add_video_rules(Rules& rules, const JsonObject& video) {
   if (video.has_value("fps")) rules.fps = video.positive("fps");
   rules.min_frames = video.integer_or("min_frames", rules.min_frames, 1, kMaxFrames);
   rules.max_frames = video.integer_or("max_frames", rules.max_frames, 1, kMaxFrames);
+  rules.max_duration_s = video.integer_or("max_duration", rules.max_duration_s, 1, kMaxFrames);
   if (video.has_value("cap_pixels_per_frame") && video.boolean_or("cap_pixels_per_frame", false)) {
     video.fail("cap_pixels_per_frame",
                "found true, which is not supported; set it to false and give max_pixels a clip");

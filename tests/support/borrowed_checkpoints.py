@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import transformers as tf
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
 
 from family_models import SIGLIP, TEXT
@@ -20,6 +22,10 @@ LLAVA_TEMPLATE = (
     "{% if m['content'] is string %}{{ (' ' if m['role'] != 'user' else '') + m['content'] }}{% else %}"
     "{% for p in m['content'] %}{{ '<image>\\n' if p['type'] == 'image' else p['text'] }}{% endfor %}{% endif %}"
     "{{ ' ' if m['role'] == 'user' else '</s>' }}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+ONEVISION_TEMPLATE = LLAVA_TEMPLATE.replace(
+    "{{ '<image>\\n' if p['type'] == 'image' else p['text'] }}",
+    "{{ p['text'] if p['type'] == 'text' else '<' + p['type'] + '>\\n' }}",
 )
 IDEFICS_TEMPLATE = (
     "<|begin|>{% for m in messages %}{{ m['role'] | capitalize }}:"
@@ -38,10 +44,16 @@ WORDS = [
 ] * 4
 TOKENS = {
     "llava": ("<image>", "</s>"),
+    "llava_onevision": ("<image>", "<video>", "</s>"),
     "idefics3": ("<|begin|>", "<image>", "<fake_token_around_image>", "<end_of_utterance>", "<global-img>"),
     "mistral3": ("<s>", "</s>", "[INST]", "[/INST]", "[IMG]", "[IMG_BREAK]", "[IMG_END]"),
 }
-TEMPLATES = {"llava": LLAVA_TEMPLATE, "idefics3": IDEFICS_TEMPLATE, "mistral3": MISTRAL_TEMPLATE}
+TEMPLATES = {
+    "llava": LLAVA_TEMPLATE,
+    "llava_onevision": ONEVISION_TEMPLATE,
+    "idefics3": IDEFICS_TEMPLATE,
+    "mistral3": MISTRAL_TEMPLATE,
+}
 
 
 def tokenizer_of(family: str) -> Any:
@@ -52,9 +64,9 @@ def tokenizer_of(family: str) -> Any:
     made.train_from_iterator(WORDS, trainers.BpeTrainer(vocab_size=330, initial_alphabet=alphabet, show_progress=False))
     cells = [f"<row_{i + 1}_col_{j + 1}>" for i in range(6) for j in range(6)] if family == "idefics3" else []
     made.add_special_tokens([AddedToken(token, special=True) for token in (*TOKENS[family], *cells)])
-    ends = {"llava": "</s>", "idefics3": "<end_of_utterance>", "mistral3": "</s>"}
+    end = "<end_of_utterance>" if family == "idefics3" else "</s>"
     return tf.PreTrainedTokenizerFast(
-        tokenizer_object=made, eos_token=ends[family], pad_token=ends[family], chat_template=TEMPLATES[family]
+        tokenizer_object=made, eos_token=end, pad_token=end, chat_template=TEMPLATES[family]
     )
 
 
@@ -65,9 +77,38 @@ def processor_of(family: str, tokenizer: Any) -> Any:
     if family == "idefics3":
         pictures = Idefics3ImageProcessorPil(size={"longest_edge": 64}, max_image_size={"longest_edge": 16})
         return tf.Idefics3Processor(pictures, tokenizer, image_seq_len=4)
+    if family == "llava_onevision":
+        return onevision_processor(tokenizer)
     pictures = PixtralImageProcessorPil(size={"longest_edge": 48}, patch_size={"height": 8, "width": 8})
     kind = module_of("pixtral", "processing_pixtral").PixtralProcessor
     return kind(pictures, tokenizer, patch_size=4, spatial_merge_size=2)
+
+
+ONEVISION = {
+    "num_image_tokens": 16,
+    "vision_feature_select_strategy": "full",
+    "vision_aspect_ratio": "anyres_max_2",
+    "image_token": "<image>",
+    "video_token": "<video>",
+}
+TILES = [[16 * down, 16 * across] for down in (1, 2, 3) for across in (1, 2, 3)]
+CLIPS = {
+    "video_processor_type": "LlavaOnevisionVideoProcessor",
+    "size": {"height": 16, "width": 16},
+    "do_sample_frames": True,
+    "num_frames": 4,
+    "rescale_factor": 1 / 255,
+}
+
+
+def onevision_processor(tokenizer: Any) -> Any:
+    """Without its constructor, which insists on torchvision."""
+    made: Any = object.__new__(tf.LlavaOnevisionProcessor)
+    made.tokenizer, made.chat_template = tokenizer, None
+    made.image_processor = LlavaOnevisionImageProcessorPil(size=CLIPS["size"], image_grid_pinpoints=TILES)
+    for key, value in ONEVISION.items():
+        setattr(made, key, value)
+    return made
 
 
 def model_of(family: str, tokenizer: Any) -> Any:
@@ -80,6 +121,16 @@ def model_of(family: str, tokenizer: Any) -> Any:
             text_config=text | {"model_type": "llama"}, vision_config=vision, image_token_index=ids("<image>"), **taken
         )
         return tf.LlavaForConditionalGeneration(config)
+    if family == "llava_onevision":
+        config = tf.LlavaOnevisionConfig(
+            text_config=text | {"model_type": "qwen2"},
+            vision_config=SIGLIP | {"model_type": "siglip_vision_model", "vision_use_head": False},
+            image_token_index=ids("<image>"),
+            video_token_index=ids("<video>"),
+            image_grid_pinpoints=TILES,
+            vision_aspect_ratio="anyres_max_2",
+        )
+        return tf.LlavaOnevisionForConditionalGeneration(config)
     if family == "idefics3":
         config = tf.Idefics3Config(
             text_config=text | {"model_type": "llama"}, vision_config=dict(SIGLIP), image_token_id=ids("<image>"),
@@ -101,5 +152,11 @@ def write_checkpoint(folder: Path, family: str) -> tuple[Path, Any]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         model_of(family, processor.tokenizer).save_pretrained(folder)
-    processor.save_pretrained(folder)
+    if family != "llava_onevision":
+        processor.save_pretrained(folder)
+        return folder, processor
+    tokenizer.save_pretrained(folder)
+    processor.image_processor.save_pretrained(folder)
+    (folder / "processor_config.json").write_text(json.dumps(ONEVISION))
+    (folder / "video_preprocessor_config.json").write_text(json.dumps(CLIPS))
     return folder, processor

@@ -64,6 +64,27 @@ def qwen2_5_vl() -> Any:
     return tf.Qwen2_5_VLForConditionalGeneration(tf.Qwen2_5_VLConfig(text_config=text, vision_config=vision, **IDS))
 
 
+def qwen2_5_omni() -> Any:
+    audio = {
+        "num_mel_bins": 8,
+        "encoder_layers": 2,
+        "encoder_attention_heads": 2,
+        "encoder_ffn_dim": 24,
+        "d_model": 16,
+        "n_window": 8,
+        "output_dim": 32,
+        "max_source_positions": 64,
+    }
+    marks = {"audio_start_token_id": 114, "audio_end_token_id": 115, "user_token_id": 3}
+    marks |= {"vision_start_token_id": 112, "vision_end_token_id": 113}
+    ids = {"image_token_index": 110, "video_token_index": 111, "audio_token_index": 116} | marks
+    vision = VIT | {"window_size": 16, "fullatt_block_indexes": [1]}
+    config = tf.Qwen2_5OmniThinkerConfig(
+        text_config=TEXT | {"rope_parameters": ROPE}, vision_config=vision, audio_config=audio, **ids
+    )
+    return tf.Qwen2_5OmniThinkerForConditionalGeneration(config)
+
+
 def qwen3_vl() -> Any:
     return tf.Qwen3VLForConditionalGeneration(tf.Qwen3VLConfig(text_config=TEXT_3, vision_config=VISION_3, **IDS))
 
@@ -126,6 +147,20 @@ def llava() -> Any:
     return tf.LlavaForConditionalGeneration(config)
 
 
+def llava_onevision() -> Any:
+    vision = SIGLIP | {"model_type": "siglip_vision_model", "vision_use_head": False}
+    tiles = [[16 * down, 16 * across] for down in (1, 2, 3) for across in (1, 2, 3)]
+    config = tf.LlavaOnevisionConfig(
+        text_config=TEXT | {"model_type": "qwen2"},
+        vision_config=vision,
+        image_token_index=110,
+        video_token_index=111,
+        image_grid_pinpoints=tiles,
+        vision_aspect_ratio="anyres_max_2",  # so that large pictures are made smaller
+    )
+    return tf.LlavaOnevisionForConditionalGeneration(config)
+
+
 def idefics3(name: str = "Idefics3") -> Any:
     config = getattr(tf, f"{name}Config")(
         text_config=TEXT | {"model_type": "llama"}, vision_config=dict(SIGLIP), image_token_id=110, scale_factor=2
@@ -151,6 +186,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "glm4v": glm4v,
     "glm4v_moe": lambda: glm4v(experts=True),
     "llava": llava,
+    "llava_onevision": llava_onevision,
     "idefics3": idefics3,
     "smolvlm": lambda: idefics3("SmolVLM"),
     "mistral3": mistral3,
@@ -165,6 +201,9 @@ MODELS: dict[str, Callable[[], Any]] = {
     "qwen3_moe": qwen3_moe,
     "deepseek_v3": deepseek_v3,
 }
+OMNI = "qwen2_5_omni_thinker"
+if hasattr(tf, "Qwen2_5OmniThinkerModel"):  # since transformers 5.23
+    MODELS[OMNI] = qwen2_5_omni
 
 
 def make(name: str, dtype: torch.dtype) -> Any:

@@ -33,8 +33,19 @@ def write_clip(file: Path, width: int, height: int, frames: int, fps: int, seed:
         container.mux(stream.encode())
 
 
-def write_mixed_data(folder: Path, media: str = "image video") -> None:
-    """train.jsonl with pictures, several pictures, clips, clip and picture together, and text; or less of it."""
+def write_sound(file: Path, samples: int, rate: int, channels: int = 1, seed: int = 0) -> None:
+    """A chirp with some noise, in the format that the name says."""
+    import soundfile
+
+    generator = np.random.default_rng(seed)
+    time = np.arange(samples)[:, None] / rate
+    wave = 0.4 * np.sin(2 * np.pi * (200 + 300 * time) * time * (1 + np.arange(channels)))
+    soundfile.write(file, wave + generator.normal(0, 0.05, (samples, channels)), rate)
+
+
+def write_mixed_data(folder: Path, media: str = "image video", mixed: bool = True) -> None:
+    """train.jsonl with pictures, several pictures, clips, clip and picture together (if `mixed`), and text; or less of
+    it; or, where `media` says audio, sounds as well."""
     for i, (width, height) in enumerate([(64, 64), (320, 192), (448, 256), (96, 352)]):
         write_picture(folder / f"picture{i}.png", width, height, i)
     for i, (width, height, frames, fps) in enumerate([(96, 64, 20, 10), (160, 128, 33, 10), (128, 96, 50, 10)]):
@@ -61,10 +72,20 @@ def write_mixed_data(folder: Path, media: str = "image video") -> None:
         sample("Two and two?", "Four."),
         sample("Name a colour, and then another one, please. " * 6, "Red. Blue. " * 12),
     ]
+    if "audio" in media:
+        write_sound(folder / "short.wav", 3_000, 16000)
+        write_sound(folder / "long.flac", 50_000, 22050, channels=2, seed=1)
+        samples[:0] = [
+            sample("<audio>What is heard?", "A tone that rises.", audios=["long.flac"]),
+            sample("<audio>Is it<image>or this?<audio>", "Both.", audios=["short.wav", "long.flac"],
+                   images=["picture1.png"]),
+        ]  # fmt: skip
     samples[-2]["messages"] += [  # type: ignore[operator]
         {"role": "user", "content": "And three?"},
         {"role": "assistant", "content": "Seven."},
     ]
+    if not mixed:
+        samples = [one for one in samples if not {"images", "videos"} <= one.keys()]
     if "video" not in media:
         samples = [one for one in samples if "videos" not in one]
     if not media:

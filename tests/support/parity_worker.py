@@ -113,7 +113,7 @@ def settings_for(folder: Path, name: str) -> TrainConfig:
     parts = name.replace("reference", "1-paper").split("-")
     ranks, planned, precision = int(parts[0]), *parts[1:3]
     planner, _, nodes = planned.partition("@")
-    capacity = capacity_of(planner, ranks)
+    capacity = int(os.environ.get("DHP_PARITY_CAPACITY", 0)) or capacity_of(planner, ranks)
     cluster = folder / f"cluster-{name}.json" if nodes else None
     if cluster and not cluster.exists():  # by the process that starts the ranks
         write_cluster(cluster, ranks, int(nodes), capacity)

@@ -166,7 +166,7 @@ def make_input(design: Design, position: int, model: Any, seed: int = 0) -> Task
 
 def units_of(shape: Shape, merge: int) -> tuple[MediumUnits, ...]:
     """Of each of its media."""
-    return tuple((t, h * w // merge**2, h * w) for t, h, w in shape.media)
+    return tuple(MediumUnits(t, h * w // merge**2, h * w) for t, h, w in shape.media)
 
 
 def busiest_position(design: Design) -> int:

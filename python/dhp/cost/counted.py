@@ -12,7 +12,14 @@ from dhp.models import family_class
 from dhp.models.model_folder import empty_model, plain_config
 
 # Of the language model, to one that the core counts alike.
-LIKE = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+LIKE = {
+    "glm4v_text": "llama",
+    "llama": "llama",
+    "mistral": "llama",
+    "qwen2": "qwen2",
+    "qwen2_5_omni_text": "qwen2",
+    "qwen3": "qwen3",
+}
 
 
 def cost_by_parts(
@@ -45,9 +52,13 @@ def _add_encoder(cost: CostModel, model: Any, options: dict[str, Any], recompute
     cost.gradient_bytes += parameters * device.bytes_per_value * trains
     again = recompute != Recompute.none
     # A product of a patch with every matrix: two FLOP a weight; backward two such products.
-    cost.patch_s = (1.0 + (2.0 + again) * trains) * 2.0 * parameters / device.linear_flop_per_s
+    hears = sum(p.numel() for name, p in model.named_parameters() if ".audio_tower." in name)
+    # A picture's patch or a sound's frame: one of two encoders that are alike.
+    own = max(parameters - hears, hears)
+    cost.patch_s = (1.0 + (2.0 + again) * trains) * 2.0 * own / device.linear_flop_per_s
     vision = model.config.vision_config
-    kept = vision.num_hidden_layers * vision.hidden_size * (1.0 if again else 16.0)  # inputs of blocks, or all of them
+    layers = getattr(vision, "num_hidden_layers", None) or vision.depth
+    kept = layers * vision.hidden_size * (1.0 if again else 16.0)  # inputs of blocks, or all of them
     cost.patch_bytes = kept * device.bytes_per_value * trains
 
 

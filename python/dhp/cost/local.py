@@ -18,7 +18,11 @@ from dhp._core import (
 )
 
 NOTHING_FROZEN = Freeze()
-COUNTED_BY_PARTS = ("idefics3", "llava", "mistral3", "smolvlm")  # families that the core does not count
+# Families that the core does not count.
+COUNTED_BY_PARTS = (
+    *("glm4v", "glm4v_moe", "idefics3", "llava", "llava_onevision", "mistral3", "smolvlm"),
+    *("qwen2_5_omni", "qwen2_5_omni_thinker"),
+)
 # Bytes a parameter that a rank of `dhp train` holds, by precision: weights; gradients; and, shared by the ranks, sums
 # of gradients, two moments, and fp32 copies of 16-bit weights (step/sharded.py).
 STATE_BYTES = {

@@ -64,6 +64,17 @@ class _Reading:
     pixels: list[torch.Tensor]
 
 
+@dataclass
+class _Run:
+    """Units start … stop-1 of a medium, which are read together."""
+
+    reading: _Reading
+    sample: Sample
+    medium: Medium
+    start: int
+    stop: int
+
+
 class Dataset:
     """The samples of one or several data files, as a model's processor sees them.
 
@@ -192,9 +203,9 @@ class Dataset:
         return self._read([task], rank, failed)[task.id]
 
     def _read(self, tasks: Iterable[Task], rank: int, failed: dict[int, str] | None) -> dict[int, TaskInput]:
-        """By task id. Media are decoded in the order of the tasks."""
+        """By task id. Media are decoded in the order of the tasks; sounds are read by this thread, in their places."""
         read: list[_Reading] = []
-        pending: deque[tuple[_Reading, Sample, Medium, int, int]] = deque()
+        pending: deque[_Run] = deque()
 
         def works() -> Iterator[Work]:
             for task in tasks:
@@ -202,20 +213,37 @@ class Dataset:
                 for sequence, number, start, stop in _runs(read[-1].layout):
                     sample = read[-1].samples[sequence]
                     medium = sample.media[number]
-                    pending.append((read[-1], sample, medium, start, stop))
-                    yield work_of(self.draws.name(sample.id), medium, start, stop, self._pixels.processor)
+                    pending.append(_Run(read[-1], sample, medium, start, stop))
+                    if medium.kind != "audio":
+                        yield work_of(self.draws.name(sample.id), medium, start, stop, self._pixels.processor)
 
         with contextlib.closing(self._pool.decode(works()) if self._pool else self._decoded(works())) as decoded:
             for _, parts in decoded:
-                reading, sample, medium, start, stop = pending.popleft()
-                if isinstance(parts, MediumError):
-                    if failed is None:
-                        raise parts
-                    failed[sample.id] = str(parts)
-                    reading.pixels.append(self._pixels.blank(medium, stop - start))
-                else:
-                    reading.pixels.append(rows_of(medium, start, stop, self._pixels.processor, parts))
+                self._hear(pending, failed)
+                self._add(pending.popleft(), parts, failed)
+            self._hear(pending, failed)
         return {one.task.id: self._finished(one) for one in read}
+
+    def _hear(self, pending: deque[_Run], failed: dict[int, str] | None) -> None:
+        """Reads the sounds that come next."""
+        while pending and pending[0].medium.kind == "audio":
+            run = pending.popleft()
+            try:
+                heard: torch.Tensor | MediumError = self.read_pixels(run.medium, run.start, run.stop)
+            except MediumError as error:
+                heard = error
+            self._add(run, heard, failed)
+
+    def _add(self, run: _Run, read: Parts | torch.Tensor | MediumError, failed: dict[int, str] | None) -> None:
+        medium, start, stop = run.medium, run.start, run.stop
+        if isinstance(read, MediumError):
+            if failed is None:
+                raise read
+            failed[run.sample.id] = str(read)
+            read = self._pixels.blank(medium, start, stop)
+        elif not isinstance(read, torch.Tensor):
+            read = rows_of(medium, start, stop, self._pixels.processor, read)
+        run.reading.pixels.append(read)
 
     def _begun(self, task: Task, rank: int) -> _Reading:
         samples = [self.sample(i) for i in task.sequences]
@@ -225,7 +253,7 @@ class Dataset:
             position=list(task.ranks).index(rank),
             tokens=tuple(sample.tokens for sample in samples),
             visual=tuple(np.flatnonzero(e.media_type) for e in encoded),
-            media=tuple(tuple((m.units, m.unit_rows, m.unit_patches) for m in sample.media) for sample in samples),
+            media=tuple(tuple(medium.unit_sizes for medium in sample.media) for sample in samples),
         )
         return _Reading(task, samples, encoded, layout, [torch.empty(0, *self._pixels.shape)])
 

@@ -52,6 +52,7 @@ class Location:
         self.prefix = f"{shown(file)}:{line}"
         self.folder = folder  # of the data file; an address ends in a slash
         self.within: Any = None  # samples.Within
+        self.hears = False  # whether sounds may be given
 
     def error(self, field: str, found: object, hint: str) -> DataError:
         shown = found if isinstance(found, Verbatim) else _show(found)

@@ -20,6 +20,7 @@ ROW = {
     "tools",
     "loss_scale",
 }
+SOUND = {"audios", "audio"}  # of a row too, where the model hears
 TURN = {
     "role",
     "content",
@@ -36,6 +37,7 @@ TURN = {
 PART = {"type", "text"}
 
 _PREFERENCE = "dhp trains on the messages alone, without preferences, rewards or classes"
+_SILENT = "only models that hear take sounds, as `audios` beside the messages; see docs/models.md"
 _REFUSED = {
     "rejected_response": _PREFERENCE,
     "rejected": _PREFERENCE,
@@ -47,12 +49,12 @@ _REFUSED = {
     "reward": _PREFERENCE,
     "target_probs": _PREFERENCE,
     "teacher_prompt": "dhp has no teacher",
-    "audio": "dhp reads no sound",
-    "audios": "dhp reads no sound",
-    "audio_url": "dhp reads no sound",
-    "input_audio": "dhp reads no sound",
-    "ref_audios": "dhp reads no sound",
-    "audio_codes": "dhp reads no sound",
+    "audio": _SILENT,
+    "audios": _SILENT,
+    "audio_url": _SILENT,
+    "input_audio": _SILENT,
+    "ref_audios": _SILENT,
+    "audio_codes": _SILENT,
     "objects": "boxes and names are not filled in; write them into the text as the model has them",
     "chat_template_kwargs": "the chat template gets no further arguments; write the text as it is to be learned",
     "documents": "the chat template gets no documents; write them into a message",

@@ -22,6 +22,23 @@ _QWEN_TOKENS = (
     ("<|vision_start|>", "vision_start_token_id", 151652),
     ("<|vision_end|>", "vision_end_token_id", 151653),
 )
+_GLM_TOKENS = (
+    ("<|image|>", "image_token_id", 151343),
+    ("<|video|>", "video_token_id", 151344),
+    ("<|begin_of_image|>", "image_start_token_id", 151339),
+    ("<|end_of_image|>", "image_end_token_id", 151340),
+    ("<|begin_of_video|>", "video_start_token_id", 151341),
+    ("<|end_of_video|>", "video_end_token_id", 151342),
+)
+_OMNI_TOKENS = (
+    ("<|IMAGE|>", "image_token_id", 151655),
+    ("<|VIDEO|>", "video_token_id", 151656),
+    ("<|AUDIO|>", "audio_token_id", 151646),
+    ("<|vision_bos|>", "vision_start_token_id", 151652),
+    ("<|vision_eos|>", "vision_end_token_id", 151653),
+    ("<|audio_bos|>", "audio_start_token_id", 151647),
+    ("<|audio_eos|>", "audio_end_token_id", 151648),
+)
 _INTERNVL_TOKENS = (("<IMG_CONTEXT>", "image_token_id", 151667),)
 _DEFAULT_VOCABULARY = 151936
 _REMEDY = "take all files from one checkpoint"
@@ -31,24 +48,21 @@ def check_folder(folder: str | os.PathLike[str]) -> None:
     """Raises DataError, which names file, value and remedy."""
     found = processor.load_processor(folder)
     root = Path(folder)
-    config = processor.read_json(root / "config.json")
+    config = processor.model_config(root)
     tokens: tuple[tuple[str, str, int], ...] = ()
     if isinstance(found.rules, Borrowed):
         tokens = ((borrowed.image_token(found.rules), "image_token_id", -1),)
+        if found.rules.family in borrowed.WHOLE:
+            clip = borrowed.video_token(found.rules)
+            tokens += ((clip, "video_token_id", -1),)
     elif isinstance(found.rules, internvl.Rules):
         _check_tiles(root, config, found.rules)
         tokens = _INTERNVL_TOKENS
     elif found.rules is not None:
         _check_sizes(root, config, found.rules)
-        tokens = _QWEN_TOKENS
-    try:
-        vocabulary = _vocabulary(root)
-    except DataError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(
-            f"{root}: the tokenizer's files are damaged ({type(error).__name__}: {error}); download them again"
-        ) from None
+        tokens = _GLM_TOKENS if found.rules.processor == qwen_vl.Processor.glm4v else _QWEN_TOKENS
+        tokens = _OMNI_TOKENS if found.sound else tokens
+    vocabulary = tokens_of(root)
     text = config.get("text_config") if found.rules is not None else config
     rows = (text if isinstance(text, dict) else {}).get("vocab_size", _DEFAULT_VOCABULARY)
     largest = max(vocabulary.values())
@@ -57,7 +71,7 @@ def check_folder(folder: str | os.PathLike[str]) -> None:
             f"{root / 'config.json'}: vocab_size: found {rows}, but the tokenizer's ids go up to {largest}; {_REMEDY}"
         )
     for token, key, default in tokens:
-        wanted = config.get(key, config.get("image_token_index", default))  # the older name
+        wanted = config.get(key, config.get(key.replace("_id", "_index"), default))  # the older name
         there = vocabulary.get(token)
         if there is None:
             raise DataError(f"{folder}: the tokenizer has no {token}; {_REMEDY}")
@@ -65,6 +79,18 @@ def check_folder(folder: str | os.PathLike[str]) -> None:
             raise DataError(
                 f"{root / 'config.json'}: {key}: found {wanted}, but {token} is {there} in the tokenizer; {_REMEDY}"
             )
+
+
+def tokens_of(folder: str | os.PathLike[str]) -> dict[str, int]:
+    """Ids by token, as the tokenizer's files have them. Raises DataError."""
+    try:
+        return _vocabulary(Path(folder))
+    except DataError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"{folder}: the tokenizer's files are damaged ({type(error).__name__}: {error}); download them again"
+        ) from None
 
 
 def _check_sizes(root: Path, config: dict[str, Any], rules: qwen_vl.Rules) -> None:
@@ -112,6 +138,8 @@ def _vocabulary(root: Path) -> dict[str, int]:
     elif os.path.exists(root / "vocab.json") and os.path.exists(root / "merges.txt"):
         ids |= _ids(processor.read_json(root / "vocab.json"), root / "vocab.json")
         _check_text(root / "merges.txt")
+        if os.path.exists(root / "added_tokens.json"):
+            ids |= processor.read_json(root / "added_tokens.json")
     else:
         raise DataError(
             f"{root}: no tokenizer.json (nor vocab.json with merges.txt), so text would become nothing; "

@@ -14,6 +14,7 @@ from dhp.data.errors import DataError, MediumError, RequestError
 from dhp.data.media import Medium, probe_image
 from dhp.data.processor import Processor, patch_rules, tile_rules
 from dhp.data.samples import MediumRef
+from dhp.data.sounds import probe_sound
 
 _FRAME_SLACK = 1e-6  # of a frame: 0.1 s at 30 fps is frame 3, although 0.1 * 30 > 3 in floating point
 
@@ -33,15 +34,23 @@ def probe_medium(ref: MediumRef, processor: Processor) -> Medium:
 def _probe(ref: MediumRef, processor: Processor) -> Medium:
     if processor.rules is None:
         raise DataError(f"a model of kind {processor.family} takes text alone; remove the {ref.kind}")
-    if ref.kind == "video" and isinstance(processor.rules, Borrowed):
-        raise DataError(f"clips are not read for models of kind {processor.family}; give pictures")
+    if isinstance(processor.rules, Borrowed):
+        if ref.kind == "video" and processor.video is None:
+            raise DataError(f"clips are not read for models of kind {processor.family}; give pictures")
+        if ref.max_pixels is not None:
+            name = ref.source if isinstance(ref.source, str) else ref.source[0]
+            raise RequestError(name, f"max_pixels does not apply to models of kind {processor.family}")
+    if ref.kind == "audio":
+        return _sound(ref, processor)
+    by_time = isinstance(processor.rules, qwen_vl.Rules) and processor.rules.processor == qwen_vl.Processor.glm4v
+    if by_time and ref.nframes is not None:
+        name = ref.source if isinstance(ref.source, str) else ref.source[0]
+        raise RequestError(name, f"nframes does not apply to models of kind {processor.family}; give fps")
     if ref.kind == "image":
         assert isinstance(ref.source, str)
         height, width = probe_image(ref.source, processor.media_roots, processor.media_cache)
         if isinstance(processor.rules, Borrowed):
-            if ref.max_pixels is not None:
-                raise RequestError(ref.source, f"max_pixels does not apply to models of kind {processor.family}")
-            found = borrowed.facts(processor.rules, height, width)
+            found = borrowed.facts(processor.rules, height, width, ref.alone)
             return Medium("image", ref.source, found.grid, height, width, unit_rows=found.unit_rows)
         if isinstance(processor.rules, internvl.Rules):
             tiled = tiles.picture_grid(ref, processor, height, width)
@@ -55,6 +64,24 @@ def _probe(ref: MediumRef, processor: Processor) -> Medium:
     return _frame_list(ref, processor) if isinstance(ref.source, tuple) else _clip(ref, processor)
 
 
+def _sound(ref: MediumRef, processor: Processor) -> Medium:
+    if processor.sound is None:
+        raise DataError(f"a model of kind {processor.family} hears nothing; remove the audio")
+    assert isinstance(ref.source, str)
+    mel_frames, units = probe_sound(ref.source, processor.sound, processor.media_roots, processor.media_cache)
+    return Medium(
+        "audio",
+        ref.source,
+        (units.units, 1, units.patches),
+        0,
+        0,
+        unit_rows=units.rows,
+        last_rows=units.last_rows,
+        last_patches=units.last_patches,
+        mel_frames=mel_frames,
+    )
+
+
 def _frame_list(ref: MediumRef, processor: Processor) -> Medium:
     """All frames are used. `fps`, where given, is the rate they were taken at; else the rule's sampling rate."""
     assert isinstance(ref.source, tuple)
@@ -63,7 +90,7 @@ def _frame_list(ref: MediumRef, processor: Processor) -> Medium:
     for path, size in zip(ref.source, sizes, strict=True):
         if size != (height, width):
             raise MediumError(path, f"is {size[1]}x{size[0]}, but the video's first frame is {width}x{height}")
-    if isinstance(processor.rules, internvl.Rules):
+    if not isinstance(processor.rules, qwen_vl.Rules):
         return _tiled(ref, processor, height, width, len(sizes), ref.fps or 1.0, all_frames=True)
     fps = ref.fps or float(patch_rules(processor).fps)
     sampling = qwen_vl.Sampling(frames=len(sizes), max_pixels=ref.max_pixels)
@@ -78,7 +105,7 @@ def _clip(ref: MediumRef, processor: Processor) -> Medium:
         raise RequestError(
             ref.source, f"nframes asks for {ref.nframes} of {frames} frames; ask for no more than there are"
         )
-    if isinstance(processor.rules, internvl.Rules):
+    if not isinstance(processor.rules, qwen_vl.Rules):
         medium = _tiled(ref, processor, info.height, info.width, frames, info.fps, first)
         stamps, keys = info.locate(medium.frame_indices)
         return replace(medium, frame_pts=stamps, key_pts=keys)
@@ -130,6 +157,8 @@ def _sampled(
     )
     if rules.processor != qwen_vl.Processor.qwen2_vl:
         return replace(medium, timestamps=stamps)
+    if processor.sound is not None:  # Qwen2.5-Omni: by the frames asked for a second, two where none are
+        return replace(medium, unit_seconds=rules.temporal_patch_size / (ref.fps or 2.0))
     # transformers: temporal_patch_size by the frames taken a second
     seconds = rules.temporal_patch_size / (len(clip.frame_indices) / frames * fps)
     return replace(medium, unit_seconds=seconds)
@@ -146,12 +175,46 @@ def _tiled(
     all_frames: bool = False,
 ) -> Medium:
     chosen = ref.fps or ref.nframes or processor.samples_frames
+    if isinstance(processor.rules, Borrowed):
+        numbers = list(range(frames))
+        if chosen and not all_frames:
+            numbers = _borrowed_frames(ref, processor, processor.rules, frames, fps)
+        return _borrowed_clip(ref, processor.rules, numbers, (height, width), frames, fps, first)
     if all_frames or not chosen:
         grid, indices = tiles.clip_grid(replace(ref, fps=None, nframes=frames), processor, frames, fps, first)
     else:
         grid, indices = tiles.clip_grid(ref, processor, frames, fps, first)
     rows = tile_rules(processor).tokens_per_tile
     return Medium("video", ref.source, grid, height, width, fps, indices, unit_rows=rows)
+
+
+def _borrowed_frames(ref: MediumRef, processor: Processor, rule: Borrowed, frames: int, fps: float) -> list[int]:
+    if rule.family == "smolvlm":
+        most = ref.nframes or processor.clip_frames or frames  # `nframes` is a limit there
+        return borrowed.smolvlm_frames(frames, fps, ref.fps or processor.clip_fps or 1.0, most)
+    asked_fps = ref.fps or (None if ref.nframes or processor.clip_frames else processor.clip_fps)
+    return borrowed.clip_frames(frames, fps, asked_fps, None if asked_fps else ref.nframes or processor.clip_frames)
+
+
+def _borrowed_clip(
+    ref: MediumRef, rule: Borrowed, numbers: list[int], size: tuple[int, int], frames: int, fps: float, first: int
+) -> Medium:
+    """`numbers`: of the frames taken, counted from `first`."""
+    side = borrowed.tile_side(rule) // rule.patch_size
+    rows, last = borrowed.clip_rows(rule)
+    stamps = tuple(number / fps for number in numbers) if rule.family == "smolvlm" else ()
+    return Medium(
+        "video",
+        ref.source,
+        (len(numbers), side, side),
+        *size,
+        fps,
+        tuple(first + number for number in numbers),
+        timestamps=stamps,
+        seconds=frames / fps if stamps else 0.0,
+        unit_rows=rows,
+        last_rows=None if last == rows else last,
+    )
 
 
 def _rows(grid: Any, processor: Processor) -> int:

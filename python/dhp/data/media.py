@@ -12,6 +12,7 @@ become RGB; what is transparent lies on white. Clips are turned and mirrored by 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageOps
 
-from dhp._core import internvl
+from dhp._core import internvl, qwen_vl
 from dhp.data import borrowed, tiles
 from dhp.data.borrowed import Borrowed
 from dhp.data.clips import ClipInfo, read_frames
@@ -33,6 +34,8 @@ from dhp.data.png_orientation import orientation_of
 from dhp.data.processor import PixelScale, Processor, load_processor, patch_rules
 from dhp.data.remembered import remembered
 from dhp.data.samples import Kind
+from dhp.data.sounds import SoundRules, read_sound
+from dhp.task.layout import MediumUnits
 
 __all__ = [
     "ClipInfo",
@@ -72,6 +75,10 @@ class Medium:
     timestamps: tuple[float, ...] = field(default=())  # seconds from the clip's start, one per unit; none for pictures
     unit_rows: int = field(kw_only=True)  # tokens that each unit becomes
     unit_seconds: float = 0.0  # from one unit of a clip to the next
+    last_rows: int | None = None  # of the last unit, where they differ
+    last_patches: int | None = None
+    mel_frames: int = 0  # of a sound
+    seconds: float = 0.0  # that a clip lasts, where its family writes it into the text
 
     @property
     def units(self) -> int:
@@ -82,8 +89,12 @@ class Medium:
         return self.grid[1] * self.grid[2]
 
     @property
+    def unit_sizes(self) -> MediumUnits:
+        return MediumUnits(self.units, self.unit_rows, self.unit_patches, self.last_rows, self.last_patches)
+
+    @property
     def patches(self) -> int:
-        return self.units * self.unit_patches
+        return self.unit_sizes.all_patches
 
 
 def probe_image(path: str, roots: tuple[str, ...] = (), cache: Cache = None) -> tuple[int, int]:
@@ -158,6 +169,9 @@ def read_units(
         raise ValueError(f"units {start} … {stop} asked of {medium.units}")
     if start == stop:
         return torch.empty(0, *unit_shape(processor))
+    if medium.kind == "audio":
+        assert processor.sound is not None, "the index has refused it"
+        return _read_sound(medium, start, stop, processor, processor.sound)
     numbers = parts_of(medium, start, stop, processor)
     return rows_of(medium, start, stop, processor, (decoder or decode)(medium, numbers, processor))
 
@@ -170,7 +184,8 @@ def parts_of(medium: Medium, start: int, stop: int, processor: Processor) -> tup
     (0) or a frame of a clip (by its number in the file), resized; of pictures in tiles, a tile (by its unit); for
     families whose processor is asked, a picture as it is."""
     if medium.kind == "video":
-        per_unit = 1 if isinstance(processor.rules, internvl.Rules) else int(patch_rules(processor).temporal_patch_size)
+        is_tile = isinstance(processor.rules, internvl.Rules | Borrowed)
+        per_unit = 1 if is_tile else int(patch_rules(processor).temporal_patch_size)
         return tuple(sorted(set(medium.frame_indices[start * per_unit : stop * per_unit])))
     return tuple(range(start, stop)) if isinstance(processor.rules, internvl.Rules) else (0,)
 
@@ -180,6 +195,8 @@ def part_size(medium: Medium, processor: Processor) -> tuple[int, int]:
     if isinstance(processor.rules, internvl.Rules):
         return (int(processor.rules.tile_size),) * 2
     if isinstance(processor.rules, Borrowed):
+        if medium.kind == "video":
+            return (borrowed.tile_side(processor.rules),) * 2
         return medium.height, medium.width
     patch = int(patch_rules(processor).patch_size)
     return medium.grid[1] * patch, medium.grid[2] * patch
@@ -193,7 +210,11 @@ def decode(medium: Medium, numbers: Sequence[int], processor: Processor) -> dict
     access = processor.media_roots, processor.media_cache
 
     def resize(pixels: Pixels) -> Pixels:
-        return _resized(medium, _checked(medium, pixels), height, width)
+        pixels = _checked(medium, pixels)
+        if medium.kind == "video" and processor.clip_side:
+            size = borrowed.smolvlm_size(medium.height, medium.width, processor.clip_side)
+            pixels = _resized(medium, pixels, *size, processor.clip_filter)
+        return _resized(medium, pixels, height, width, processor.clip_filter)
 
     if medium.kind == "image":
         assert isinstance(medium.source, str)
@@ -214,12 +235,13 @@ def decode(medium: Medium, numbers: Sequence[int], processor: Processor) -> dict
 
 def rows_of(medium: Medium, start: int, stop: int, processor: Processor, parts: Mapping[int, Pixels]) -> torch.Tensor:
     """Pixel rows of units start … stop-1, at least one, of their parts."""
-    if isinstance(processor.rules, Borrowed):
-        return borrowed.read(processor.rules, parts[0], start, stop)
     is_clip = medium.kind == "video"
+    if isinstance(processor.rules, Borrowed) and not is_clip:
+        is_alone = borrowed.is_alone(processor.rules, medium.grid)
+        return borrowed.read(processor.rules, parts[0], start, stop, is_alone)
     scale = processor.video if is_clip else processor.image
     assert scale is not None, "decode() has refused it"
-    if isinstance(processor.rules, internvl.Rules):
+    if isinstance(processor.rules, internvl.Rules | Borrowed):
         numbers: Sequence[int] = medium.frame_indices[start:stop] if is_clip else range(start, stop)
         return tiles.stacked([parts[number] for number in numbers], scale, is_clip, _normalise)
     rules = patch_rules(processor)
@@ -231,15 +253,40 @@ def rows_of(medium: Medium, start: int, stop: int, processor: Processor, parts: 
 
 
 def unit_shape(processor: Processor) -> tuple[int, ...]:
-    """Of what a unit's pixels are, behind the first axis; () for a model that takes none."""
+    """Of what a unit's pixels are, behind the first axis; () for a model that takes none, and for one that hears: its
+    patches and mel frames, which are of other widths, are numbers in a row."""
     rules = processor.rules
     if isinstance(rules, internvl.Rules):
         return (3, int(rules.tile_size), int(rules.tile_size))
     if isinstance(rules, Borrowed):
         return borrowed.pixel_shape(rules)
-    if rules is None:
-        return ()
-    return (3 * int(rules.temporal_patch_size) * int(rules.patch_size) ** 2,)
+    return () if rules is None or processor.sound else (_patch_width(rules),)
+
+
+def _patch_width(rules: qwen_vl.Rules) -> int:
+    return 3 * int(rules.temporal_patch_size) * int(rules.patch_size) ** 2
+
+
+def _patches_a_row(processor: Processor) -> int:
+    """Patches of what has the shape of unit_shape()."""
+    rules = processor.rules
+    if isinstance(rules, internvl.Rules):
+        return int(rules.patches_per_tile)
+    if isinstance(rules, Borrowed) and len(shape := borrowed.pixel_shape(rules)) > 1:
+        return int(shape[1] // rules.patch_size) ** 2
+    return 1
+
+
+def _read_sound(medium: Medium, start: int, stop: int, processor: Processor, sound: SoundRules) -> torch.Tensor:
+    """float32 [numbers]: of mel frames, one behind the other."""
+    assert isinstance(medium.source, str)
+    span = _mel_range(medium, start, stop, sound)
+    access = processor.media_roots, processor.media_cache
+    return read_sound(medium.source, medium.mel_frames, *span, sound, *access).flatten()
+
+
+def _mel_range(medium: Medium, start: int, stop: int, sound: SoundRules) -> tuple[int, int]:
+    return start * sound.chunk, min(stop * sound.chunk, medium.mel_frames)
 
 
 def _checked(medium: Medium, pixels: Pixels) -> Pixels:
@@ -250,16 +297,27 @@ def _checked(medium: Medium, pixels: Pixels) -> Pixels:
     return pixels
 
 
-def _resized(medium: Medium, pixels: Pixels, height: int, width: int) -> Pixels:
-    """Bicubic with antialiasing, by the library that Hugging Face uses for the kind: Pillow for pictures, torch (which
-    is what torchvision calls) for frames of clips. They differ by a level or two here and there."""
+def _resized(medium: Medium, pixels: Pixels, height: int, width: int, mode: str = "bicubic") -> Pixels:
+    """Bicubic (frames of clips: `mode`) with antialiasing, by the library that Hugging Face uses for the kind: Pillow
+    for pictures, torch (which is what torchvision calls) for frames of clips. They differ by a level or two here and
+    there."""
     if medium.kind == "image":
         return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
     if pixels.shape[:2] == (height, width):
         return pixels
     frame = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-    smaller = torch.nn.functional.interpolate(frame, size=(height, width), mode="bicubic", antialias=True)
+    smaller = torch.nn.functional.interpolate(frame, size=(height, width), mode=_known_mode(mode), antialias=True)
     return np.asarray(smaller[0].permute(1, 2, 0).numpy())
+
+
+@functools.cache
+def _known_mode(mode: str) -> str:
+    """Older releases of torch have no Lanczos; transformers takes bicubic then."""
+    try:
+        torch.nn.functional.interpolate(torch.zeros(1, 1, 4, 4), size=(2, 2), mode=mode, antialias=True)
+    except (NotImplementedError, ValueError):
+        return "bicubic"
+    return mode
 
 
 def _patchify(frames: Pixels, temporal: int, patch: int, merge: int) -> Pixels:
@@ -309,10 +367,16 @@ class PixelReader:
         self.shape = unit_shape(self.processor)  # of what a unit's pixels are, behind the first axis
         self._decoder = decoder
 
-    def blank(self, medium: Medium, units: int) -> torch.Tensor:
-        """What stands in the place of so many units that cannot be read. Ones: Idefics3 takes tiles of zeros for
+    def blank(self, medium: Medium, start: int, stop: int) -> torch.Tensor:
+        """What stands in the place of units start … stop-1 that cannot be read. Ones: Idefics3 takes tiles of zeros for
         padding, and leaves them out."""
-        return torch.ones(units if len(self.shape) > 1 else units * medium.unit_patches, *self.shape)
+        units = stop - start
+        if sound := self.processor.sound:
+            first, last = _mel_range(medium, start, stop, sound)
+            if medium.kind == "audio":
+                return torch.ones((last - first) * sound.bins)
+            return torch.ones(units * medium.unit_patches * _patch_width(patch_rules(self.processor)))
+        return torch.ones(units * medium.unit_patches // _patches_a_row(self.processor), *self.shape)
 
     def read_units(self, medium: Medium, start: int, stop: int) -> torch.Tensor:
         """float32 [n_patches, patch_width]; see `read_units` of this module."""

@@ -19,6 +19,7 @@ from dhp.base.json_file import first_line, pointer_problem
 from dhp.data.borrowed import Borrowed
 from dhp.data.errors import DataError
 from dhp.data.media_cache import MediaCache
+from dhp.data.sounds import SoundRules
 
 RULES_VERSION = 3  # raise it when the same files would give other tokens or frames: old indexes are stale then
 _BICUBIC = 3  # PIL.Image.Resampling.BICUBIC
@@ -37,29 +38,44 @@ class _Family:
     qwen: qwen_vl.Processor | None = None  # else InternVL's tiles
     borrowed: bool = False  # Hugging Face's processor is asked
     video_defaults: tuple[list[float], list[float]] = _IMAGE_DEFAULTS
+    hears: bool = False
 
 
 _QWEN_IMAGES = ("Qwen2VLImageProcessor", "Qwen2VLImageProcessorFast", "Qwen2VLImageProcessorPil")
 _QWEN2 = _Family(_QWEN_IMAGES, ("Qwen2VLVideoProcessor",), qwen_vl.Processor.qwen2_vl)
+_OMNI = _Family(_QWEN_IMAGES, ("Qwen2VLVideoProcessor",), qwen_vl.Processor.qwen2_vl, hears=True)
+# Of frames, whatever the video processor's file says: Qwen2_5OmniProcessor.
+_OMNI_FRAMES = {"shortest_edge": 128 * 28 * 28, "longest_edge": 768 * 28 * 28}
 _QWEN3 = _Family(_QWEN_IMAGES, ("Qwen3VLVideoProcessor",), qwen_vl.Processor.qwen3_vl, video_defaults=_VIDEO_DEFAULTS)
+_GLM = _Family(
+    ("Glm4vImageProcessor", "Glm4vImageProcessorFast", "Glm4vImageProcessorPil"),
+    ("Glm4vVideoProcessor",),
+    qwen_vl.Processor.glm4v,
+)
 _TILES = ("GotOcr2ImageProcessorFast", "GotOcr2ImageProcessor", "GotOcr2ImageProcessorPil")
 _TEXT = _Family()
 _BORROWED = _Family(borrowed=True)
+_SMOLVLM = _Family((), ("SmolVLMVideoProcessor",), borrowed=True, video_defaults=_VIDEO_DEFAULTS)
 FAMILIES = {
     "deepseek_v3": _TEXT,
+    "glm4v": _GLM,
+    "glm4v_moe": _GLM,
     "idefics3": _BORROWED,
     "internvl": _Family(_TILES, ("InternVLVideoProcessor",)),
     "llama": _TEXT,
     "llava": _BORROWED,
+    "llava_onevision": _Family((), ("LlavaOnevisionVideoProcessor",), borrowed=True),
     "mistral3": _BORROWED,
     "qwen2": _TEXT,
+    "qwen2_5_omni": _OMNI,
+    "qwen2_5_omni_thinker": _OMNI,
     "qwen2_5_vl": _QWEN2,
     "qwen2_vl": _QWEN2,
     "qwen3": _TEXT,
     "qwen3_moe": _TEXT,
     "qwen3_vl": _QWEN3,
     "qwen3_vl_moe": _QWEN3,
-    "smolvlm": _BORROWED,
+    "smolvlm": _SMOLVLM,
 }
 # Files that decide ids, grids or frames. Weights and the rest of config.json do not.
 _FINGERPRINTED = (
@@ -99,6 +115,9 @@ class Processor:
     samples_frames: bool = True  # False: every frame of a clip is taken, unless the line says otherwise
     clip_frames: int | None = None  # taken of a clip by InternVL, unless the line says otherwise
     clip_fps: float | None = None  # frames a second; likewise
+    clip_filter: str = "bicubic"  # that frames are resized with
+    clip_side: int = 0  # longest side of frames before they become tiles; 0: they become tiles at once
+    sound: SoundRules | None = None  # None: the model does not hear
     media_roots: tuple[str, ...] = ()  # media lie below these, links resolved; empty: anywhere on this machine
     media_cache: MediaCache | None = None  # of media that lie elsewhere
 
@@ -122,7 +141,9 @@ def model_type(folder: str | os.PathLike[str]) -> str:
         raise DataError(f"{folder}: no config.json; give a local Hugging Face checkpoint folder")
     found = read_json(path).get("model_type")
     if found not in FAMILIES:
-        raise DataError(f"{path}: model_type {json.dumps(found)} is not supported; supported: {', '.join(FAMILIES)}")
+        hint = "; dhp convert makes an internvl of it" if found == "internvl_chat" else ""
+        known = ", ".join(FAMILIES)
+        raise DataError(f"{path}: model_type {json.dumps(found)} is not supported; supported: {known}{hint}")
     return str(found)
 
 
@@ -132,16 +153,20 @@ def load_processor(folder: str | os.PathLike[str]) -> Processor:
     family, root = FAMILIES[name], Path(folder)
     if family is _TEXT:
         return Processor(str(folder), name, None, None, None, _fingerprint(root))
-    if family.borrowed:
-        rule = Borrowed(str(folder), name, _patch_size(root, read_json(root / "config.json")))
-        return Processor(str(folder), name, rule, None, None, _fingerprint(root))
     nested = read_json(root / "processor_config.json") if os.path.exists(root / "processor_config.json") else {}
     image, image_source = _part(root, nested, "image_processor", "preprocessor_config.json")
     video, video_source = _part(root, nested, "video_processor", "video_preprocessor_config.json")
+    if family.borrowed:
+        rule = Borrowed(str(folder), name, _patch_size(root, read_json(root / "config.json")))
+        found = Processor(str(folder), name, rule, None, None, _fingerprint(root))
+        return _with_clips(found, video or image or {}, video_source, family) if family.video_classes else found
     if image is None:
         raise DataError(f"{folder}: no preprocessor_config.json; it says how pictures become patches")
     _check_class(image, image_source, "image_processor_type", family.image_classes)
     _check_class(video or {}, video_source, "video_processor_type", family.video_classes)
+    if family.hears:
+        limits = ("size", "min_pixels", "max_pixels")
+        video = {key: value for key, value in (video or image).items() if key not in limits} | {"size": _OMNI_FRAMES}
     found = Processor(
         folder=str(folder),
         family=name,
@@ -149,15 +174,116 @@ def load_processor(folder: str | os.PathLike[str]) -> Processor:
         image=_scale(image, image_source, _IMAGE_DEFAULTS),
         video=None if video is None else _scale(video, video_source, family.video_defaults),
         fingerprint=_fingerprint(root),
+        sound=_sound(root, nested, image, image_source) if family.hears else None,
     )
     if family.qwen is None:
         return _with_tiles(found, root, image, image_source, video or {}, video_source)
     rules = qwen_vl.parse_rules(
         json.dumps(image), image_source, None if video is None else json.dumps(video), video_source, family.qwen
     )
-    if family.qwen == qwen_vl.Processor.qwen2_vl and video is None:  # transformers takes the picture's settings
+    if family.qwen != qwen_vl.Processor.qwen3_vl and video is None:  # transformers takes the picture's settings
         found = replace(found, video=found.image)
+    if video and family is _GLM:  # which goes by time, whatever number of frames the file says
+        video = {key: value for key, value in video.items() if key != "num_frames"}
     return replace(found, rules=rules, samples_frames=video is None or _samples_frames(video, video_source))
+
+
+def _sound(root: Path, nested: dict[str, Any], image: dict[str, Any], source: str) -> SoundRules:
+    """The feature extractor's settings stand in a part of their own, or beside those for pictures."""
+    given = nested.get("feature_extractor", image)
+    config = model_config(root).get("audio_config")
+    config = config if isinstance(config, dict) else {}
+    read = {
+        "rate": given.get("sampling_rate", 16000),
+        "hop": given.get("hop_length", 160),
+        "window": given.get("n_fft", 400),
+        "bins": given.get("feature_size", 128),
+        "longest_s": given.get("chunk_length", 300),
+        "chunk": 2 * config.get("n_window", 100) if isinstance(config.get("n_window", 100), int) else None,
+    }
+    for key, value in read.items():
+        if not (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1 << 20):
+            raise DataError(
+                f"{source}: {key} of sounds: found {json.dumps(value)[:80]}; must be a whole number above 0"
+            )
+    if given.get("dither"):
+        raise DataError(
+            f"{source}: dither {json.dumps(given['dither'])[:80]} is not supported: features would be random"
+        )
+    bins = config.get("num_mel_bins", 128)
+    if bins != read["bins"]:
+        raise DataError(
+            f"{source}: feature_size is {read['bins']}, but num_mel_bins in config.json is {json.dumps(bins)[:80]}; "
+            "take all files from one checkpoint"
+        )
+    if read["chunk"] % 4:
+        raise DataError(f"{root / 'config.json'}: n_window: found {config['n_window']}; must be even")
+    return SoundRules(**read)
+
+
+def model_config(root: Path) -> dict[str, Any]:
+    """config.json of the model that trains: of Qwen2.5-Omni that is the thinker."""
+    config = read_json(root / "config.json")
+    thinker = config.get("thinker_config")
+    return thinker if isinstance(thinker, dict) else config
+
+
+def _with_clips(found: Processor, video: dict[str, Any], source: str, family: _Family) -> Processor:
+    """Of a family whose clips are frames of one size, taken at equal distances."""
+    if "video_processor_type" in video:
+        _check_class(video, source, "video_processor_type", family.video_classes)
+    if family is _SMOLVLM:
+        return _with_smolvlm_clips(found, video, source, family)
+    frames, fps = _clip_rate(video, source)
+    return replace(
+        found,
+        video=_scale(video, source, family.video_defaults),
+        samples_frames=_flag(video, "do_sample_frames", False, source),
+        clip_frames=frames,
+        clip_fps=fps,
+    )
+
+
+def _with_smolvlm_clips(found: Processor, video: dict[str, Any], source: str, family: _Family) -> Processor:
+    """`video_sampling` of the file, or the settings it stands for."""
+    sampling = video.get("video_sampling")
+    given = sampling if isinstance(sampling, dict) else {}
+    read = {
+        "max_frames": given.get("max_frames", video.get("num_frames") or 64),
+        "fps": given.get("fps", video.get("fps") or 1),
+    }
+    for key, value in read.items():
+        if not (_is_number(value) and value > 0):
+            raise DataError(f"{source}: {key}: found {json.dumps(value)[:80]}; must be a number above 0")
+    size = given.get("video_size", video.get("size"))
+    side = size.get("longest_edge") if isinstance(size, dict) else None
+    if not (isinstance(side, int) and not isinstance(side, bool) and 0 < side <= 1 << 14):
+        raise DataError(f"{source}: size of frames: found {json.dumps(size)[:80]}; must have a longest_edge")
+    return replace(
+        found,
+        video=_scale({key: value for key, value in video.items() if key != "resample"}, source, family.video_defaults),
+        samples_frames=_flag(video, "do_sample_frames", bool(given), source),
+        clip_frames=int(read["max_frames"]),
+        clip_fps=float(read["fps"]),
+        clip_side=side,
+        clip_filter="bicubic" if video.get("resample") == _BICUBIC else "lanczos",
+    )
+
+
+def _clip_rate(video: dict[str, Any], source: str) -> tuple[int | None, float | None]:
+    """Frames of a clip, or frames a second."""
+    frames, fps = video.get("num_frames"), video.get("fps")
+    for key, value in (("num_frames", frames), ("fps", fps)):
+        if value is not None and not (_is_number(value) and value > 0):
+            raise DataError(f"{source}: {key}: found {json.dumps(value)[:80]}; must be a number above 0")
+    return (int(frames), None) if frames else (None, fps)
+
+
+def _flag(values: dict[str, Any], key: str, default: bool, source: str) -> bool:
+    found = values.get(key, default)
+    if not isinstance(found, bool):
+        raise DataError(f"{source}: {key}: found {json.dumps(found)[:80]}; must be true or false")
+    return found
 
 
 def _with_tiles(
@@ -176,14 +302,8 @@ def _with_tiles(
     size = video.get("size", {"height": rules.tile_size, "width": rules.tile_size})
     if video and size != {"height": rules.tile_size, "width": rules.tile_size}:
         raise DataError(f"{video_source}: size: found {json.dumps(size)[:80]}, but tiles have {rules.tile_size} pixels")
-    frames, fps = video.get("num_frames"), video.get("fps")
-    for key, value in (("num_frames", frames), ("fps", fps)):
-        if value is not None and not (_is_number(value) and value > 0):
-            raise DataError(f"{video_source}: {key}: found {json.dumps(value)[:80]}; must be a number above 0")
-    samples = video.get("do_sample_frames", True)  # absent: transformers' class would take every frame of a clip
-    if not isinstance(samples, bool):
-        raise DataError(f"{video_source}: do_sample_frames: found {json.dumps(samples)[:80]}; must be true or false")
-    clip_frames, clip_fps = (int(frames), None) if frames else (None, fps)
+    clip_frames, clip_fps = _clip_rate(video, video_source)
+    samples = _flag(video, "do_sample_frames", True, video_source)  # absent: transformers' class takes every frame
     return replace(found, rules=rules, samples_frames=samples, clip_frames=clip_frames, clip_fps=clip_fps)
 
 

@@ -18,7 +18,8 @@ from dhp.data.samples import Message
 from dhp.data.urls import Object, is_url, joined
 
 _FIELDS = {field.name: field for field in dataclasses.fields(Medium)}
-_WHOLE = ("grid", "height", "width", "unit_rows", "frame_indices")  # fields of a Medium that hold whole numbers
+# fields of a Medium that hold whole numbers
+_WHOLE = ("grid", "height", "width", "unit_rows", "frame_indices", "last_rows", "last_patches", "mel_frames")
 
 
 def record_of(
@@ -127,7 +128,7 @@ def _medium_from(row: dict[str, Any], folder: Path | str) -> Medium:
     for name in _WHOLE:
         found = values.get(name, ())
         _check_whole(found if isinstance(found, tuple) else (found,))
-    if values["kind"] not in ("image", "video") or len(values["grid"]) != 3:
+    if values["kind"] not in ("image", "video", "audio") or len(values["grid"]) != 3:
         raise TypeError(f"a medium of kind {values['kind']} and grid {values['grid']}")
     return Medium(**values)
 

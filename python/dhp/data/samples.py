@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from dhp.data import fields
@@ -30,13 +30,18 @@ from dhp.data.urls import folder_of, is_url, joined
 
 __all__ = ["Kind", "MediumRef", "Message", "RawSample", "Within", "parse_sample", "read_samples"]
 
-Kind = Literal["image", "video"]
+Kind = Literal["image", "video", "audio"]
 _TAG = re.compile(r"<(image|video)>")
+_HEARD_TAG = re.compile(r"<(image|video|audio)>")
 # ms-swift's tags of what is not read here; as text of their own they may stand in a list of parts
 _OTHER_TAG = re.compile(r"<(?:audio|bbox|ref-object|cot-process|start-image)>")
-_MEDIUM_KEYS = {"type", "image", "video", "path", "url", "image_url", "video_url"}
-_IMAGE_KEYS = {"max_pixels"}
-_VIDEO_KEYS = {"max_pixels", "fps", "nframes", "video_start", "video_end"}
+_OTHER_HEARD_TAG = re.compile(r"<(?:bbox|ref-object|cot-process|start-image)>")
+_MEDIUM_KEYS = {"type", "image", "video", "audio", "path", "url", "image_url", "video_url", "audio_url"}
+_OPTIONS: dict[str, set[str]] = {
+    "image": {"max_pixels"},
+    "video": {"max_pixels", "fps", "nframes", "video_start", "video_end"},
+    "audio": set(),
+}
 _MOST = {"nframes": 1 << 20, "max_pixels": 1 << 50}  # as the core's rule has them
 
 
@@ -51,6 +56,7 @@ class MediumRef:
     video_start: float | None = None  # seconds
     video_end: float | None = None  # seconds
     max_pixels: int | None = None  # height x width of one picture or frame
+    alone: bool = field(default=True, compare=False)  # of a picture: its sample has no other
 
 
 @dataclass(frozen=True)
@@ -69,11 +75,9 @@ class _Media:
 
     def __init__(self, row: dict[str, Any], location: Location) -> None:
         self.location = location
-        self.listed = {
-            "image": _listed(row, "images", "image", location),
-            "video": _listed(row, "videos", "video", location),
-        }
-        self.used = {"image": 0, "video": 0}
+        kinds: tuple[Kind, ...] = ("image", "video", "audio") if location.hears else ("image", "video")
+        self.listed = {kind: _listed(row, f"{kind}s", kind, location) for kind in kinds}
+        self.used = dict.fromkeys(kinds, 0)
         self.mentioned: list[MediumRef] = []
 
     def put(self, ref: MediumRef) -> int:
@@ -118,14 +122,17 @@ class Within:
     begin: int = -1
 
 
-def parse_sample(text: str, file: str, line: int, within: Within | None = None) -> RawSample:
-    """Parses one line of the data file `file`. Raises DataError naming file, line, field and value."""
+def parse_sample(text: str, file: str, line: int, within: Within | None = None, hears: bool = False) -> RawSample:
+    """Parses one line of the data file `file`. `hears`: sounds may be given; otherwise they are refused. Raises
+    DataError naming file, line, field and value."""
     location = Location(file, line, folder_of(file))
+    location.hears = hears
     location.within = within or Within()
     row = _row(text, location)
-    refused, ignored = fields.sort_out(row, fields.ROW)
+    allowed = fields.ROW | fields.SOUND if hears else fields.ROW
+    refused, ignored = fields.sort_out(row, allowed)
     if refused:
-        why = fields.why_refused(refused.strip().lower(), fields.ROW)
+        why = fields.why_refused(refused.strip().lower(), allowed)
         raise location.error(refused, row[refused], f"not supported: {why}; remove the key if it means nothing here")
     turns, more_ignored = read_turns(row, location)
     media = _Media(row, location)
@@ -133,9 +140,9 @@ def parse_sample(text: str, file: str, line: int, within: Within | None = None) 
     media.check_all_used()
     if not any(message.role == "assistant" and message.loss for message in messages):
         raise location.error("messages", Verbatim("no assistant turn to learn from"), "add one, or drop the sample")
-    return RawSample(
-        line, messages, tuple(media.mentioned), read_tools(row, location), tuple(sorted({*ignored, *more_ignored}))
-    )
+    several = sum(ref.kind == "image" for ref in media.mentioned) > 1
+    mentioned = tuple(replace(ref, alone=not several) for ref in media.mentioned)
+    return RawSample(line, messages, mentioned, read_tools(row, location), tuple(sorted({*ignored, *more_ignored})))
 
 
 def _row(text: str, location: Location) -> dict[str, Any]:
@@ -169,9 +176,10 @@ def _parts(turn: Turn, media: _Media) -> tuple[str | int, ...]:
         if isinstance(item, dict) and item.get("type") == "text":
             parts.append(_text_of(item, at, media.location))
             continue
-        if not isinstance(item, dict) or item.get("type") not in ("image", "video", "image_url", "video_url"):
-            raise media.location.error(at, item, "must be a part of type text, image, video, image_url or video_url")
-        kind: Kind = "image" if str(item["type"]).startswith("image") else "video"
+        kind = next((k for k in media.listed if isinstance(item, dict) and item.get("type") in (k, f"{k}_url")), None)
+        if kind is None:
+            types = ", ".join(["text", *media.listed, *(f"{k}_url" for k in media.listed)])
+            raise media.location.error(at, item, f"must be a part of type {types}")
         ref = media.next_listed(kind) if _path_of(item, kind) is None else None  # {"type": "image"}: the next listed
         parts.append(media.put(ref or _medium(item, kind, at, media.location)))
     return tuple(parts)
@@ -188,7 +196,7 @@ def _text_of(item: dict[str, Any], at: str, location: Location) -> str:
 
 
 def _tagged(content: str, field: str, media: _Media) -> tuple[str | int, ...]:
-    other = _OTHER_TAG.search(content)
+    other = (_OTHER_HEARD_TAG if media.location.hears else _OTHER_TAG).search(content)
     if other:
         raise media.location.error(
             field,
@@ -197,8 +205,8 @@ def _tagged(content: str, field: str, media: _Media) -> tuple[str | int, ...]:
         )
     parts: list[str | int] = []
     last = 0
-    for tag in _TAG.finditer(content):
-        kind: Kind = "image" if tag.group(1) == "image" else "video"
+    for tag in (_HEARD_TAG if media.location.hears else _TAG).finditer(content):
+        kind: Kind = tag.group(1)  # type: ignore[assignment]
         ref = media.next_listed(kind)
         if ref is None:
             raise media.location.error(
@@ -244,11 +252,11 @@ def _medium(entry: Any, kind: Kind, field: str, location: Location) -> MediumRef
         path = _path_of(entry, kind)
         if path is None:
             raise location.error(field, entry, f"must name its file under `{kind}` or `path`")
-        allowed = _IMAGE_KEYS if kind == "image" else _VIDEO_KEYS
+        allowed = _OPTIONS[kind]
         for key in sorted(entry.keys() - _MEDIUM_KEYS):
             if key not in allowed:
                 raise location.error(
-                    f"{field}.{key}", entry[key], f"unknown; {kind} keys are {', '.join(sorted(allowed))}"
+                    f"{field}.{key}", entry[key], f"unknown; {kind} keys are {', '.join(sorted(allowed)) or 'none'}"
                 )
         options = {key: entry[key] for key in allowed if key in entry}
     if isinstance(path, list) and kind == "video":
@@ -259,7 +267,7 @@ def _medium(entry: Any, kind: Kind, field: str, location: Location) -> MediumRef
     elif isinstance(path, str) and path:
         source = _resolve(path, field, location)
     else:
-        raise location.error(field, path, "must be a path" if kind == "image" else "must be a path or a list of frames")
+        raise location.error(field, path, "must be a path or a list of frames" if kind == "video" else "must be a path")
     return MediumRef(kind, source, **_options(options, source, field, location))
 
 

@@ -163,7 +163,8 @@ class LineReader:
         if known and ignored is not None:
             return Line(known, ignored)
         within = Within(item.read.members or {}, self._data, text, item.read.begin)
-        raw = self._guarded(line, lambda: parse_sample(text, self._data, line, within))
+        hears = self._encoder.processor.sound is not None
+        raw = self._guarded(line, lambda: parse_sample(text, self._data, line, within, hears))
         if isinstance(raw, Problem):
             return Line(raw)
         return self._guarded(line, functools.partial(self._with_media, raw, digest, item.read.begin), raw.ignored)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -31,7 +31,8 @@ from dhp.data.processor import Processor, load_processor
 from dhp.data.samples import Message
 
 IGNORED = -100  # label of a token without loss, as everywhere in PyTorch
-TEXT, IMAGE, VIDEO = 0, 1, 2  # media types; Hugging Face calls them mm_token_type_ids
+TEXT, IMAGE, VIDEO, AUDIO = 0, 1, 2, 3  # media types; Hugging Face calls them mm_token_type_ids
+KINDS = {"image": IMAGE, "video": VIDEO, "audio": AUDIO}
 _TURN = re.compile(r"<\|im_start\|>assistant\n(.*?<\|im_end\|>)", re.DOTALL)
 
 
@@ -184,20 +185,19 @@ class Encoder:
                 raise DataError(f"a model of kind {self.processor.family} takes text alone; remove the {media[0].kind}")
             return text, []
         runs: list[tuple[int, int]] = []
-        images: Iterator[MediumShape] = (m for m in media if m.kind == "image")
-        videos: Iterator[MediumShape] = (m for m in media if m.kind == "video")
+        kinds = family.marks
+        coming = {kind: iter([m for m in media if m.kind == kind]) for kind in kinds.values()}
 
         def grow(match: re.Match[str]) -> str:
-            is_image = match.group() == family.image
-            medium = next(images if is_image else videos, None)
+            kind = kinds[match.group()]
+            medium = next(coming[kind], None)
             if medium is None:
                 raise DataError(f"the chat template placed more {match.group()} than the sample has media")
             grown, counts = family.grow(medium)
-            runs.extend((rows, IMAGE if is_image else VIDEO) for rows in counts)
+            runs.extend((rows, KINDS[kind]) for rows in counts)
             return grown
 
-        marks = [re.escape(mark) for mark in (family.image, family.video) if mark]
-        return re.sub("|".join(marks), grow, text), runs
+        return re.sub("|".join(map(re.escape, kinds)), grow, text), runs
 
     def _learned(self, text: str, offsets: list[tuple[int, int]], sample: Conversation) -> npt.NDArray[np.bool_]:
         """bool per token: belongs to an assistant turn that is learned from."""

@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         + ".",
     )
     parser.add_argument("folder", metavar="FOLDER", help="where to put them; what is there and whole is left alone")
-    kinds = [name for name, family in TINY_FAMILIES.items() if family.video]
+    kinds = [name for name, family in TINY_FAMILIES.items() if family.video and family.demo]
     parser.add_argument("--model", choices=kinds, default=kinds[0], metavar="FAMILY", help=", ".join(kinds))
     args = parser.parse_args(argv)
     try:

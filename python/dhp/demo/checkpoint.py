@@ -147,7 +147,6 @@ def _write_tokenizer(root: Path, vocabulary: int, family: TinyFamily) -> dict[st
     from transformers import Qwen2Tokenizer
 
     control = CONTROL_TOKENS + family.tokens
-    picture, clip = family.marks
     like: Any = Qwen2Tokenizer().backend_tokenizer
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = like.normalizer
@@ -187,10 +186,21 @@ def _write_tokenizer(root: Path, vocabulary: int, family: TinyFamily) -> dict[st
                 }
                 for token in control
             },
-            "chat_template": CHAT_TEMPLATE.replace("PICTURE", picture).replace("CLIP", clip),
+            "chat_template": _template(family),
         },
     )
     return ids
+
+
+def _template(family: TinyFamily) -> str:
+    picture, clip = family.marks
+    template = CHAT_TEMPLATE.replace("PICTURE", picture).replace("CLIP", clip)
+    if family.sound:
+        other = "{%- else -%}\n{{- part['text'] -}}"
+        template = template.replace(
+            other, f"{{%- elif part['type'] == 'audio' -%}}\n{{{{- '{family.sound}' -}}}}\n{other}"
+        )
+    return template
 
 
 def _byte_alphabet() -> list[str]:

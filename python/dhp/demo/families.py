@@ -12,6 +12,24 @@ if TYPE_CHECKING:
 Values = dict[str, Any]
 # What a template writes for a picture and for a clip.
 QWEN_MARKS = ("<|vision_start|><|image_pad|><|vision_end|>", "<|vision_start|><|video_pad|><|vision_end|>")
+GLM_MARKS = (
+    "<|begin_of_image|><|image|><|end_of_image|>",
+    "<|begin_of_video|><|video|><|end_of_video|>",
+)
+GLM_TOKENS = (
+    "<|image|>",
+    "<|video|>",
+    "<|begin_of_image|>",
+    "<|end_of_image|>",
+    "<|begin_of_video|>",
+    "<|end_of_video|>",
+)
+OMNI_MARKS = ("<|vision_bos|><|IMAGE|><|vision_eos|>", "<|vision_bos|><|VIDEO|><|vision_eos|>")
+OMNI_SOUND = "<|audio_bos|><|AUDIO|><|audio_eos|>"
+OMNI_TOKENS = (
+    *("<|IMAGE|>", "<|VIDEO|>", "<|AUDIO|>"),
+    *("<|vision_bos|>", "<|vision_eos|>", "<|audio_bos|>", "<|audio_eos|>"),
+)
 INTERNVL_MARKS = ("<IMG_CONTEXT>\\n", "<video>\\n")
 INTERNVL_TOKENS = ("<img>", "</img>", "<IMG_CONTEXT>", "<video>")
 
@@ -28,6 +46,8 @@ class TinyFamily:
     video: Callable[[TinyShape], Values] | None = None
     marks: tuple[str, str] = QWEN_MARKS
     tokens: tuple[str, ...] = ()  # beside Qwen's
+    sound: str = ""  # what a template writes for a sound, of a model that hears
+    demo: bool = True  # whether the demo's samples suit it
     words: tuple[str, ...] = ()  # that the tokenizer should know, as released ones do
 
 
@@ -100,6 +120,24 @@ def _qwen2_5_vl(shape: TinyShape, ids: dict[str, int], text: Values) -> Values:
     return _qwen_config(shape, ids, _plain_rope(shape, text), vision)
 
 
+def _qwen2_5_omni(shape: TinyShape, ids: dict[str, int], text: Values) -> Values:
+    audio = {
+        "num_mel_bins": 16,
+        "encoder_layers": shape.vision_layers,
+        "encoder_attention_heads": shape.vision_heads,
+        "encoder_ffn_dim": shape.vision_intermediate,
+        "d_model": shape.vision_hidden,
+        "n_window": 20,
+        "output_dim": shape.hidden,
+        "max_source_positions": 100,
+    }
+    names = ("image", "video", "audio", "vision_start", "vision_end", "audio_start", "audio_end")
+    marks = {f"{name}_token_id": ids[token] for name, token in zip(names, OMNI_TOKENS, strict=True)}
+    marks |= {f"{name}_token_index": marks.pop(f"{name}_token_id") for name in ("image", "video", "audio")}
+    like = {key: value for key, value in _qwen2_5_vl(shape, ids, text).items() if not key.endswith("_token_id")}
+    return like | {"audio_config": audio, "user_token_id": ids["<|im_start|>"]} | marks
+
+
 def _qwen2_vl(shape: TinyShape, ids: dict[str, int], text: Values) -> Values:
     vision = {
         "depth": shape.vision_layers,
@@ -109,6 +147,21 @@ def _qwen2_vl(shape: TinyShape, ids: dict[str, int], text: Values) -> Values:
         "hidden_size": shape.hidden,
     }
     return _qwen_config(shape, ids, _plain_rope(shape, text), vision)
+
+
+def _glm4v(shape: TinyShape, ids: dict[str, int], text: Values) -> Values:
+    vision = {
+        "depth": shape.vision_layers,
+        "hidden_size": shape.vision_hidden,
+        "intermediate_size": shape.vision_intermediate,
+        "num_heads": shape.vision_heads,
+        "out_hidden_size": shape.hidden,
+    }
+    text = _plain_rope(shape, text)
+    text["rope_parameters"]["partial_rotary_factor"] = 1.0
+    names = ("image", "video", "image_start", "image_end", "video_start", "video_end")
+    marks = {f"{name}_token_id": ids[token] for name, token in zip(names, GLM_TOKENS, strict=True)}
+    return {"text_config": text, "vision_config": vision, **marks, "tie_word_embeddings": shape.tied}
 
 
 def _internvl(shape: TinyShape, ids: dict[str, int], text: Values) -> Values:
@@ -176,6 +229,26 @@ def _qwen2_videos(shape: TinyShape) -> Values:
     }
 
 
+def _glm_images(shape: TinyShape) -> Values:
+    """Limits are those of a temporal patch: two pictures."""
+    size = {key: 2 * pixels for key, pixels in _qwen2_images(shape)["size"].items()}
+    kinds = {"image_processor_type": "Glm4vImageProcessor", "processor_class": "Glm4vProcessor"}
+    return _qwen2_images(shape) | kinds | {"size": size}
+
+
+def _glm_videos(shape: TinyShape) -> Values:
+    size = {"shortest_edge": _of_28(shape.video_min_pixels), "longest_edge": _of_28(shape.video_max_pixels)}
+    kinds = {"video_processor_type": "Glm4vVideoProcessor", "processor_class": "Glm4vProcessor"}
+    return _qwen2_videos(shape) | kinds | {"size": size}
+
+
+def _omni_pictures_and_sounds(shape: TinyShape) -> Values:
+    """One file for both, as released."""
+    sounds = {"feature_extractor_type": "WhisperFeatureExtractor", "feature_size": 16, "chunk_length": 30}
+    rates = {"sampling_rate": 16000, "hop_length": 160, "n_fft": 400, "padding_value": 0.0}
+    return _qwen2_images(shape) | sounds | rates | {"processor_class": "Qwen2_5OmniProcessor"}
+
+
 def _of_28(pixels: int) -> int:
     """As many tokens where a token's side is 28 pixels instead of 32."""
     return pixels // 32**2 * 28**2
@@ -229,6 +302,17 @@ TINY_FAMILIES = {
         "Qwen2_5_VLConfig", "Qwen2_5_VLForConditionalGeneration", _qwen2_5_vl, _qwen2_images, _qwen2_videos
     ),
     "qwen2_vl": TinyFamily("Qwen2VLConfig", "Qwen2VLForConditionalGeneration", _qwen2_vl, _qwen2_images, _qwen2_videos),
+    "qwen2_5_omni_thinker": TinyFamily(
+        "Qwen2_5OmniThinkerConfig",
+        "Qwen2_5OmniThinkerForConditionalGeneration",
+        _qwen2_5_omni,
+        _omni_pictures_and_sounds,
+        _qwen2_videos,
+        OMNI_MARKS,
+        OMNI_TOKENS,
+        OMNI_SOUND,
+        demo=False,  # too many tokens a frame
+    ),
     "internvl": TinyFamily(
         "InternVLConfig",
         "InternVLForConditionalGeneration",
@@ -237,7 +321,17 @@ TINY_FAMILIES = {
         _tile_videos,
         INTERNVL_MARKS,
         INTERNVL_TOKENS,
-        tuple(f"Frame{number}: " for number in range(100)),
+        words=tuple(f"Frame{number}: " for number in range(100)),
+    ),
+    "glm4v": TinyFamily(
+        "Glm4vConfig",
+        "Glm4vForConditionalGeneration",
+        _glm4v,
+        _glm_images,
+        _glm_videos,
+        GLM_MARKS,
+        GLM_TOKENS,
+        demo=False,  # its samples ask for numbers of frames, and GLM-4V goes by time
     ),
     "qwen3": TinyFamily("Qwen3Config", "Qwen3ForCausalLM", _qwen3),
 }

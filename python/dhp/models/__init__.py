@@ -41,8 +41,11 @@ FAMILIES: dict[str, str] = {
     "internvl": "dhp.models.families:Family",
     "llama": "dhp.models.families:Family",
     "llava": "dhp.models.families:Llava",
+    "llava_onevision": "dhp.models.llava_onevision:LlavaOneVision",
     "mistral3": "dhp.models.families:Mistral3",
     "qwen2": "dhp.models.families:Family",
+    "qwen2_5_omni": "dhp.models.qwen_omni:Qwen25Omni",
+    "qwen2_5_omni_thinker": "dhp.models.qwen_omni:Qwen25Omni",
     "qwen2_5_vl": "dhp.models.qwen_vl:Qwen25VL",
     "qwen2_vl": "dhp.models.qwen_vl:Qwen2VL",
     "qwen3": "dhp.models.families:Family",
@@ -63,7 +66,8 @@ def family_of(folder: str | Path) -> str:
         )
     model_type = read_object(config).get("model_type")
     if model_type not in FAMILIES:
-        raise InputError(f'{config}: model_type: found "{model_type}", supported: {", ".join(FAMILIES)}')
+        hint = "; dhp convert makes an internvl of it" if model_type == "internvl_chat" else ""
+        raise InputError(f'{config}: model_type: found "{model_type}", supported: {", ".join(FAMILIES)}{hint}')
     return str(model_type)
 
 
@@ -74,7 +78,8 @@ def import_family(folder: str | Path) -> None:
         model_type = family_of(folder)
     except InputError:
         return
-    for module in ("auto.modeling_auto", f"{model_type}.modeling_{model_type}"):
+    package = model_type.removesuffix("_thinker")
+    for module in ("auto.modeling_auto", f"{package}.modeling_{package}"):
         importlib.import_module(f"transformers.models.{module}")
     importlib.import_module("dhp.models.adapter")
     pkgutil.resolve_name(FAMILIES[model_type])

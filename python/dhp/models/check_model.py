@@ -22,7 +22,7 @@ from dhp.base.json_file import first_line
 from dhp.base.output import complain, say
 from dhp.models import family_class, family_of
 from dhp.models.families import Family
-from dhp.models.model_folder import auto_class, plain_config, quiet
+from dhp.models.model_folder import auto_class, plain_config, quiet, read_config
 from dhp.models.shrink import described, shrunk
 from dhp.models.trial import TASKS, Difference, alone, difference, made_samples, on_shards, units_differ
 
@@ -52,12 +52,10 @@ def check_model(folder: str, seed: int = 0) -> tuple[str, Difference, float]:
 
 
 def _config(folder: str) -> Any:
-    from transformers import AutoConfig
-
     plain_config(folder)
     try:
         with quiet():
-            return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+            return read_config(folder)
     except Exception as error:  # whatever transformers makes of odd values
         raise InputError(f"{folder}/config.json: describes no model ({first_line(error)})") from None
 

@@ -71,6 +71,18 @@ class Family:
         named = [n for key, n in of_config.items() if re.search("_token_i(d|ndex)$", key) and isinstance(n, int)]
         return np.setdiff1d(np.arange(self.text.config.vocab_size), named)
 
+    def marks(self, kind: str) -> tuple[list[int], list[int]]:
+        """Tokens that must stand before and behind a medium, for positions to count it."""
+        return [], []
+
+    def in_one_sample(self, media: Sequence[MadeMedium]) -> list[MadeMedium]:
+        """What these media are when they stand together."""
+        return list(media)
+
+    def pixels_of_unit(self, medium: MadeMedium) -> int:
+        """Rows of pixels of each unit but the last; 0: as many as of the last."""
+        return 0
+
     def shapes_to_try(self) -> list[MadeMedium]:
         """Media to try a model with; the first is the smallest."""
         side = self._side() // self._patch()

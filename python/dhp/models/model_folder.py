@@ -22,6 +22,7 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 FLOATS = ("F64", "F32", "F16", "BF16")
 MOST_LAYERS = 1000  # a larger number in a config is a slip, and a model of so many would take for ever to make
 SHOWN = 3  # names in one message
+SPEECH = ("talker.", "token2wav.")  # weights of Qwen2.5-Omni's parts that speak, which are not trained
 
 Shape = tuple[int, ...]
 
@@ -44,6 +45,7 @@ def check_model_folder(folder: str | Path) -> None:
     found: dict[str, Shape] = {}
     for file in weight_files(folder):
         found.update(_shapes(file))
+    found = {name: shape for name, shape in found.items() if not name.startswith(SPEECH)}
     if not found.keys() <= wanted.keys():  # older releases and hubs have names of their own
         found = _as_transformers_names_them(folder, model, found)
     prefix = f"{model.base_model_prefix}."
@@ -99,10 +101,13 @@ def refuse_weights(folder: str | Path, missing: Iterable[str], unexpected: Itera
 def load_weights(folder: str | Path, dtype: torch.dtype) -> Any:
     """The folder's model, every weight as the folder has it. Raises InputError where one is not: transformers would
     draw it at random, on each rank another."""
+    family_of(folder)
     try:
         with quiet():
-            loaded: Any = auto_class(family_of(folder)).from_pretrained(
+            config = read_config(folder)
+            loaded: Any = auto_class(config.model_type).from_pretrained(
                 str(folder),
+                config=config,
                 dtype=dtype,
                 output_loading_info=True,
                 use_safetensors=True,
@@ -114,8 +119,18 @@ def load_weights(folder: str | Path, dtype: torch.dtype) -> Any:
         raise InputError(f"{folder}: the model cannot be loaded ({first_line(error)})") from None
     model, info = loaded
     other = [str(entry[0] if isinstance(entry, tuple) else entry) for entry in info["mismatched_keys"]]
-    refuse_weights(folder, sorted(info["missing_keys"]), sorted(info["unexpected_keys"]), sorted(other))
+    unexpected = sorted(name for name in info["unexpected_keys"] if not name.startswith(SPEECH))
+    refuse_weights(folder, sorted(info["missing_keys"]), unexpected, sorted(other))
     return model
+
+
+def read_config(folder: str | Path) -> Any:
+    """transformers' config of the model that trains: of Qwen2.5-Omni that is the thinker. Raises whatever transformers
+    does."""
+    from transformers import AutoConfig
+
+    found = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    return getattr(found, "thinker_config", found)
 
 
 def auto_class(model_type: str) -> Any:
@@ -204,17 +219,15 @@ def plain_config(folder: str | Path) -> dict[str, Any]:
 
 def empty_model(folder: str | Path, config: Mapping[str, Any]) -> Any:
     """The model without memory for its weights."""
-    from transformers import AutoConfig
-
     file = Path(folder) / "config.json"
-    parts = {"": config} | {f"{name}.": config.get(name) for name in ("text_config", "vision_config")}
+    parts = {"": config} | {f"{name}.": config.get(name) for name in ("text_config", "vision_config", "thinker_config")}
     for (part, inner), key in itertools.product(parts.items(), ("num_hidden_layers", "depth")):
         layers = inner.get(key) if isinstance(inner, Mapping) else None
         if isinstance(layers, int) and layers > MOST_LAYERS:
             raise InputError(f"{file}: {part}{key}: found {layers}, expected at most {MOST_LAYERS}")
     try:
         with quiet():
-            described = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+            described = read_config(folder)
         with quiet(), torch.device("meta"):
             return auto_class(described.model_type).from_config(described, trust_remote_code=False)
     except Exception as error:  # whatever transformers makes of odd values

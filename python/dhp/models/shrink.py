@@ -44,6 +44,16 @@ VISION = {
     "num_position_embeddings": 64,
     "window_size": 4 * PATCH,
 }
+# Of the encoder of sounds.
+AUDIO = {
+    "d_model": VISION_HIDDEN,
+    "encoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 48,
+    "num_mel_bins": 8,
+    "n_window": 8,
+    "output_dim": HIDDEN,
+}
 
 
 def shrunk(config: Any) -> Any:
@@ -53,6 +63,8 @@ def shrunk(config: Any) -> Any:
     _shrink_text(text, has_sections=getattr(vision, "spatial_merge_size", None) is not None)
     if vision is not None:
         _shrink_vision(small, vision, text)
+    if getattr(small, "audio_config", None) is not None:
+        _set(small.audio_config, AUDIO)
     parts = {id(part): part for part in (small, text, vision) if part is not None}  # of text alone, the whole is text
     _renumber_tokens(list(parts.values()))
     return small
@@ -101,6 +113,8 @@ def _shrink_vision(whole: Any, vision: Any, text: Any) -> None:
     if side is not None:
         pixels = tiles * PATCH if vision.model_type != "pixtral" else 16 * PATCH
         vision.image_size = [pixels, pixels] if isinstance(side, (list, tuple)) else pixels
+        if getattr(whole, "image_grid_pinpoints", None):  # sizes in tiles
+            whole.image_grid_pinpoints = [[pixels * n // side for n in size] for size in whole.image_grid_pinpoints]
     if getattr(vision, "deepstack_visual_indexes", None):
         vision.deepstack_visual_indexes = [0, 1]
     if getattr(vision, "fullatt_block_indexes", None) is not None:

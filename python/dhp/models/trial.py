@@ -15,12 +15,12 @@ import numpy as np
 import torch
 
 from dhp._core import Exchange, Task
-from dhp.data.text import IGNORED, IMAGE, VIDEO, Encoded
+from dhp.data.text import IGNORED, KINDS, Encoded
 from dhp.models import family_class, router_loss, whole_rope
 from dhp.models.adapter import ModelAdapter
 from dhp.models.families import Family
 from dhp.task.input import TaskInput
-from dhp.task.layout import TaskLayout
+from dhp.task.layout import TaskLayout, Unit
 from dhp.task.made import MadeMedium
 
 # Ranks, samples and exchange of each task: groups of one to four ranks in any order, tasks of one and two sequences.
@@ -67,7 +67,10 @@ def made_samples(family: Family, seed: int = 0) -> list[Made]:
     several = [medium for medium in shapes if medium.kind == "image" or family.mixes_kinds]
     media: list[list[MadeMedium | None]] = [[small], [], mixed, [*several], [clip], [*shapes[-1:]]]
     texts = [20, 50, 9, 40, 12, 25]
-    return [_made(family, [m for m in chosen if m], text, generator) for chosen, text in zip(media, texts, strict=True)]
+    return [
+        _made(family, family.in_one_sample([m for m in chosen if m]), text, generator)
+        for chosen, text in zip(media, texts, strict=True)
+    ]
 
 
 def _made(family: Family, media: list[MadeMedium], text: int, generator: np.random.Generator) -> Made:
@@ -75,11 +78,13 @@ def _made(family: Family, media: list[MadeMedium], text: int, generator: np.rand
     vocabulary = family.text_ids()
     ids, kinds = [generator.choice(vocabulary, 4)], [np.zeros(4, np.int8)]
     for medium in media:
-        placeholder, kind = family.placeholder(medium.kind), VIDEO if medium.kind == "video" else IMAGE
-        runs = [medium.unit_rows] * medium.units if family.units_apart else [medium.unit_rows * medium.units]
+        placeholder, kind = family.placeholder(medium.kind), KINDS[medium.kind]
+        runs = [medium.unit_rows] * medium.units if family.units_apart else [medium.unit_sizes.all_rows]
         for rows in runs:
-            ids += [np.full(rows, placeholder), generator.choice(vocabulary, 3)]
-            kinds += [np.full(rows, kind, np.int8), np.zeros(3, np.int8)]
+            behind = [*family.marks(medium.kind)[1], *generator.choice(vocabulary, 3)]
+            before = family.marks(medium.kind)[0]
+            ids += [np.array(before, np.int64), np.full(rows, placeholder), np.array(behind)]
+            kinds += [np.zeros(len(before), np.int8), np.full(rows, kind, np.int8), np.zeros(len(behind), np.int8)]
     ids.append(generator.choice(vocabulary, text))
     kinds.append(np.zeros(text, np.int8))
     whole = np.concatenate(ids).astype(np.int64)
@@ -150,26 +155,24 @@ def _rank(model: Any, family: Any, samples: Any, tasks: Any, rank: int, traffic:
     for number, (members, chosen, exchange) in enumerate(tasks):
         if rank in members:
             task = Task(id=number, ranks=members, sequences=chosen, exchange=getattr(Exchange, exchange))
-            loss = adapter.loss(_input([samples[i] for i in chosen], task, rank), task, valid)
+            loss = adapter.loss(_input(adapter.family, [samples[i] for i in chosen], task, rank), task, valid)
             if loss.requires_grad:
                 loss.backward()
             total += loss.item()
     return total, _gradients(model)
 
 
-def _input(samples: list[Made], task: Task, rank: int) -> TaskInput:
+def _input(family: Family, samples: list[Made], task: Task, rank: int) -> TaskInput:
     layout = TaskLayout(
         degree=len(task.ranks),
         position=list(task.ranks).index(rank),
         tokens=tuple(len(sample.encoded.input_ids) for sample in samples),
         visual=tuple(np.flatnonzero(sample.encoded.media_type) for sample in samples),
-        media=tuple(tuple((m.units, m.unit_rows, m.unit_patches) for m in sample.media) for sample in samples),
+        media=tuple(tuple(medium.unit_sizes for medium in sample.media) for sample in samples),
     )
     own = []
     for unit in layout.shares[layout.position]:
-        sample = samples[unit.sequence]
-        each = unit_pixels(sample, unit.medium)
-        own.append(sample.pixels[unit.medium][unit.part * each : (unit.part + 1) * each])
+        own.append(unit_pixels(family, samples[unit.sequence], unit))
     pixels = torch.cat(own) if own else torch.empty(0)
     return TaskInput(layout, [s.encoded for s in samples], [s.media for s in samples], pixels)
 
@@ -197,11 +200,11 @@ def units_differ(family: Family, samples: Sequence[Made]) -> float:
     worst = 0.0
     for sample in samples:
         task = Task(id=0, ranks=[0], sequences=[0], exchange=Exchange.ring)
-        whole = _input([sample], task, 0)
+        whole = _input(family, [sample], task, 0)
         units = whole.layout.shares[0]
         if not units:
             continue
-        sizes = [unit_pixels(sample, unit.medium) for unit in units]
+        sizes = [len(unit_pixels(family, sample, unit)) for unit in units]
         with torch.no_grad():
             together = family.encode(units, whole.media, whole.pixels, _stay)
             apart = [
@@ -212,9 +215,11 @@ def units_differ(family: Family, samples: Sequence[Made]) -> float:
     return worst
 
 
-def unit_pixels(sample: Made, medium: int) -> int:
-    """Rows of pixels of each unit of a medium."""
-    return len(sample.pixels[medium]) // sample.media[medium].units
+def unit_pixels(family: Family, sample: Made, unit: Unit) -> torch.Tensor:
+    """Of all units but the last there are equally many."""
+    pixels, medium = sample.pixels[unit.medium], sample.media[unit.medium]
+    each = family.pixels_of_unit(medium) or len(pixels) // medium.units
+    return pixels[unit.part * each : (unit.part + 1) * each]
 
 
 def _stay(*tensors: torch.Tensor) -> list[torch.Tensor]:

@@ -19,12 +19,14 @@ EXTRAS = {
     "formats": ("pyarrow",),
     "remote": ("fsspec", "aiohttp"),
     "lora": ("peft",),
+    "audio": ("soundfile", "soxr"),
 }
 _NEEDS = {
     "train": "train",
     "index": "train",
     "calibrate": "train",
     "check-model": "train",
+    "convert": "train",
     "report": "report",
     "build-ops": "",
 }
@@ -52,6 +54,12 @@ def calibrate() -> NoReturn:
 
 def check_model() -> NoReturn:
     _run("check-model", "dhp.models.check_model")
+
+
+def convert() -> int:
+    end_on_interrupt()
+    _require("convert")
+    return int(importlib.import_module("dhp.models.convert").main())
 
 
 def report() -> int:

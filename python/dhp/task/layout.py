@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,18 +33,40 @@ class Unit:
     patches: int
 
 
-# A medium: how many units it has, the rows that each becomes, and the patches of each.
-MediumUnits = tuple[int, int, int]
+class MediumUnits(NamedTuple):
+    """How many units a medium has, and what each is. Only the last can be another than the rest: the rows of a clip may
+    end with one more, a sound with less than a chunk."""
+
+    units: int
+    rows: int  # that each becomes
+    patches: int  # of each
+    last_rows: int | None = None  # of the last one, where they differ
+    last_patches: int | None = None
+
+    def of(self, part: int) -> tuple[int, int]:
+        """Rows and patches of one unit."""
+        if part < self.units - 1:
+            return self.rows, self.patches
+        last_rows = self.rows if self.last_rows is None else self.last_rows
+        return last_rows, self.patches if self.last_patches is None else self.last_patches
+
+    @property
+    def all_rows(self) -> int:
+        return (self.units - 1) * self.rows + self.of(self.units - 1)[0]
+
+    @property
+    def all_patches(self) -> int:
+        return (self.units - 1) * self.patches + self.of(self.units - 1)[1]
 
 
 def vision_units(media: Seq[Seq[MediumUnits]]) -> list[Unit]:
     """All units of a task in order of sequence, medium, part. `media[i][j]` are those of medium j of the i-th
     sequence."""
     return [
-        Unit(i, j, part, rows, patches)
+        Unit(i, j, part, *medium.of(part))
         for i, listed in enumerate(media)
-        for j, (units, rows, patches) in enumerate(listed)
-        for part in range(units)
+        for j, medium in enumerate(listed)
+        for part in range(medium.units)
     ]
 
 
@@ -114,7 +137,7 @@ class TaskLayout:
 
     def __post_init__(self) -> None:
         for i, (media, positions) in enumerate(zip(self.media, self.visual, strict=True)):
-            rows = sum(units * rows for units, rows, _ in media)
+            rows = sum(medium.all_rows for medium in media)
             if rows != len(positions):
                 raise ValueError(f"sequence {i} of the task has {len(positions)} visual tokens, its media give {rows}")
 

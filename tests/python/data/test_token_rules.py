@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.internvl.processing_internvl import InternVLProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -190,3 +191,55 @@ def test_clips_of_internvl() -> None:
         found = core.video_tokens(rules, video, asked_of(options))
         assert (found.frames, found.tokens) == (frames, 256 * frames), (video, options)
     assert 0 < refused < CLIPS / 2
+
+
+def glm_rules(**video: Any) -> core.qwen_vl.Rules:
+    size = {"shortest_edge": 12544, "longest_edge": 9633792}
+    clip = {"size": {"shortest_edge": 12544, "longest_edge": 47040000}, "patch_size": 14, **video}
+    return core.qwen_vl.parse_rules(
+        json.dumps({"patch_size": 14, "size": size}), "image", json.dumps(clip), "video", core.qwen_vl.Processor.glm4v
+    )
+
+
+def test_pictures_of_glm4v() -> None:
+    rules = glm_rules()
+    processor = Glm4vImageProcessorPil(size={"shortest_edge": 12544, "longest_edge": 9633792})
+    refused = 0
+    for height, width in sizes(seed=5):
+        try:
+            patches = processor.get_number_of_image_patches(height, width, {})
+        except ValueError:
+            refused += 1
+            with pytest.raises(core.InputError, match="at most 200"):
+                core.qwen_vl.image_grid(rules, height, width)
+            continue
+        assert core.qwen_vl.image_grid(rules, height, width).patches == patches, (height, width)
+    assert 0 < refused < PICTURES / 10
+
+
+def test_clips_of_glm4v() -> None:
+    """Frames, sizes and times, of clips shorter and longer than the rule has them at full rate."""
+    module = reference.video_module("glm4v")
+    refused = long = 0
+    for number, ((height, width), total, rate, options) in enumerate(clips(seed=6)):
+        most = (5, 60, 300)[number % 3]
+        rules = glm_rules(max_duration=most)
+        me = SimpleNamespace(fps=2, max_duration=most)
+        fps = options.get("fps")
+        metadata = VideoMetadata(total_num_frames=total, fps=rate, duration=total / rate)
+        long += total / rate > most
+        indices = [int(i) for i in module.Glm4vVideoProcessor.sample_frames(me, metadata, fps=fps)]
+        sampling = core.qwen_vl.Sampling(fps=fps)
+        try:
+            resized = module.smart_resize(len(indices), height, width, 2, 28, 12544, 47040000)
+        except ValueError:
+            refused += 1
+            with pytest.raises(core.InputError):
+                core.qwen_vl.sample_clip(rules, height, width, total, rate, sampling)
+            continue
+        found = core.qwen_vl.sample_clip(rules, height, width, total, rate, sampling)
+        assert found.frame_indices == indices, (total, rate, fps, most)
+        assert (found.grid.height, found.grid.width) == (resized[0] // 14, resized[1] // 14), (height, width)
+        assert found.timestamps_s == [index / rate for index in indices[::2]]
+    assert long > CLIPS / 10
+    assert refused < CLIPS / 2

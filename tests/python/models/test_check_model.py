@@ -28,12 +28,21 @@ LARGE_TEXT = {
 IDS = {"image_token_id": 151655, "video_token_id": 151656}
 LARGE_ROPE = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
 GLM_ROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [8, 12, 12], "partial_rotary_factor": 0.5}
+
+
+def omni() -> tf.PreTrainedConfig:
+    """With the parts that speak, which are left out. Released configs say where pictures begin."""
+    thinker = {"text_config": {"rope_parameters": LARGE_ROPE}, "vision_start_token_id": 151652}
+    return tf.Qwen2_5OmniConfig(thinker_config=thinker | {"vision_end_token_id": 151653})
+
+
 LARGE = {
     "internvl": lambda: tf.InternVLConfig(
         text_config=LARGE_TEXT | {"model_type": "qwen2", "rope_parameters": {"rope_type": "dynamic", "factor": 2.0}},
         image_token_id=151667,
     ),
     "qwen2_5_vl": lambda: tf.Qwen2_5_VLConfig(text_config=LARGE_TEXT | {"rope_parameters": LARGE_ROPE}, **IDS),
+    "qwen2_5_omni": omni,
     "qwen2_vl": lambda: tf.Qwen2VLConfig(text_config=LARGE_TEXT | {"rope_parameters": LARGE_ROPE}, **IDS),
     "qwen3_vl": lambda: tf.Qwen3VLConfig(),
     "qwen3_vl_moe": lambda: tf.Qwen3VLMoeConfig(),
@@ -43,6 +52,7 @@ LARGE = {
     "smolvlm": lambda: tf.SmolVLMConfig(),
     "mistral3": lambda: tf.Mistral3Config(),
     "llava": lambda: tf.LlavaConfig(),
+    "llava_onevision": lambda: tf.LlavaOnevisionConfig(),
     "llama": lambda: tf.LlamaConfig(**LARGE_TEXT),
     "deepseek_v3": lambda: tf.DeepseekV3Config(),
 }

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from dhp._core import InputError
 from dhp.demo.checkpoint import make_tiny_checkpoint
 from dhp.models.model_folder import check_model_folder, load_weights
+from family_models import MODELS, OMNI, make
 
 HEAD = "lm_head.weight"
 EMBEDDING = "model.language_model.embed_tokens.weight"
@@ -224,3 +225,31 @@ def test_numbers_that_are_no_floats_are_no_weights(model: Path) -> None:
     change_weights(model, lambda w: w.__setitem__(EMBEDDING, w[EMBEDDING].to(torch.int8)))
     with pytest.raises(InputError, match=r"not of F64, F32, F16, BF16: .*embed_tokens.weight \(I8\)"):
         check_model_folder(model)
+
+
+@pytest.mark.skipif(OMNI not in MODELS, reason="transformers before 5.23")
+def test_of_a_folder_of_qwen_omni_the_thinker_is_loaded(tmp_path: Path) -> None:
+    """As released: names of their own, and weights of the parts that speak."""
+    thinker = make(OMNI, torch.float32)
+    thinker.save_pretrained(tmp_path)
+    check_model_folder(tmp_path)
+
+    def released(name: str) -> str:
+        for part in ("language_model.", "visual.", "audio_tower."):
+            name = name.replace(f"model.{part}", "model." if part == "language_model." else part)
+        return f"thinker.{name}"
+
+    weights = {released(name): tensor.clone() for name, tensor in thinker.state_dict().items()}
+    weights |= {"talker.codec_head.weight": torch.zeros(3, 2), "token2wav.dit.weight": torch.zeros(2)}
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2_5_omni", "thinker_config": config}))
+    check_model_folder(tmp_path)
+    loaded = load_weights(tmp_path, torch.float32)
+    assert loaded.state_dict().keys() == thinker.state_dict().keys()
+    assert all(torch.equal(tensor, thinker.state_dict()[name]) for name, tensor in loaded.state_dict().items())
+    weights["speaker.weight"] = weights.pop("talker.codec_head.weight")
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    for read in (check_model_folder, lambda folder: load_weights(folder, torch.float32)):
+        with pytest.raises(InputError, match=r"1 unknown to the model: speaker\.weight"):
+            read(tmp_path)

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from dhp.task.layout import TaskLayout, deal_units, fullest, vision_units
+from dhp.task.layout import MediumUnits, TaskLayout, deal_units, fullest, vision_units
 
 MERGE = 2
 
@@ -15,24 +15,32 @@ def random_task(generator: np.random.Generator, degree: int) -> list[TaskLayout]
     tokens, visual, task_media = [], [], []
     for _ in range(generator.integers(1, 5)):
         media = [
-            (int(generator.choice([1, 1, 2, 5])), 2 * int(generator.integers(1, 5)), 2 * int(generator.integers(1, 5)))
+            units_of(
+                (
+                    int(generator.choice([1, 1, 2, 5])),
+                    2 * int(generator.integers(1, 5)),
+                    2 * int(generator.integers(1, 5)),
+                ),
+                (int(generator.integers(1, 20)), int(generator.integers(1, 80))) if generator.random() < 0.5 else None,
+            )
             for _ in range(generator.integers(0, 4))
         ]
         positions, at = [], 0
-        for frames, height, width in media:
-            for _ in range(frames):
+        for medium in media:
+            for part in range(medium.units):
                 at += int(generator.integers(1, 6))  # text before a frame
-                positions += range(at, at + height * width // MERGE**2)
+                positions += range(at, at + medium.of(part)[0])
                 at = positions[-1] + 1
         tokens.append(at + int(generator.integers(1, 9)))
         visual.append(np.array(positions, dtype=np.int64))
-        task_media.append(tuple(map(units_of, media)))
+        task_media.append(tuple(media))
     return [TaskLayout(degree, position, tuple(tokens), tuple(visual), tuple(task_media)) for position in range(degree)]
 
 
-def units_of(grid: tuple[int, int, int]) -> tuple[int, int, int]:
+def units_of(grid: tuple[int, int, int], last: tuple[int, int] | None = None) -> MediumUnits:
+    """`last`: rows and patches of the last unit."""
     frames, height, width = grid
-    return frames, height * width // MERGE**2, height * width
+    return MediumUnits(frames, height * width // MERGE**2, height * width, *(last or ()))
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -58,6 +66,15 @@ def test_exchange_brings_every_row_to_its_token(seed: int) -> None:
         rows = [arrived[i] for i in layout.receive_order]
         slots = [(i, t) for i, local in enumerate(layout.local_tokens) for t in local.tolist()]
         assert rows == [slots[s] for s in layout.visual_slots]
+
+
+def test_the_last_unit_may_be_another() -> None:
+    clip = MediumUnits(3, 4, 16, last_rows=5)
+    sound = MediumUnits(2, 50, 100, last_rows=7, last_patches=14)
+    assert [(u.rows, u.patches) for u in vision_units([[clip, sound]])] == [
+        (4, 16), (4, 16), (5, 16), (50, 100), (7, 14)
+    ]  # fmt: skip
+    assert (clip.all_rows, clip.all_patches, sound.all_rows, sound.all_patches) == (13, 48, 57, 114)
 
 
 @pytest.mark.parametrize("seed", range(30))
