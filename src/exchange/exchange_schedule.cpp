@@ -24,6 +24,7 @@ struct Route {
   int gradient_to;
   int gradient_post;
   int gradient_due;
+  bool far = false;
 };
 
 struct Routes {
@@ -107,7 +108,8 @@ Route crossing_route(int owner, int size, int begin, bool half) {
           .half = half,
           .gradient_to = owner,
           .gradient_post = complete,
-          .gradient_due = complete + travel};
+          .gradient_due = complete + travel,
+          .far = true};
 }
 
 Route node_route(const NodeMap& map, bool causal, int receiver, int shard) {
@@ -149,8 +151,8 @@ Routes make_routes(Exchange exchange, int position, const std::vector<std::int64
 /// Adds what `position` has to do with the way of `shard` to `receiver` and of the gradient back.
 void add_messages(ExchangeSchedule& schedule, const Route& route, int position, int receiver, int shard) {
   const auto add = [&](std::vector<Message>& messages, int sender, int target, int post, int due) {
-    if (position == sender) messages.push_back({Direction::kSend, target, shard, post, due, route.half});
-    if (position == target) messages.push_back({Direction::kReceive, sender, shard, post, due, route.half});
+    if (position == sender) messages.push_back({Direction::kSend, target, shard, post, due, route.half, route.far});
+    if (position == target) messages.push_back({Direction::kReceive, sender, shard, post, due, route.half, route.far});
   };
   add(schedule.keys, route.from, receiver, route.post, route.due);
   add(schedule.gradients, receiver, route.gradient_to, route.gradient_post, route.gradient_due);
@@ -183,7 +185,7 @@ ExchangeSchedule make_exchange_schedule(Exchange exchange, int position, const s
     }
   }
   const auto by_time = [](const Message& a, const Message& b) {
-    return std::tie(a.post, a.due, a.shard, a.peer) < std::tie(b.post, b.due, b.shard, b.peer);
+    return std::tie(a.post, a.far, a.due, a.shard, a.peer) < std::tie(b.post, b.far, b.due, b.shard, b.peer);
   };
   std::sort(schedule.keys.begin(), schedule.keys.end(), by_time);
   std::sort(schedule.gradients.begin(), schedule.gradients.end(), by_time);

@@ -44,6 +44,7 @@ struct Message {
   int post;
   int due;
   bool half;  // the first half of each sequence alone: all that queries of later positions see
+  bool far;   // crosses to another node, and has several ticks for that: nothing near may wait for it
 };
 
 struct ExchangeSchedule {
@@ -53,7 +54,7 @@ struct ExchangeSchedule {
   int ticks = 0;                   // the same with the gradients
   std::vector<int> block;          // per tick: the owner of the shard to compute with, or kNoBlock
   std::vector<bool> half;          // per owner: the shard is held here as its first halves alone
-  std::vector<Message> keys;       // by post, due, owner; hence messages between two ranks meet in order
+  std::vector<Message> keys;       // by post, far, due, owner; hence messages between two ranks meet in order
   std::vector<Message> gradients;  // the same
 };
 

@@ -10,6 +10,7 @@
 #include "torch/attention/kernel.h"
 #include "torch/attention/ring_attention.h"
 #include "torch/rows/row_exchange.h"
+#include "torch/transport/connect.h"
 #include "torch/transport/failure_record.h"
 #include "torch/transport/mirror_transport.h"
 #include "torch/transport/run_store.h"
@@ -131,6 +132,18 @@ std::tuple<at::Tensor, at::Tensor> ring_attention_with_lse_op(const at::Tensor& 
   return {result.out, result.lse};
 }
 
+std::tuple<at::Tensor, at::Tensor, at::Tensor> ring_attention_backward_op(
+    const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& out,
+    const at::Tensor& lse, at::IntArrayRef seq_tokens, at::IntArrayRef ranks, c10::string_view group, double scale,
+    bool causal, c10::string_view exchange, at::IntArrayRef nodes) {
+  auto call = ring_call(seq_tokens, ranks, std::string(group), scale, causal, std::string(exchange), nodes);
+  call.needs_gradient = true;
+  const RingAttentionForward saved{with_unit_last_stride(q), with_unit_last_stride(k), with_unit_last_stride(v), out,
+                                   lse};
+  const auto result = ring_attention_backward(dout, saved, call);
+  return {result.dq, result.dk, result.dv};
+}
+
 at::Tensor ring_attention_autograd(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                    at::IntArrayRef seq_tokens, at::IntArrayRef ranks, const std::string& group,
                                    double scale, bool causal, const std::string& exchange, at::IntArrayRef nodes) {
@@ -191,6 +204,15 @@ void watch_work(const std::string& group, const c10::intrusive_ptr<c10d::Work>& 
   if (const auto watched = find_watched(group)) watched->watch_work(work, doing);
 }
 
+void set_far_group(const std::string& group, const std::string& far) {
+  if (const auto watched = find_watched(group)) watched->set_far_group(far);
+}
+
+std::int64_t connect(at::IntArrayRef ranks, const std::string& group, const std::string& exchange,
+                     at::IntArrayRef nodes, bool rows) {
+  return connect_members({ranks.vec(), group, exchange, nodes.vec(), rows});
+}
+
 void set_store_host(const std::string& group, std::int64_t rank, const std::string& words) {
   if (const auto watched = find_watched(group)) watched->set_store_host(static_cast<int>(rank), words);
 }
@@ -224,11 +246,23 @@ TORCH_LIBRARY(dhp, library) {
   library.def(
       "ring_attention_with_lse(Tensor q, Tensor k, Tensor v, int[] seq_tokens, int[] ranks, str group, float scale, "
       "bool causal, str exchange, int[] nodes, bool needs_gradient) -> (Tensor out, Tensor lse)");
+  // Of what it gave, for callers that do without autograd: dq, dk and dv.
+  library.def(
+      "ring_attention_backward(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, int[] seq_tokens, "
+      "int[] ranks, str group, float scale, bool causal, str exchange, int[] nodes) -> (Tensor, Tensor, Tensor)");
   library.def("exchange_rows(Tensor rows, int[] send_counts, int[] recv_counts, int[] ranks, str group) -> Tensor");
 
   // The longest wait on this group, and what this rank is busy with ("step 12, task 3") for messages.
   library.def("configure_group(str group, float timeout_s) -> ()", configure_group);
   library.def("set_label(str group, str label) -> ()", set_label);
+  // A second process group over the same ranks, which carries what goes to other nodes, on a device.
+  library.def("set_far_group(str group, str far) -> ()", set_far_group);
+  // Before the first task: connects this rank with the members of a task that it exchanges data with. How many are new.
+  library.def("connect(int[] ranks, str group, str exchange=\"ring\", int[] nodes=[], bool rows=True) -> int", connect);
+  // A group of transfers ("isend", "irecv") by a backend that cannot coalesce; implemented in Python (dhp/run/ops.py).
+  library.def(
+      "batch_isend_irecv(str group, str[] kinds, Tensor(a!)[] tensors, int[] ranks) -> "
+      "__torch__.torch.classes.c10d.Work");
   // Failures of the group: tell the others of one (the message names the rank); the first one of any rank, or "".
   library.def("report_failure(str group, str message) -> ()", report_failure);
   library.def("failure(str group) -> str", failure);
@@ -249,8 +283,10 @@ TORCH_LIBRARY(dhp, library) {
   library.def("release_group(str group) -> ()", release_transport);
   library.def("release_all_groups() -> ()", release_all_transports);
   // Ranks as threads of this process: group NAME/RANK for each.
-  library.def("create_thread_groups(str name, int size) -> ()",
-              [](const std::string& name, std::int64_t size) { create_thread_groups(name, static_cast<int>(size)); });
+  library.def("create_thread_groups(str name, int size, str device=\"cpu\") -> ()",
+              [](const std::string& name, std::int64_t size, const std::string& device) {
+                create_thread_groups(name, static_cast<int>(size), device);
+              });
   // One rank of a group with nobody at the other end: group NAME.
   library.def("create_mirror_group(str name, int size, int rank, str device=\"cpu\") -> ()",
               [](const std::string& name, std::int64_t size, std::int64_t rank, const std::string& device) {
@@ -264,6 +300,7 @@ TORCH_LIBRARY(dhp, library) {
 TORCH_LIBRARY_IMPL(dhp, CompositeExplicitAutograd, library) {
   library.impl("ring_attention", ring_attention_op);
   library.impl("ring_attention_with_lse", ring_attention_with_lse_op);
+  library.impl("ring_attention_backward", ring_attention_backward_op);
   library.impl("exchange_rows", exchange_rows_op);
 }
 

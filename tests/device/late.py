@@ -18,7 +18,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-BACKEND = "cpu:gloo,late:lateccl"
+NAME = os.environ.get("LATE_NAME", "late")  # of its type: "npu" for code that looks for one
+BACKEND = f"cpu:gloo,{NAME}:lateccl"
 _transfers = ["lazy"]
 
 
@@ -27,7 +28,7 @@ def _load() -> Any:
     path = folder / "tests" / "device" / "late_device.so"
     if not path.exists():
         raise ImportError(f"{path}: missing; cmake --build build/release --target late_device")
-    torch.utils.rename_privateuse1_backend("late")
+    torch.utils.rename_privateuse1_backend(NAME)
     spec = importlib.util.spec_from_file_location("late_device", path)
     assert spec is not None
     assert spec.loader is not None
@@ -41,7 +42,7 @@ device = _load()
 
 def _register() -> None:
     """What torch looks for as torch.late, by the rules for a device of one's own."""
-    module: Any = types.ModuleType("torch.late")
+    module: Any = types.ModuleType(f"torch.{NAME}")
     module.is_available = module.is_initialized = lambda: True
     module._is_in_bad_fork = lambda: False
     module.device_count = lambda: device.DEVICES
@@ -53,10 +54,10 @@ def _register() -> None:
     module.get_amp_supported_dtype = lambda: [torch.bfloat16, torch.float16]
     module.synchronize = lambda index=None: device.synchronize()
     module.device = lambda index=0: contextlib.nullcontext()
-    torch._register_device_module("late", module)
+    torch._register_device_module(NAME, module)
     torch.utils.generate_methods_for_privateuse1_backend(for_storage=True)
-    sys.modules["torch.late"] = module
-    dist.Backend.register_backend("lateccl", _make_backend, extended_api=True, devices=["late"])
+    sys.modules[f"torch.{NAME}"] = module
+    dist.Backend.register_backend("lateccl", _make_backend, extended_api=True, devices=[NAME])
 
 
 def _make_backend(options: Any, _: Any) -> Any:
@@ -66,6 +67,13 @@ def _make_backend(options: Any, _: Any) -> Any:
 
 
 _register()
+
+
+def fuse() -> None:
+    """Groups made from here on do as those of an older HCCL: they refuse to coalesce, and have a method instead."""
+    device.set_coalescing(False)
+    backend: Any = torch._C._distributed_c10d.Backend
+    backend.batch_isend_irecv = lambda self, kinds, tensors, ranks: device.post_batch(self, kinds, tensors, ranks)
 
 
 def arrange(compute: str, transfers: str, seed: int = 7) -> None:

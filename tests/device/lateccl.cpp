@@ -5,10 +5,14 @@
 #include <condition_variable>
 #include <mutex>
 
+#include "contacts.h"
+
 namespace late {
 namespace {
 
 Fault fault = Fault::kNone;
+bool coalescing = true;
+std::vector<std::shared_ptr<Contacts>> contacts_of_all;  // by backend
 
 /// Of one group, shared by its stream's entries.
 struct Communicator {
@@ -110,26 +114,34 @@ class LateBackend final : public c10d::Backend {
   LateBackend(const c10::intrusive_ptr<c10d::Backend>& carrier, Policy policy)
       : c10d::Backend(carrier->getRank(), carrier->getSize()),
         communicator_(std::make_shared<Communicator>(carrier)),
+        contacts_(std::make_shared<Contacts>(carrier)),
         stream_(new_stream(policy).id()),
-        options_(c10::make_intrusive<Options>("lateccl", std::chrono::hours(24))) {}
+        options_(c10::make_intrusive<Options>("lateccl", std::chrono::hours(24))) {
+    contacts_of_all.push_back(contacts_);
+  }
 
   const std::string getBackendName() const override { return "lateccl"; }
-  bool supportsCoalescing() const override { return true; }
+  bool supportsCoalescing() const override { return coalesces_; }
   void setTimeout(std::chrono::milliseconds timeout) override { options_->timeout = timeout; }
   c10::intrusive_ptr<Options> getBackendOptions() override { return options_; }
 
   void startCoalescing() override {
+    TORCH_CHECK(coalesces_, "lateccl: this one does not coalesce");
     TORCH_CHECK(!is_coalescing_, "startCoalescing twice");
     is_coalescing_ = true;
   }
   c10::intrusive_ptr<c10d::Work> endCoalescing() override {
     is_coalescing_ = false;
-    if (legs_.empty()) return nullptr;
-    const auto legs = std::exchange(legs_, {});
-    if (fault != Fault::kUngrouped) return start_transfer(legs, c10d::OpType::COALESCED);
-    c10::intrusive_ptr<c10d::Work> last;
-    for (const Leg& leg : legs) last = start_transfer({leg}, c10d::OpType::COALESCED);
-    return last;
+    return start_legs();
+  }
+  c10::intrusive_ptr<c10d::Work> batch(const std::vector<std::string>& kinds, const std::vector<at::Tensor>& tensors,
+                                       const std::vector<std::uint32_t>& peers) {
+    TORCH_CHECK(!coalesces_ && kinds.size() == tensors.size() && kinds.size() == peers.size() && !kinds.empty());
+    for (std::size_t i = 0; i < kinds.size(); ++i) {
+      TORCH_CHECK(kinds[i] == "isend" || kinds[i] == "irecv", "lateccl: a transfer of kind ", kinds[i]);
+      legs_.push_back({as_bytes(view_of(tensors[i])), static_cast<int>(peers[i]), kinds[i] == "isend"});
+    }
+    return start_legs();
   }
   c10::intrusive_ptr<c10d::Work> send(std::vector<at::Tensor>& tensors, int peer, int) override {
     return add(tensors, peer, true);
@@ -146,6 +158,7 @@ class LateBackend final : public c10d::Backend {
       works = communicator_->under_way;
     }
     communicator_->changed.notify_all();
+    contacts_->abort();
     for (const auto& work : works) work->abort();
   }
 
@@ -209,9 +222,21 @@ class LateBackend final : public c10d::Backend {
   c10::intrusive_ptr<c10d::Work> add(const std::vector<at::Tensor>& tensors, int peer, bool is_send) {
     TORCH_CHECK(tensors.size() == 1);
     const Leg leg{as_bytes(view_of(tensors[0])), peer, is_send};
-    if (!is_coalescing_) return start_transfer({leg}, is_send ? c10d::OpType::SEND : c10d::OpType::RECV);
+    TORCH_CHECK(is_coalescing_, "lateccl: a transfer outside of a group: two ranks could wait for each other");
     legs_.push_back(leg);
     return nullptr;
+  }
+
+  c10::intrusive_ptr<c10d::Work> start_legs() {
+    if (legs_.empty()) return nullptr;
+    const auto legs = std::exchange(legs_, {});
+    std::set<Contacts::End> ends;
+    for (const Leg& leg : legs) ends.insert({leg.peer, leg.is_send, leg.buffer.nbytes()});
+    contacts_->meet(ends);
+    if (fault != Fault::kUngrouped) return start_transfer(legs, c10d::OpType::COALESCED);
+    c10::intrusive_ptr<c10d::Work> last;
+    for (const Leg& leg : legs) last = start_transfer({leg}, c10d::OpType::COALESCED);
+    return last;
   }
 
   c10::intrusive_ptr<c10d::Work> start_transfer(const std::vector<Leg>& legs, c10d::OpType type) {
@@ -248,6 +273,8 @@ class LateBackend final : public c10d::Backend {
   }
 
   const std::shared_ptr<Communicator> communicator_;
+  const std::shared_ptr<Contacts> contacts_;
+  const bool coalesces_ = coalescing;
   const c10::StreamId stream_;
   const c10::intrusive_ptr<Options> options_;
   bool is_coalescing_ = false;
@@ -263,6 +290,22 @@ void set_fault(const std::string& name) {
                                                      {"reuse", Fault::kReuse},
                                                      {"ungrouped", Fault::kUngrouped}};
   fault = names.at(name);
+}
+
+void set_coalescing(bool on) { coalescing = on; }
+
+c10::intrusive_ptr<c10d::Work> post_batch(const c10::intrusive_ptr<c10d::Backend>& backend,
+                                          const std::vector<std::string>& kinds, const std::vector<at::Tensor>& tensors,
+                                          const std::vector<std::uint32_t>& peers) {
+  auto* own = dynamic_cast<LateBackend*>(backend.get());
+  TORCH_CHECK(own != nullptr, "not a backend of the late device");
+  return own->batch(kinds, tensors, peers);
+}
+
+std::vector<std::map<std::string, std::vector<int>>> contacts() {
+  std::vector<std::map<std::string, std::vector<int>>> told;
+  for (const auto& contacts : contacts_of_all) told.push_back(contacts->told());
+  return told;
 }
 
 c10::intrusive_ptr<c10d::Backend> make_lateccl(c10::intrusive_ptr<c10d::Backend> carrier, Policy policy) {

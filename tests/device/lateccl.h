@@ -17,6 +17,17 @@ enum class Fault {
 /// "none", "wait", "start", "reuse" or "ungrouped".
 void set_fault(const std::string& name);
 
+/// Backends made from here on coalesce transfers, as NCCL and newer HCCL do, or take them as one fused batch, as older
+/// HCCL does; then they refuse single ones.
+void set_coalescing(bool on);
+c10::intrusive_ptr<c10d::Work> post_batch(const c10::intrusive_ptr<c10d::Backend>& backend,
+                                          const std::vector<std::string>& kinds, const std::vector<at::Tensor>& tensors,
+                                          const std::vector<std::uint32_t>& peers);
+
+/// Whom a backend has exchanged data with: "to" and "from", ranks; "late": how many of these connections were made by
+/// a transfer of more than a byte, and so held up a host in its work. By backend, in the order in which they were made.
+std::vector<std::map<std::string, std::vector<int>>> contacts();
+
 /// A c10d backend with the order of NCCL: one stream a group, whose entries run one after the other; calls return at
 /// once; wait() makes the current stream wait; transfers between two ranks meet in posting order whatever their tag;
 /// those between startCoalescing and endCoalescing run together; where a peer is lost, a transfer stays until abort(),

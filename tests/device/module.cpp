@@ -21,4 +21,7 @@ PYBIND11_MODULE(late_device, module) {
   module.def("take_counts", &late::take_counts);
   module.def("unasked", &late::unasked);
   module.def("set_fault", &late::set_fault);
+  module.def("set_coalescing", &late::set_coalescing);
+  module.def("post_batch", &late::post_batch, py::call_guard<py::gil_scoped_release>());
+  module.def("contacts", &late::contacts);
 }

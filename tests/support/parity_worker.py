@@ -189,11 +189,16 @@ def run_dhp(folder: Path, name: str) -> int:
         sys.path.append(str(Path(__file__).parents[1] / "device"))
         import late
 
-        late.arrange(*name.split("_")[1:], seed=int(os.environ["RANK"]))
+        rank = int(os.environ["RANK"])
+        late.arrange(*name.split("_")[1:], seed=rank)
+        if "@" in name:  # as two machines would, each of half of the ranks
+            os.environ["LOCAL_RANK"] = str(rank % (settings.ranks // 2))
     run = entry.init(timeout_s=600)
     train.train(settings, run, losses, Tracer(None, run), record.Recorder("", run, settings), None)
+    contacts = run.all(late.device.contacts()) if "-late_" in name else []
     if run.rank == 0:
         result = {
+            "contacts": contacts,
             "losses": [r.loss for r in losses.records],
             "gradients": recorder.gradients,
             "tasks": [[(list(task.ranks), task.exchange.name) for task in plan.tasks] for plan in plans.made],

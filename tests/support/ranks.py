@@ -121,9 +121,11 @@ def values(outcomes: list[Outcome]) -> list[Any]:
     return [outcome.value for outcome in outcomes]
 
 
-def run_threads(function: Callable[..., Any], size: int, *args: Any, name: str = "test") -> list[Outcome]:
+def run_threads(
+    function: Callable[..., Any], size: int, *args: Any, name: str = "test", device: str = "cpu"
+) -> list[Outcome]:
     """Runs `function(rank, group, *args)` in `size` threads over the in-process transport."""
-    torch.ops.dhp.create_thread_groups(name, size)
+    torch.ops.dhp.create_thread_groups(name, size, device)
     outcomes = [Outcome(exit_code=0) for _ in range(size)]
 
     def body(rank: int) -> None:

@@ -63,12 +63,18 @@ def _kept(context: Any, op: Any, *_: Any, **__: Any) -> CheckpointPolicy:
     return CheckpointPolicy.MUST_SAVE if of_attention else CheckpointPolicy.PREFER_RECOMPUTE
 
 
+FUSED = {  # what a device's flash attention takes
+    "cuda": "16 bits and head sizes that are multiples of 8 up to 256",
+    "npu": "16 or 32 bits and head sizes that are multiples of 16 up to 768 (torch_npu's npu_fusion_attention)",
+}
+
+
 def refuse_plain_attention(precision: str, text: Any, device: torch.device) -> None:
     """Raises InputError where there is no flash attention for a run: plain algebra keeps whole score matrices."""
     if kernel_for(text, compute_dtype(precision), device) == "reference":
         raise InputError(
             f"precision: found {precision!r}, and the model has heads of {head_size(text)}: on {device.type} there is "
-            "flash attention for 16 bits and head sizes that are multiples of 8 up to 256, and plain algebra keeps "
+            f"flash attention for {FUSED.get(device.type, FUSED['cuda'])}, and plain algebra keeps "
             'whole score matrices; set precision = "bf16" or "bf16_weights", take another model, or device = "cpu"'
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import os
+import socket
 from datetime import timedelta
 from typing import Any
 
@@ -20,6 +21,7 @@ NCCL_DEFAULTS = {
     # Several communicators keep the order in which the host has launched them.
     "NCCL_LAUNCH_ORDER_IMPLICIT": "1",
 }
+HCCL_DEFAULTS = {"HCCL_CONNECT_TIMEOUT": "7200"}  # the most that it takes: who does not come, the watch names
 NEVER = timedelta(days=1)
 
 
@@ -63,10 +65,20 @@ def backend_of(device: torch.device) -> str:
     """For torch.distributed: CPU tensors, which are small, over Gloo; those on the device over its own backend."""
     if device.type == "cpu":
         return "gloo"
-    if device.type == "cuda":
-        for name, value in NCCL_DEFAULTS.items():
-            os.environ.setdefault(name, value)
-    return f"cpu:gloo,{device.type}:{dist.Backend.default_device_backend_map[device.type]}"
+    for name, value in {"cuda": NCCL_DEFAULTS, "npu": HCCL_DEFAULTS}.get(device.type, {}).items():
+        os.environ.setdefault(name, value)
+    return f"cpu:gloo,{far_backend_of(device)}"
+
+
+def far_backend_of(device: torch.device) -> str:
+    """For the group that carries transfers between nodes, of tensors on the device alone."""
+    return f"{device.type}:{dist.Backend.default_device_backend_map[device.type]}"
+
+
+def node_of_this_rank(rank: int) -> str:
+    """The same for the ranks of a machine: its name, and its first rank, as far as LOCAL_RANK tells."""
+    local = os.environ.get("LOCAL_RANK", "")
+    return f"{socket.gethostname()} {rank - int(local) if local.isdigit() else ''}"
 
 
 def options_of(device: torch.device) -> Any:

@@ -32,8 +32,9 @@ def init(*, timeout_s: float = 600.0, device: str = "auto") -> Run:
                "npu"; the one with the number LOCAL_RANK. `run.device` is it, and the current one.
     timeout_s  how long a rank waits for a peer
 
-    Makes two process groups over all ranks, and never another: the default group, which torch requires, and the
-    traffic group, which carries all messages between ranks. Groups of a plan are arrays of ranks on the traffic group.
+    Makes two process groups over all ranks: the default group, which torch requires, and the traffic group, which
+    carries all messages between ranks. Groups of a plan are arrays of ranks on the traffic group. With devices on
+    several nodes a third carries what goes from node to node. There is never another.
 
     Raises InputError if the environment is wrong or this process is already in a run, RankFailed if a rank or the store
     cannot be reached within `timeout_s`, and ImportError if the run-time library does not fit the installed torch. Each
@@ -48,7 +49,8 @@ def init(*, timeout_s: float = 600.0, device: str = "auto") -> Run:
     rank, size = (place.rank, place.world_size) if place else (0, 1)
     name = torch.ops.dhp.own_name(rank)
     with _in_one_line(name):
-        others = joining.join(place, name, timeout_s) if place else None
+        said = {"node": devices.node_of_this_rank(rank)}
+        others = joining.join(place, name, timeout_s, said) if place else None
         store = dist.PrefixStore("dhp", others.store) if others else dist.HashStore()
 
         def make_world() -> None:
@@ -75,9 +77,9 @@ def join(members: Sequence[int] | None = None, timeout_s: float = 600.0, device:
 
     Every rank of the default group calls this equally often, including those in no slice. It makes one process group
     over all of them, which carries the traffic of all slices: CPU tensors by Gloo, and those on a device by its own
-    backend. Collectives of the run do not use the default
-    group, whatever its backend. A rank that is lost in one slice ends the others too. `close()` ends the run and leaves
-    the program's groups as they are.
+    backend; with devices on several nodes, a second for what goes from node to node. Collectives of the run do not use
+    the default group, whatever its backend. A rank that is lost in one slice ends the others too. `close()` ends the
+    run and leaves the program's groups as they are.
 
     Raises InputError for wrong members, without a process group, or in a process that is already in a run. Raises
     RankFailed if a rank does not join within `timeout_s` or is lost, and on ranks that could not know that another
@@ -94,7 +96,11 @@ def join(members: Sequence[int] | None = None, timeout_s: float = 600.0, device:
     own_device = devices.choose(device)
     name = torch.ops.dhp.own_name(place.rank)
     listed, problem = _check_members(members, place.world_size)
-    said = {"members": problem or _some(listed), "slice": "" if problem else _digest(listed, place.rank)}
+    said = {
+        "members": problem or _some(listed),
+        "slice": "" if problem else _digest(listed, place.rank),
+        "node": devices.node_of_this_rank(place.rank),
+    }
     store = dist.group.WORLD.get_group_store()  # type: ignore[union-attr]  # it is initialized
     with _in_one_line(name):
         others = joining.join_by(store, place, name, timeout_s, said)
@@ -168,21 +174,22 @@ def _connect(
     *,
     owns_world: bool,
 ) -> Run:
-    """Makes the traffic group over the world, and sees to it that from then on every rank watches the others."""
+    """Makes the groups of traffic over the world, and sees to it that from then on every rank watches the others."""
 
-    def make_traffic() -> dist.ProcessGroup:
+    def make_group(backend: str) -> dist.ProcessGroup:
         ranks = list(range(place.world_size))
         group = dist.new_group(
-            ranks,
-            backend=devices.backend_of(device),
-            timeout=_carrier_timeout(timeout_s),
-            pg_options=devices.options_of(device),
+            ranks, backend=backend, timeout=_carrier_timeout(timeout_s), pg_options=devices.options_of(device)
         )
         devices.leave_time_outs_to_the_watch(group, device)
         return group
 
-    traffic = _watched(others, timeout_s, make_traffic)
+    traffic = _watched(others, timeout_s, lambda: make_group(devices.backend_of(device)))
+    groups = [traffic]
     torch.ops.dhp.configure_group(traffic.group_name, timeout_s)
+    if device.type != "cpu" and others and _watched(others, timeout_s, lambda: _spans_nodes(others, place)):
+        groups.append(_watched(others, timeout_s, lambda: make_group(devices.far_backend_of(device))))
+        torch.ops.dhp.set_far_group(traffic.group_name, groups[1].group_name)
     if others:
         torch.ops.dhp.set_store_host(traffic.group_name, place.host_rank, others.host)
         torch.ops.dhp.failure(traffic.group_name)  # the watch has begun when it has looked
@@ -191,11 +198,16 @@ def _connect(
     rank = members.index(place.rank) if place.rank in members else -1
     name = torch.ops.dhp.own_name(place.rank)
     run = Run(rank, len(members), traffic.group_name, timeout_s, store, members, device, name=name)
-    run._groups, run._owns_world = [traffic], owns_world
+    run._groups, run._owns_world = groups, owns_world
     # All pairs connect here, not in a task. A barrier would go to the device.
     run.wait_for("start", lambda: [dist.all_reduce(torch.zeros(1), group=traffic, async_op=True)])
     set_current(run)
     return run
+
+
+def _spans_nodes(others: Joining, place: Place) -> bool:
+    """Whether the ranks are on several machines: the same answer on all."""
+    return len(set(others.said_by("node", range(place.world_size)))) > 1
 
 
 def _watched(others: Joining | None, timeout_s: float, call: Callable[[], T]) -> T:

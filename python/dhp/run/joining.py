@@ -29,11 +29,9 @@ _joined = itertools.count()
 class Joining:
     """A rank from when it reaches the store until its watch runs: gives signs of life, and sees those of the others."""
 
-    def __init__(
-        self, base: dist.Store, prefix: str, place: Place, name: str, said: dict[str, str] | None = None
-    ) -> None:
+    def __init__(self, base: dist.Store, prefix: str, place: Place, name: str, said: dict[str, str]) -> None:
         self.store = dist.PrefixStore(prefix, base)
-        for key, text in (said or {}).items():
+        for key, text in said.items():
             self.store.set(f"dhp/{key}/{place.rank}", text)
         self.host = place.host or "rank 0"  # of the store; with its name as soon as that is known
         self._place, self._name = place, name
@@ -187,11 +185,12 @@ class Joining:
         self._ended.set()  # the program may go on without a run
 
 
-def join(place: Place, name: str, timeout_s: float) -> Joining:
-    """Joins the run when all ranks have come to its store. `name` says who this one is. Raises Unreachable."""
+def join(place: Place, name: str, timeout_s: float, said: dict[str, str]) -> Joining:
+    """Joins the run when all ranks have come to its store. `name` says who this one is; what is `said` of it the others
+    find as `joining.said_by`. Raises Unreachable."""
     try:
         joining = within(
-            timeout_s + ANSWER_S, lambda: Joining(rendezvous.open_store(place, timeout_s), _prefix(), place, name)
+            timeout_s + ANSWER_S, lambda: Joining(rendezvous.open_store(place, timeout_s), _prefix(), place, name, said)
         )
     except Unreachable:
         raise
@@ -205,8 +204,7 @@ def join(place: Place, name: str, timeout_s: float) -> Joining:
 
 
 def join_by(store: dist.Store, place: Place, name: str, timeout_s: float, said: dict[str, str]) -> Joining:
-    """The same by the store of a process group that is there already. What is `said` of this rank the others find as
-    `joining.said_by`."""
+    """The same by the store of a process group that is there already."""
     try:
         joining = within(timeout_s + ANSWER_S, lambda: Joining(store, _prefix(), place, name, said))
     except (TimeoutError, RuntimeError) as error:

@@ -6,6 +6,10 @@ ring_attention(q, k, v, seq_tokens, ranks, group, scale, causal=True, exchange="
     group in ring order, world ranks. group: `group_name` of a process group over the world; "" will do for one rank.
     exchange: "ring", "direct" or "hierarchical": how shards of k and v travel. nodes: the node of each of `ranks`, any
     numbers; empty if all are on one. Only hierarchical looks at it.
+ring_attention_with_lse(…, needs_gradient) -> out, lse
+ring_attention_backward(dout, q, k, v, out, lse, …) -> dq, dk, dv
+    Its two passes for callers that do without autograd: ranks as threads of one process on one device must, since
+    autograd has one thread a device. The other arguments are those of ring_attention, none left out.
 exchange_rows(rows, send_counts, recv_counts, ranks, group) -> rows
     rows [sum(send_counts), C], ordered by destination in `ranks`; the result [sum(recv_counts), C], ordered by source.
 
@@ -24,16 +28,23 @@ failure(group) -> str               the first failure of any rank, or ""; known_
 enter_collective(group, name), leave_collective(group)
                                     around collectives of other process groups, which are counted: who is behind is seen
 watch_work(group, work, doing)      a collective of tensors on a device: ended and told as a transfer is, if it hangs
+set_far_group(group, far)           on a device, transfers between nodes take the process group `far` from here on
+connect(ranks, group, exchange="ring", nodes=[], rows=True) -> int
+                                    before the first task of these ranks: connects this one with those that it exchanges
+                                    shards with, and if `rows` with all; says how many are new (on CPUs none)
 set_store_host(group, rank, words)  who hosts the store (-1: no rank, but `words`), to be named if it does not answer
 pulse(group, rank) -> int           grows as long as the rank's process lives; -1 where the store does not tell
 own_name(rank) -> str               "rank 5 (host b, pid 123)"
 exit_on_interrupt()                 Ctrl-C ends this process with exit code 130, even while it waits in an operation
 exit_within(seconds, code)          ends this process, should it not have ended by itself
 release_group(group), release_all_groups()
-create_thread_groups(name, size)    ranks as threads of this process; rank r uses group f"{name}/{r}"
+create_thread_groups(name, size, device="cpu")
+                                    ranks as threads of this process; rank r uses group f"{name}/{r}". On a device each
+                                    thread makes a stream of its own the current one
 create_mirror_group(name, size, rank, device="cpu")
                                     one rank of a group with nobody at the other end: what arrives is zeros. To measure
-kernel_of(q) -> str                 the kernel that attends for queries like q: "cpu_flash", "cuda_flash" or "reference"
+kernel_of(q) -> str                 the kernel that attends for queries like q: "cpu_flash", "cuda_flash", "npu_fusion"
+                                    or "reference"
 use_kernel(name)                    makes it one of these, or "auto" again
 """
 
@@ -44,12 +55,15 @@ import importlib.metadata
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.distributed as dist
 
 LIBRARY_NAME = "libdhp_torch.so"
 
 _loaded: Path | None = None
+_library = torch.library.Library("dhp", "FRAGMENT")  # what the run-time calls in Python
 
 
 def library_path() -> Path:
@@ -97,6 +111,7 @@ def load() -> Path:
     path = check()
     torch.ops.load_library(path)
     torch.library.register_fake("dhp::ring_attention_with_lse")(_shapes_of_attention)
+    _library.impl("batch_isend_irecv", _post_fused, "CompositeExplicitAutograd")
     _loaded = path
     atexit.register(release)  # before the interpreter takes the process groups down
     return path
@@ -106,6 +121,18 @@ def _shapes_of_attention(q: torch.Tensor, *_: object) -> tuple[torch.Tensor, tor
     """What tracing needs to know of the attention: nothing is sent."""
     sums = torch.float64 if q.dtype == torch.float64 else torch.float32
     return torch.empty_like(q, memory_format=torch.contiguous_format), q.new_empty(q.shape[:2], dtype=sums)
+
+
+def _post_fused(group: str, kinds: list[str], tensors: list[torch.Tensor], ranks: list[int]) -> torch.ScriptObject:
+    """A group of transfers by the method that a backend without coalescing has for it (older torch_npu: HCCL)."""
+    backend: Any = dist.distributed_c10d._resolve_process_group(group)._get_backend(tensors[0].device)
+    if not hasattr(backend, "batch_isend_irecv"):
+        raise RuntimeError(
+            f"the backend {backend.name()} can neither coalesce transfers nor start a batch of them: one by one, two "
+            "ranks could wait for each other; take a newer torch with that backend"
+        )
+    work: torch.ScriptObject = backend.batch_isend_irecv(kinds, tensors, ranks).boxed()
+    return work
 
 
 def release() -> None:

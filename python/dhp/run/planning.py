@@ -19,8 +19,9 @@ def plan(batch: Batch, cluster: Cluster, cost: CostModel, *, run: Run | None = N
     those of `dhp plan`: planner="lockstep", max_degree=8, exchanges=["ring"], ….
 
     With `run`, makes sure that all ranks have the same plan (one small collective), and that the plan is for as many
-    ranks as the run has; `dhp.agree_on` does that for a plan from elsewhere. Raises InfeasibleBatch with the reason if
-    no plan can hold the batch, InputError for bad input, and RankFailed if plans differ.
+    ranks as the run has; `dhp.agree_on` does that for a plan from elsewhere. On accelerators it also connects ranks
+    that meet for the first time. Raises InfeasibleBatch with the reason if no plan can hold the batch, InputError for
+    bad input, and RankFailed if plans differ.
     """
     result = try_plan(batch, cluster, cost, **options)
     if isinstance(result, Infeasible):
@@ -29,7 +30,8 @@ def plan(batch: Batch, cluster: Cluster, cost: CostModel, *, run: Run | None = N
     if violations:
         raise RuntimeError("the planner made an invalid plan: " + "; ".join(violations))
     if run is not None:
-        from dhp.run.runtime import agree_on
+        from dhp.run.runtime import agree_on, connect
 
         agree_on(result, run)
+        connect(result, batch, run, cluster)
     return result

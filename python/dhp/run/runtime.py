@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from dhp._core import InputError, Plan, Task
+from dhp._core import Batch, Cluster, InputError, Plan, Task
 from dhp.base.output import complain
 from dhp.run import rendezvous
 from dhp.run.planning import InfeasibleBatch
@@ -59,7 +59,7 @@ class Run:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     place: str = "start"
     name: str = ""  # "rank 5 (host b, pid 123)"
-    _groups: list[dist.ProcessGroup] = field(default_factory=list, repr=False)  # the one of `traffic`
+    _groups: list[dist.ProcessGroup] = field(default_factory=list, repr=False)  # of `traffic`; of far transfers, if any
     _owns_world: bool = field(default=False, repr=False)  # init has made the default process group
 
     def __enter__(self) -> Run:
@@ -281,8 +281,9 @@ class Run:
             self.barrier()
         set_current(None)
         torch.ops.dhp.release_group(self.traffic)
-        group = self._groups.pop()  # who keeps the run must not keep their threads and connections
-        dist.destroy_process_group(None if self._owns_world else group)
+        groups, self._groups = self._groups, []  # who keeps the run must not keep their threads and connections
+        for group in [None] if self._owns_world else groups:
+            dist.destroy_process_group(group)
 
 
 def without_advice(text: str) -> str:
@@ -348,6 +349,24 @@ def agree_on(plan: Plan, run: Run) -> None:
             f"rank {run.rank}: the ranks planned differently (here {plan.hash}): data, cost, cluster and "
             "version must be the same everywhere"
         )
+
+
+def connect(plan: Plan, batch: Batch, run: Run, cluster: Cluster | None = None) -> int:
+    """Before the tasks of a plan: connects this rank, in plan order, with those that it will exchange data with for the
+    first time. On an accelerator the first transfer between two ranks holds up their hosts, which else happens in the
+    middle of a task. A plan connects no more ranks than it lets work together (`max_peers`). Every rank calls it, after
+    `agree_on`. Returns how many connections are new: none on CPUs, where the process group has made all of them.
+    """
+    if run.device.type == "cpu":
+        return 0
+    visual = {sequence.id for sequence in batch.sequences if sequence.patches}
+    fresh = 0
+    for task in tasks(plan, run):
+        if len(task.ranks) > 1:
+            nodes = [cluster.node_of(rank) for rank in task.ranks] if cluster else []
+            rows = any(sequence in visual for sequence in task.sequences)  # go from any member to any
+            fresh += torch.ops.dhp.connect(run.group_of(task), run.traffic, task.exchange.name, nodes, rows)
+    return fresh
 
 
 def tasks(plan: Plan, run: Run | None = None) -> Iterator[Task]:

@@ -59,10 +59,15 @@ const AttentionKernel& cpu_flash_kernel();  // torch's flash attention for CPUs
 /// FlashAttention on CUDA, for GPUs of compute capability 8.0 and later. Compiled and held against its contract, but
 /// not yet run on a GPU.
 const AttentionKernel& cuda_flash_kernel();
-bool cuda_flash_applies(const at::Tensor& q);  // 16 bits, on CUDA, of a head size that it has
+bool cuda_flash_applies(const at::Tensor& q);  // 16 bits, and a head size that it has
 
-/// The kernel for queries like `q`: flash attention where there is one, else the reference. `use_kernel` ("auto",
-/// "reference", "cpu_flash", "cuda_flash") overrides the choice in the whole process; tests do that.
+/// Ascend's npu_fusion_attention, called by its name: nothing of torch_npu is needed to build. Held against its
+/// documented contract, but not yet run on an NPU.
+const AttentionKernel& npu_fusion_kernel();
+bool npu_fusion_applies(const at::Tensor& q);  // 16 or 32 bits, a head size that it has, and the operator is there
+
+/// The kernel for queries like `q`: the fused one of their device where there is one, else the reference. `use_kernel`
+/// ("auto", or the name of a kernel) overrides the choice in the whole process; tests do that.
 const AttentionKernel& select_kernel(const at::Tensor& q);
 void use_kernel(const std::string& name);
 

@@ -118,7 +118,7 @@ const AttentionKernel& cuda_flash_kernel() {
 bool cuda_flash_applies(const at::Tensor& q) {
   const auto type = q.scalar_type();
   const auto size = q.size(-1);
-  return q.is_cuda() && (type == at::kHalf || type == at::kBFloat16) && size % kSizeMultiple == 0 && size <= kMostSize;
+  return (type == at::kHalf || type == at::kBFloat16) && size % kSizeMultiple == 0 && size <= kMostSize;
 }
 
 }  // namespace dhp::rt

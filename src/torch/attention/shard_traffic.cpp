@@ -31,13 +31,14 @@ ShardTraffic::ShardTraffic(const AttentionPass& pass, Role role, const std::vect
 void ShardTraffic::post(int tick, const BufferFor& buffer_for) {
   while (next_ < messages_.size() && messages_[next_].post == tick) {
     Flight flight{messages_[next_].due, {}, nullptr};
+    const bool far = messages_[next_].far;
     std::vector<Transfer> transfers;
     for (; next_ < messages_.size(); ++next_) {
       const Message& message = messages_[next_];
-      if (message.post != tick || message.due != flight.due) break;
+      if (message.post != tick || message.far != far || message.due != flight.due) break;
       flight.messages.push_back({message, buffer_for(message)});
       transfers.push_back(
-          {message.direction, pass_.members.rank_at(message.peer), role_, flight.messages.back().buffer});
+          {message.direction, pass_.members.rank_at(message.peer), role_, flight.messages.back().buffer, far});
     }
     flight.ticket = pass_.members.transport->post(
         transfers, pass_.doing + (role_ == Role::kGradient ? ", key and value gradients, " : ", ") + pass_.exchange +

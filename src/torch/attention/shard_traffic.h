@@ -26,7 +26,8 @@ class BufferPool {
   std::vector<at::Tensor> free_;  // [2 * rows, Hkv, D]
 };
 
-/// The messages of one role, started and waited for at their ticks. What is started and due together is one ticket.
+/// The messages of one role, started and waited for at their ticks. What is started and due together, and goes
+/// the same way (Message::far), is one ticket.
 class ShardTraffic {
  public:
   ShardTraffic(const AttentionPass& pass, Role role, const std::vector<Message>& messages);

@@ -1,5 +1,6 @@
 #include "torch/transport/c10d_transport.h"
 
+#include <ATen/ops/zeros.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
@@ -60,16 +61,16 @@ class DeviceTicket final : public Ticket {
 
 class C10dTransport final : public Transport, public Watched {
  public:
-  explicit C10dTransport(const c10::intrusive_ptr<c10d::ProcessGroup>& group)
+  C10dTransport(const c10::intrusive_ptr<c10d::ProcessGroup>& group, const std::string& name)
       : group_(group),
         device_(accelerator_of(*group)),
         backend_(group->getBackend(c10::kCPU)),
-        device_backend_(group->getBackend(device_.type())),
+        lanes_(std::make_shared<DeviceLanes>(group, name, device_)),
         rank_(group->getRank()),
         size_(group->getSize()),
         carrier_timeout_(carrier_timeout(*backend_.lock())),
         timeout_(std::min(kDefaultTimeout, carrier_timeout_)),
-        watch_(rank_, size_, private_store(*group), [backend = device_backend_] { abort(backend); }) {}
+        watch_(rank_, size_, private_store(*group), [lanes = lanes_] { lanes->abort(); }) {}
 
   bool serves(const c10::intrusive_ptr<c10d::ProcessGroup>& group) const { return group_.lock() == group; }
 
@@ -82,6 +83,25 @@ class C10dTransport final : public Transport, public Watched {
     check_failure(describe_rank(*this) + ", in " + doing);
     const bool is_on_host = transfers.empty() || transfers.front().buffer.is_cpu();
     return is_on_host ? post_on_host(transfers, doing) : post_on_device(transfers, doing);
+  }
+
+  /// A byte each way on each lane, and the current stream goes on when all have come.
+  int connect(std::span<const Contact> contacts, const std::string& doing) override {
+    if (device_.is_cpu()) return 0;
+    const auto fresh = lanes_->meet(contacts);
+    const auto bytes = at::zeros({2 * std::ssize(fresh)}, at::TensorOptions(device_).dtype(at::kByte));
+    std::int64_t used = 0;
+    for (const bool far : {false, true}) {
+      std::vector<Transfer> transfers;
+      for (const Contact& contact : fresh) {
+        if (contact.far != far) continue;
+        for (const Direction direction : {Direction::kReceive, Direction::kSend}) {
+          transfers.push_back({direction, contact.peer, Role::kHeader, bytes.narrow(0, used++, 1), far});
+        }
+      }
+      if (!transfers.empty()) post(transfers, doing)->wait();
+    }
+    return static_cast<int>(fresh.size());
   }
 
   void check_failure(const std::string& where) {
@@ -131,6 +151,7 @@ class C10dTransport final : public Transport, public Watched {
     watch_.add_posted(work, device_, where, kNoPeer, timeout());
   }
   void set_store_host(int rank, const std::string& words) override { watch_.record().set_store_host(rank, words); }
+  void set_far_group(const std::string& group) override { lanes_->set_far(group); }
   std::int64_t pulse(int rank) override { return watch_.record().pulse(rank); }
   std::string label() const override {
     std::lock_guard lock(mutex_);
@@ -144,19 +165,14 @@ class C10dTransport final : public Transport, public Watched {
     return locked;
   }
 
-  static void abort(const c10::weak_intrusive_ptr<c10d::Backend>& backend) {
-    const auto locked = backend.lock();
-    if (locked != nullptr && locked->getBackendName() != "gloo") locked->abort();
-  }
-
   std::unique_ptr<Ticket> post_on_device(std::span<const Transfer> transfers, const std::string& doing) {
     const auto first = std::find_if(transfers.begin(), transfers.end(),
                                     [](const Transfer& transfer) { return transfer.direction == Direction::kReceive; });
     const Transfer& named = first == transfers.end() ? transfers.front() : *first;
     const std::string where = describe_wait(*this, doing, named.direction, named.peer);
     try {
-      auto work = post_coalesced(*alive(device_backend_), device_, transfers);
-      if (work) watch_.add_posted(work, device_, where, named.peer, timeout());
+      auto work = lanes_->post(transfers);
+      if (work) watch_.add_posted(work, device_, where, named.peer, timeout(), lanes_->lane_of(named.far));
       return std::make_unique<DeviceTicket>(this, std::move(work), where, transfers);
     } catch (const std::exception& error) {
       fail_wait(where, plain_error(error.what()), false);
@@ -200,8 +216,8 @@ class C10dTransport final : public Transport, public Watched {
   // Weak: the owner of the group decides when its connections close.
   const c10::weak_intrusive_ptr<c10d::ProcessGroup> group_;
   const c10::Device device_;
-  const c10::weak_intrusive_ptr<c10d::Backend> backend_;         // of CPU tensors
-  const c10::weak_intrusive_ptr<c10d::Backend> device_backend_;  // the same where there is no accelerator
+  const c10::weak_intrusive_ptr<c10d::Backend> backend_;  // of CPU tensors
+  const std::shared_ptr<DeviceLanes> lanes_;              // shared with an abort that may outlive this
   const int rank_;
   const int size_;
   const std::chrono::milliseconds carrier_timeout_;
@@ -265,7 +281,7 @@ std::shared_ptr<Transport> find_c10d_transport(const std::string& group) {
   std::lock_guard lock(c10d_registry().mutex);
   auto& entry = c10d_registry().transports[group];
   if (!entry || !entry->serves(process_group)) {
-    replaced = std::exchange(entry, std::make_shared<C10dTransport>(process_group));
+    replaced = std::exchange(entry, std::make_shared<C10dTransport>(process_group, group));
   }
   return entry;
 }

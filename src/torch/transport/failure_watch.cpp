@@ -2,6 +2,7 @@
 
 #include <c10/core/impl/VirtualGuardImpl.h>
 
+#include <algorithm>
 #include <cstdio>
 
 #include "torch/transport/transport.h"
@@ -42,11 +43,11 @@ void FailureWatch::start_thread() {
 }
 
 void FailureWatch::add_posted(const c10::intrusive_ptr<c10d::Work>& work, c10::Device device, std::string where,
-                              int peer, std::chrono::milliseconds timeout) {
+                              int peer, std::chrono::milliseconds timeout, std::size_t lane) {
   c10::Event ready(device.type());
   ready.record(c10::impl::VirtualGuardImpl(device.type()).getStream(device));
   std::lock_guard lock(mutex_);
-  posted_.push_back({work, std::move(ready), std::move(where), peer, timeout});
+  posted_.at(lane).push_back({work, std::move(ready), std::move(where), peer, timeout});
   start_thread();
   if (idle_) changed_.notify_all();
 }
@@ -81,41 +82,49 @@ void FailureWatch::abort_where_due(bool failed) {
   }
 }
 
-/// The oldest is the one that all others wait for.
-void FailureWatch::look_at_posted() {
-  std::string problem;
-  bool is_expired = false;
-  {
-    std::lock_guard lock(mutex_);
-    while (!posted_.empty() && posted_.front().work->isCompleted()) posted_.pop_front();
-    if (posted_.empty()) {
-      if (std::exchange(waits_for_device_, false)) record_.go_on();
-      return;
-    }
-    Posted& oldest = posted_.front();
-    if (oldest.work->exception()) {
-      try {
-        std::rethrow_exception(oldest.work->exception());
-      } catch (const std::exception& error) {
-        problem = oldest.where + ": " + plain_error(error.what());
-      }
-    } else if (!oldest.since && oldest.ready.query()) {
-      oldest.since = Clock::now();
-      if (oldest.peer != kNoPeer) record_.wait_for(oldest.peer);
-      waits_for_device_ = oldest.peer != kNoPeer;
-    } else if (oldest.since && Clock::now() - *oldest.since > oldest.timeout) {
-      problem = oldest.where + ": " + timeout_words(oldest.timeout);
-      is_expired = true;
+bool FailureWatch::has_posted() const {
+  return std::any_of(posted_.begin(), posted_.end(), [](const auto& lane) { return !lane.empty(); });
+}
+
+FailureWatch::Trouble FailureWatch::look_at(Posted& oldest) {
+  if (oldest.work->exception()) {
+    try {
+      std::rethrow_exception(oldest.work->exception());
+    } catch (const std::exception& error) {
+      return {oldest.where + ": " + plain_error(error.what())};
     }
   }
-  if (!problem.empty()) record_.explain(problem, is_expired);
+  if (!oldest.since && oldest.ready.query()) {
+    oldest.since = Clock::now();
+    if (oldest.peer != kNoPeer) record_.wait_for(oldest.peer);
+    waits_for_device_ = oldest.peer != kNoPeer;
+  } else if (oldest.since && Clock::now() - *oldest.since > oldest.timeout) {
+    if (oldest.peer != kNoPeer) record_.wait_for(oldest.peer);
+    return {oldest.where + ": " + timeout_words(oldest.timeout), true};
+  }
+  return {};
+}
+
+/// The oldest of a lane is the one that all others there wait for.
+void FailureWatch::look_at_posted() {
+  Trouble trouble;
+  {
+    std::lock_guard lock(mutex_);
+    for (auto& lane : posted_) {
+      while (!lane.empty() && lane.front().work->isCompleted()) lane.pop_front();
+      if (lane.empty() || !trouble.problem.empty()) continue;
+      trouble = look_at(lane.front());
+    }
+    if (!has_posted() && std::exchange(waits_for_device_, false)) record_.go_on();
+  }
+  if (!trouble.problem.empty()) record_.explain(trouble.problem, trouble.is_expired);
 }
 
 void FailureWatch::abort_device() {
   std::function<void()> abort;
   {
     std::lock_guard lock(mutex_);
-    posted_.clear();
+    for (auto& lane : posted_) lane.clear();
     abort = std::exchange(abort_device_, {});
   }
   if (!abort) return;
@@ -136,11 +145,11 @@ void FailureWatch::run() {
   std::unique_lock lock(mutex_);
   while (!stopping_) {
     idle_ = true;
-    changed_.wait(lock, [&] { return stopping_ || !waits_.empty() || !posted_.empty(); });
+    changed_.wait(lock, [&] { return stopping_ || !waits_.empty() || has_posted(); });
     idle_ = false;
     if (changed_.wait_for(lock, kPeriod, [&] { return stopping_; })) return;
-    if (waits_.empty() && posted_.empty()) continue;
-    const bool is_on_device = !posted_.empty();
+    if (waits_.empty() && !has_posted()) continue;
+    const bool is_on_device = has_posted();
     lock.unlock();
     record_.read_soon();
     if (is_on_device && !record_.known()) look_at_posted();

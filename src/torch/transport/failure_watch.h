@@ -3,6 +3,7 @@
 #include <c10/core/Event.h>
 #include <c10/util/intrusive_ptr.h>
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -49,10 +50,10 @@ class FailureWatch {
   Outcome end(std::uint64_t wait);
 
   /// Announces transfers of a device that the current stream has just posted; `where` says what this rank did, and
-  /// `peer` for whom it waits first (kNoPeer: all). They are complete after those posted before them. Their time counts
-  /// from when those are, and the stream has come to them: hosts run ahead of devices.
+  /// `peer` for whom it waits first (kNoPeer: all). They are complete after those posted before them on their lane.
+  /// Their time counts from when those are, and the stream has come to them: hosts run ahead of devices.
   void add_posted(const c10::intrusive_ptr<c10d::Work>& work, c10::Device device, std::string where, int peer,
-                  std::chrono::milliseconds timeout);
+                  std::chrono::milliseconds timeout, std::size_t lane = 0);
   /// This rank's host has come to the run-time: it does not hang on the device.
   void host_is_here() { *host_is_here_ = true; }
 
@@ -72,7 +73,15 @@ class FailureWatch {
     std::optional<std::chrono::steady_clock::time_point> since = {};  // when it could start
   };
 
-  void start_thread();  // with the lock
+  /// What is wrong with the oldest transfers of a lane.
+  struct Trouble {
+    std::string problem;  // empty: nothing
+    bool is_expired = false;
+  };
+
+  void start_thread();              // with the lock
+  bool has_posted() const;          // with the lock
+  Trouble look_at(Posted& oldest);  // with the lock
   void run();
   void abort_where_due(bool failed);
   void look_at_posted();
@@ -83,9 +92,9 @@ class FailureWatch {
   std::condition_variable changed_;
   std::map<std::uint64_t, Wait> waits_;
   std::uint64_t next_wait_ = 0;
-  std::deque<Posted> posted_;
-  bool waits_for_device_ = false;       // as the record says
-  std::function<void()> abort_device_;  // empty once called
+  std::array<std::deque<Posted>, 2> posted_;  // by lane
+  bool waits_for_device_ = false;             // as the record says
+  std::function<void()> abort_device_;        // empty once called
   bool idle_ = false;
   bool stopping_ = false;
   std::thread thread_;  // started by the first wait

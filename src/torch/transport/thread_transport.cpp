@@ -1,6 +1,10 @@
 #include "torch/transport/thread_transport.h"
-#include "torch/transport/registry.h"
 
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <c10/core/Event.h>
+#include <c10/core/StreamGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <c10/util/Exception.h>
 
 #include <condition_variable>
@@ -10,17 +14,38 @@
 #include <mutex>
 #include <tuple>
 
+#include "torch/transport/device_carrier.h"
+#include "torch/transport/registry.h"
+
 namespace dhp::rt {
 namespace {
 
-/// One transfer on its way. `done` is guarded by the mutex of the hub.
+c10::Stream current_stream(c10::Device device) { return c10::impl::VirtualGuardImpl(device.type()).getStream(device); }
+
+using Event = std::shared_ptr<c10::Event>;
+
+Event record_event(c10::Stream stream) {
+  auto event = std::make_shared<c10::Event>(stream.device_type());
+  event->record(stream);
+  return event;
+}
+
+/// One transfer on its way. On a device the buffer may be read, or written, from `ready` on, and the transfer is over
+/// at `copied`. `done` (the peer has come) and `copied` are guarded by the mutex of the hub.
 struct Pending {
+  explicit Pending(const at::Tensor& of)
+      : buffer(of), ready(of.is_cpu() ? nullptr : record_event(current_stream(of.device()))) {}
+
   at::Tensor buffer;
+  const Event ready;
+  Event copied = nullptr;
   bool done = false;
 };
 
 /// Where the threads meet. A send and a receive of one channel are matched in posting order by whoever comes second,
-/// and copied under the lock: simple and obviously free of races; speed does not matter here.
+/// and copied under the lock: simple and obviously free of races; speed does not matter here. Buffers of a device are
+/// copied by a stream of the hub, in the order of the matches. What a copy waits for was posted before: each rank's
+/// stream waits only for copies that the hub's stream has already.
 class Hub {
  public:
   explicit Hub(int size) : size_(size) {}
@@ -28,7 +53,7 @@ class Hub {
   int size() const { return size_; }
 
   std::shared_ptr<Pending> post(int sender, int receiver, Role role, bool is_send, const at::Tensor& buffer) {
-    auto mine = std::make_shared<Pending>(Pending{buffer});
+    auto mine = std::make_shared<Pending>(buffer);
     std::lock_guard lock(mutex_);
     Channel& channel = channels_[{sender, receiver, role}];
     auto& own_queue = is_send ? channel.sends : channel.receives;
@@ -47,7 +72,9 @@ class Hub {
                   std::to_string(target->buffer.nbytes()));
       return mine;
     }
-    if (source->buffer.nbytes() > 0) {
+    if (source->ready && target->ready) {
+      source->copied = target->copied = copy_late(*source, *target);
+    } else if (source->buffer.nbytes() > 0) {
       std::memcpy(target->buffer.mutable_data_ptr(), source->buffer.const_data_ptr(), source->buffer.nbytes());
     }
     source->done = target->done = true;
@@ -89,6 +116,18 @@ class Hub {
     std::deque<std::shared_ptr<Pending>> receives;
   };
 
+  /// With the lock.
+  Event copy_late(const Pending& source, Pending& target) {
+    const c10::Device device = source.buffer.device();
+    if (!stream_) stream_ = c10::impl::VirtualGuardImpl(device.type()).getStreamFromGlobalPool(device);
+    const c10::StreamGuard guard(*stream_);
+    const at::NoGradGuard no_grad;
+    source.ready->block(*stream_);
+    target.ready->block(*stream_);
+    target.buffer.view(-1).copy_(source.buffer.view(-1), /*non_blocking=*/true);
+    return record_event(*stream_);
+  }
+
   void fail_locked(const std::string& message) {
     if (!failure_) failure_ = message;
     changed_.notify_all();
@@ -99,6 +138,7 @@ class Hub {
   std::condition_variable changed_;
   std::map<std::tuple<int, int, Role>, Channel> channels_;
   std::optional<std::string> failure_;
+  std::optional<c10::Stream> stream_;  // from the first transfer on a device on
 };
 
 class ThreadTransport;
@@ -131,11 +171,12 @@ class ThreadTicket final : public Ticket {
 
 class ThreadTransport final : public Transport {
  public:
-  ThreadTransport(std::shared_ptr<Hub> hub, int rank) : hub_(std::move(hub)), rank_(rank) {}
+  ThreadTransport(std::shared_ptr<Hub> hub, int rank, c10::Device device)
+      : hub_(std::move(hub)), rank_(rank), device_(device) {}
 
   int rank() const override { return rank_; }
   int size() const override { return hub_->size(); }
-  c10::Device device() const override { return c10::kCPU; }
+  c10::Device device() const override { return device_; }
 
   std::unique_ptr<Ticket> post(std::span<const Transfer> transfers, const std::string& doing) override {
     auto ticket = std::make_unique<ThreadTicket>(hub_, this, doing);
@@ -174,6 +215,7 @@ class ThreadTransport final : public Transport {
  private:
   const std::shared_ptr<Hub> hub_;
   const int rank_;
+  const c10::Device device_;
   mutable std::mutex mutex_;
   std::chrono::milliseconds timeout_ = kDefaultTimeout;
   std::string label_;
@@ -183,7 +225,11 @@ void ThreadTicket::wait() {
   for (const Leg& leg : legs_) {
     const auto timeout = transport_->timeout();
     const auto outcome = hub_->wait(*leg.pending, timeout);
-    if (outcome == Hub::Outcome::kDone) continue;
+    if (outcome == Hub::Outcome::kDone) {
+      // Not the host: that is here as soon as the peer's is.
+      if (const Event& copied = leg.pending->copied) copied->block(current_stream(leg.pending->buffer.device()));
+      continue;
+    }
     const std::string where = describe_wait(*transport_, doing_, leg.direction, leg.peer);
     if (outcome == Hub::Outcome::kTimedOut) hub_->fail(where + ": " + timeout_words(timeout));
     throw_failure(*hub_->failure(), where);
@@ -198,17 +244,19 @@ Registry<Transport>& thread_registry() {
 
 }  // namespace
 
-std::vector<std::shared_ptr<Transport>> make_thread_transports(int size) {
+std::vector<std::shared_ptr<Transport>> make_thread_transports(int size, c10::Device device) {
   TORCH_CHECK_VALUE(size > 0, "a thread group needs at least 1 rank, got ", size);
   auto hub = std::make_shared<Hub>(size);
   std::vector<std::shared_ptr<Transport>> transports;
   transports.reserve(static_cast<std::size_t>(size));
-  for (int rank = 0; rank < size; ++rank) transports.push_back(std::make_shared<ThreadTransport>(hub, rank));
+  for (int rank = 0; rank < size; ++rank) {
+    transports.push_back(std::make_shared<ThreadTransport>(hub, rank, with_index(device)));
+  }
   return transports;
 }
 
-void create_thread_groups(const std::string& name, int size) {
-  const auto transports = make_thread_transports(size);
+void create_thread_groups(const std::string& name, int size, const std::string& device) {
+  const auto transports = make_thread_transports(size, c10::Device(device));
   for (int rank = 0; rank < size; ++rank) {
     register_transport(name + "/" + std::to_string(rank), transports[static_cast<std::size_t>(rank)]);
   }

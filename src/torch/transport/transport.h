@@ -32,7 +32,7 @@ namespace dhp::rt {
 /// Contracts
 /// - Between two ranks, transfers meet in the order in which they were posted: on CPUs those of one role, on a device
 ///   all. Every rank therefore posts in plan order and from one thread at a time.
-/// - All buffers of one post are on one device.
+/// - All buffers of one post are on one device, and all go near or all far.
 /// - Both ends know the byte count; agree on it before posting (agreement.h), since the carrier may answer a
 ///   difference by ending the process.
 /// - Never send to yourself.
@@ -47,6 +47,13 @@ struct Transfer {
   int peer;  // world rank
   Role role;
   at::Tensor buffer;  // contiguous; must stay untouched (send) or unread (receive) until the wait is over
+  bool far = false;   // to another node, by a lane of its own where there is one: nothing near waits for it
+};
+
+/// Another rank, and the lane on which this one exchanges data with it.
+struct Contact {
+  int peer;  // world rank
+  bool far;
 };
 
 /// Transfers under way. Dropping a ticket without waiting is for error paths only.
@@ -82,6 +89,11 @@ class Transport {
   /// Starts the transfers, receives first. `doing` says what this rank is at, for the messages of errors.
   virtual std::unique_ptr<Ticket> post(std::span<const Transfer> transfers, const std::string& doing) = 0;
 
+  /// Connects this rank with those that it has not exchanged data with yet, each of which does the same: on some
+  /// devices the first transfer between two ranks holds up their hosts, which must not happen within a task. Returns
+  /// how many are new; 0 where connecting costs nothing. In the order of posts, like all that exchanges data.
+  virtual int connect(std::span<const Contact> /*contacts*/, const std::string& /*doing*/) { return 0; }
+
   /// Makes the transport fail on all ranks, unless it has failed already; the first failure is kept. `message` names
   /// the rank and the cause. Never throws.
   virtual void record_failure(const std::string& message) noexcept = 0;
@@ -116,6 +128,8 @@ class Watched {
   virtual void watch_work(const c10::intrusive_ptr<c10d::Work>& work, const std::string& doing) = 0;
   /// Who hosts the store, and would be the cause if it did not answer: a rank, or -1 and words.
   virtual void set_store_host(int rank, const std::string& words) = 0;
+  /// Transfers on the device that go far are carried by this process group of all ranks from here on.
+  virtual void set_far_group(const std::string& group) = 0;
   /// A number that grows while the rank's process lives, even if it computes; -1 where the store does not tell.
   virtual std::int64_t pulse(int rank) = 0;
 };

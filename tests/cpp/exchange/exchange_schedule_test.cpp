@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <numeric>
 #include <random>
@@ -39,7 +40,7 @@ using Messages = std::vector<Message> ExchangeSchedule::*;
 
 /// What one end sends the other expects, in the same order and at the same ticks; waits are later than starts.
 void expect_ends_agree(const Group& group, Messages messages) {
-  std::map<std::pair<int, int>, std::vector<std::tuple<int, int, int, bool>>> sent;
+  std::map<std::pair<int, int>, std::vector<std::tuple<int, int, int, bool, bool>>> sent;
   auto received = sent;
   for (int i = 0; i < group.degree(); ++i) {
     int last_post = 0;
@@ -50,9 +51,9 @@ void expect_ends_agree(const Group& group, Messages messages) {
       EXPECT_LT(m.due, group.of(i).ticks);
       last_post = m.post;
       if (m.direction == Direction::kSend) {
-        sent[{i, m.peer}].emplace_back(m.shard, m.post, m.due, m.half);
+        sent[{i, m.peer}].emplace_back(m.shard, m.post, m.due, m.half, m.far);
       } else {
-        received[{m.peer, i}].emplace_back(m.shard, m.post, m.due, m.half);
+        received[{m.peer, i}].emplace_back(m.shard, m.post, m.due, m.half, m.far);
       }
     }
   }
@@ -145,6 +146,71 @@ void expect_each_crosses_once(const Group& group) {
   }
 }
 
+/// What a device works off as one: the messages of a member that are started and due together, on one lane.
+struct Posted {
+  bool far;
+  std::vector<Message> messages;
+};
+
+/// All of a backward pass, in the order in which the host posts them.
+std::vector<Posted> posted_by(const ExchangeSchedule& schedule) {
+  std::vector<Posted> all;
+  for (int tick = 0; tick < schedule.ticks; ++tick) {
+    for (const auto* messages : {&schedule.keys, &schedule.gradients}) {
+      const Message* last = nullptr;
+      for (const Message& m : *messages) {
+        if (m.post != tick) continue;
+        if (last == nullptr || last->far != m.far || last->due != m.due) all.push_back({m.far, {}});
+        all.back().messages.push_back(m);
+        last = &m;
+      }
+    }
+  }
+  return all;
+}
+
+/// On a device that works off groups one after the other, those of a lane or (`serial`) all of them, every group gets
+/// its turn: a message goes when both ends are at its group, and a group ends when all of its messages have gone.
+void expect_groups_end(const Group& group, bool serial) {
+  using Queue = std::vector<Posted>;
+  std::vector<std::array<Queue, 2>> lanes(group.nodes.size());  // near and far, last first
+  for (int i = 0; i < group.degree(); ++i) {
+    auto all = posted_by(group.of(i));
+    std::reverse(all.begin(), all.end());
+    for (Posted& posted : all) lanes[static_cast<std::size_t>(i)][posted.far && !serial].push_back(std::move(posted));
+  }
+  const auto take = [&](int i, const Message& m) {  // the other end, if it is there
+    for (Queue& queue : lanes[static_cast<std::size_t>(m.peer)]) {
+      if (queue.empty()) continue;
+      const auto other =
+          std::find_if(queue.back().messages.begin(), queue.back().messages.end(), [&](const Message& o) {
+            return o.peer == i && o.direction != m.direction && o.shard == m.shard && o.post == m.post &&
+                   o.due == m.due;
+          });
+      if (other == queue.back().messages.end()) continue;
+      queue.back().messages.erase(other);
+      return true;
+    }
+    return false;
+  };
+  bool moves = true;
+  while (std::exchange(moves, false)) {
+    for (int i = 0; i < group.degree(); ++i) {
+      for (Queue& queue : lanes[static_cast<std::size_t>(i)]) {
+        if (queue.empty()) continue;
+        moves = std::erase_if(queue.back().messages, [&](const Message& m) { return take(i, m); }) > 0 || moves;
+        while (!queue.empty() && queue.back().messages.empty()) {
+          queue.pop_back();
+          moves = true;
+        }
+      }
+    }
+  }
+  for (const auto& queues : lanes) {
+    for (const Queue& queue : queues) EXPECT_TRUE(queue.empty()) << queue.size() << " groups wait for each other";
+  }
+}
+
 /// Messages of keys under way to a member at once.
 int most_in_flight(const ExchangeSchedule& schedule) {
   int most = 0;
@@ -164,6 +230,14 @@ void expect_sound(Exchange exchange, const Nodes& nodes, bool causal) {
   expect_keys_arrive(group);
   expect_gradients_come_home(group);
   if (exchange == Exchange::hierarchical) expect_each_crosses_once(group);
+  for (int i = 0; i < group.degree(); ++i) {
+    for (const Messages messages : {&ExchangeSchedule::keys, &ExchangeSchedule::gradients}) {
+      for (const Message& m : group.of(i).*messages) {
+        EXPECT_EQ(m.far, exchange == Exchange::hierarchical && group.node(i) != group.node(m.peer));
+      }
+    }
+  }
+  for (const bool serial : {true, false}) expect_groups_end(group, serial);
   for (const auto& schedule : group.schedules) {
     EXPECT_LE(most_in_flight(schedule), exchange == Exchange::ring ? 1 : exchange == Exchange::direct ? 2 : 4);
   }

@@ -19,10 +19,11 @@ WAIT_S = 3.0
 SECONDS = 15.0  # beyond the time-out, for a rank that hangs
 
 
-def attend(world: World, group: str, tokens: int = 48) -> float:
+def attend(world: World, group: str, nodes: list[int], tokens: int = 48) -> float:
     """A step of a training loop: operations are enqueued, then the host reads a number, and asks for failures."""
     q = torch.randn(tokens // SIZE, 4, 8, device="late", requires_grad=True)
-    out = torch.ops.dhp.ring_attention(q, q, q, [tokens], [0, 1, 2], group, 0.3)
+    exchange = "hierarchical" if nodes else "ring"
+    out = torch.ops.dhp.ring_attention(q, q, q, [tokens], [0, 1, 2], group, 0.3, True, exchange, nodes)
     out.sum().backward()
     read = q.grad.sum().item()
     if cause := torch.ops.dhp.known_failure(group):  # the number is of aborted transfers
@@ -30,7 +31,7 @@ def attend(world: World, group: str, tokens: int = 48) -> float:
     return read
 
 
-def fail(world: World, fault: str, errors: Path) -> tuple[str, float]:
+def fail(world: World, fault: str, nodes: list[int], errors: Path) -> tuple[str, float]:
     """What ends this rank, and after how long. Rank 1 is the one that fails; what it says goes to `errors`."""
     import late
 
@@ -38,9 +39,11 @@ def fail(world: World, fault: str, errors: Path) -> tuple[str, float]:
         os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
     late.arrange("eager", "eager")
     group = world.new_group(backend=late.BACKEND)
+    if nodes:
+        torch.ops.dhp.set_far_group(group, world.new_group(backend="late:lateccl"))
     torch.ops.dhp.configure_group(group, WAIT_S)
     torch.ops.dhp.set_label(group, "step 1")
-    attend(world, group)
+    attend(world, group, nodes)
     world.meet("warm")
     began = time.monotonic()
     torch.ops.dhp.set_label(group, "step 2")
@@ -52,11 +55,11 @@ def fail(world: World, fault: str, errors: Path) -> tuple[str, float]:
             if fault == "hangs":
                 late.device.stall(3600.0)
             if fault == "raises":
-                attend(world, group, 47)
+                attend(world, group, nodes, 47)
             if fault == "operator":  # an error of a kernel, which the host hears of later
                 torch.nn.functional.embedding(torch.tensor([7], device="late"), torch.ones(2, 2, device="late"))
         while True:
-            attend(world, group)
+            attend(world, group, nodes)
     except (RuntimeError, ValueError) as error:
         torch.ops.dhp.report_failure(group, f"rank {world.rank}: {error}")
         return str(error), time.monotonic() - began
@@ -70,10 +73,13 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("fault", EXPECTED)
-def test_every_rank_ends_and_the_cause_comes_first(fault: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("fault", "nodes"), [*((fault, []) for fault in EXPECTED), ("killed", [0, 1, 2]), ("hangs", [0, 1, 1])]
+)
+def test_every_rank_ends_and_the_cause_comes_first(fault: str, nodes: list[int], tmp_path: Path) -> None:
+    """With nodes, what is lost may be on the far lane."""
     errors = tmp_path / "errors"
-    outcomes = run_processes(fail, SIZE, fault, errors, seconds=60)
+    outcomes = run_processes(fail, SIZE, fault, nodes, errors, seconds=60)
     for rank, outcome in enumerate(outcomes):
         if rank == 1 and fault in ("killed", "hangs"):
             assert outcome.exit_code == (-signal.SIGKILL if fault == "killed" else 1)

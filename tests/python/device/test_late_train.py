@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from parity import compare, run_parity
 
@@ -24,3 +25,23 @@ def results(mixed_data: Path) -> Path:
 @pytest.mark.parametrize("run", RUNS)
 def test_losses_and_gradients_equal_hugging_face(results: Path, run: str) -> None:
     compare(results, run, "reference-fp64", 1e-6)
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_groups_are_counted_and_connected_before_tasks(results: Path, run: str) -> None:
+    """The default group, near, and with two nodes far; transfers of tasks find the ranks connected. Ranks of two nodes
+    meet on the far lane as hierarchical exchanges have them, and near where a task exchanges rows or another way."""
+    found = torch.load(results / f"{run}.pt")
+    groups = 3 if "@" in run else 2
+    assert found["groups"] == groups
+    assert any(near["to"] for _, near, *_ in found["contacts"])
+    for contacts in found["contacts"]:
+        assert len(contacts) == groups
+        assert [lane["late"] for lane in contacts] == [[]] * groups
+        assert contacts[0]["to"] == [], "nothing of DHP's is on the default group"
+    if "@" in run:
+        ranks = range(len(found["contacts"]))
+        hierarchical = any(how == "hierarchical" for step in found["tasks"] for _, how in step)
+        assert any(found["contacts"][rank][2]["to"] for rank in ranks) == hierarchical
+        for rank in ranks:
+            assert all(peer // 2 != rank // 2 for peer in found["contacts"][rank][2]["to"])
