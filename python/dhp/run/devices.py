@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import os
 from datetime import timedelta
 from typing import Any
@@ -78,6 +79,16 @@ def leave_time_outs_to_the_watch(group: dist.ProcessGroup, device: torch.device)
     """Gloo keeps its own time-out, which only ends what the watch has left."""
     if device.type == "cuda":
         group._get_backend(device)._set_default_timeout(NEVER)
+
+
+def read_together(scalars: list[torch.Tensor]) -> list[float]:
+    """Their values, in one wait of the host, where any is on a device."""
+    if not scalars:
+        return []
+    device = next((x.device for x in scalars if x.device.type != "cpu"), scalars[0].device)
+    dtype = functools.reduce(torch.promote_types, (x.dtype for x in scalars))
+    values: list[float] = torch.stack([x.to(device, dtype) for x in scalars]).tolist()
+    return values
 
 
 class Uploads:

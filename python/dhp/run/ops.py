@@ -24,6 +24,8 @@ failure(group) -> str               the first failure of any rank, or ""; known_
 enter_collective(group, name), leave_collective(group)
                                     around collectives of other process groups, which are counted: who is behind is seen
 watch_work(group, work, doing)      a collective of tensors on a device: ended and told as a transfer is, if it hangs
+measure_stalls(group, on)           from here on (or no more), what this rank's device waits for others is one span
+stalled_s(group) -> list of float   the seconds of each span since the last call; none on a CPU
 set_store_host(group, rank, words)  who hosts the store (-1: no rank, but `words`), to be named if it does not answer
 pulse(group, rank) -> int           grows as long as the rank's process lives; -1 where the store does not tell
 own_name(rank) -> str               "rank 5 (host b, pid 123)"

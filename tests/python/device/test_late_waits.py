@@ -95,11 +95,9 @@ def test_waits_of_a_step(folders: dict[str, Path], family: str, recompute: bool)
         parts = json.loads((mixed_data / f"waits-{rank}.json").read_text())
         tasks = len(parts["forward"])
         assert tasks > STEPS, "several tasks a step"
-        # As many waits as it takes to end a task, whose time is then known: its loss is read.
         assert parts["forward"] == parts["backward"] == [{}] * tasks
-        assert parts["else"][1:].count({"item": 1}) == tasks
-        assert sum(sum(waits.values()) for waits in parts["else"][1:]) == tasks
-        # And one a step for the norm, with which it is known whether gradients are finite.
+        assert sum(sum(waits.values()) for waits in parts["else"][1:]) == 0
+        # One a step: the losses of all tasks, the norm, and whether gradients are finite. Times of tasks come with it.
         assert parts["reduce"] == [{"download": 1}] * STEPS
         assert parts["update"] == [{}] * STEPS
 
