@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from dhp._core import (
     Recompute,
     activation_budget_bytes,
     analytic_cost,
+    device_presets,
     read_device,
 )
+from dhp.run import devices
 
 NOTHING_FROZEN = Freeze()
 COUNTED_BY_PARTS = ("idefics3", "llava", "mistral3", "smolvlm")  # families that the core does not count
@@ -27,6 +30,22 @@ STATE_BYTES = {
     "bf16_weights": (2.0, 2.0, 4.0 + 8.0 + 4.0),
     "fp64": (8.0, 8.0, 8.0 + 16.0),
 }
+
+
+def preset_at_hand(device: str, setting: str) -> str:
+    """The preset of `dhp cost` for what a run on `device` (auto, cpu, cuda, npu) computes on here. Raises InputError
+    where there is none; `setting` is what to name one by."""
+    model = devices.model_of(device)
+    if not model:
+        return "local-cpu"
+    presets = [preset.name for preset in device_presets()]
+    for preset in presets:
+        if preset in re.split("[^a-z0-9]+", model.lower()):
+            return preset
+    raise InputError(
+        f"{setting}: there is no preset for this device, {model}; set it to one that is alike ({', '.join(presets)}), "
+        "or measure a cost file with dhp calibrate"
+    )
 
 
 def local_cluster(ranks: int, *, device: str = "local-cpu", capacity_tokens: int = 0) -> Cluster:
