@@ -28,6 +28,7 @@ from dhp.cost.fit import (
 )
 from dhp.cost.speeds import Array, MemberTimes, SpeedHistory, TimedTask, learn, speeds_of
 from dhp.models import Adapter
+from dhp.run.devices import pinning
 from dhp.run.runtime import Run
 
 PARTS = [(module, direction) for module in MODULES for direction in PASSES]
@@ -141,7 +142,9 @@ def _share(adapter: Adapter, design: Design, run: Run, group: int, exchange: Exc
     task = make_task(design, exchange)
     if run.world_size > 1:
         task.ranks = [group * design.degree + i for i in range(design.degree)]
-    return make_input(design, position, adapter.model), task
+    task_input = make_input(design, position, adapter.model)
+    task_input.pixels = pinning(run.device)(task_input.pixels)  # as in training
+    return task_input, task
 
 
 def _use_mirror(adapter: Any, design: Design) -> None:

@@ -78,6 +78,7 @@ class Range:
 
 
 LEAST_SHARD_TOKENS = 16
+MADE_PATCHES = 4096  # different ones in a task: they cost more to make up than to encode
 
 
 def make_designs(what: Range, counts: dict[str, int], seed: int = 0) -> list[Design]:
@@ -157,7 +158,8 @@ def make_input(design: Design, position: int, model: Any, seed: int = 0) -> Task
     )
     patches = sum(unit.patches for unit in layout.shares[position])
     width = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
-    pixels = torch.from_numpy(generator.standard_normal((patches, width), dtype=np.float32))
+    few = generator.standard_normal((min(patches, MADE_PATCHES), width), dtype=np.float32)
+    pixels = torch.from_numpy(np.resize(few, (patches, width)))
     media: list[Sequence[MediumShape]] = [
         [MadeMedium("video" if t > 1 else "image", (t, h, w), h * w // merge**2) for t, h, w in shape.media]
         for shape in design.shapes

@@ -95,6 +95,7 @@ class Dataset:
         self._pixels = PixelReader(self._encoder.processor)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="dhp-read")
         self._encoding = threading.Lock()  # tokenizers are not for two threads at once
+        self.hold: Callable[[torch.Tensor], torch.Tensor] = lambda pixels: pixels  # where pixels that are read go
 
     @property
     def index(self) -> Index:
@@ -178,7 +179,8 @@ class Dataset:
         share = Share()
         for task in plan.tasks:
             if rank in task.ranks:
-                share.inputs[task.id] = self.read(task, rank, share.failed)
+                share.inputs[task.id] = one = self.read(task, rank, share.failed)
+                one.pixels = self.hold(one.pixels)
         return share
 
     def read_ahead(self, plan: Plan, rank: int) -> Future[Share]:

@@ -44,7 +44,14 @@ def count(folder: Path, recompute: bool) -> int:
 
         return call
 
-    train.forward = counting("forward", train.forward)
+    plain = train.forward
+
+    def forward(adapter: Any, share: Any, task: Any, *others: Any) -> Any:
+        pixels = share.inputs[task.id].pixels
+        assert pixels.is_pinned() or not len(pixels), "the thread that reads has not made them so"
+        return plain(adapter, share, task, *others)
+
+    train.forward = counting("forward", forward)
     torch.Tensor.backward = counting("backward", torch.Tensor.backward)
     ShardedAdamW.reduce = counting("reduce", ShardedAdamW.reduce)
     train.optimizer.update = counting("update", train.optimizer.update)
