@@ -32,15 +32,9 @@ def choose(wanted: str) -> torch.device:
 
     Raises InputError if there is no such device, or fewer than ranks on this machine.
     """
-    found = torch.accelerator.current_accelerator(check_available=True)
-    kind = (found.type if found else "cpu") if wanted == "auto" else wanted
+    kind = _kind_of(wanted)
     if kind == "cpu":
         return torch.device("cpu")
-    if found is None or found.type != kind:
-        here = f"torch {torch.__version__} finds {found.type}" if found else f"torch {torch.__version__} finds none"
-        raise InputError(f"device: found {wanted!r}, but {here} here; expected auto, cpu or what there is")
-    if kind not in dist.Backend.default_device_backend_map:
-        raise InputError(f"device: torch knows no backend that carries tensors on {kind}; expected cpu")
     index, count = int(os.environ.get("LOCAL_RANK", "0")), torch.accelerator.device_count()
     if index >= count:
         raise InputError(
@@ -49,6 +43,30 @@ def choose(wanted: str) -> torch.device:
         )
     torch.accelerator.set_device_index(index)
     return torch.device(kind, index)
+
+
+def check(wanted: str, ranks: int) -> None:
+    """What `choose` would refuse on one of so many ranks of this machine, before there are any: to be called in a
+    process that ends before they are forked. Raises InputError."""
+    kind = _kind_of(wanted)
+    if kind != "cpu" and ranks > (count := torch.accelerator.device_count()):
+        raise InputError(
+            f"device: {ranks} ranks were to start here, but there are {count} devices of type {kind}: a rank has one "
+            f"of its own; start at most {count} with --ranks, or take device cpu"
+        )
+
+
+def _kind_of(wanted: str) -> str:
+    found = torch.accelerator.current_accelerator(check_available=True)
+    kind = (found.type if found else "cpu") if wanted == "auto" else wanted
+    if kind == "cpu":
+        return kind
+    if found is None or found.type != kind:
+        here = f"torch {torch.__version__} finds {found.type}" if found else f"torch {torch.__version__} finds none"
+        raise InputError(f"device: found {wanted!r}, but {here} here; expected auto, cpu or what there is")
+    if kind not in dist.Backend.default_device_backend_map:
+        raise InputError(f"device: torch knows no backend that carries tensors on {kind}; expected cpu")
+    return kind
 
 
 def model_of(wanted: str) -> str:
