@@ -30,7 +30,7 @@ class Sizes:
 
     head_sizes: tuple[int, ...] = (64, 128, 256)
     lengths: tuple[int, ...] = (1, 17, 128, 4097)
-    ring_tokens: int = 8192
+    ring_tokens: int = 4096
     short: tuple[int, int] = (100, 64)  # sequences and tokens of each, packed
     alone_tokens: tuple[int, ...] = (4096, 16384, 65536)
     alone_degrees: tuple[int, ...] = (1, 2, 4, 8)
@@ -51,8 +51,8 @@ class Sizes:
     calibration: tuple[str, ...] = ("--samples", "48", "--left-out", "16", "--repeats", "4", "--max-tokens", "32768")
     most_degree: int = 8
     precision: str = "bf16_weights"  # of costs and of the replay
-    divisor: int = 1  # of the lengths of the batch that is replayed
-    samples: int = 512
+    divisor: int = 2  # of the lengths of the batch that is replayed
+    samples: int = 256
     replay_repeats: int = 2
     calls: int = 16  # tasks whose inputs are in memory at once
 

@@ -168,7 +168,7 @@ def compare(name: str, plan: Plan, seconds: list[float], batch: Batch, cost: Cos
         "task_error": error_of(estimates, seconds).mean,
         "widest": max(len(task.ranks) for task in plan.tasks),
         "tasks": [
-            [len(task.ranks), len(task.sequences), e, s]
-            for task, e, s in zip(plan.tasks, estimates, seconds, strict=True)
+            {"degree": len(task.ranks), "sequences": len(task.sequences), "estimated_s": estimate, "measured_s": took}
+            for task, estimate, took in zip(plan.tasks, estimates, seconds, strict=True)
         ],
     }

@@ -29,7 +29,7 @@ from place import Place, place_of
 from dhp.run import build_ops
 from dhp.run.ops import built_for
 
-LIMIT_S = 150  # of a step
+LIMIT_S = 240  # of a step
 STEPS = {
     "library": steps.library,
     "flash": steps.flash,
