@@ -305,12 +305,15 @@ def two_ranks(place: Place) -> list[str]:
     if library := os.environ.get("NCCL_LIBRARY"):
         os.environ.update(LD_PRELOAD=library, NCCL_MULTI_RANK_GPU_ENABLE="1")
     port = dist.TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
-    pipes = []
+    pipes, processes = [], []
     for rank in (0, 1):
         ours, theirs = context.Pipe(duplex=False)
-        context.Process(target=one_of_two, args=(place, rank, port.port, theirs), daemon=True).start()
+        processes.append(context.Process(target=one_of_two, args=(place, rank, port.port, theirs), daemon=True))
+        processes[-1].start()
         pipes.append(ours)
     errors = [pipe.recv() if pipe.poll(100) else "nothing came" for pipe in pipes]
+    for process in processes:  # before the store ends
+        process.join(20)
     if problems := [error for error in errors if isinstance(error, str)]:
         raise AssertionError(problems[0])
     return [f"ring attention of two processes off from fp64 by at most {max(errors):.1e}"]

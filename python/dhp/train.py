@@ -61,6 +61,8 @@ def train(
     model = together(run, lambda: load(settings, saved, run))
     agree_on_weights(model, run)
     adapter = attach(model, run, cluster=cluster)
+    if run.device.type != "cpu":
+        data.finish = adapter.prepare
     adamw = optimizer.make_optimizer(model, settings, run)
     if saved:
         together(run, lambda: checkpoint.load_optimizer(saved.folder, model, adamw))

@@ -28,7 +28,6 @@ from dhp.cost.fit import (
 )
 from dhp.cost.speeds import Array, MemberTimes, SpeedHistory, TimedTask, learn, speeds_of
 from dhp.models import Adapter
-from dhp.run.devices import pinning
 from dhp.run.runtime import Run
 
 PARTS = [(module, direction) for module in MODULES for direction in PASSES]
@@ -143,7 +142,8 @@ def _share(adapter: Adapter, design: Design, run: Run, group: int, exchange: Exc
     if run.world_size > 1:
         task.ranks = [group * design.degree + i for i in range(design.degree)]
     task_input = make_input(design, position, adapter.model)
-    task_input.pixels = pinning(run.device)(task_input.pixels)  # as in training
+    if run.device.type != "cpu":
+        adapter.prepare(task_input)  # as in training, where another thread does
     return task_input, task
 
 

@@ -42,6 +42,7 @@ class Share:
         for task in plan.tasks:
             if task.id in self.inputs and not dropped.isdisjoint(task.sequences):
                 encoded = self.inputs[task.id].encoded
+                self.inputs[task.id].made = None  # it has the labels
                 for i, sequence in enumerate(task.sequences):
                     if sequence in dropped:
                         encoded[i] = replace(encoded[i], labels=np.full_like(encoded[i].labels, IGNORED))
@@ -95,7 +96,7 @@ class Dataset:
         self._pixels = PixelReader(self._encoder.processor)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="dhp-read")
         self._encoding = threading.Lock()  # tokenizers are not for two threads at once
-        self.hold: Callable[[torch.Tensor], torch.Tensor] = lambda pixels: pixels  # where pixels that are read go
+        self.finish: Callable[[TaskInput], None] = lambda task_input: None  # called by the thread that reads ahead
 
     @property
     def index(self) -> Index:
@@ -179,8 +180,8 @@ class Dataset:
         share = Share()
         for task in plan.tasks:
             if rank in task.ranks:
-                share.inputs[task.id] = one = self.read(task, rank, share.failed)
-                one.pixels = self.hold(one.pixels)
+                share.inputs[task.id] = self.read(task, rank, share.failed)
+                self.finish(share.inputs[task.id])
         return share
 
     def read_ahead(self, plan: Plan, rank: int) -> Future[Share]:

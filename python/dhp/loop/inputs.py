@@ -24,7 +24,6 @@ from dhp.data import shapes
 from dhp.data.dataset import Dataset
 from dhp.data.index import Index, default_path, load_or_build_index
 from dhp.data.sources import Source, sources_of
-from dhp.run.devices import pinning
 from dhp.run.made_once import Progress, made_once
 from dhp.run.runtime import Run
 from dhp.settings.config import MOST_STEPS, TrainConfig
@@ -41,7 +40,6 @@ def open_dataset(settings: TrainConfig, cluster: Cluster, cost: CostModel, run: 
         with run.at("start, making or reading the index"):
             data = read_dataset(settings, run)
             check_alike(run, data)
-        data.hold = pinning(run.device)
     else:
         data = read_dataset(settings)
     for index in data.indexes if run and run.rank == 0 else ():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import functools
 import os
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -110,17 +109,12 @@ def read_together(scalars: list[torch.Tensor]) -> list[float]:
     return values
 
 
-def pinning(device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
-    """For the thread that reads ahead: makes what a task will upload in memory that `device` reads by itself, so that
-    the thread that launches its work copies nothing."""
-
-    def pin(tensor: torch.Tensor) -> torch.Tensor:
-        if device.type == "cpu":
-            return tensor
-        torch.accelerator.set_device_index(device)  # of this thread
-        return tensor.pin_memory()
-
-    return pin
+def pin(device: torch.device, *tensors: torch.Tensor) -> list[torch.Tensor]:
+    """In memory that `device` reads by itself, in any thread; for a CPU the same tensors."""
+    if device.type == "cpu":
+        return list(tensors)
+    torch.accelerator.set_device_index(device)  # of this thread
+    return [tensor.pin_memory() for tensor in tensors]
 
 
 class Uploads:
@@ -136,7 +130,7 @@ class Uploads:
             return list(tensors)
         while self._pending and self._pending[0][0].query():
             self._pending.popleft()
-        pinned = [tensor.pin_memory() for tensor in tensors]  # the same, where the thread that has read it has done so
+        pinned = pin(device, *tensors)  # the same, where they are so already
         copies = [tensor.to(device, non_blocking=True) for tensor in pinned]
         copied = torch.Event(device)
         copied.record()

@@ -1,7 +1,9 @@
-"""A loss that is not finite on a device, where losses are read once a step: its task and samples are still named."""
+"""A run on a device whose host reads once a step: a loss that is not finite is still that of a task and its samples,
+and result and trace show when the device did what."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -9,7 +11,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from dhp.run.launch import run_local
+from dhp.watch.result import read_result
 
 ROOT = Path(__file__).parents[3]
 BAD_STEP, STEPS = 2, 3
@@ -55,9 +60,14 @@ def train_with_a_bad_loss(folder: Path) -> int:
         capacity_tokens=110,
         save_steps=0,
         on_nonfinite="skip",
+        recalibrate_every=2,
     )
     reporter: Any = SimpleNamespace(step=records.append, say=lambda text: None) if run.rank == 0 else None
-    train.train(settings, run, reporter, Tracer(None, run), Recorder("", run, settings), None)
+    recorder = Recorder(str(folder / "late-result.json"), run, settings)
+    tracer = Tracer(folder / "late-trace.json", run)
+    train.train(settings, run, reporter, tracer, recorder, None)
+    recorder.write()
+    tracer.write()
     if run.rank == 0:
         bad = plans[BAD_STEP - 1].tasks[-1]
         said = [(record.skipped, record.loss if record.loss == record.loss else None) for record in records]
@@ -66,10 +76,15 @@ def train_with_a_bad_loss(folder: Path) -> int:
     return 0
 
 
-def test_the_task_and_its_samples_are_named(mixed_data: Path) -> None:
+@pytest.fixture(scope="module")
+def trained(mixed_data: Path) -> Path:
     done = subprocess.run([sys.executable, __file__, mixed_data], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    task, samples, said = json.loads((mixed_data / "nonfinite.json").read_text())
+    return mixed_data
+
+
+def test_the_task_and_its_samples_are_named(trained: Path) -> None:
+    task, samples, said = json.loads((trained / "nonfinite.json").read_text())
     listed = ", ".join(map(str, samples))
     assert [skipped for skipped, _ in said] == [
         "",
@@ -77,6 +92,20 @@ def test_the_task_and_its_samples_are_named(mixed_data: Path) -> None:
         "",
     ]
     assert [loss is None for _, loss in said] == [False, True, False], "the next step goes on with whole weights"
+
+
+def test_result_and_trace_show_what_the_device_did(trained: Path) -> None:
+    result = read_result(trained / "late-result.json")
+    assert (result.clock, len(result.steps)) == ("wall", STEPS)
+    assert result.tasks is not None and result.tasks["seconds"].min() > 0.0
+    assert result.timeline is not None and result.timeline.step == 2
+    bars = [event for event in json.loads((trained / "late-trace.json").read_text())["traceEvents"] if "dur" in event]
+    for rank in (0, 1):
+        own = sorted((bar for bar in bars if bar["pid"] == rank and bar["cat"] != "data"), key=lambda bar: bar["ts"])
+        assert [bar["cat"] for bar in own].count("reduce") == [bar["cat"] for bar in own].count("optimizer") == STEPS
+        tasks = [bar for bar in own if bar["cat"] == "task"]
+        for one, following in itertools.pairwise(tasks):
+            assert 0.0 < one["dur"] <= following["ts"] - one["ts"] + 1.0, "microseconds: a stream runs them in order"
 
 
 if __name__ == "__main__":

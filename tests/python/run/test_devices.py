@@ -47,9 +47,7 @@ def test_a_rank_takes_the_device_of_its_number(h100s: list[int], monkeypatch: py
 def test_ranks_that_no_device_is_left_for_are_refused_before_they_start(h100s: list[int]) -> None:
     for wanted, ranks in (("auto", 4), ("cuda", 4), ("cpu", 99)):
         devices.check(wanted, ranks)
-    with pytest.raises(
-        InputError, match=r"device: 5 ranks were to start here, but there are 4 .* at most 4 with"
-    ):
+    with pytest.raises(InputError, match=r"device: 5 ranks were to start here, but there are 4 .* at most 4 with"):
         devices.check("auto", 5)
     with pytest.raises(InputError, match=r"device: found 'npu', but torch .* finds cuda here"):
         devices.check("npu", 1)
