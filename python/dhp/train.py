@@ -91,6 +91,7 @@ def train(
         with run.at(f"step {step + 1}, gradients"):
             with clock.part("reduce"):
                 finite, norm = adamw.reduce(clock.read)
+            run.check_device()  # else what was read may be of transfers that were aborted
             bad_ranks = clock.combine(run, now.plan, finite, norm)
             trouble = trouble_of(now.plan, clock.bad_losses, bad_ranks, lambda: first_not_finite(model, adamw))
             skipped = skips.skip(step + 1, trouble)

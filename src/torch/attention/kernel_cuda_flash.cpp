@@ -37,7 +37,7 @@ at::Tensor cumulative(const std::vector<std::int64_t>& lengths, c10::Device devi
   std::vector<int> ends{0};
   for (const std::int64_t length : lengths) ends.push_back(ends.back() + static_cast<int>(length));
   at::Tensor host = at::tensor(ends, at::kInt);
-  if (!device.is_cpu()) host = host.pin_memory();  // else the host may wait for the copy
+  if (!device.is_cpu() && !device.is_meta()) host = host.pin_memory();  // else the host may wait for the copy
   kept->push_front({lengths, stream, host, host.to(device, /*non_blocking=*/true)});
   if (kept->size() > kMostKept) kept->pop_back();
   return kept->front().tensor;
