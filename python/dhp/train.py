@@ -76,6 +76,8 @@ def _train(
     model = together(run, lambda: load(settings, saved, run))
     agree_on_weights(model, run)
     adapter = attach(model, run, cluster=cluster)
+    if run.device.type != "cpu":
+        data.finish = adapter.prepare
     adamw = optimizer.make_optimizer(model, settings, run)
     if saved:
         together(run, lambda: checkpoint.load_optimizer(saved.folder, model, adamw))
@@ -87,7 +89,7 @@ def _train(
 
     clock = None
     for step in ahead.steps:
-        clock = StepClock(after=clock)
+        clock = StepClock(run, after=clock)
         run.enter(f"step {step + 1}")  # else it would be at its start whenever it is in none of the parts below
         with run.at(f"step {step + 1}, planning"):
             with clock.planning():
@@ -104,7 +106,8 @@ def _train(
         run_tasks(adapter, now, share, valid_tokens, clock, settings, run)
         with run.at(f"step {step + 1}, gradients"):
             with clock.part("reduce"):
-                finite, norm = adamw.reduce()
+                finite, norm = adamw.reduce(clock.read)
+            run.check_device()  # else what was read may be of transfers that were aborted
             bad_ranks = clock.combine(run, now.plan, finite, norm)
             trouble = trouble_of(now.plan, clock.bad_losses, bad_ranks, lambda: first_not_finite(model, adamw))
             skipped = skips.skip(step + 1, trouble)
@@ -126,7 +129,9 @@ def _train(
             with run.at(f"step {step + 1}, saving"), clock.part("save"):
                 save(step + 1, model, adamw, settings, run, costs, reporter)
         with run.at(f"step {step + 1}, recording"):
-            recorder.step(step + 1, now.plan, now.batch, now.plan_s, clock.task_cpu_s.tolist(), clock.watch)
+            if recorder.records or tracer.traces:
+                clock.finish()
+            recorder.step(step + 1, now.plan, now.batch, now.plan_s, clock.task_s.tolist(), clock.watch)
             tracer.step(step + 1, now.plan, clock.watch)
     if settings.lora_merge and settings.lora_rank:
         with run.at("end, merging adapters"):
@@ -148,7 +153,7 @@ def run_tasks(
             loss = forward(adapter, share, task, valid_tokens, settings, run)
             if loss.requires_grad:
                 loss.backward()
-            clock.add_loss(task, loss.item())
+            clock.add_loss(task, loss)
 
 
 def save(

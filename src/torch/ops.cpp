@@ -212,6 +212,12 @@ std::int64_t connect(at::IntArrayRef ranks, const std::string& group, const std:
                      at::IntArrayRef nodes, bool rows) {
   return connect_members({ranks.vec(), group, exchange, nodes.vec(), rows});
 }
+void measure_stalls(const std::string& group, bool on) {
+  auto& stalls = find_transport(group)->stalls();
+  on ? stalls.begin() : stalls.end();
+}
+
+std::vector<double> stalled_s(const std::string& group) { return find_transport(group)->stalls().take_seconds(); }
 
 void set_store_host(const std::string& group, std::int64_t rank, const std::string& words) {
   if (const auto watched = find_watched(group)) watched->set_store_host(static_cast<int>(rank), words);
@@ -273,6 +279,10 @@ TORCH_LIBRARY(dhp, library) {
   library.def("leave_collective(str group) -> ()", leave_collective);
   // Looks after a collective on the device of the group, from its post on.
   library.def("watch_work(str group, __torch__.torch.classes.c10d.Work work, str doing) -> ()", watch_work);
+  // From here on, waits of this rank's device for others are timed as one span, or no more; and the seconds of each
+  // span since the last call. On CPUs there are none.
+  library.def("measure_stalls(str group, bool on) -> ()", measure_stalls);
+  library.def("stalled_s(str group) -> float[]", stalled_s);
   library.def("set_store_host(str group, int rank, str words) -> ()", set_store_host);
   library.def("pulse(str group, int rank) -> int", pulse);
   library.def("own_name(int rank) -> str", [](std::int64_t rank) { return own_name(static_cast<int>(rank)); });

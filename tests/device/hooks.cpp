@@ -49,7 +49,9 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   bool queryEvent(void* event) const override { return event == nullptr || done(static_cast<Event*>(event)->at); }
   void destroyEvent(void* event, c10::DeviceIndex) const noexcept override { delete static_cast<Event*>(event); }
   void synchronizeEvent(void* event) const override {
-    if (event != nullptr) wait_on_host(static_cast<Event*>(event)->at);
+    if (event == nullptr || done(static_cast<Event*>(event)->at)) return;
+    count_wait("event");
+    wait_on_host(static_cast<Event*>(event)->at);
   }
   double elapsedTime(void* from, void* to, c10::DeviceIndex) const override {
     const auto took = *static_cast<Event*>(to)->reached - *static_cast<Event*>(from)->reached;

@@ -3,6 +3,7 @@ that is slow, late or lossy does not, and changes no loss."""
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 from budget import nightly
 from netns import ADDRESSES, LINK, Relay, TwoHosts, why_not
 from quick import Program, QuickStart, all_gone
-from world import make_world, rank_environment, write_settings
+from world import make_world, rank_environment, start_ranks, write_settings
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
@@ -72,7 +73,9 @@ def settings(folder: Path, name: str, **more: Any) -> str:
     return write_settings(folder, f"{name}.toml", **table)
 
 
-def start(quick: QuickStart, hosts: TwoHosts, folder: Path, name: str, *words: str) -> list[Program]:
+def start(
+    quick: QuickStart, hosts: TwoHosts, folder: Path, name: str, *words: str, module: str = "dhp.train"
+) -> list[Program]:
     """A rank each, by hand."""
     return [
         quick.start(
@@ -81,12 +84,18 @@ def start(quick: QuickStart, hosts: TwoHosts, folder: Path, name: str, *words: s
             cwd=folder,
             netns=hosts.netns(side),
             env=rank_environment(rank, len(SIDES), PORT, ADDRESSES[0], LINK),
+            module=module,
         )
         for rank, side in enumerate(SIDES)
     ]
 
 
-def start_by_torchrun(quick: QuickStart, hosts: TwoHosts, folder: Path, name: str) -> list[Program]:
+start_on_device = functools.partial(start, module="on_late")
+
+
+def start_by_torchrun(
+    quick: QuickStart, hosts: TwoHosts, folder: Path, name: str, *words: str, module: str = "dhp.train"
+) -> list[Program]:
     """An agent a side, with two ranks and one; the first hosts the store."""
     where = ["--nnodes", "2", "--master-addr", ADDRESSES[0], "--master-port", str(PORT)]
     agents = []
@@ -94,10 +103,10 @@ def start_by_torchrun(quick: QuickStart, hosts: TwoHosts, folder: Path, name: st
         here = ["--node-rank", str(side), "--nproc-per-node", str(SIDES.count(side)), "--local-addr", ADDRESSES[side]]
         agents.append(
             quick.start(
-                [*where, *here, "-m", "dhp.train", f"{name}.toml"],
+                [*where, *here, "-m", module, f"{name}.toml", *words],
                 folder / f"{name}.side{side}",
                 cwd=folder,
-                env={"GLOO_SOCKET_IFNAME": LINK},
+                env={"GLOO_SOCKET_IFNAME": LINK, "PYTHONPATH": str(Path(__file__).parent)},
                 netns=hosts.netns(side),
                 module="torch.distributed.run",
             )
@@ -125,9 +134,10 @@ def run_and_cut(
     begin: Callable[[QuickStart, TwoHosts, Path, str], list[Program]],
     relay: Relay | None = None,
     timeout_s: float = TIMEOUT_S,
+    **more: Any,
 ) -> list[Program]:
     """A run without an end on two hosts, until it is cut and has ended."""
-    settings(folder, name, steps=100_000, timeout_s=timeout_s)
+    settings(folder, name, steps=100_000, timeout_s=timeout_s, **more)
     with TwoHosts(relay) as hosts:
         programs = begin(quick, hosts, folder, name)
         try:
@@ -207,6 +217,42 @@ def test_slow_network_is_no_failure_and_changes_nothing(
             quick.end_all()
     assert [rank.code for rank in ranks] == [0, 0, 0], [rank.said()[-2000:] for rank in ranks]
     assert losses(folder / f"{name}.jsonl") == losses(folder / "whole.jsonl"), "to the last bit"
+
+
+@pytest.fixture(scope="module")
+def on_device(quick: QuickStart, folder: Path) -> list[tuple[float, float]]:
+    """What three ranks of one host come to on the late device."""
+    settings(folder, "device-whole", steps=4, timeout_s=60.0, precision="bf16")
+    ranks = start_ranks(
+        quick, folder, len(SIDES), ["device-whole.toml", "--metrics", "device.jsonl"], "device-whole", module="on_late"
+    )
+    assert quick.ended(*ranks, seconds=240)
+    assert [rank.code for rank in ranks] == [0] * len(SIDES), [rank.said()[-2000:] for rank in ranks]
+    return losses(folder / "device.jsonl")
+
+
+@pytest.mark.parametrize("begin", [start, pytest.param(start_by_torchrun, marks=nightly)])
+def test_training_on_a_device_over_two_hosts(
+    begin: Callable[..., list[Program]], quick: QuickStart, folder: Path, on_device: list[tuple[float, float]]
+) -> None:
+    """The late device: CPU tensors and those of the device cross the link, in one group."""
+    name = f"device-{begin.__name__}"
+    settings(folder, name, steps=4, timeout_s=60.0, precision="bf16")
+    with TwoHosts() as hosts:
+        programs = begin(quick, hosts, folder, name, "--metrics", f"{name}.jsonl", module="on_late")
+        try:
+            assert quick.ended(*programs, seconds=240), [program.said()[-2000:] for program in programs]
+        finally:
+            quick.end_all()
+    assert {program.code for program in programs} == {0}, [program.said()[-2000:] for program in programs]
+    # By torchrun, a rank that is alone on its side takes more threads, which sum in another order.
+    same = on_device if begin is start else [pytest.approx(row, rel=1e-4) for row in on_device]
+    assert losses(folder / f"{name}.jsonl") == same
+
+
+@nightly
+def test_cut_network_ends_both_sides_on_a_device(quick: QuickStart, folder: Path) -> None:
+    check_both_sides(run_and_cut(quick, folder, "device-cut", link_down, begin=start_on_device, precision="bf16"))
 
 
 def losses(file: Path) -> list[tuple[float, float]]:

@@ -39,11 +39,15 @@ def write_settings(folder: Path, name: str = "run.toml", **settings: Any) -> str
     return name
 
 
-def start_ranks(quick: QuickStart, folder: Path, ranks: int, arguments: list[str], log: str) -> list[Program]:
+def start_ranks(
+    quick: QuickStart, folder: Path, ranks: int, arguments: list[str], log: str, module: str = "dhp.train"
+) -> list[Program]:
     """Ranks that no launcher of dhp starts, as SLURM or a script would. A log a rank."""
     port = free_port()
     return [
-        quick.start(arguments, folder / f"{log}.rank{rank}", cwd=folder, env=rank_environment(rank, ranks, port))
+        quick.start(
+            arguments, folder / f"{log}.rank{rank}", cwd=folder, env=rank_environment(rank, ranks, port), module=module
+        )
         for rank in range(ranks)
     ]
 

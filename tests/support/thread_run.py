@@ -14,6 +14,7 @@ class ThreadRun:
 
     def __init__(self, rank: int, size: int, shared: dict[str, Any]) -> None:
         self.rank, self.world_size, self._shared = rank, size, shared
+        self.device = torch.device("cpu")
 
     def _all(self, value: Any) -> list[Any]:
         values, barrier = self._shared["values"], self._shared["barrier"]

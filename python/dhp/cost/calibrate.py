@@ -28,13 +28,13 @@ from dhp.cost.calibrate_options import RENAMED, check_options, parser
 from dhp.cost.calibrate_tasks import Design, Range, make_designs
 from dhp.cost.errors import sizes_text
 from dhp.cost.fit import TERMS, NoFit
-from dhp.cost.local import local_cluster, local_cost, no_room
+from dhp.cost.local import local_cluster, local_cost, no_room, preset_at_hand
 from dhp.data.index import default_path, load_or_build_index
 from dhp.models import attach, family_of, freeze, import_family
 from dhp.models.attention import head_size, kernel_for
 from dhp.models.model_folder import load_weights
 from dhp.models.weights import DTYPES, compute_dtype
-from dhp.run import commands
+from dhp.run import commands, devices
 from dhp.run.launch import BAD_INPUT, join, run_local
 from dhp.run.made_once import made_once
 from dhp.run.rendezvous import started_by_others
@@ -62,7 +62,10 @@ class Found:
 def calibrate(options: argparse.Namespace, run: Run, progress: Callable[[int, int], None]) -> Found | NoFit | None:
     """Measures and fits; returns what was found on rank 0, None on others. Writes nothing. Raises InputError before
     anything is measured. Collective."""
-    device = _device(options, run)
+    device = run.device
+    if device.type == "cpu":
+        torch.set_num_threads(1)  # CPU time of one thread is the clock
+    options.device = options.device or preset_at_hand(device.type, "--device")
     _check_run(options, run)
     _check_model(options)
     model = _load(options, device)
@@ -146,18 +149,6 @@ def counted_cost(options: argparse.Namespace, run: Run) -> CostModel:
         capacity_tokens=options.capacity_tokens,
         precision=options.precision,
     )
-
-
-def _device(options: argparse.Namespace, run: Run) -> torch.device:
-    kind = options.torch_device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if kind == "cuda":
-        if not torch.cuda.is_available():
-            raise InputError("--torch-device: found cuda, but this torch sees none; use cpu")
-        if run.world_size > 1:
-            raise InputError("--ranks: found more than 1 with cuda: shards travel over Gloo, between CPUs; use 1 rank")
-        return torch.device("cuda", torch.cuda.current_device())
-    torch.set_num_threads(1)  # CPU time of one thread is the clock
-    return torch.device("cpu")
 
 
 def _load(options: argparse.Namespace, device: torch.device) -> Any:
@@ -294,7 +285,7 @@ def describe(
     kernel: str,
 ) -> dict[str, Any]:
     """The cost file: dhp.cost/1 with an object `fit`, which planners do not look at."""
-    cuda = device.type == "cuda"
+    on_host = f"{platform.machine()} CPU, 1 thread" if device.type == "cpu" else ""
     frozen = parse_freeze(options.freeze, "--freeze")
     names = {"inside_node": links[0], "between_nodes": links[1]}
     return {
@@ -315,8 +306,8 @@ def describe(
                 }
                 for part in result.parts
             ],
-            "device": torch.cuda.get_device_name(device) if cuda else f"{platform.machine()} CPU, 1 thread",
-            "clock": "CUDA events" if cuda else "CPU time of the compute thread",
+            "device": on_host or devices.model_of(device.type) or device.type,
+            "clock": "CPU time of the compute thread" if on_host else "events of the device",
             "torch": torch.__version__,
             "precision": options.precision,
             "frozen": [part for part in ("vit", "aligner", "llm") if getattr(frozen, part)],
@@ -389,7 +380,7 @@ def _cell(seconds: float, unit: float) -> str:
 
 def work(options: argparse.Namespace) -> int:
     """One rank; returns its exit code."""
-    run = join(600.0)
+    run = join(600.0, options.torch_device, "--torch-device")
     if isinstance(run, int):
         return run
     try:

@@ -141,7 +141,10 @@ def _share(adapter: Adapter, design: Design, run: Run, group: int, exchange: Exc
     task = make_task(design, exchange)
     if run.world_size > 1:
         task.ranks = [group * design.degree + i for i in range(design.degree)]
-    return make_input(design, position, adapter.model), task
+    task_input = make_input(design, position, adapter.model)
+    if run.device.type != "cpu":
+        adapter.prepare(task_input)  # as in training, where another thread does
+    return task_input, task
 
 
 def _use_mirror(adapter: Any, design: Design) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import statistics
 import time
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -38,7 +41,7 @@ def _link(run: Run, stride: int, ring: int, repeats: int) -> Link:
     following = first + (run.rank - first + stride) % ring
     preceding = first + (run.rank - first - stride) % ring
     latency = _ping(run, stride, repeats)
-    stream = _stream(following, preceding, repeats)
+    stream = _stream(run, following, preceding, repeats)
     worst = run.max(torch.tensor([latency, stream], dtype=torch.float64)).tolist()
     return Link(bandwidth_bytes_per_s=STREAM_BYTES / worst[1], latency_s=worst[0])
 
@@ -49,30 +52,43 @@ def _ping(run: Run, other: int, repeats: int) -> float:
     if run.rank not in (0, other):
         return 0.0
     peer = other if run.rank == 0 else 0
-    buffer = torch.zeros(PING_BYTES, dtype=torch.uint8)
-    times = []
-    for _ in range(repeats + 5):
-        started = time.perf_counter()
-        if run.rank == 0:
-            dist.send(buffer, peer)
-            dist.recv(buffer, peer)
-        else:
-            dist.recv(buffer, peer)
-            dist.send(buffer, peer)
-        times.append((time.perf_counter() - started) / 2)
-    return statistics.median(times[5:])
+    buffer = torch.zeros(PING_BYTES, dtype=torch.uint8, device=run.device)
+    there, back = [(dist.isend, buffer, peer)], [(dist.irecv, buffer, peer)]
+    turns = (there, back) if run.rank == 0 else (back, there)
+
+    def round_trip() -> None:
+        for turn in turns:
+            _transfer(run, turn)
+
+    return _median_s(run, round_trip, repeats, unmeasured=5) / 2
 
 
-def _stream(following: int, preceding: int, repeats: int) -> float:
+def _stream(run: Run, following: int, preceding: int, repeats: int) -> float:
     """Seconds of one message to the next rank while one comes from the rank before."""
-    outgoing = torch.zeros(STREAM_BYTES, dtype=torch.uint8)
-    incoming = torch.empty(STREAM_BYTES, dtype=torch.uint8)
-    times = []
-    for _ in range(max(5, repeats // 5) + 2):
-        started = time.perf_counter()
-        waits = [dist.irecv(incoming, preceding), dist.isend(outgoing, following)]
-        for wait in waits:
-            assert wait is not None
-            wait.wait()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times[2:])
+    outgoing = torch.zeros(STREAM_BYTES, dtype=torch.uint8, device=run.device)
+    incoming = torch.empty_like(outgoing)
+    both = [(dist.irecv, incoming, preceding), (dist.isend, outgoing, following)]
+    return _median_s(run, lambda: _transfer(run, both), max(5, repeats // 5), unmeasured=2)
+
+
+def _transfer(run: Run, transfers: list[tuple[Any, torch.Tensor, int]]) -> None:
+    """All at once, on a device as one group, and waits for them: on a device the current stream does."""
+    operations = [dist.P2POp(start, buffer, run.members[peer], run.group) for start, buffer, peer in transfers]
+    for work in dist.batch_isend_irecv(operations):
+        work.wait()
+
+
+def _median_s(run: Run, transfer: Callable[[], Any], repeats: int, unmeasured: int) -> float:
+    """Of one call, by the clock of what carries the transfers: the host's, or that of a device, which comes later."""
+    marks: list[Any] = []
+    for _ in range(unmeasured + repeats + 1):
+        if run.device.type == "cpu":
+            marks.append(time.perf_counter())
+        else:
+            marks.append(torch.Event(run.device.type, enable_timing=True))
+            marks[-1].record()
+        transfer()
+    if run.device.type != "cpu":
+        torch.accelerator.synchronize()
+        return statistics.median(a.elapsed_time(b) / 1e3 for a, b in pairwise(marks[unmeasured:]))
+    return statistics.median(b - a for a, b in pairwise(marks[unmeasured:]))

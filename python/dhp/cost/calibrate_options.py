@@ -28,7 +28,12 @@ def parser() -> argparse.ArgumentParser:
         "--cluster-output", default="", metavar="CLUSTER.json", help="cluster file with the measured links and speeds"
     )
     p.add_argument("--ranks", type=int, default=1, help="local ranks: groups are real, and links are measured")
-    p.add_argument("--torch-device", choices=("cpu", "cuda"), help="where to measure; default: cuda if present")
+    p.add_argument(
+        "--torch-device",
+        choices=("auto", "cpu", "cuda", "npu"),
+        default="auto",
+        help="where to measure, as in dhp train",
+    )
     p.add_argument("--data", default="", metavar="FILE.jsonl", help="measure tasks that planners make of this data")
     p.add_argument("--batch-size", type=int, default=16, help="samples of a planned batch, with --data")
     p.add_argument("--min-tokens", type=int, default=32, help="shortest task")
@@ -46,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--freeze", default="", metavar="PARTS", help="parts that do not train, of vit,aligner,llm")
     p.add_argument("--recompute", choices=("full", "none"), default="none", help="as in dhp cost")
     p.add_argument("--capacity-tokens", type=int, default=0, help="tokens a rank may hold, as in dhp train")
-    p.add_argument("--device", default="local-cpu", help="a device of dhp cost, for its memory")
+    p.add_argument("--device", default="", help="a device of dhp cost, for its memory; default: the one at hand")
     p.add_argument("--output-format", choices=("text", "json"), default="text", help="json: the cost file on stdout")
     return p
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -77,6 +78,7 @@ class Range:
 
 
 LEAST_SHARD_TOKENS = 16
+MADE_PATCHES = 4096  # different ones in a task: they cost more to make up than to encode
 
 
 def make_designs(what: Range, counts: dict[str, int], seed: int = 0) -> list[Design]:
@@ -156,7 +158,8 @@ def make_input(design: Design, position: int, model: Any, seed: int = 0) -> Task
     )
     patches = sum(unit.patches for unit in layout.shares[position])
     width = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
-    pixels = torch.from_numpy(generator.standard_normal((patches, width), dtype=np.float32))
+    few = generator.standard_normal((min(patches, MADE_PATCHES), width), dtype=np.float32)
+    pixels = torch.from_numpy(np.resize(few, (patches, width)))
     media: list[Sequence[MediumShape]] = [
         [MadeMedium("video" if t > 1 else "image", (t, h, w), h * w // merge**2) for t, h, w in shape.media]
         for shape in design.shapes
@@ -190,14 +193,14 @@ class ModuleClock:
     """Times the modules of a model while it runs a task, both passes, from marks where one module ends and the next
     begins: what is measured is the run itself, and the parts add up to it.
 
-    On the CPU the clock is CPU time of this thread, which waiting and other processes leave alone; on CUDA, events of
-    the current stream.
+    On the CPU the clock is CPU time of this thread, which waiting and other processes leave alone; on a device, events
+    of the current stream, without what it waits for other ranks.
     """
 
     def __init__(self, adapter: Adapter) -> None:
-        self._adapter = adapter
+        self._adapter: Any = adapter  # with its run, whose stalls are no work of modules
         model: Any = adapter.model
-        self._cuda = next(model.parameters()).device.type == "cuda"
+        self._device = next(model.parameters()).device
         self._marks: list[tuple[str, Any]] = []
         self._handles: list[Any] = []
         inner = model.model
@@ -238,16 +241,17 @@ class ModuleClock:
         self._marks.append((name, self._now()))
 
     def _now(self) -> Any:
-        if not self._cuda:
+        if self._device.type == "cpu":
             return time.thread_time()
-        event = torch.cuda.Event(enable_timing=True)
+        torch.ops.dhp.measure_stalls(self._adapter.run.traffic, True)  # from one mark to the next
+        event = torch.Event(self._device.type, enable_timing=True)
         event.record()
         return event
 
     def run(self, loss: Callable[[], torch.Tensor]) -> dict[tuple[str, str], float]:
         """Seconds by (module, pass) of a task whose loss `loss()` computes."""
-        if self._cuda:
-            torch.cuda.synchronize()
+        if self._device.type != "cpu":
+            torch.accelerator.synchronize()
         self._marks = []
         self._mark("projector")
         value = loss()
@@ -256,10 +260,19 @@ class ModuleClock:
         if value.requires_grad:
             value.backward()
         self._mark("end")
-        if self._cuda:
-            torch.cuda.synchronize()
         seconds = dict.fromkeys([(m, p) for m in MODULES for p in PASSES], 0.0)
-        for i, ((name, begin), (_, end)) in enumerate(zip(self._marks, self._marks[1:], strict=False)):
-            lasted = begin.elapsed_time(end) / 1e3 if self._cuda else end - begin
+        for i, ((name, _), lasted) in enumerate(zip(self._marks, self._lasted(), strict=False)):
             seconds[name, PASSES[0] if i < split else PASSES[1]] += lasted
         return seconds
+
+    def _lasted(self) -> list[float]:
+        """Seconds from each mark to the next."""
+        pairs = list(itertools.pairwise(at for _, at in self._marks))
+        if self._device.type == "cpu":
+            return [end - begin for begin, end in pairs]
+        torch.accelerator.synchronize()
+        stalls = torch.ops.dhp.stalled_s(self._adapter.run.traffic)
+        return [
+            max(0.0, begin.elapsed_time(end) / 1e3 - stalled)
+            for (begin, end), stalled in zip(pairs, stalls, strict=False)  # none begins at the end
+        ]

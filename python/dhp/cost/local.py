@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from dhp._core import (
     Recompute,
     activation_budget_bytes,
     analytic_cost,
+    device_presets,
     read_device,
 )
+from dhp.run import devices
 
 NOTHING_FROZEN = Freeze()
 # Families that the core does not count.
@@ -31,6 +34,25 @@ STATE_BYTES = {
     "bf16_weights": (2.0, 2.0, 4.0 + 8.0 + 4.0),
     "fp64": (8.0, 8.0, 8.0 + 16.0),
 }
+# And what autocast keeps while a task runs: 16-bit copies of what matrices are multiplied with, all but all parameters.
+AUTOCAST_BYTES = {"bf16": 2.0}
+
+
+def preset_at_hand(device: str, setting: str) -> str:
+    """The preset of `dhp cost` for what a run on `device` (auto, cpu, cuda, npu) computes on here. Raises InputError
+    where there is none; `setting` is what to name one by."""
+    model = devices.model_of(device)
+    if not model:
+        return "local-cpu"
+    presets = [preset.name for preset in device_presets()]
+    for preset in presets:
+        name = re.sub("[^a-z0-9]", "", preset)  # makers add a digit: Ascend910B2
+        if any(re.fullmatch(f"{name}[0-9]?", word) for word in re.split("[^a-z0-9]+", model.lower())):
+            return preset
+    raise InputError(
+        f"{setting}: there is no preset for this device, {model}; set it to one that is alike ({', '.join(presets)}), "
+        "or measure a cost file with dhp calibrate"
+    )
 
 
 def local_cluster(ranks: int, *, device: str = "local-cpu", capacity_tokens: int = 0) -> Cluster:
@@ -61,7 +83,9 @@ def local_cost(
         text = config.read_text()
     except OSError as error:
         raise InputError(f"{config}: cannot be read ({error.strerror})") from None
-    options: dict[str, Any] = {"device": device, "ranks": ranks, "state": STATE_BYTES[precision]}
+    weights, *others = STATE_BYTES[precision]
+    state = (weights + AUTOCAST_BYTES.get(precision, 0.0), *others)
+    options: dict[str, Any] = {"device": device, "ranks": ranks, "state": state}
     how = recompute if isinstance(recompute, Recompute) else Recompute.full if recompute else Recompute.none
     try:
         cost = analytic_cost(text, str(config), recompute=how, freeze=freeze, lora_rank=lora_rank, **options)

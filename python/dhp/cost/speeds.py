@@ -34,7 +34,7 @@ FEWEST = 8  # tasks beyond one a rank, so that they show a spread
 class MemberTimes:
     """What each member of a task had to do and took, in the order of the task's ranks.
 
-    seconds      CPU seconds of the computing thread
+    seconds      of computing: CPU time of the computing thread, or the device's without its waits for other ranks
     patches      encoded by itself
     patch_pairs  of patches within the frames that it encoded
     """

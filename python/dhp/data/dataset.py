@@ -48,6 +48,7 @@ class Share:
         for task in plan.tasks:
             if task.id in self.inputs and not dropped.isdisjoint(task.sequences):
                 encoded = self.inputs[task.id].encoded
+                self.inputs[task.id].made = None  # it has the labels
                 for i, sequence in enumerate(task.sequences):
                     if sequence in dropped:
                         encoded[i] = replace(encoded[i], labels=np.full_like(encoded[i].labels, IGNORED))
@@ -143,6 +144,7 @@ class Dataset:
         self._is_closed = False
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="dhp-read")
         self._encoding = threading.Lock()  # tokenizers are not for two threads at once
+        self.finish: Callable[[TaskInput], None] = lambda task_input: None  # called by the thread that reads ahead
 
     def close(self) -> None:
         """Ends the processes and threads that read. A share that is being read is not finished."""
@@ -285,6 +287,8 @@ class Dataset:
         """All of this rank's tasks; unreadable media are noted, not raised."""
         share = Share()
         share.inputs = self._read([task for task in plan.tasks if rank in task.ranks], rank, share.failed)
+        for task_input in share.inputs.values():
+            self.finish(task_input)
         return share
 
     def read_ahead(self, plan: Plan, rank: int) -> Future[Share]:

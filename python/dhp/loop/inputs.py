@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -14,19 +13,17 @@ from dhp._core import (
     CostModel,
     InputError,
     Recompute,
-    device_presets,
     infeasible_sequences,
     read_cluster,
     read_cost_model,
     try_plan,
 )
 from dhp.base.output import complain
-from dhp.cost.local import local_cluster, local_cost, no_room
+from dhp.cost.local import local_cluster, local_cost, no_room, preset_at_hand
 from dhp.data import shapes
 from dhp.data.dataset import Dataset
 from dhp.data.index import Index, default_path, load_or_build_index
 from dhp.data.sources import Source, sources_of
-from dhp.run import devices
 from dhp.run.made_once import Progress, made_once
 from dhp.run.runtime import Run
 from dhp.settings.config import MOST_STEPS, TrainConfig
@@ -175,19 +172,7 @@ def check_room(settings: TrainConfig, cluster: Cluster, cost: CostModel) -> None
 
 def cost_device(settings: TrainConfig) -> str:
     """The device of `dhp cost` that counted costs are of. Raises InputError where the one at hand has no preset."""
-    if settings.cost_device:
-        return settings.cost_device
-    model = devices.model_of(settings.device)
-    if not model:
-        return "local-cpu"
-    presets = [preset.name for preset in device_presets()]
-    for preset in presets:
-        if preset in re.split("[^a-z0-9]+", model.lower()):
-            return preset
-    raise InputError(
-        f"cost_device: there is no preset for this device, {model}; set it to one that is alike "
-        f"({', '.join(presets)}), or measure a cost file with dhp calibrate"
-    )
+    return settings.cost_device or preset_at_hand(settings.device, "cost_device")
 
 
 def planning_inputs(settings: TrainConfig, ranks: int) -> tuple[Cluster, CostModel]:

@@ -17,6 +17,7 @@ from dhp.data.sources import sources_of
 from dhp.loop.inputs import open_dataset, planning_inputs
 from dhp.models import family_of
 from dhp.models.model_folder import check_model_folder
+from dhp.run import devices
 from dhp.run.runtime import Run
 from dhp.save.checkpoint import Saved, read_checkpoint
 from dhp.save.run_folder import claim, newest_checkpoint
@@ -81,6 +82,7 @@ def check_before_ranks(settings: TrainConfig) -> int:
     """Everything else, once for all local ranks: the checkpoint to continue from, or the model's folder, then planning
     and data; makes the index. Returns an exit code. In a process of its own: see train.main."""
     try:
+        devices.check(settings.device, settings.ranks)
         newest = newest_checkpoint(settings.output_dir) if settings.resume else None
         if newest:
             read_checkpoint(newest, settings, whole=True)

@@ -13,6 +13,8 @@ from dhp._core import Plan, Task, replay
 from dhp.cost.fit import error_of
 from dhp.cost.speeds import MemberTimes
 from dhp.loop.batches import Prepared
+from dhp.loop.spans import Span, spans_of
+from dhp.run.devices import read_together
 from dhp.run.runtime import Run
 from dhp.watch.record import Stopwatch
 from dhp.watch.steps import StepRecord
@@ -20,9 +22,10 @@ from dhp.watch.steps import StepRecord
 
 class StepClock:
     """Loss and times of one step, which begins now: first of this rank, after `combine` of all. In its record the step
-    begins where the record of the step `after` which it comes was made, so that saving that one counts, too."""
+    begins where the record of the step `after` which it comes was made, so that saving that one counts, too. Nothing
+    here waits for the device of `run` but `read` and `finish`; without a run, times are those of this thread."""
 
-    def __init__(self, after: StepClock | None = None) -> None:
+    def __init__(self, run: Run | None = None, after: StepClock | None = None) -> None:
         self._started = time.perf_counter()  # first: a step leaves out nothing that its trace shows
         self.loss = torch.zeros((), dtype=torch.float64)
         self.watch = Stopwatch(started=time.time())
@@ -30,6 +33,8 @@ class StepClock:
         self._counts_from = self._started if after is None else after._recorded
         self._plan_wait_s = self._read_wait_s = 0.0
         self._bad: set[int] = set()  # tasks whose loss is not finite
+        self._unread: list[tuple[int, torch.Tensor]] = []  # losses, by task
+        self._spans = spans_of(run)
 
     @contextlib.contextmanager
     def planning(self) -> Iterator[None]:
@@ -51,31 +56,58 @@ class StepClock:
 
     @contextlib.contextmanager
     def task(self, task: Task, vision: tuple[int, int]) -> Iterator[None]:
-        """CPU time of the computing thread: what the task costs, however many ranks share a core. `vision`: what of it
-        this rank encodes (`TaskLayout.own_vision`)."""
-        started, wall = time.thread_time(), time.time()
-        yield
-        self.watch.tasks_cpu_s[task.id] = time.thread_time() - started
-        self.watch.tasks[task.id] = (wall, time.time())
+        """What the task costs: CPU time of the computing thread, or the device's. `vision`: what of it this rank
+        encodes (`TaskLayout.own_vision`)."""
+        with self._spans.span(task.id, is_task=True):
+            yield
         self.watch.tasks_vision[task.id] = vision
+        self._collect()
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
         """Work of the step that is no task: reduce, optimizer, save."""
-        started, wall = time.thread_time(), time.time()
-        yield
-        self.watch.parts_cpu_s[name] = time.thread_time() - started
-        self.watch.parts[name] = (wall, time.time())
+        with self._spans.span(name):
+            yield
+        self._collect()
 
-    def add_loss(self, task: Task, loss: float) -> None:
-        self.loss += loss
-        if not math.isfinite(loss):
-            self._bad.add(task.id)
+    def finish(self) -> None:
+        """Waits for the device, so that the watch has all that the step did."""
+        self._spans.finish()
+        self._collect()
+
+    def _collect(self) -> None:
+        for key, span in self._spans.take().items():
+            self._add_span(key, span)
+
+    def _add_span(self, key: int | str, span: Span) -> None:
+        if isinstance(key, int):
+            self.watch.tasks_s[key], self.watch.tasks[key] = span.seconds, (span.begin, span.end)
+        else:
+            self.watch.parts_s[key], self.watch.parts[key] = span.seconds, (span.begin, span.end)
+
+    def add_loss(self, task: Task, loss: torch.Tensor) -> None:
+        """Of this rank's share of a task; it is read later."""
+        self._unread.append((task.id, loss.detach()))
+
+    def read(self, scalars: list[torch.Tensor]) -> list[float]:
+        """Their values, and in the same wait of the host those of the losses. Once a step, after the last task."""
+        every = [*scalars, *(loss for _, loss in self._unread)]
+        self._spans.before_reading()
+        values = read_together(every)
+        self._spans.after_reading()
+        for (task, _), loss in zip(self._unread, values[len(scalars) :], strict=True):
+            self.loss += loss
+            if not math.isfinite(loss):
+                self._bad.add(task)
+        self._unread = []
+        return values[: len(scalars)]
 
     def combine(self, run: Run, plan: Plan, finite: bool, norm: float) -> list[int]:
         """Losses add up; all ranks learn what every member of every task took, and a task lasts as long as its slowest.
         `finite`: whether this rank's own gradients were, and `norm` that of their sum. Returns the ranks whose own were
         not, all of them where only the sum is not."""
+        if self._unread:
+            self.read([])
         run.sum(self.loss)
         ids = [task.id for task in plan.tasks]
         own = self._own_members(run.rank, plan)
@@ -87,14 +119,14 @@ class StepClock:
         members, self.bad_losses, bad = most.split([own.numel(), len(ids), len(bad)])
         of_tasks = members.view(-1, 3).split([len(task.ranks) for task in plan.tasks])
         self.members = [MemberTimes(*(tuple(column) for column in of.T.tolist())) for of in of_tasks]
-        self.task_cpu_s = torch.tensor([max(task.seconds) for task in self.members], dtype=torch.float64)
+        self.task_s = torch.tensor([max(task.seconds) for task in self.members], dtype=torch.float64)
         ranks = bad[:-1].nonzero().flatten().tolist()
         return ranks or (list(range(run.world_size)) if bad[-1] else [])
 
     def _own_members(self, rank: int, plan: Plan) -> torch.Tensor:
-        """[members of all tasks, 3]: CPU seconds, patches and pairs of patches, 0 for other ranks."""
+        """[members of all tasks, 3]: seconds of computing, patches and pairs of patches, 0 for other ranks."""
         rows = [
-            (self.watch.tasks_cpu_s.get(task.id, 0.0), *self.watch.tasks_vision.get(task.id, (0, 0)))
+            (self.watch.tasks_s.get(task.id, 0.0), *self.watch.tasks_vision.get(task.id, (0, 0)))
             if member == rank
             else (0.0, 0, 0)
             for task in plan.tasks
@@ -107,7 +139,7 @@ class StepClock:
     ) -> StepRecord:
         tasks, predicted = now.plan.tasks, now.plan.predicted
         assert predicted is not None, "planners annotate their plans"
-        emulated = replay(now.plan, self.task_cpu_s.tolist())
+        emulated = replay(now.plan, self.task_s.tolist())
         planned_s = [(task.end_s or 0.0) - (task.start_s or 0.0) for task in tasks]
         planned = replay(now.plan, planned_s)
         tokens = sum(sequence.tokens for sequence in now.batch.sequences)
@@ -136,6 +168,6 @@ class StepClock:
             learning_rate=rate,
             dropped=dropped,
             skipped=skipped,
-            task_error=error_of(planned_s, self.task_cpu_s.tolist()).mean,
+            task_error=error_of(planned_s, self.task_s.tolist()).mean,
             rank_speed=list(now.rank_speed),
         )

@@ -21,9 +21,14 @@ from dhp.task.input import TaskInput
 
 
 class Adapter(Protocol):
-    """A model that runs on shards. `loss` is the only call of the training loop."""
+    """A model that runs on shards. `loss` is the only call that a training loop needs."""
 
     model: torch.nn.Module
+
+    def prepare(self, task_input: TaskInput) -> None:
+        """Makes what `loss` uploads, in memory that the device reads by itself: for a thread that reads ahead, so that
+        the one that launches work does not wait for it."""
+        ...
 
     def loss(self, task_input: TaskInput, task: Task, valid_tokens: int) -> torch.Tensor:
         """This rank's part of the loss of a task: the sum over its tokens, divided by `valid_tokens` of the global

@@ -18,10 +18,20 @@ from dhp.models import deepstack, guards, router_loss, whole_rope
 from dhp.models.attention import TEXT, Group
 from dhp.models.families import Family
 from dhp.models.loss import token_loss_sum
-from dhp.run.devices import Uploads
+from dhp.run.devices import Uploads, pin
 from dhp.run.runtime import Run
 from dhp.task.input import TaskInput
 from dhp.task.layout import TaskLayout
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """What is made on the host of a task's input."""
+
+    shard: list[torch.Tensor]  # ids, positions, labels, and which tokens have them
+    slots: torch.Tensor  # of visual tokens among this rank's
+    send_order: torch.Tensor
+    receive_order: torch.Tensor
 
 
 class ModelAdapter:
@@ -46,13 +56,14 @@ class ModelAdapter:
 
     def loss(self, task_input: TaskInput, task: Task, valid_tokens: int) -> torch.Tensor:
         layout = task_input.layout
+        made = task_input.made or self._make(task_input)
         nodes = [self._cluster.node_of(rank) for rank in task.ranks] if self._cluster else []
         group = Group(layout.seq_tokens, self.run.group_of(task), self.run.traffic, task.exchange.name, nodes)
-        ids, positions, labels, labelled = self._upload(*self._shard(task_input))
+        ids, positions, labels, labelled = self._upload(*made.shard)
         embeds = self.model.get_input_embeddings()(ids)  # [T_local, C]
         if layout.has_vision:
-            rows = self._visual_rows(task_input, group).to(embeds.dtype)
-            [slots] = self._upload(torch.from_numpy(layout.visual_slots))
+            rows = self._visual_rows(task_input, made, group).to(embeds.dtype)
+            [slots] = self._upload(made.slots)
             merged, *deeper = rows.split(embeds.shape[-1], dim=-1)
             embeds = embeds.index_copy(0, slots, merged)
             group = dataclasses.replace(group, visual_slots=slots, deepstack=tuple(deeper))
@@ -73,8 +84,23 @@ class ModelAdapter:
             loss = loss + self._router.loss(out, task_input, valid_tokens, group, self._upload)
         return loss
 
+    def prepare(self, task_input: TaskInput) -> None:
+        """Makes in this thread what `loss` would make on the host, in memory that the device reads by itself."""
+        task_input.made = self._make(task_input)
+        [task_input.pixels] = pin(self._device, task_input.pixels)
+
+    def _make(self, task_input: TaskInput) -> Made:
+        layout = task_input.layout
+        tensors = [*self._shard(task_input), *map(torch.from_numpy, (layout.visual_slots, layout.send_order))]
+        *shard, slots, send, receive = pin(self._device, *tensors, torch.from_numpy(layout.receive_order))
+        return Made(shard, slots, send, receive)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self._text.parameters()).device
+
     def _upload(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
-        return self._uploads(next(self._text.parameters()).device, *tensors)
+        return self._uploads(self._device, *tensors)
 
     def _shard(self, task_input: TaskInput) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """This rank's ids [T_local], positions [1, T_local] or [3, 1, T_local], next-token labels [n] and the tokens
@@ -98,7 +124,7 @@ class ModelAdapter:
         at = torch.cat(positions, dim=-1)
         return torch.cat(ids), at if len(at) == 1 else at[:, None], all_labels[labelled], labelled
 
-    def _visual_rows(self, task_input: TaskInput, group: Group) -> torch.Tensor:
+    def _visual_rows(self, task_input: TaskInput, made: Made, group: Group) -> torch.Tensor:
         """[n, C * (1 + deepstack sets)]: the rows of this rank's visual tokens, in local order.
 
         Encodes the units dealt to this rank, and swaps rows with the other members once. A rank without a unit or
@@ -106,7 +132,7 @@ class ModelAdapter:
         """
         layout: TaskLayout = task_input.layout
         share = layout.shares[layout.position]
-        send_order, receive_order = self._upload(*map(torch.from_numpy, (layout.send_order, layout.receive_order)))
+        send_order, receive_order = self._upload(made.send_order, made.receive_order)
         trains = any(p.requires_grad for p in self._vision)  # else nothing is kept of the encoder
         if share:
             with torch.set_grad_enabled(trains):

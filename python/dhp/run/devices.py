@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import os
 import socket
 from datetime import timedelta
@@ -32,15 +33,9 @@ def choose(wanted: str) -> torch.device:
 
     Raises InputError if there is no such device, or fewer than ranks on this machine.
     """
-    found = torch.accelerator.current_accelerator(check_available=True)
-    kind = (found.type if found else "cpu") if wanted == "auto" else wanted
+    kind = _kind_of(wanted)
     if kind == "cpu":
         return torch.device("cpu")
-    if found is None or found.type != kind:
-        here = f"torch {torch.__version__} finds {found.type}" if found else f"torch {torch.__version__} finds none"
-        raise InputError(f"device: found {wanted!r}, but {here} here; expected auto, cpu or what there is")
-    if kind not in dist.Backend.default_device_backend_map:
-        raise InputError(f"device: torch knows no backend that carries tensors on {kind}; expected cpu")
     index, count = int(os.environ.get("LOCAL_RANK", "0")), torch.accelerator.device_count()
     if index >= count:
         raise InputError(
@@ -49,6 +44,30 @@ def choose(wanted: str) -> torch.device:
         )
     torch.accelerator.set_device_index(index)
     return torch.device(kind, index)
+
+
+def check(wanted: str, ranks: int) -> None:
+    """What `choose` would refuse on one of so many ranks of this machine, before there are any: to be called in a
+    process that ends before they are forked. Raises InputError."""
+    kind = _kind_of(wanted)
+    if kind != "cpu" and ranks > (count := torch.accelerator.device_count()):
+        raise InputError(
+            f"device: {ranks} ranks were to start here, but there are {count} devices of type {kind}: a rank has one "
+            f"of its own; start at most {count} with --ranks, or take device cpu"
+        )
+
+
+def _kind_of(wanted: str) -> str:
+    found = torch.accelerator.current_accelerator(check_available=True)
+    kind = (found.type if found else "cpu") if wanted == "auto" else wanted
+    if kind == "cpu":
+        return kind
+    if found is None or found.type != kind:
+        here = f"torch {torch.__version__} finds {found.type}" if found else f"torch {torch.__version__} finds none"
+        raise InputError(f"device: found {wanted!r}, but {here} here; expected auto, cpu or what there is")
+    if kind not in dist.Backend.default_device_backend_map:
+        raise InputError(f"device: torch knows no backend that carries tensors on {kind}; expected cpu")
+    return kind
 
 
 def model_of(wanted: str) -> str:
@@ -92,8 +111,27 @@ def leave_time_outs_to_the_watch(group: dist.ProcessGroup, device: torch.device)
         group._get_backend(device)._set_default_timeout(NEVER)
 
 
+def read_together(scalars: list[torch.Tensor]) -> list[float]:
+    """Their values, in one wait of the host, where any is on a device."""
+    if not scalars:
+        return []
+    device = next((x.device for x in scalars if x.device.type != "cpu"), scalars[0].device)
+    dtype = functools.reduce(torch.promote_types, (x.dtype for x in scalars))
+    values: list[float] = torch.stack([x.to(device, dtype) for x in scalars]).tolist()
+    return values
+
+
+def pin(device: torch.device, *tensors: torch.Tensor) -> list[torch.Tensor]:
+    """In memory that `device` reads by itself, in any thread; for a CPU the same tensors."""
+    if device.type == "cpu":
+        return list(tensors)
+    torch.accelerator.set_device_index(device)  # of this thread
+    return [tensor.pin_memory() for tensor in tensors]
+
+
 class Uploads:
-    """Tensors of the host, copied to a device without waiting for it."""
+    """Tensors of the host, copied to a device without waiting for it: from pinned memory, which lives until it has been
+    read."""
 
     def __init__(self) -> None:
         self._pending: collections.deque[tuple[torch.Event, list[torch.Tensor]]] = collections.deque()
@@ -104,9 +142,9 @@ class Uploads:
             return list(tensors)
         while self._pending and self._pending[0][0].query():
             self._pending.popleft()
-        pinned = [tensor.pin_memory() for tensor in tensors]
+        pinned = pin(device, *tensors)  # the same, where they are so already
         copies = [tensor.to(device, non_blocking=True) for tensor in pinned]
         copied = torch.Event(device)
         copied.record()
-        self._pending.append((copied, pinned))  # they must live until they have been read
+        self._pending.append((copied, pinned))
         return copies

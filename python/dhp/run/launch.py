@@ -57,13 +57,14 @@ def run_local(
     return code if code >= 0 else 1
 
 
-def join(timeout_s: float, device: str = "cpu") -> runtime.Run | int:
-    """This rank's run on a device as `dhp.init` takes it. Ctrl-C ends it without a traceback. The exit code, where it
-    cannot be joined and it was said why."""
+def join(timeout_s: float, device: str = "cpu", named: str = "device") -> runtime.Run | int:
+    """This rank's run on a device as `dhp.init` takes it, which messages call `named`. Ctrl-C ends it without a
+    traceback. The exit code, where it cannot be joined and it was said why."""
     try:
         run = entry.init(timeout_s=timeout_s, device=device)
     except (InputError, ImportError, runtime.RankFailed) as error:
-        complain(f"dhp: error: {error}")
+        text = str(error)
+        complain(f"dhp: error: {text.replace('device:', f'{named}:', 1) if text.startswith('device:') else text}")
         return 1 if isinstance(error, runtime.RankFailed) else BAD_INPUT
     if signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, signal.default_int_handler):  # as commands.py set it
         torch.ops.dhp.exit_on_interrupt()

@@ -32,6 +32,8 @@ set_far_group(group, far)           on a device, transfers between nodes take th
 connect(ranks, group, exchange="ring", nodes=[], rows=True) -> int
                                     before the first task of these ranks: connects this one with those that it exchanges
                                     shards with, and if `rows` with all; says how many are new (on CPUs none)
+measure_stalls(group, on)           from here on (or no more), what this rank's device waits for others is one span
+stalled_s(group) -> list of float   the seconds of each span since the last call; none on a CPU
 set_store_host(group, rank, words)  who hosts the store (-1: no rank, but `words`), to be named if it does not answer
 pulse(group, rank) -> int           grows as long as the rank's process lives; -1 where the store does not tell
 own_name(rank) -> str               "rank 5 (host b, pid 123)"

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.distributed as dist
 
+from dhp.run.devices import read_together
 from dhp.run.runtime import Run
 from dhp.step.gradients import buckets_of, used_somewhere
 
@@ -33,6 +34,8 @@ MASTER = "master"  # in checkpoints: the fp32 copy of a weight of 16 bits
 # torch 2.13 renamed them.
 _reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+
+Read: TypeAlias = Callable[[list[torch.Tensor]], list[float]]
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -88,19 +91,20 @@ class ShardedAdamW:
         ]
         self._adamw = torch.optim.AdamW(of_pieces, **settings)
 
-    def reduce(self) -> tuple[bool, float]:
+    def reduce(self, read: Read = read_together) -> tuple[bool, float]:
         """Sums gradients over all ranks. A gradient that is missing on some ranks counts as zero there; a parameter
         without one on *all* ranks is left alone, since a zero gradient would still let AdamW decay it.
 
         Returns whether this rank's own gradients were finite, and the norm of all sums together. With one rank they are
-        not checked: the norm shows it."""
+        not checked: the norm shows it. `read` gives the values of scalars on the device, which it is called with once.
+        """
         if self._run.world_size == 1:
             self._used = [p.grad is not None for p in self.parameters]
             for piece in self._copies():
                 p = self.parameters[piece.place]
                 piece.weight.grad = None if p.grad is None else p.grad.float()
                 p.grad = None
-            return True, self._own_norm().item()
+            return True, read([self._own_norm()])[0]
         self._used = used_somewhere(self.parameters, self._run)
         finite = []
         for window in self._windows():
@@ -111,8 +115,7 @@ class ShardedAdamW:
             for part, bucket in zip(parts, window, strict=True):
                 for piece in bucket.pieces:
                     piece.weight.grad = part[piece.at] if self._used[piece.place] else None
-        norm = self._own_norm().to(self._run.device)
-        own_norm, *own_finite = torch.stack([norm, *(flag.to(norm.dtype) for flag in finite)]).tolist()  # waits once
+        own_norm, *own_finite = read([self._own_norm(), *finite])
         squares = self._run.sum(torch.tensor([own_norm * own_norm], dtype=torch.float64))
         return all(own_finite), math.sqrt(squares.item())
 

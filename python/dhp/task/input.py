@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -24,9 +24,11 @@ class TaskInput:
     encoded  the sequences of the task, in packing order: ids, labels (unshifted, -100 = no loss) and kind of each token
     media    of each sequence
     pixels   float32 [patches, channels * temporal * patch * patch]: the units dealt to this member, in order
+    made     what the model's adapter has made of all this ahead of time (`Adapter.prepare`); else it does when it runs
     """
 
     layout: TaskLayout
     encoded: list[Encoded]
     media: list[Sequence[MediumShape]]
     pixels: torch.Tensor
+    made: Any = None

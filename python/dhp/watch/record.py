@@ -1,7 +1,7 @@
 """What a training run was like, as a `dhp.result/1` file: `dhp train --result`; docs/report.md has the format.
 
-Two clocks. *wall* is what a clock on the wall shows. *emulated* replays each plan with the CPU seconds that its tasks
-took on their ranks' compute threads: where ranks share cores, wall time shows the machine and not the plan.
+Two clocks. *wall* is what a clock on the wall shows. *emulated* replays each plan with the seconds that its tasks took,
+on CPUs those of their ranks' compute threads: where ranks share cores, wall time shows the machine and not the plan.
 """
 
 from __future__ import annotations
@@ -39,23 +39,26 @@ Interval = tuple[float, float]
 
 @dataclass
 class Stopwatch:
-    """When this rank did what in a step: wall time (time.time) and CPU seconds of its compute thread."""
+    """When this rank did what in a step: wall time (time.time), and seconds of computing: CPU time of its thread, or
+    its device's without waits for other ranks."""
 
     started: float  # wall
     plan: Interval = (0.0, 0.0)  # waiting for the plan
     read_s: float = 0.0  # from the start until this rank's share was there
     data: Interval = (0.0, 0.0)  # waiting for the media of all ranks
     tasks: dict[int, Interval] = field(default_factory=dict)
-    tasks_cpu_s: dict[int, float] = field(default_factory=dict)
+    tasks_s: dict[int, float] = field(default_factory=dict)
     tasks_vision: dict[int, tuple[int, int]] = field(default_factory=dict)  # own patches, and pairs within frames
     parts: dict[str, Interval] = field(default_factory=dict)  # those of PARTS, in this order
-    parts_cpu_s: dict[str, float] = field(default_factory=dict)
+    parts_s: dict[str, float] = field(default_factory=dict)
 
 
-def chosen_clock(clock: str) -> str:
-    """`auto`: emulated where the ranks of this machine outnumber its cores."""
+def chosen_clock(clock: str, device: str = "cpu") -> str:
+    """`auto`: emulated where ranks share CPUs, more than this machine has. A device is a rank's own."""
     if clock != "auto":
         return clock
+    if device != "cpu":
+        return "wall"
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return "emulated" if local > len(os.sched_getaffinity(0)) else "wall"
 
@@ -89,7 +92,7 @@ class Recorder:
 
     def __init__(self, file: str, run: Run, settings: TrainConfig, *, clock: str = "auto", step: int = 0) -> None:
         self._file, self._run, self._settings = file, run, settings
-        self._clock = chosen_clock(clock)
+        self._clock = chosen_clock(clock, run.device.type)
         self._wanted, self._first = step, 0
         self._steps: list[Step] = []
         self._tasks: list[TaskTime] = []
@@ -97,21 +100,25 @@ class Recorder:
         self._lengths: list[int] = []  # of its step
         self._peak = np.zeros(run.world_size)
 
+    @property
+    def records(self) -> bool:
+        return bool(self._file)
+
     def begin(self, cluster: Cluster, cost: CostModel) -> None:
         """What the run is planned with."""
         self._cluster, self._cost = cluster, cost
 
     def step(
-        self, number: int, plan: Plan, batch: Batch, planning_s: float, task_cpu_s: list[float], watch: Stopwatch
+        self, number: int, plan: Plan, batch: Batch, planning_s: float, task_s: list[float], watch: Stopwatch
     ) -> None:
-        """Adds a step. `task_cpu_s`: of the slowest member of each task, equal on all ranks; `watch`: this rank's."""
+        """Adds a step. `task_s`: of the slowest member of each task, equal on all ranks; `watch`: this rank's."""
         if not self._file:
             return
         assert plan.predicted is not None, "planners annotate their plans"
         self._first = self._first or number
         keep = number == self._wanted or (not self._wanted and number - self._first <= WARM_UP)
         emulated = self._clock == "emulated"
-        measured = self._emulated(plan, task_cpu_s, watch) if emulated else self._wall(plan, watch, keep)
+        measured = self._emulated(plan, task_s, watch) if emulated else self._wall(plan, watch, keep)
         self._steps.append(
             Step(
                 step=number,
@@ -182,13 +189,13 @@ class Recorder:
             for rank in task.ranks:
                 self._peak[rank] = max(self._peak[rank], held)
 
-    def _emulated(self, plan: Plan, task_cpu_s: list[float], watch: Stopwatch) -> Measured:
+    def _emulated(self, plan: Plan, task_s: list[float], watch: Stopwatch) -> Measured:
         """The replay, between the longest wait for plan and data, which all ranks share, and the slowest rank's other
         work."""
         parts = [part for part in PARTS if part in watch.parts]  # the same on all ranks
-        slowest = torch.tensor([watch.read_s, *(watch.parts_cpu_s[part] for part in parts)], dtype=torch.float64)
+        slowest = torch.tensor([watch.read_s, *(watch.parts_s[part] for part in parts)], dtype=torch.float64)
         data_s, *parts_s = self._run.max(slowest).tolist()
-        lines = replay(plan, task_cpu_s)
+        lines = replay(plan, task_s)
         spans = replay_spans(plan, lines, data_s)
         at = data_s + lines.makespan_s
         for rank in range(plan.ranks):
@@ -204,10 +211,10 @@ class Recorder:
             if span.kind in idle:
                 idle[span.kind] += span.end_s - span.start_s
         idle["no_task"] = max(0.0, plan.ranks * lines.makespan_s - sum(lines.busy_s) - idle["peer"])
-        return Measured(at + sum(parts_s), lines.makespan_s, idle, task_cpu_s, spans)
+        return Measured(at + sum(parts_s), lines.makespan_s, idle, task_s, spans)
 
     def _wall(self, plan: Plan, watch: Stopwatch, keep: bool) -> Measured:
-        """Every rank's own times. A task begins once its last member has come; time from there on that is not CPU time
+        """Every rank's own times. A task begins once its last member has come; time from there on that is not computing
         is waiting for shards. Gradients are summed once the last task has ended."""
         run = self._run
         began = -run.max(torch.tensor([-watch.started], dtype=torch.float64)).item()
@@ -261,7 +268,7 @@ def own_spans(
     for task, (start, end) in watch.tasks.items():
         start, end = start - began, end - began
         begins = max(start, came[task])
-        waits = max(0.0, end - begins - watch.tasks_cpu_s[task]) if task in shared else 0.0
+        waits = max(0.0, end - begins - watch.tasks_s[task]) if task in shared else 0.0
         add("peer", start, begins, task)
         add("compute", begins, end - waits, task)
         add("transfer", end - waits, end, task)

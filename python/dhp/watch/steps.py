@@ -25,7 +25,8 @@ class StepRecord:
     plan_wait_s      what of it that step did not hide, on rank 0
     read_wait_s      what of reading the step before, and planning, did not hide
     idle_share       share of ranks x step in which no task ran, replaying the plan with the measured seconds of each
-                     task (CPU seconds of the ranks' compute threads: on few cores wall time cannot show balance)
+                     task (CPU seconds of the ranks' compute threads: on few cores wall time cannot show balance; on
+                     devices, theirs without waits for other ranks)
     emulated_step_s  the step time of that replay
     """
 
@@ -50,7 +51,7 @@ class StepRecord:
     grad_norm: float
     learning_rate: float
     dropped: list[int]  # ids of samples whose media could not be read
-    task_error: float = 0.0  # |predicted - measured| / measured of its tasks, mean; measured: CPU seconds
+    task_error: float = 0.0  # |predicted - measured| / measured of its tasks, mean; measured: as in idle_share
     rank_speed: list[float] = field(default_factory=list)  # that it was planned with, 1: the quickest; empty: all alike
     skipped: str = ""  # why the step changed nothing (on_nonfinite); its loss or gradient norm is null in JSON
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from dhp._core import COMPUTE_STREAM, FIRST_CORRELATION, TRANSFER_STREAM, InputError, Plan, rank_trace_name
 from dhp.base.output import check_writable, write_atomically
+from dhp.run.devices import backend_of
 from dhp.run.runtime import Run
 from dhp.watch.record import Interval, Stopwatch
 
@@ -53,9 +54,13 @@ class Tracer:
         self._launches = FIRST_CORRELATION
         self._steps: list[tuple[str, float]] = []  # and when they begin
 
+    @property
+    def traces(self) -> bool:
+        return self._path is not None
+
     def step(self, number: int, plan: Plan, watch: Stopwatch) -> None:
         """Adds what this rank did in a step."""
-        if self._path is None:
+        if not self.traces:
             return
         self._steps.append((f"ProfilerStep#{number}", watch.started * 1e6))
         self._bar("wait for the plan", "plan", watch.plan)
@@ -98,7 +103,7 @@ class Tracer:
             return
         if self._folder:
             self._add_steps()
-            who = {"backend": "gloo", "rank": self._run.rank, "world_size": self._run.world_size}
+            who = {"backend": backend_of(self._run.device), "rank": self._run.rank, "world_size": self._run.world_size}
             trace = {"distributedInfo": who, "traceEvents": self._events, "displayTimeUnit": "ms"}
             write_atomically("--trace", str(self._path / rank_trace_name(self._run.rank)), json.dumps(trace))
             return

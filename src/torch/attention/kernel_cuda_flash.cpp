@@ -17,11 +17,13 @@ constexpr std::int64_t kSizeMultiple = 8;  // head sizes, for loads of 16 bytes
 constexpr std::int64_t kMostSize = 256;
 
 /// Where each of these lengths begins, and the end of the last: int32, on the device. The layers of a task ask for the
-/// same ones, and an upload may hold up the host, so the last few are kept, each for the stream that made it.
+/// same ones, so the last few are kept, each for the stream that made it, with the pinned memory that it is copied
+/// from.
 at::Tensor cumulative(const std::vector<std::int64_t>& lengths, c10::Device device) {
   struct Kept {
     std::vector<std::int64_t> lengths;
     c10::Stream stream;
+    at::Tensor pinned;
     at::Tensor tensor;
   };
   constexpr std::size_t kMostKept = 32;
@@ -34,7 +36,9 @@ at::Tensor cumulative(const std::vector<std::int64_t>& lengths, c10::Device devi
   }
   std::vector<int> ends{0};
   for (const std::int64_t length : lengths) ends.push_back(ends.back() + static_cast<int>(length));
-  kept->push_front({lengths, stream, at::tensor(ends, at::kInt).to(device)});
+  at::Tensor host = at::tensor(ends, at::kInt);
+  if (!device.is_cpu() && !device.is_meta()) host = host.pin_memory();  // else the host may wait for the copy
+  kept->push_front({lengths, stream, host, host.to(device, /*non_blocking=*/true)});
   if (kept->size() > kMostKept) kept->pop_back();
   return kept->front().tensor;
 }

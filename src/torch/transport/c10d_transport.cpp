@@ -228,6 +228,7 @@ class C10dTransport final : public Transport, public Watched {
 };
 
 void C10dTicket::wait() {
+  const Stalls::Wait stall(transport_->stalls(), transport_->device());
   FailureWatch::Works works;
   works.reserve(legs_.size());
   for (const Leg& leg : legs_) works.push_back(leg.work);
@@ -259,6 +260,7 @@ void C10dTicket::wait() {
 
 void DeviceTicket::wait() {
   transport_->check_failure(where_);
+  const Stalls::Wait stall(transport_->stalls(), transport_->device());
   if (work_) work_->wait();
 }
 

@@ -12,6 +12,7 @@
 
 #include "exchange/exchange_schedule.h"
 #include "torch/transport/agreed_calls.h"
+#include "torch/transport/stalls.h"
 
 namespace c10d {
 class Work;
@@ -85,6 +86,8 @@ class Transport {
   virtual bool has_peers() const { return true; }
   /// Of the groups that this transport serves.
   AgreedCalls& agreed_calls() { return agreed_calls_; }
+  /// Of the tasks that this rank runs over this transport.
+  Stalls& stalls() { return stalls_; }
 
   /// Starts the transfers, receives first. `doing` says what this rank is at, for the messages of errors.
   virtual std::unique_ptr<Ticket> post(std::span<const Transfer> transfers, const std::string& doing) = 0;
@@ -114,6 +117,7 @@ class Transport {
 
  private:
   AgreedCalls agreed_calls_;
+  Stalls stalls_;
 };
 
 /// A transport that other ranks look at while this one is elsewhere: what they must know of it. In a collective of

@@ -213,7 +213,7 @@ def test_files_are_checked_before_anything_is_measured(
     model, good = mixed_data / "model", str(tmp_path / "new" / "cost.json")
     why = "cannot be written (Is a directory); give another path"
     assert refused(run, model, "-o", str(tmp_path)) == f"-o: {tmp_path} {why}"
-    several = SimpleNamespace(rank=0, world_size=2, from_rank_0=lambda value: value)
+    several = SimpleNamespace(rank=0, world_size=2, from_rank_0=lambda value: value, device=torch.device("cpu"))
     arguments = ("-o", good, "--cluster-output", str(tmp_path))
     assert refused(several, model, *arguments) == f"--cluster-output: {tmp_path} {why}"
     arguments = ("-o", good, "--cluster-output", good)
@@ -225,7 +225,7 @@ def test_files_are_checked_before_anything_is_measured(
 
 
 def test_groups_are_at_most_all_ranks_also_where_others_started_them(mixed_data: Path) -> None:
-    four = SimpleNamespace(rank=3, world_size=4, from_rank_0=lambda value: value)
+    four = SimpleNamespace(rank=3, world_size=4, from_rank_0=lambda value: value, device=torch.device("cpu"))
     said = refused(four, mixed_data / "model", "--max-degree", "8")  # --ranks is 1 under torchrun
     assert said == "--max-degree: found 8, but there are 4 ranks; take at most 4, or more ranks"
 
@@ -365,7 +365,7 @@ def test_a_bad_fit_is_said_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["--label-share", "2"], "--label-share: found 2.0, expected a share from 0 to 1"),
         (["--ranks", "2", "--max-degree", "4"], "--max-degree: found 4, but there are 2 ranks; take at most 2"),
         (["--ranks", "2", "-o", "/proc/none/c.json"], "-o: /proc/none/c.json cannot be written (No such file"),
-        (["--torch-device", "cuda"], "--torch-device: found cuda, but this torch sees none; use cpu"),
+        (["--torch-device", "cuda"], "--torch-device: found 'cuda', but torch"),
         (["--model", "nowhere"], "nowhere/config.json: cannot be read"),
     ],
 )

@@ -10,8 +10,9 @@ from dhp.cost.local import local_cost
 from dhp.models import freeze
 from dhp.models.model_folder import load_weights
 
-# Bytes: weights; gradients; on all ranks together sums of gradients and two moments, and copies of weights.
-HELD = {"fp32": (4, 4, 12), "bf16": (4, 4, 12), "bf16_weights": (2, 2, 16), "fp64": (8, 8, 24)}
+# Bytes: weights, with autocast's copies; gradients; on all ranks together sums of gradients and two moments, and copies
+# of weights.
+HELD = {"fp32": (4, 4, 12), "bf16": (4 + 2, 4, 12), "bf16_weights": (2, 2, 16), "fp64": (8, 8, 24)}
 RESERVE = 1 / 16  # of the memory
 
 

@@ -6,17 +6,22 @@ from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from command_line import CASES
-from dhp._core import Batch, Cluster, CostModel, Link, Plan, Sequence, read_cost_model, simple_lower_bound_s
+from dhp._core import Batch, Cluster, CostModel, Link, Plan, Sequence, Task, read_cost_model, simple_lower_bound_s
 from dhp.cost.recalibrate import Basis
+from dhp.data.dataset import Share
+from dhp.data.text import IGNORED, Encoded
 from dhp.loop import batches
 from dhp.loop.batches import Ahead
 from dhp.loop.step_clock import StepClock
 from dhp.run import planning
 from dhp.run.planning import InfeasibleBatch
 from dhp.settings.config import TrainConfig
+from dhp.task.input import TaskInput
 from thread_run import on_threads
 
 LINK = Link(bandwidth_bytes_per_s=2e9, latency_s=5e-5)
@@ -125,3 +130,17 @@ def test_steps_leave_no_time_out() -> None:
         assert list(watch.parts) == ["reduce", "optimizer", "save"]
 
     assert on_threads(2, work) == [None, None]
+
+
+def test_what_was_made_of_an_input_goes_with_its_labels() -> None:
+    """An adapter has made tensors of it ahead of time; then a sample is dropped on all ranks."""
+    plan = Plan(ranks=1, tasks=[Task(0, [0], [7, 8]), Task(1, [0], [9])])
+    share = Share()
+    for task in plan.tasks:
+        encoded = [Encoded(np.arange(3), np.arange(3), np.zeros(3, np.int8)) for _ in task.sequences]
+        layout: Any = None
+        share.inputs[task.id] = TaskInput(layout, encoded, [[]] * len(encoded), torch.empty(0), made="tensors")
+    share.drop(plan, [8])
+    assert [share.inputs[task].made for task in (0, 1)] == [None, "tensors"]
+    labels = [encoded.labels.tolist() for encoded in share.inputs[0].encoded]
+    assert labels == [[0, 1, 2], [IGNORED] * 3]

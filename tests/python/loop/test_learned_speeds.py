@@ -37,15 +37,15 @@ def work(folder: Path) -> int:
             if run.rank in task.ranks:
                 nominal = estimate_s(terms_of(COST), [by_id[i] for i in task.sequences], len(task.ranks))
                 factor = np.exp(0.005 * noise.standard_normal()) / (SPEED if run.rank == SLOW else 1.0)
-                clock.watch.tasks_cpu_s[task.id] = nominal * factor
+                clock.watch.tasks_s[task.id] = nominal * factor
                 clock.watch.tasks_vision[task.id] = (run.rank, 10 * run.rank)
         assert clock.combine(run, plan, True, 1.0) == []
         for task, members in zip(plan.tasks, clock.members, strict=True):
             assert members.patches == tuple(float(rank) for rank in task.ranks)
             assert members.patch_pairs == tuple(10.0 * rank for rank in task.ranks)
-            assert clock.task_cpu_s[task.id].item() == max(members.seconds)
+            assert clock.task_s[task.id].item() == max(members.seconds)
             if run.rank in task.ranks:
-                assert members.seconds[list(task.ranks).index(run.rank)] == clock.watch.tasks_cpu_s[task.id]
+                assert members.seconds[list(task.ranks).index(run.rank)] == clock.watch.tasks_s[task.id]
         news = learned.add(plan, batch, clock.members)
         now = Prepared(step, batch, plan, 0.0, basis.cluster.rank_speed, None)  # type: ignore[arg-type]
         line = Reporter(STEPS, None).line(clock.record(now, 1, [], 1.0, 0.1, ""))

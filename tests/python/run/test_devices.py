@@ -44,6 +44,15 @@ def test_a_rank_takes_the_device_of_its_number(h100s: list[int], monkeypatch: py
         devices.choose("cuda")
 
 
+def test_ranks_that_no_device_is_left_for_are_refused_before_they_start(h100s: list[int]) -> None:
+    for wanted, ranks in (("auto", 4), ("cuda", 4), ("cpu", 99)):
+        devices.check(wanted, ranks)
+    with pytest.raises(InputError, match=r"device: 5 ranks were to start here, but there are 4 .* at most 4 with"):
+        devices.check("auto", 5)
+    with pytest.raises(InputError, match=r"device: found 'npu', but torch .* finds cuda here"):
+        devices.check("npu", 1)
+
+
 def test_the_backends_of_a_group_and_what_nccl_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in devices.NCCL_DEFAULTS:
         monkeypatch.delenv(name, raising=False)
@@ -60,6 +69,10 @@ def test_costs_are_counted_for_the_device_found(h100s: list[int], monkeypatch: p
     assert cost_device(config) == "h100"
     assert cost_device(TrainConfig(model="m", data="d", device="cpu")) == "local-cpu"
     assert cost_device(TrainConfig(model="m", data="d", cost_device="b200")) == "b200"
+    for name, preset in (("Ascend910B2", "ascend-910b"), ("NVIDIA A100-SXM4-80GB", "a100"), ("NVIDIA B200", "b200")):
+        module = SimpleNamespace(get_device_name=lambda index, name=name: name)
+        monkeypatch.setattr(torch, "get_device_module", lambda device, module=module: module)
+        assert cost_device(config) == preset
     module = SimpleNamespace(get_device_name=lambda index: "NVIDIA L40S")
     monkeypatch.setattr(torch, "get_device_module", lambda device: module)
     with pytest.raises(InputError, match="cost_device: there is no preset for this device, NVIDIA L40S; set it to one"):

@@ -40,9 +40,9 @@ def test_spans_by_the_clock_on_the_wall_by_hand() -> None:
         started=100.0,
         data=(100.0, 101.0),
         tasks={0: (101.0, 103.0), 2: (103.0, 106.0)},
-        tasks_cpu_s={0: 0.5, 2: 1.5},
+        tasks_s={0: 0.5, 2: 1.5},
         parts={"reduce": (106.0, 108.0), "optimizer": (108.0, 108.5)},
-        parts_cpu_s={"reduce": 0.1, "optimizer": 0.1},
+        parts_s={"reduce": 0.1, "optimizer": 0.1},
     )
     spans = own_spans(3, watch, 100.0, came=[1.0, 0.0, 4.0], finished=7.0, shared={2})
     assert named(spans) == [
@@ -80,11 +80,11 @@ def recorded(file: Path, clock: str, steps: int = 3, step: int = 0) -> Plan:
             ready = start + 0.25
             for task in own:
                 watch.tasks[task.id] = (ready, start + 0.25 + task.end_s)
-                watch.tasks_cpu_s[task.id] = task.end_s - task.start_s
+                watch.tasks_s[task.id] = task.end_s - task.start_s
                 ready = start + 0.25 + task.end_s
             finished = start + 0.25 + plan.predicted.makespan_s
             watch.parts = {"reduce": (ready, finished + 0.5), "optimizer": (finished + 0.5, finished + 0.625)}
-            watch.parts_cpu_s = {"reduce": 0.5, "optimizer": 0.125}
+            watch.parts_s = {"reduce": 0.5, "optimizer": 0.125}
             recorder.step(number, plan, batch, 0.002, seconds, watch)
         recorder.write()
 
@@ -151,3 +151,4 @@ def test_the_clock_is_emulated_where_ranks_outnumber_cores(monkeypatch: pytest.M
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
         assert chosen_clock("auto") == clock
     assert chosen_clock("wall") == "wall"
+    assert chosen_clock("auto", "cuda") == "wall"
