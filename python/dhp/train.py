@@ -23,7 +23,7 @@ from dhp.cost.recalibrate import Recalibration
 from dhp.data.dataset import Dataset, Share
 from dhp.loop.batches import Ahead, Drops, Prepared, agree_on_dropped
 from dhp.loop.inputs import open_dataset, planning_inputs, with_steps
-from dhp.loop.start import begin, check_before_ranks, check_options, launched_here, says, together
+from dhp.loop.start import begin, check_before_ranks, check_options, launched_here, says, together, weights_of
 from dhp.loop.step_clock import StepClock
 from dhp.loop.train_options import parser, settings_of
 from dhp.models import Adapter, attach, import_family, lora
@@ -60,7 +60,7 @@ def train(
     ahead = Ahead(range(first_step, settings.steps), data, costs, settings, run.rank)
     model = together(run, lambda: load(settings, saved, run))
     agree_on_weights(model, run)
-    adapter = attach(model, run, cluster=cluster)
+    adapter = attach(model, run, cluster=cluster, compile=settings.compile)
     adamw = optimizer.make_optimizer(model, settings, run)
     if saved:
         together(run, lambda: checkpoint.load_optimizer(saved.folder, model, adamw))
@@ -171,9 +171,8 @@ def save_merged(model: Any, settings: TrainConfig, run: Run, reporter: Reporter 
 
 def load(settings: TrainConfig, saved: Saved | None, run: Run) -> Any:
     """The model to train: of the settings, or of the checkpoint to continue from, which with LoRA has the adapters."""
-    if settings.lora_rank:
-        return load_model(settings, settings.model, run.device, saved.folder if saved else None)
-    return load_model(settings, saved.folder if saved else settings.model, run.device)
+    folder = saved.folder if saved else None
+    return load_model(settings, weights_of(settings, folder), run.device, folder)
 
 
 def headline(settings: TrainConfig, model: Any, data: Dataset, run: Run, first_step: int) -> str:

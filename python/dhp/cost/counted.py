@@ -39,7 +39,7 @@ def cost_by_parts(
 def _add_encoder(cost: CostModel, model: Any, options: dict[str, Any], recompute: Recompute, trains: bool) -> None:
     """Encoder and projector: seconds and bytes of a patch, and the bytes of their weights."""
     device = read_device(options["device"])
-    parameters = encoder_parameters(model)
+    parameters = sum(p.numel() for p in family_class(model)(model).encoder_parameters)
     weights, gradients, sharded = options["state"]
     cost.state_bytes += parameters * (weights + (gradients + sharded / options["ranks"] if trains else 0.0))
     cost.gradient_bytes += parameters * device.bytes_per_value * trains
@@ -49,10 +49,3 @@ def _add_encoder(cost: CostModel, model: Any, options: dict[str, Any], recompute
     vision = model.config.vision_config
     kept = vision.num_hidden_layers * vision.hidden_size * (1.0 if again else 16.0)  # inputs of blocks, or all of them
     cost.patch_bytes = kept * device.bytes_per_value * trains
-
-
-def encoder_parameters(model: Any) -> int:
-    """Of all but the language model and its head."""
-    own = {id(parameter) for parameter in family_class(model)(model).text.parameters()}
-    own |= {id(parameter) for parameter in model.get_output_embeddings().parameters()}
-    return sum(p.numel() for p in model.parameters() if id(p) not in own)

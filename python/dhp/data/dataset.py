@@ -141,14 +141,9 @@ class Dataset:
         """
         samples = [self.sample(i) for i in task.sequences]
         encoded = [self._as_indexed(sample) for sample in samples]
-        layout = TaskLayout(
-            degree=len(task.ranks),
-            position=list(task.ranks).index(rank),
-            tokens=tuple(sample.tokens for sample in samples),
-            visual=tuple(np.flatnonzero(e.media_type) for e in encoded),
-            media=tuple(tuple((m.units, m.unit_rows, m.unit_patches) for m in sample.media) for sample in samples),
-        )
-        return TaskInput(layout, encoded, [s.media for s in samples], self._own_pixels(layout, samples, failed))
+        media = [sample.media for sample in samples]
+        layout = TaskLayout.of(len(task.ranks), list(task.ranks).index(rank), encoded, media)
+        return TaskInput(layout, encoded, list(media), self._own_pixels(layout, samples, failed))
 
     def _as_indexed(self, sample: Sample) -> Encoded:
         """Raises InputError where a sample has other tokens than the plan was made for."""

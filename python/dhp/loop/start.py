@@ -16,6 +16,7 @@ from dhp.data.index import default_path
 from dhp.data.sources import sources_of
 from dhp.loop.inputs import open_dataset, planning_inputs
 from dhp.models import family_of
+from dhp.models.compiled import check_compiler
 from dhp.models.model_folder import check_model_folder
 from dhp.run.runtime import Run
 from dhp.save.checkpoint import Saved, read_checkpoint
@@ -115,6 +116,8 @@ def begin(settings: TrainConfig, run: Run) -> Saved | None:
         saved = read_checkpoint(chosen, settings, whole=looks) if chosen else None
         if looks:
             check_model_folder(weights_of(settings, chosen))
+        if settings.compile and says():
+            check_compiler(run.device)
         return saved
 
     return together(run, look)
@@ -132,4 +135,4 @@ def together(run: Run, work: Callable[[], T]) -> T:
     return result  # type: ignore[return-value]
 
 
-__all__ = ["begin", "check_before_ranks", "check_options", "launched_here", "says", "together"]
+__all__ = ["begin", "check_before_ranks", "check_options", "launched_here", "says", "together", "weights_of"]

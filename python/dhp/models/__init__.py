@@ -80,20 +80,25 @@ def import_family(folder: str | Path) -> None:
     pkgutil.resolve_name(FAMILIES[model_type])
 
 
-def attach(model: torch.nn.Module, run: Run | None = None, *, cluster: Cluster | None = None) -> Adapter:
+def attach(
+    model: torch.nn.Module, run: Run | None = None, *, cluster: Cluster | None = None, compile: bool | str = False
+) -> Adapter:
     """Makes a Hugging Face model run on shards: returns its adapter.
 
     The text model's attention becomes ring attention over the group of the current task. From then on, call the model
     through the adapter; `dhp.detach(model)` restores the model's own code, for generation or evaluation. A model that
     peft wraps is attached with its adapters. `run` defaults to the current run. `cluster` says which ranks share a
-    node, for tasks whose exchange is hierarchical; without it, all ranks do.
+    node, for tasks whose exchange is hierarchical; without it, all ranks do. `compile`: the language model's layers go
+    through torch.compile, by its backend of this name ("inductor" where it is true); the first task then takes longer.
 
     Raises InputError for a family without an adapter, and for attention that is not plain causal attention.
     """
     from dhp.models.adapter import ModelAdapter
+    from dhp.models.compiled import INDUCTOR
 
     model = unwrapped(model)
-    return ModelAdapter(family_class(model)(model), run or current_run(), cluster)
+    compile_by = INDUCTOR if compile is True else compile or None
+    return ModelAdapter(family_class(model)(model), run or current_run(), cluster, compile_by)
 
 
 def unwrapped(model: Any) -> Any:
@@ -122,10 +127,12 @@ def freeze(model: torch.nn.Module, parts: Freeze) -> None:
 
 def detach(model: torch.nn.Module) -> None:
     """Undoes `attach`: the model has its own code again."""
-    from dhp.models import deepstack, whole_rope
+    from dhp.models import compiled, deepstack, whole_rope
+    from dhp.models.attention import attend_as_before
 
     family = family_class(unwrapped(model))(unwrapped(model))
-    family.text.set_attn_implementation("sdpa")
+    attend_as_before(family.text)
     family.restore()
     deepstack.remove(family.text.layers)
+    compiled.remove(family.text.layers)
     whole_rope.unwrap(family.text)

@@ -6,10 +6,13 @@ ring_attention(q, k, v, seq_tokens, ranks, group, scale, causal=True, exchange="
     group in ring order, world ranks. group: `group_name` of a process group over the world; "" will do for one rank.
     exchange: "ring", "direct" or "hierarchical": how shards of k and v travel. nodes: the node of each of `ranks`, any
     numbers; empty if all are on one. Only hierarchical looks at it.
+ring_attention_packed(q, k, v, call, group, scale, causal=True) -> out
+    the same for programs that torch.compile traces: `call` (`dhp.models.attention.packed_call`) holds, as data, what
+    changes from task to task.
 exchange_rows(rows, send_counts, recv_counts, ranks, group) -> rows
     rows [sum(send_counts), C], ordered by destination in `ranks`; the result [sum(recv_counts), C], ordered by source.
 
-Every member of a group calls both, in plan order, forward and backward; `requires_grad` is the same on all members.
+Every member of a group calls them in plan order, forward and backward; `requires_grad` is the same on all members.
 A wrong call raises ValueError here and torch.distributed.DistError on the ranks that wait for
 this one. A lost rank, an expired wait, or a disagreement between members raises DistError, which starts with what
 failed first. The group then stays failed.
@@ -97,6 +100,7 @@ def load() -> Path:
     path = check()
     torch.ops.load_library(path)
     torch.library.register_fake("dhp::ring_attention_with_lse")(_shapes_of_attention)
+    torch.library.register_fake("dhp::ring_attention_backward")(_shapes_of_gradients)
     _loaded = path
     atexit.register(release)  # before the interpreter takes the process groups down
     return path
@@ -106,6 +110,12 @@ def _shapes_of_attention(q: torch.Tensor, *_: object) -> tuple[torch.Tensor, tor
     """What tracing needs to know of the attention: nothing is sent."""
     sums = torch.float64 if q.dtype == torch.float64 else torch.float32
     return torch.empty_like(q, memory_format=torch.contiguous_format), q.new_empty(q.shape[:2], dtype=sums)
+
+
+def _shapes_of_gradients(
+    dout: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *_: object
+) -> tuple[torch.Tensor, ...]:
+    return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
 
 
 def release() -> None:

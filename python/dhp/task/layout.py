@@ -11,11 +11,15 @@ import itertools
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from dhp._core import padded_tokens, shard_ranges
+
+if TYPE_CHECKING:
+    from dhp.data.text import Encoded
 
 Indices = npt.NDArray[np.int64]
 WORTH_IT = 0.98  # of the fullest share: what makes decoding a clip in more runs worth it
@@ -30,6 +34,17 @@ class Unit:
     part: int  # of the medium
     rows: int  # tokens that it becomes
     patches: int
+
+
+class UnitSizes(Protocol):
+    """Of a medium: how many units it has, the tokens that each becomes, and the patches of each."""
+
+    @property
+    def units(self) -> int: ...
+    @property
+    def unit_rows(self) -> int: ...
+    @property
+    def unit_patches(self) -> int: ...
 
 
 # A medium: how many units it has, the rows that each becomes, and the patches of each.
@@ -111,6 +126,17 @@ class TaskLayout:
     tokens: tuple[int, ...]
     visual: tuple[Indices, ...]
     media: tuple[tuple[MediumUnits, ...], ...]
+
+    @classmethod
+    def of(cls, degree: int, position: int, encoded: Seq[Encoded], media: Seq[Seq[UnitSizes]]) -> TaskLayout:
+        """Of sequences, in packing order, and the media of each."""
+        return cls(
+            degree=degree,
+            position=position,
+            tokens=tuple(len(sequence.input_ids) for sequence in encoded),
+            visual=tuple(np.flatnonzero(sequence.media_type) for sequence in encoded),
+            media=tuple(tuple((m.units, m.unit_rows, m.unit_patches) for m in own) for own in media),
+        )
 
     def __post_init__(self) -> None:
         for i, (media, positions) in enumerate(zip(self.media, self.visual, strict=True)):
