@@ -26,7 +26,8 @@ from dhp.loop.inputs import open_dataset, planning_inputs, with_steps
 from dhp.loop.start import begin, check_before_ranks, check_options, launched_here, says, together, weights_of
 from dhp.loop.step_clock import StepClock
 from dhp.loop.train_options import parser, settings_of
-from dhp.models import Adapter, attach, import_family, lora
+from dhp.models import Adapter, attach, import_family, is_unregistered, lora, unwrapped
+from dhp.models.unregistered import admit
 from dhp.models.weights import agree_on_weights, load_model
 from dhp.run import runtime
 from dhp.run.launch import BAD_INPUT, join, run_local
@@ -60,6 +61,8 @@ def train(
     ahead = Ahead(range(first_step, settings.steps), data, costs, settings, run.rank)
     model = together(run, lambda: load(settings, saved, run))
     agree_on_weights(model, run)
+    if is_unregistered(unwrapped(model)):
+        admit(unwrapped(model).config)  # rank 0 has proven it: begin
     adapter = attach(model, run, cluster=cluster, compile=settings.compile)
     adamw = optimizer.make_optimizer(model, settings, run)
     if saved:

@@ -16,6 +16,7 @@ import torch
 
 from dhp._core import Cluster, Freeze, InputError, Task
 from dhp.base.json_file import read_object
+from dhp.base.unregistered import allowed
 from dhp.run.runtime import Run, current_run
 from dhp.task.input import TaskInput
 
@@ -62,8 +63,11 @@ def family_of(folder: str | Path) -> str:
             f"{config}: cannot be read (No such file or directory); expected a Hugging Face checkpoint folder"
         )
     model_type = read_object(config).get("model_type")
-    if model_type not in FAMILIES:
-        raise InputError(f'{config}: model_type: found "{model_type}", supported: {", ".join(FAMILIES)}')
+    if model_type not in FAMILIES and not (isinstance(model_type, str) and allowed()):
+        raise InputError(
+            f'{config}: model_type: found "{model_type}", supported: {", ".join(FAMILIES)}; others may be tried with '
+            "allow_unregistered = true"
+        )
     return str(model_type)
 
 
@@ -74,10 +78,11 @@ def import_family(folder: str | Path) -> None:
         model_type = family_of(folder)
     except InputError:
         return
-    for module in ("auto.modeling_auto", f"{model_type}.modeling_{model_type}"):
-        importlib.import_module(f"transformers.models.{module}")
+    importlib.import_module("transformers.models.auto.modeling_auto")
     importlib.import_module("dhp.models.adapter")
-    pkgutil.resolve_name(FAMILIES[model_type])
+    if model_type in FAMILIES:
+        importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
+        pkgutil.resolve_name(FAMILIES[model_type])
 
 
 def attach(
@@ -95,8 +100,11 @@ def attach(
     """
     from dhp.models.adapter import ModelAdapter
     from dhp.models.compiled import INDUCTOR
+    from dhp.models.unregistered import check_proven
 
     model = unwrapped(model)
+    if is_unregistered(model):
+        check_proven(model)
     compile_by = INDUCTOR if compile is True else compile or None
     return ModelAdapter(family_class(model)(model), run or current_run(), cluster, compile_by)
 
@@ -108,16 +116,32 @@ def unwrapped(model: Any) -> Any:
 
 def family_class(model: Any) -> Any:
     """The class of dhp.models.families that knows this model. Raises InputError where there is none."""
-    model_type = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
-    if model_type not in FAMILIES:
+    model_type = _type_of(model)
+    if model_type in FAMILIES:
+        return pkgutil.resolve_name(FAMILIES[model_type])
+    if not allowed():
         raise InputError(f'model: model_type: found "{model_type}", supported: {", ".join(FAMILIES)}')
-    return pkgutil.resolve_name(FAMILIES[model_type])
+    from dhp.models.unregistered import Unregistered
+
+    return Unregistered
+
+
+def is_unregistered(model: Any) -> bool:
+    return _type_of(model) not in FAMILIES
+
+
+def _type_of(model: Any) -> str:
+    return str(getattr(getattr(model, "config", None), "model_type", type(model).__name__))
 
 
 def freeze(model: torch.nn.Module, parts: Freeze) -> None:
     """Freezes parts of the model, in place; the aligner is all that maps vision to text, deepstack's mergers too.
     Raises InputError where nothing is left to train."""
     family = family_class(model)(model)
+    if is_unregistered(model) and family.has_vision and (parts.vit or parts.aligner or parts.llm):
+        raise InputError(
+            f'freeze: model_type "{_type_of(model)}" is not registered, so its parts are not known; freeze none'
+        )
     for name, parameter in model.named_parameters():
         aligner, vit = (bool(part.search(f".{name}")) for part in (family.aligner, family.vit))
         parameter.requires_grad_(not (parts.aligner if aligner else parts.vit if vit else parts.llm))

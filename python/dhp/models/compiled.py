@@ -7,6 +7,7 @@ program is made.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -26,6 +27,8 @@ def compile_layers(layers: Iterable[Any], backend: Backend = INDUCTOR) -> None:
 
     remove(layers)
     torch._inductor.config.compile_threads = 1  # ranks are forked, and as many as there are cores
+    # It warns of operations in place under recompute = "keep_attention": there are none in transformers' layers
+    logging.getLogger("torch._higher_order_ops.wrap").setLevel(logging.ERROR)
     for layer in layers:
         layer.forward = torch.compile(layer.forward, dynamic=True, backend=backend)
 

@@ -10,41 +10,17 @@ from typing import Any
 
 import pytest
 import torch
-from functorch.compile import make_boxed_func, min_cut_rematerialization_partition
-from torch._dynamo.backends.common import aot_autograd
 
 import ranks
+from compiled_layers import Programs, model_of
 from dhp.models import attach, detach, family_class
 from dhp.models.attention import packed_call
-from dhp.models.lora import with_adapters
-from dhp.models.trial import TASKS, difference, made_samples, on_shards
-from dhp.models.weights import recompute_layers
-from dhp.settings.config import TrainConfig
-from family_models import make
+from dhp.models.trial import difference, made_samples, on_shards
 from programs import run_program
 from tiny_run import copied_run
 
-
-class Programs:
-    """A backend that counts programs, and calls of attention in backward passes."""
-
-    def __init__(self) -> None:
-        self.made = 0
-        self.attends_again = 0
-        self._compile = aot_autograd(
-            fw_compiler=lambda graph, _: make_boxed_func(graph.forward),
-            bw_compiler=self._backward,
-            partition_fn=min_cut_rematerialization_partition,
-        )
-
-    def __call__(self, graph: Any, inputs: Any) -> Any:
-        self.made += 1
-        return self._compile(graph, inputs)
-
-    def _backward(self, graph: Any, _: Any) -> Any:
-        attention = torch.ops.dhp.ring_attention_with_lse.default
-        self.attends_again += sum(node.target is attention for node in graph.graph.nodes)
-        return make_boxed_func(graph.forward)
+# Of one rank: threads that compile beside each other, as no program of ours does, are not torch's strength.
+TASKS = [([0], [0, 2], "ring"), ([0], [3, 1], "ring")]
 
 
 @pytest.fixture(autouse=True)
@@ -54,25 +30,11 @@ def fresh() -> Iterator[None]:
     torch._dynamo.reset()
 
 
-def model_of(name: str, recompute: str = "none", lora: bool = False) -> Any:
-    model = make(name, torch.float64)
-    if lora:
-        model = with_adapters(model, TrainConfig("model", "data", lora_rank=4, lora_alpha=8.0)).get_base_model()
-        with torch.no_grad():  # peft begins with nothing added
-            for parameter in model.parameters():
-                if parameter.requires_grad:
-                    parameter.add_(0.05 * torch.randn_like(parameter))
-    if recompute != "none":
-        recompute_layers(model, keep_attention=recompute == "keep_attention")
-    return model
-
-
 @pytest.mark.parametrize(
     ("name", "recompute", "lora"),
     [
         ("qwen3_vl", "none", False),
         ("qwen3", "full", False),
-        ("internvl with qwen2", "keep_attention", False),
         ("llama", "keep_attention", True),
         ("qwen3_moe", "none", False),
     ],
@@ -91,11 +53,13 @@ def test_gradients_are_those_of_layers_that_are_not_compiled(name: str, recomput
 def test_another_layout_is_no_other_program() -> None:
     model, programs = model_of("llama"), Programs()
     family = family_class(model)(model)
-    on_shards(model, made_samples(family), TASKS[:2], compile_by=programs)
+    on_shards(model, made_samples(family), TASKS, compile_by=programs)
     made = programs.made
     assert 1 <= made <= 4, "of three layers that are alike"
-    other = [([0, 1], [0, 3, 1], "ring"), ([1, 2, 0], [2], "direct"), ([2], [4, 5], "ring"), ([3, 1], [5, 1], "direct")]
-    on_shards(model, made_samples(family, seed=3), other, compile_by=programs)
+    other = [([0, 1], [0, 3, 1], "ring"), ([1, 2, 0], [2], "direct"), ([2], [4, 5], "ring")]
+    samples = made_samples(family, seed=3)
+    expected = on_shards(model, samples, other)
+    assert difference(expected, on_shards(model, samples, other, compile_by=programs), floor=1e-9).within(1e-12)
     assert programs.made == made
 
 
