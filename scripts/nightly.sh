@@ -9,7 +9,7 @@ mkdir -p build/nightly
 parts=("$@")
 # Long ones first.
 [ $# != 0 ] || parts=(inputs trixie bookworm noble kills sanitizers docs fuzz network properties lint same-bytes scale wheel
-  transformers)
+  transformers media compile)
 export SEED=${SEED:-$(date +%Y%m%d%H)} DHP_WERROR=ON JOBS=$jobs
 
 tried() {
@@ -49,6 +49,10 @@ run_part() {
           PYTHONPATH=$folder build/venv/bin/python -m pytest -q tests/python/models/test_families.py \
             tests/python/loop/test_family_training.py || return
       done ;;
+    # 200 pictures of every family, against its own processor.
+    media) DHP_TEST_MEDIA=200 build/venv/bin/python -m pytest -q tests/python/data/test_family_rules.py ;;
+    # torch.compile's default backend, for families, recomputation and LoRA.
+    compile) tried compile ;;
     # Wheels in fresh environments, and the run-time that `dhp build-ops` compiles of one.
     wheel) make wheel && tried wheel ;;
     *) echo "nightly: no part $1"; return 2 ;;

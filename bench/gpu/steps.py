@@ -15,6 +15,7 @@ import torch.distributed as dist
 from place import Place
 
 from dhp import train as training
+from dhp.run.ops import packed_call
 from dhp.run.runtime import Run
 from dhp.settings.config import TrainConfig
 from dhp.watch.record import Recorder
@@ -139,12 +140,12 @@ def ring_rank(place: Place, rank: int, name: str, exchange: str, given: list[tor
     try:
         torch.accelerator.set_device_index(0)
         own = shard(len(given[0]), rank)
-        call = ([len(given[0])], list(range(RING_RANKS)), f"{name}/{rank}", 1 / math.sqrt(given[0].shape[-1]), True)
-        how = (exchange, [0, 0, 1, 1])
+        packed = packed_call([len(given[0])], range(RING_RANKS), exchange, [0, 0, 1, 1])
+        call = (packed, f"{name}/{rank}", 1 / math.sqrt(given[0].shape[-1]), True)
         with torch.no_grad(), torch.Stream(place.device) as stream:
             q, k, v, dout = (t[own.to(t.device)].contiguous() for t in given)
-            out, lse = torch.ops.dhp.ring_attention_with_lse(q, k, v, *call, *how, True)
-            gradients = torch.ops.dhp.ring_attention_backward(dout, q, k, v, out, lse, *call, *how)
+            out, lse = torch.ops.dhp.ring_attention_with_lse(q, k, v, *call, True)
+            gradients = torch.ops.dhp.ring_attention_backward(dout, q, k, v, out, lse, *call)
         stream.synchronize()
         found[rank] = [out, *gradients]
     except Exception as error:

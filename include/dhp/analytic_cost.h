@@ -84,10 +84,10 @@ struct MemoryCost {
   double parameters = 0.0;
   double gradients = 0.0;
   double optimizer = 0.0;
+  double loss = 0.0;              ///< logits of one chunk, and what its backward pass holds of the head
   double reserve = 0.0;           ///< for everything not counted: padding, exchange buffers, the allocator
   double token_kept = 0.0;        ///< per token: inputs of layers, or everything that backward reads
   double token_live_layer = 0.0;  ///< per token: one layer while it is computed again
-  double token_logits = 0.0;      ///< per token: logits, in training precision and fp32
   double patch_kept = 0.0;        ///< per patch: pixels, what backward of tower and projector reads, rows for the LLM
 };
 

@@ -24,10 +24,11 @@ from dhp.cost.recalibrate import Recalibration
 from dhp.data.dataset import Dataset, Share
 from dhp.loop.batches import Ahead, Drops, Prepared, agree_on_dropped
 from dhp.loop.inputs import open_dataset, planning_inputs, with_steps
-from dhp.loop.start import begin, check_before_ranks, check_options, launched_here, says, together
+from dhp.loop.start import begin, check_before_ranks, check_options, launched_here, says, together, weights_of
 from dhp.loop.step_clock import StepClock
 from dhp.loop.train_options import parser, settings_of
-from dhp.models import Adapter, attach, import_family, lora
+from dhp.models import Adapter, attach, import_family, is_unregistered, lora, unwrapped
+from dhp.models.unregistered import admit
 from dhp.models.weights import agree_on_weights, load_model
 from dhp.run import runtime
 from dhp.run.launch import BAD_INPUT, join, run_local
@@ -75,7 +76,9 @@ def _train(
     ends.callback(ahead.close)
     model = together(run, lambda: load(settings, saved, run))
     agree_on_weights(model, run)
-    adapter = attach(model, run, cluster=cluster)
+    if is_unregistered(unwrapped(model)):
+        admit(unwrapped(model).config)  # rank 0 has proven it: begin
+    adapter = attach(model, run, cluster=cluster, compile=settings.compile)
     if run.device.type != "cpu":
         data.finish = adapter.prepare
     adamw = optimizer.make_optimizer(model, settings, run)
@@ -192,9 +195,8 @@ def save_merged(model: Any, settings: TrainConfig, run: Run, reporter: Reporter 
 
 def load(settings: TrainConfig, saved: Saved | None, run: Run) -> Any:
     """The model to train: of the settings, or of the checkpoint to continue from, which with LoRA has the adapters."""
-    if settings.lora_rank:
-        return load_model(settings, settings.model, run.device, saved.folder if saved else None)
-    return load_model(settings, saved.folder if saved else settings.model, run.device)
+    folder = saved.folder if saved else None
+    return load_model(settings, weights_of(settings, folder), run.device, folder)
 
 
 def headline(settings: TrainConfig, model: Any, data: Dataset, run: Run, first_step: int) -> str:

@@ -90,13 +90,12 @@ std::string to_text(const CostReport& report, const CostOptions& options) {
        << "task      " << seconds_text(cost.task_s) << " each\n"
        << "exchange  " << bytes_text(cost.forward.ring_bytes_per_token + cost.backward.ring_bytes_per_token)
        << " a token and hop\n"
-       << "token     " << bytes_text(cost.token_bytes) << ": " << bytes_text(memory.token_kept)
-       << " kept and the larger of " << bytes_text(memory.token_logits) << " of logits and "
+       << "token     " << bytes_text(cost.token_bytes) << ": " << bytes_text(memory.token_kept) << " kept and "
        << bytes_text(memory.token_live_layer) << " of one layer\n"
        << "patch     " << bytes_text(cost.patch_bytes) << '\n'
        << "state     " << bytes_text(cost.state_bytes) << " a rank: parameters " << bytes_text(memory.parameters)
-       << ", gradients " << bytes_text(memory.gradients) << ", optimizer " << bytes_text(memory.optimizer)
-       << ", reserve " << bytes_text(memory.reserve) << '\n'
+       << ", gradients " << bytes_text(memory.gradients) << ", optimizer " << bytes_text(memory.optimizer) << ", loss "
+       << bytes_text(memory.loss) << ", reserve " << bytes_text(memory.reserve) << '\n'
        << "end       " << bytes_text(cost.gradient_bytes) << " of gradients summed, optimizer "
        << seconds_text(cost.optimizer_s) << '\n'
        << notes(report, options);
@@ -126,10 +125,14 @@ std::string to_json_text(const CostReport& report, const CostOptions& options) {
                        {"sequence_s", report.attention.sequence_s},
                        {"backward_rate", report.attention.backward_rate}};
   const MemoryCost& memory = report.memory;
-  json["memory"] = {{"parameters_bytes", memory.parameters},     {"gradients_bytes", memory.gradients},
-                    {"optimizer_bytes", memory.optimizer},       {"reserve_bytes", memory.reserve},
-                    {"token_kept_bytes", memory.token_kept},     {"token_live_layer_bytes", memory.token_live_layer},
-                    {"token_logits_bytes", memory.token_logits}, {"patch_kept_bytes", memory.patch_kept}};
+  json["memory"] = {{"parameters_bytes", memory.parameters},
+                    {"gradients_bytes", memory.gradients},
+                    {"optimizer_bytes", memory.optimizer},
+                    {"reserve_bytes", memory.reserve},
+                    {"token_kept_bytes", memory.token_kept},
+                    {"token_live_layer_bytes", memory.token_live_layer},
+                    {"loss_bytes", memory.loss},
+                    {"patch_kept_bytes", memory.patch_kept}};
   json["cost"] = nlohmann::ordered_json::parse(dhp::to_json(report.cost));
   return json.dump(1, ' ', false, nlohmann::json::error_handler_t::replace);
 }

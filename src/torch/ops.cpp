@@ -8,6 +8,7 @@
 #include <torch/csrc/distributed/c10d/Work.hpp>
 
 #include "torch/attention/kernel.h"
+#include "torch/attention/packed_call.h"
 #include "torch/attention/ring_attention.h"
 #include "torch/rows/row_exchange.h"
 #include "torch/transport/connect.h"
@@ -30,51 +31,54 @@ void refuse_second_derivative(const char* operation) {
                               ": there is no second derivative; call backward without create_graph");
 }
 
-void save_call(AutogradContext* context, const RingAttentionCall& call) {
-  context->saved_data["seq_tokens"] = call.seq_tokens;
-  context->saved_data["ranks"] = call.ranks;
-  context->saved_data["group"] = call.group;
-  context->saved_data["scale"] = call.scale;
-  context->saved_data["causal"] = call.causal;
-  context->saved_data["exchange"] = call.exchange;
-  context->saved_data["nodes"] = call.nodes;
+/// Lists as they come from Python, on this rank alone: `call` of the operators below holds them.
+RingAttentionCall ring_call(at::IntArrayRef seq_tokens, at::IntArrayRef ranks, const std::string& group, double scale,
+                            bool causal, const std::string& exchange, at::IntArrayRef nodes) {
+  return {seq_tokens.vec(), ranks.vec(), group, scale, causal, exchange, nodes.vec(), false};
 }
 
-RingAttentionCall saved_ring_call(AutogradContext* context) {
-  return {.seq_tokens = context->saved_data["seq_tokens"].toIntVector(),
-          .ranks = context->saved_data["ranks"].toIntVector(),
-          .group = context->saved_data["group"].toStringRef(),
-          .scale = context->saved_data["scale"].toDouble(),
-          .causal = context->saved_data["causal"].toBool(),
-          .exchange = context->saved_data["exchange"].toStringRef(),
-          .nodes = context->saved_data["nodes"].toIntVector(),
-          .needs_gradient = true};
-}
+/// What the same for all tasks of a run is, and may be part of a traced program.
+struct FixedCall {
+  std::string group;
+  double scale = 1;
+  bool causal = true;
+};
 
-/// The forward pass as an operator below autograd, where modes see it: what selective recomputation keeps, and what
-/// tracing takes the shapes of.
+/// Both passes as operators below autograd, where modes see them: what selective recomputation keeps, and what tracing
+/// takes the shapes of.
 std::tuple<at::Tensor, at::Tensor> call_with_lse(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                                 const RingAttentionCall& call) {
+                                                 const at::Tensor& call, const FixedCall& fixed, bool needs_gradient) {
   static const auto op =
       c10::Dispatcher::singleton()
           .findSchemaOrThrow("dhp::ring_attention_with_lse", "")
           .typed<std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                                    at::IntArrayRef, at::IntArrayRef, c10::string_view, double, bool,
-                                                    c10::string_view, at::IntArrayRef, bool)>();
-  return op.call(q, k, v, call.seq_tokens, call.ranks, call.group, call.scale, call.causal, call.exchange, call.nodes,
-                 call.needs_gradient);
+                                                    const at::Tensor&, c10::string_view, double, bool, bool)>();
+  return op.call(q, k, v, call, fixed.group, fixed.scale, fixed.causal, needs_gradient);
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> call_backward(const at::Tensor& dout, const variable_list& saved,
+                                                             const FixedCall& fixed) {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("dhp::ring_attention_backward", "")
+          .typed<std::tuple<at::Tensor, at::Tensor, at::Tensor>(
+              const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+              const at::Tensor&, const at::Tensor&, c10::string_view, double, bool)>();
+  return op.call(dout, saved[0], saved[1], saved[2], saved[3], saved[4], saved[5], fixed.group, fixed.scale,
+                 fixed.causal);
 }
 
 class RingAttention : public torch::autograd::Function<RingAttention> {
  public:
   static Variable forward(AutogradContext* context, const Variable& q, const Variable& k, const Variable& v,
-                          const RingAttentionCall& call) {
+                          const Variable& call, const FixedCall& fixed, bool needs_gradient) {
     at::AutoDispatchBelowADInplaceOrView guard;
-    const variable_list read{with_unit_last_stride(q), with_unit_last_stride(k), with_unit_last_stride(v)};
-    const auto [out, lse] = call_with_lse(read[0], read[1], read[2], call);
-    if (call.needs_gradient) {
-      context->save_for_backward({read[0], read[1], read[2], out, lse});
-      save_call(context, call);
+    const auto [out, lse] = call_with_lse(q, k, v, call, fixed, needs_gradient);
+    if (needs_gradient) {
+      context->save_for_backward({q, k, v, out, lse, call});
+      context->saved_data["group"] = fixed.group;
+      context->saved_data["scale"] = fixed.scale;
+      context->saved_data["causal"] = fixed.causal;
     }
     return out;
   }
@@ -82,10 +86,10 @@ class RingAttention : public torch::autograd::Function<RingAttention> {
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     refuse_second_derivative("ring_attention");
     at::AutoDispatchBelowADInplaceOrView guard;
-    const auto saved = context->get_saved_variables();
-    const auto result = ring_attention_backward(gradients[0], {saved[0], saved[1], saved[2], saved[3], saved[4]},
-                                                saved_ring_call(context));
-    return {result.dq, result.dk, result.dv, Variable()};
+    const FixedCall fixed{context->saved_data["group"].toStringRef(), context->saved_data["scale"].toDouble(),
+                          context->saved_data["causal"].toBool()};
+    const auto [dq, dk, dv] = call_backward(gradients[0], context->get_saved_variables(), fixed);
+    return {dq, dk, dv, Variable(), Variable(), Variable()};
   }
 };
 
@@ -110,63 +114,74 @@ class RowExchange : public torch::autograd::Function<RowExchange> {
   }
 };
 
-RingAttentionCall ring_call(at::IntArrayRef seq_tokens, at::IntArrayRef ranks, const std::string& group, double scale,
-                            bool causal, const std::string& exchange, at::IntArrayRef nodes) {
-  return {seq_tokens.vec(), ranks.vec(), group, scale, causal, exchange, nodes.vec(), false};
+/// Tensors that have shapes alone, while a program is traced: nothing must be sent of them.
+void refuse_without_memory(const at::Tensor& tensor, const char* problem) {
+  TORCH_CHECK_NOT_IMPLEMENTED(!tensor.is_meta() && !tensor.unsafeGetTensorImpl()->is_python_dispatch(), problem);
+}
+
+constexpr const char* kListsAreNotTraced =
+    "ring_attention cannot be traced with lists, which would be part of the program: call ring_attention_packed";
+constexpr const char* kRowsAreNotTraced =
+    "exchange_rows cannot be traced: call it outside of what torch.compile compiles";
+
+bool needs_gradient(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+  return c10::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad());
 }
 
 at::Tensor ring_attention_op(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, at::IntArrayRef seq_tokens,
                              at::IntArrayRef ranks, const std::string& group, double scale, bool causal,
                              const std::string& exchange, at::IntArrayRef nodes) {
+  refuse_without_memory(q, kListsAreNotTraced);
   return ring_attention_forward(q, k, v, ring_call(seq_tokens, ranks, group, scale, causal, exchange, nodes)).out;
-}
-
-std::tuple<at::Tensor, at::Tensor> ring_attention_with_lse_op(const at::Tensor& q, const at::Tensor& k,
-                                                              const at::Tensor& v, at::IntArrayRef seq_tokens,
-                                                              at::IntArrayRef ranks, c10::string_view group,
-                                                              double scale, bool causal, c10::string_view exchange,
-                                                              at::IntArrayRef nodes, bool needs_gradient) {
-  auto call = ring_call(seq_tokens, ranks, std::string(group), scale, causal, std::string(exchange), nodes);
-  call.needs_gradient = needs_gradient;
-  const auto result = ring_attention_forward(q, k, v, call);
-  return {result.out, result.lse};
-}
-
-std::tuple<at::Tensor, at::Tensor, at::Tensor> ring_attention_backward_op(
-    const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& out,
-    const at::Tensor& lse, at::IntArrayRef seq_tokens, at::IntArrayRef ranks, c10::string_view group, double scale,
-    bool causal, c10::string_view exchange, at::IntArrayRef nodes) {
-  auto call = ring_call(seq_tokens, ranks, std::string(group), scale, causal, std::string(exchange), nodes);
-  call.needs_gradient = true;
-  const RingAttentionForward saved{with_unit_last_stride(q), with_unit_last_stride(k), with_unit_last_stride(v), out,
-                                   lse};
-  const auto result = ring_attention_backward(dout, saved, call);
-  return {result.dq, result.dk, result.dv};
 }
 
 at::Tensor ring_attention_autograd(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                    at::IntArrayRef seq_tokens, at::IntArrayRef ranks, const std::string& group,
                                    double scale, bool causal, const std::string& exchange, at::IntArrayRef nodes) {
-  auto call = ring_call(seq_tokens, ranks, group, scale, causal, exchange, nodes);
-  call.needs_gradient = c10::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad());
-  return RingAttention::apply(q, k, v, call);
+  refuse_without_memory(q, kListsAreNotTraced);
+  const auto call = pack_call(ring_call(seq_tokens, ranks, group, scale, causal, exchange, nodes));
+  return RingAttention::apply(q, k, v, call, FixedCall{group, scale, causal}, needs_gradient(q, k, v));
 }
 
-/// Tensors that have shapes alone, while a program is traced: nothing must be sent of them.
-void refuse_without_memory(const at::Tensor& tensor) {
-  TORCH_CHECK_NOT_IMPLEMENTED(!tensor.is_meta() && !tensor.unsafeGetTensorImpl()->is_python_dispatch(),
-                              "exchange_rows cannot be traced: call it outside of what torch.compile compiles");
+at::Tensor ring_attention_packed_op(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                    const at::Tensor& call, const std::string& group, double scale, bool causal) {
+  return std::get<0>(call_with_lse(q, k, v, call, {group, scale, causal}, false));
+}
+
+at::Tensor ring_attention_packed_autograd(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                          const at::Tensor& call, const std::string& group, double scale, bool causal) {
+  return RingAttention::apply(q, k, v, call, FixedCall{group, scale, causal}, needs_gradient(q, k, v));
+}
+
+std::tuple<at::Tensor, at::Tensor> ring_attention_with_lse_op(const at::Tensor& q, const at::Tensor& k,
+                                                              const at::Tensor& v, const at::Tensor& call,
+                                                              c10::string_view group, double scale, bool causal,
+                                                              bool gradient) {
+  const auto result =
+      ring_attention_forward(q, k, v, unpack_call(call, std::string(group), scale, causal, gradient));
+  return {result.out, result.lse};
+}
+
+/// Contiguous, as programs that were traced expect it.
+std::tuple<at::Tensor, at::Tensor, at::Tensor> ring_attention_backward_op(
+    const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& out,
+    const at::Tensor& lse, const at::Tensor& call, c10::string_view group, double scale, bool causal) {
+  const RingAttentionForward saved{with_unit_last_stride(q), with_unit_last_stride(k), with_unit_last_stride(v), out,
+                                   lse};
+  const auto result =
+      ring_attention_backward(dout, saved, unpack_call(call, std::string(group), scale, causal, true));
+  return {result.dq.contiguous(), result.dk.contiguous(), result.dv.contiguous()};
 }
 
 at::Tensor exchange_rows_op(const at::Tensor& rows, at::IntArrayRef send_counts, at::IntArrayRef recv_counts,
                             at::IntArrayRef ranks, const std::string& group) {
-  refuse_without_memory(rows);
+  refuse_without_memory(rows, kRowsAreNotTraced);
   return exchange_rows(rows, {send_counts.vec(), recv_counts.vec(), ranks.vec(), group, false});
 }
 
 at::Tensor exchange_rows_autograd(const at::Tensor& rows, at::IntArrayRef send_counts, at::IntArrayRef recv_counts,
                                   at::IntArrayRef ranks, const std::string& group) {
-  refuse_without_memory(rows);
+  refuse_without_memory(rows, kRowsAreNotTraced);
   const bool needs_gradient = c10::GradMode::is_enabled() && rows.requires_grad();
   const RowExchangeCall call{send_counts.vec(), recv_counts.vec(), ranks.vec(), group, needs_gradient};
   return RowExchange::apply(rows, call);
@@ -247,15 +262,19 @@ TORCH_LIBRARY(dhp, library) {
   library.def(
       "ring_attention(Tensor q, Tensor k, Tensor v, int[] seq_tokens, int[] ranks, str group, float scale, "
       "bool causal=True, str exchange=\"ring\", int[] nodes=[]) -> Tensor");
+  // The same with all that changes from task to task as data: `call` is the tensor of packed_call.h. For programs that
+  // are traced once and run for all tasks.
+  library.def(
+      "ring_attention_packed(Tensor q, Tensor k, Tensor v, Tensor call, str group, float scale, bool causal=True) -> "
+      "Tensor");
   // Below autograd: out [T_local, Hq, D] and the logarithms of the sums of exponentials [T_local, Hq]. `needs_gradient`
   // is the same on all members. Not to be called with tensors that require gradients: use ring_attention.
   library.def(
-      "ring_attention_with_lse(Tensor q, Tensor k, Tensor v, int[] seq_tokens, int[] ranks, str group, float scale, "
-      "bool causal, str exchange, int[] nodes, bool needs_gradient) -> (Tensor out, Tensor lse)");
-  // Of what it gave, for callers that do without autograd: dq, dk and dv.
+      "ring_attention_with_lse(Tensor q, Tensor k, Tensor v, Tensor call, str group, float scale, bool causal, "
+      "bool needs_gradient) -> (Tensor out, Tensor lse)");
   library.def(
-      "ring_attention_backward(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, int[] seq_tokens, "
-      "int[] ranks, str group, float scale, bool causal, str exchange, int[] nodes) -> (Tensor, Tensor, Tensor)");
+      "ring_attention_backward(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, Tensor call, "
+      "str group, float scale, bool causal) -> (Tensor dq, Tensor dk, Tensor dv)");
   library.def("exchange_rows(Tensor rows, int[] send_counts, int[] recv_counts, int[] ranks, str group) -> Tensor");
 
   // The longest wait on this group, and what this rank is busy with ("step 12, task 3") for messages.
@@ -309,6 +328,7 @@ TORCH_LIBRARY(dhp, library) {
 
 TORCH_LIBRARY_IMPL(dhp, CompositeExplicitAutograd, library) {
   library.impl("ring_attention", ring_attention_op);
+  library.impl("ring_attention_packed", ring_attention_packed_op);
   library.impl("ring_attention_with_lse", ring_attention_with_lse_op);
   library.impl("ring_attention_backward", ring_attention_backward_op);
   library.impl("exchange_rows", exchange_rows_op);
@@ -316,6 +336,7 @@ TORCH_LIBRARY_IMPL(dhp, CompositeExplicitAutograd, library) {
 
 TORCH_LIBRARY_IMPL(dhp, Autograd, library) {
   library.impl("ring_attention", ring_attention_autograd);
+  library.impl("ring_attention_packed", ring_attention_packed_autograd);
   library.impl("exchange_rows", exchange_rows_autograd);
 }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from dhp.run import ops
+from dhp.run import ops, threads
 
 ops.load()
 
@@ -125,24 +124,13 @@ def run_threads(
     function: Callable[..., Any], size: int, *args: Any, name: str = "test", device: str = "cpu"
 ) -> list[Outcome]:
     """Runs `function(rank, group, *args)` in `size` threads over the in-process transport."""
-    torch.ops.dhp.create_thread_groups(name, size, device)
-    outcomes = [Outcome(exit_code=0) for _ in range(size)]
-
-    def body(rank: int) -> None:
-        try:
-            outcomes[rank].value = function(rank, f"{name}/{rank}", *args)
-        except Exception as error:
-            outcomes[rank].error = f"{type(error).__name__}: {error}"
-            torch.ops.dhp.report_failure(f"{name}/{rank}", f"rank {rank}: {error}")
-
-    threads = [threading.Thread(target=body, args=(rank,)) for rank in range(size)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for rank in range(size):
-        torch.ops.dhp.release_group(f"{name}/{rank}")
-    return outcomes
+    results = threads.run_threads(lambda rank, group: function(rank, group, *args), size, name, device)
+    return [
+        Outcome(error=f"{type(result).__name__}: {result}", exit_code=0)
+        if isinstance(result, Exception)
+        else Outcome(value=result, exit_code=0)
+        for result in results
+    ]
 
 
 def kill_self() -> None:

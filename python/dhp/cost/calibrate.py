@@ -17,7 +17,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
 
-from dhp._core import Cluster, CostModel, ErrorSizes, Exchange, InputError, Link, parse_freeze, to_json
+from dhp._core import Cluster, CostModel, ErrorSizes, Exchange, InputError, Link, Recompute, parse_freeze, to_json
 from dhp.base.old_flags import todays_flags
 from dhp.base.output import check_apart, check_writable, complain, say, write_atomically
 from dhp.base.slow_ranks import slow_ranks_text
@@ -25,13 +25,15 @@ from dhp.cost.calibrate_data import fitting, planned_designs
 from dhp.cost.calibrate_fit import GOOD_MEAN, GOOD_P95, Calibration, fit, measure
 from dhp.cost.calibrate_links import measure_links, ranks_per_node
 from dhp.cost.calibrate_options import RENAMED, check_options, parser
-from dhp.cost.calibrate_tasks import Design, Range, make_designs
+from dhp.cost.calibrate_tasks import Design, Range, UnitRule, make_designs, rule_of
+from dhp.cost.counted import uncounted_cost
 from dhp.cost.errors import sizes_text
 from dhp.cost.fit import TERMS, NoFit
 from dhp.cost.local import local_cluster, local_cost, no_room, preset_at_hand
 from dhp.data.index import default_path, load_or_build_index
-from dhp.models import attach, family_of, freeze, import_family
+from dhp.models import attach, family_class, family_of, freeze, import_family
 from dhp.models.attention import head_size, kernel_for
+from dhp.models.families import Family
 from dhp.models.model_folder import load_weights
 from dhp.models.weights import DTYPES, compute_dtype
 from dhp.run import commands, devices
@@ -42,8 +44,6 @@ from dhp.run.runtime import RankFailed, Run
 
 NO_FIT = 1  # the exit code where the measurements do not determine the coefficients
 TEXT_TASKS = 6
-# Whose encoder and mergers are `visual`, with frames of any size.
-MEASURED = ("qwen2_5_vl", "qwen2_vl", "qwen3_vl", "qwen3_vl_moe")
 MOST_DEGREE = 8  # of one process, unless asked otherwise
 
 
@@ -67,7 +67,7 @@ def calibrate(options: argparse.Namespace, run: Run, progress: Callable[[int, in
         torch.set_num_threads(1)  # CPU time of one thread is the clock
     options.device = options.device or preset_at_hand(device.type, "--device")
     _check_run(options, run)
-    _check_model(options)
+    family_of(options.model)
     model = _load(options, device)
     kernel = attention_kernel(options.precision, model.config.get_text_config(), device)
     adapter = attach(model, run, cluster=_nodes(options, run))
@@ -95,16 +95,6 @@ def calibrate(options: argparse.Namespace, run: Run, progress: Callable[[int, in
         return result
     file = describe(result, measured.rank_speed, what, options, device, run, links, kernel)
     return Found(file, _cluster(options, run, links, measured.rank_speed) if options.cluster_output else None)
-
-
-def _check_model(options: argparse.Namespace) -> None:
-    """Raises InputError for a family whose parts are not told apart while it runs."""
-    family = family_of(options.model)
-    if family not in MEASURED:
-        raise InputError(
-            f"--model: {options.model} is of {family}, and dhp calibrate measures {', '.join(MEASURED)}; count its "
-            "cost with dhp cost, and let dhp train fit it to the run with recalibrate_every"
-        )
 
 
 def _check_run(options: argparse.Namespace, run: Run) -> None:
@@ -140,15 +130,21 @@ def _unwritable(options: argparse.Namespace) -> str:
 def counted_cost(options: argparse.Namespace, run: Run) -> CostModel:
     """Memory and bytes that travel, counted as a training run with these settings counts them; what the file has of
     them. Its seconds plan the tasks of --data before any are measured."""
-    return local_cost(
-        options.model,
-        run.world_size,
-        device=options.device,
-        recompute=options.recompute == "full",
-        freeze=parse_freeze(options.freeze, "--freeze"),
-        capacity_tokens=options.capacity_tokens,
-        precision=options.precision,
-    )
+    recompute = Recompute.full if options.recompute == "full" else Recompute.none
+    try:
+        return local_cost(
+            options.model,
+            run.world_size,
+            device=options.device,
+            recompute=recompute,
+            freeze=parse_freeze(options.freeze, "--freeze"),
+            capacity_tokens=options.capacity_tokens,
+            precision=options.precision,
+        )
+    except InputError as error:
+        if not options.capacity_tokens:
+            raise InputError(f"{error}; or count tokens instead of bytes: --capacity-tokens") from None
+        return uncounted_cost(options.model, options.device, recompute)
 
 
 def _load(options: argparse.Namespace, device: torch.device) -> Any:
@@ -193,10 +189,11 @@ def _designs(options: argparse.Namespace, model: Any, run: Run, base: CostModel)
     """What to measure: evenly over lengths and degrees, with clips whose frames can be dealt evenly; or, with --data,
     tasks as planners make them of the data. Raises InputError."""
     most = options.max_degree or (run.world_size if run.world_size > 1 else MOST_DEGREE)
-    merge = model.config.vision_config.spatial_merge_size
+    family = family_class(model)(model)
+    rule = rule_of(family)
     counts = {"fit": options.samples, "left out": options.left_out, "text": TEXT_TASKS}
     if options.data:
-        return _designs_of_data(options, run, most, base, counts, merge)
+        return _designs_of_data(options, run, most, base, counts, rule)
     degrees = tuple(d for d in (1, 2, 4, 8, 16, 32, 64) if d <= most)
     between = tuple(d for d in (3, 6, 12, 24, 48) if d <= most)
     what = Range(
@@ -204,15 +201,20 @@ def _designs(options: argparse.Namespace, model: Any, run: Run, base: CostModel)
         max_tokens=options.max_tokens,
         degrees=degrees,
         left_out_degrees=between or degrees,
-        unit=_unit(options.unit, merge),
+        unit=_unit(options.unit, family, rule),
         label_share=options.label_share,
-        merge=merge,
+        rule=rule,
+        vision_shares=Range.vision_shares if family.has_vision else (0.0,),
     )
     return what, make_designs(what, counts, options.seed)
 
 
-def _unit(text: str, merge: int) -> tuple[int, int]:
-    """Rows and columns of a frame, in patches, of which the model merges merge x merge to a token."""
+def _unit(text: str, family: Family, rule: UnitRule) -> tuple[int, int]:
+    """Rows and columns of a frame, in patches, of which the model merges merge x merge to a token; where all tiles are
+    of one size, that one."""
+    if rule.tile_tokens:
+        return family.shapes_to_try()[0].grid[1:]
+    merge = rule.merge
     rows, columns = (int(side) for side in text.split("x"))
     if rows % merge or columns % merge:
         raise InputError(
@@ -223,7 +225,7 @@ def _unit(text: str, merge: int) -> tuple[int, int]:
 
 
 def _designs_of_data(
-    options: argparse.Namespace, run: Run, most: int, base: CostModel, counts: dict[str, int], merge: int
+    options: argparse.Namespace, run: Run, most: int, base: CostModel, counts: dict[str, int], rule: UnitRule
 ) -> tuple[Range, list[Design]]:
     """Tasks of plans for `most` ranks. Raises InputError where there are none to fit to, or none to leave out."""
     index = made_once(
@@ -255,7 +257,7 @@ def _designs_of_data(
         degrees["left out"],
         packings["fit"],
         packings["left out"],
-        merge=merge,
+        rule=rule,
     )
     return what, designs
 

@@ -253,6 +253,8 @@ def _fit_module(module: str, samples: list[TimeSample]) -> TimeFit | NoFit:
     """Vision with its attention apart where frames of several sizes tell the two apart; else it is in patch_s, which
     then holds for frames like these."""
     terms = MODULE_TERMS[module]
+    if not any(sequence.patches for sample in samples for sequence in sample.sequences):  # of text alone
+        terms = [term for term in terms if term != "patch_s"]
     if module == "vision":
         answer = fit_times(samples, [*terms, "patch_pair_s"])
         if isinstance(answer, TimeFit):

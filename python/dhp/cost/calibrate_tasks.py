@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,9 @@ import torch
 
 from dhp._core import Exchange, Task
 from dhp._core import Sequence as BatchSequence
-from dhp.data.placeholders import MediumShape
 from dhp.data.text import IGNORED, IMAGE, TEXT, VIDEO, Encoded
 from dhp.models import Adapter, family_class
+from dhp.models.families import Family
 from dhp.task.input import TaskInput
 from dhp.task.layout import MediumUnits, TaskLayout, deal_units, vision_units
 from dhp.task.made import MadeMedium
@@ -24,6 +24,39 @@ from dhp.task.made import MadeMedium
 MODULES = ("vision", "projector", "layers", "head")  # projector: embedding, mergers, exchange and scatter of rows
 PASSES = ("forward", "backward")
 Grid = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class UnitRule:
+    """What the units of a family's media become.
+
+    merge        patches along a side that become one token, where units may be of any size
+    tile_tokens  of a unit, where all are of one size; else 0
+    has_clips    whether a medium of several units is a clip
+    """
+
+    merge: int = 2
+    tile_tokens: int = 0
+    has_clips: bool = True
+
+    def tokens(self, rows: int, columns: int) -> int:
+        return self.tile_tokens or rows * columns // self.merge**2
+
+    def medium(self, grid: Grid) -> MadeMedium:
+        kind = "video" if grid[0] > 1 and self.has_clips else "image"
+        return MadeMedium(kind, grid, self.tokens(*grid[1:]))
+
+
+def rule_of(family: Family) -> UnitRule:
+    """By the media that the family is tried with. Of a model of text alone it says nothing."""
+    shapes = family.shapes_to_try() if family.has_vision else []
+    if not shapes:
+        return UnitRule(has_clips=False)
+    clips = any(medium.kind == "video" for medium in shapes)
+    smallest = shapes[0]
+    if len({medium.grid[1:] for medium in shapes}) == 1:
+        return UnitRule(1, smallest.unit_rows, clips)
+    return UnitRule(math.isqrt(smallest.unit_patches // smallest.unit_rows), 0, clips)
 
 
 @dataclass(frozen=True)
@@ -71,10 +104,11 @@ class Range:
     left_out_degrees: tuple[int, ...]
     packings: tuple[int, ...] = (1, 1, 2, 4)
     left_out_packings: tuple[int, ...] = (1, 1, 3, 5)  # single sequences are of other lengths
-    unit: tuple[int, int] = (16, 16)  # rows and columns of a frame pair, in patches; shorter clips have smaller ones
+    unit: tuple[int, int] = (16, 16)  # rows and columns of a frame pair or tile, in patches; where they may be of any
+    # size, shorter clips have smaller ones
     vision_shares: tuple[float, ...] = (0.4, 0.7, 0.9)  # of a sequence's tokens
     label_share: float = 1.0
-    merge: int = 2
+    rule: UnitRule = UnitRule()
 
 
 LEAST_SHARD_TOKENS = 16
@@ -104,24 +138,25 @@ def make_designs(what: Range, counts: dict[str, int], seed: int = 0) -> list[Des
 
 def make_shape(tokens: int, vision: float, degree: int, what: Range) -> Shape:
     """About `vision` of the tokens are a clip's, whose frames can be dealt evenly to the ranks; fewer where frames are
-    so small that the token of text between any two of them takes more than the rest. The sides of `what.unit` are
-    multiples of `what.merge`."""
-    patches = int(vision * tokens) * what.merge**2
+    so small that the token of text between any two of them takes more than the rest. None where the frames are of one
+    size, and too large. The sides of `what.unit` are multiples of what a token merges."""
+    visual, merge = int(vision * tokens), what.rule.merge
     rows, columns = what.unit
-    if patches and patches < degree * rows * columns:
-        rows = columns = max(what.merge, int(math.sqrt(patches / degree)) // what.merge * what.merge)
-    frame_tokens = rows * columns // what.merge**2
+    if visual < degree * what.rule.tokens(rows, columns) and not what.rule.tile_tokens:
+        rows = columns = max(merge, int(math.sqrt(visual * merge**2 / degree)) // merge * merge)
+    frame_tokens = what.rule.tokens(rows, columns)
     with_text = (tokens - 1) // (frame_tokens + 1)  # frames that leave a token of text around each
-    units = min(patches // (rows * columns), with_text) // degree * degree
+    units = min(visual // frame_tokens, with_text) // degree * degree
     return Shape(tokens, ((units, rows, columns),) if units else (), max(1, round(what.label_share * tokens)))
 
 
 def encode(
-    shape: Shape, vocabulary: int, merge: int, generator: np.random.Generator, units_apart: bool = True
+    shape: Shape, vocabulary: int, rule: UnitRule, generator: np.random.Generator, units_apart: bool = True
 ) -> Encoded:
     """Random tokens; every frame stands alone between text, as timestamps and markers put it, unless the family has all
     of a clip together."""
-    places = [(VIDEO if t > 1 else IMAGE, t, h * w // merge**2) for t, h, w in shape.media]
+    media = [rule.medium(grid) for grid in shape.media]
+    places = [(VIDEO if m.kind == "video" else IMAGE, m.units, m.unit_rows) for m in media]
     if units_apart:
         places = [(kind, 1, rows) for kind, units, rows in places for _ in range(units)]
     runs = [units * rows for _, units, rows in places]
@@ -143,38 +178,30 @@ def encode(
 
 def make_input(design: Design, position: int, model: Any, seed: int = 0) -> TaskInput:
     """The share of the rank at `position`."""
-    vision = model.config.vision_config
-    merge = vision.spatial_merge_size
+    family = family_class(model)(model)
+    rule, vocabulary = rule_of(family), family.text.config.vocab_size
     generator = np.random.default_rng(seed)
-    vocabulary = model.config.text_config.vocab_size
-    apart = family_class(model)(model).units_apart
-    encoded = [encode(shape, vocabulary, merge, generator, apart) for shape in design.shapes]
-    layout = TaskLayout(
-        degree=design.degree,
-        position=position,
-        tokens=tuple(shape.tokens for shape in design.shapes),
-        visual=tuple(np.flatnonzero(e.media_type) for e in encoded),
-        media=tuple(units_of(shape, merge) for shape in design.shapes),
-    )
-    patches = sum(unit.patches for unit in layout.shares[position])
-    width = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
-    few = generator.standard_normal((min(patches, MADE_PATCHES), width), dtype=np.float32)
-    pixels = torch.from_numpy(np.resize(few, (patches, width)))
-    media: list[Sequence[MediumShape]] = [
-        [MadeMedium("video" if t > 1 else "image", (t, h, w), h * w // merge**2) for t, h, w in shape.media]
-        for shape in design.shapes
-    ]
-    return TaskInput(layout, encoded, media, pixels)
+    encoded = [encode(shape, vocabulary, rule, generator, family.units_apart) for shape in design.shapes]
+    media = [[rule.medium(grid) for grid in shape.media] for shape in design.shapes]
+    layout = TaskLayout.of(design.degree, position, encoded, media)
+    pixels = [torch.empty(0)]
+    for (sequence, medium), units in itertools.groupby(
+        layout.shares[position], lambda unit: (unit.sequence, unit.medium)
+    ):
+        whole = media[sequence][medium]
+        own = replace(whole, grid=(len(list(units)), *whole.grid[1:]))
+        pixels.append(family.random_pixels(own, generator).float())
+    return TaskInput(layout, encoded, list(media), torch.cat(pixels[1:] or pixels))
 
 
-def units_of(shape: Shape, merge: int) -> tuple[MediumUnits, ...]:
+def units_of(shape: Shape, rule: UnitRule) -> tuple[MediumUnits, ...]:
     """Of each of its media."""
-    return tuple(MediumUnits(t, h * w // merge**2, h * w) for t, h, w in shape.media)
+    return tuple(rule.medium(grid).unit_sizes for grid in shape.media)
 
 
 def busiest_position(design: Design) -> int:
     """The position whose share of a task's frames is largest: the task waits for it."""
-    media = [units_of(shape, merge=1) for shape in design.shapes]  # rows do not count
+    media = [units_of(shape, UnitRule()) for shape in design.shapes]  # tokens do not count
     shares = deal_units(vision_units(media), design.degree)
     patches = [sum(unit.patches for unit in share) for share in shares]
     return patches.index(max(patches))
@@ -187,6 +214,31 @@ def make_task(design: Design, exchange: Exchange = Exchange.ring) -> Task:
         sequences=[sequence.id for sequence in design.sequences],
         exchange=exchange,
     )
+
+
+def _modules_of(family: Family) -> list[tuple[torch.nn.Module, bool | None]]:
+    """What a family's encoder calls: its outermost modules (None), and what maps vision to text, inside of these or
+    not."""
+    if not family.has_vision:
+        return []
+    found: list[tuple[torch.nn.Module, bool | None]] = []
+
+    def look(module: torch.nn.Module, name: str, inside: bool) -> None:
+        for key, child in module.named_children():
+            full = f"{name}{key}."
+            if child is family.text:
+                continue
+            is_called = not isinstance(child, torch.nn.ModuleList)
+            if family.aligner.search(full) and is_called:
+                found.append((child, inside))
+            elif family.vit.search(full) and not inside and is_called:
+                found.append((child, None))
+                look(child, full, True)
+            else:
+                look(child, full, inside)
+
+    look(family.base, ".", False)
+    return found
 
 
 class ModuleClock:
@@ -203,13 +255,15 @@ class ModuleClock:
         self._device = next(model.parameters()).device
         self._marks: list[tuple[str, Any]] = []
         self._handles: list[Any] = []
-        inner = model.model
-        visual, text = inner.visual, inner.language_model
-        self._switch(visual, "vision", "projector")
-        for merger in (visual.merger, *getattr(visual, "deepstack_merger_list", ())):
-            self._switch(merger, "projector", "vision", backward=("projector", "vision"))
-        self._switch(text, "layers", "head", backward=("layers", "projector"))
-        self._switch(text.embed_tokens, "projector", "projector", backward=("projector", None))
+        family = family_class(model)(model)
+        for module, inside_vision in _modules_of(family):
+            if inside_vision is None:
+                self._switch(module, "vision", "projector")
+            else:
+                after = "vision" if inside_vision else "projector"
+                self._switch(module, "projector", after, backward=("projector", "vision"))
+        self._switch(family.text, "layers", "head", backward=("layers", "projector"))
+        self._switch(model.get_input_embeddings(), "projector", "projector", backward=("projector", None))
 
     def close(self) -> None:
         for handle in self._handles:

@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dhp._core import CostModel, Freeze, InputError, Recompute, analytic_cost, read_device
+from dhp._core import CostModel, Freeze, InputError, PassCost, Recompute, analytic_cost, read_device
 from dhp.models import family_class
+from dhp.models.attention import head_size
 from dhp.models.model_folder import empty_model, plain_config
 
 # Of the language model, to one that the core counts alike.
@@ -46,7 +47,9 @@ def cost_by_parts(
 def _add_encoder(cost: CostModel, model: Any, options: dict[str, Any], recompute: Recompute, trains: bool) -> None:
     """Encoder and projector: seconds and bytes of a patch, and the bytes of their weights."""
     device = read_device(options["device"])
-    parameters = encoder_parameters(model)
+    parameters = sum(p.numel() for p in family_class(model)(model).encoder_parameters)
+    if not parameters:  # of text alone
+        return
     weights, gradients, sharded = options["state"]
     cost.state_bytes += parameters * (weights + (gradients + sharded / options["ranks"] if trains else 0.0))
     cost.gradient_bytes += parameters * device.bytes_per_value * trains
@@ -62,8 +65,25 @@ def _add_encoder(cost: CostModel, model: Any, options: dict[str, Any], recompute
     cost.patch_bytes = kept * device.bytes_per_value * trains
 
 
-def encoder_parameters(model: Any) -> int:
-    """Of all but the language model and its head."""
-    own = {id(parameter) for parameter in family_class(model)(model).text.parameters()}
-    own |= {id(parameter) for parameter in model.get_output_embeddings().parameters()}
-    return sum(p.numel() for p in model.parameters() if id(p) not in own)
+def uncounted_cost(folder: str | Path, device: str, recompute: Recompute) -> CostModel:
+    """Of a language model that the core cannot count, what needs no counting: heads, bytes that travel, and a memory
+    that counts tokens. Its seconds are 0, to be measured."""
+    config = empty_model(folder, plain_config(folder)).config
+    text = config.get_text_config()
+    heads = text.num_attention_heads
+    kv_heads = heads if getattr(text, "kv_lora_rank", None) else getattr(text, "num_key_value_heads", None) or heads
+    kv_values = 2.0 * text.num_hidden_layers * kv_heads * head_size(text)
+    forward = kv_values * read_device(device).bytes_per_value
+    backward = (1.0 + (recompute == Recompute.full)) * forward + 4.0 * kv_values  # gradients travel in fp32
+    return CostModel(
+        config.model_type,
+        text.num_hidden_layers,
+        0.0,
+        0.0,
+        PassCost(0.0, 0.0, 0.0, 0.0, forward, 0.0),
+        PassCost(0.0, 0.0, 0.0, 0.0, backward, 0.0),
+        heads,
+        kv_heads,
+        token_bytes=1.0,
+        state_bytes=0.0,
+    )

@@ -91,9 +91,9 @@ def local_cost(
         cost = analytic_cost(text, str(config), recompute=how, freeze=freeze, lora_rank=lora_rank, **options)
     except InputError:
         from dhp.cost.counted import cost_by_parts  # torch and transformers: only where they are needed
-        from dhp.models import family_of
+        from dhp.models import FAMILIES, family_of
 
-        if family_of(model) not in COUNTED_BY_PARTS:
+        if family_of(model) in FAMILIES.keys() - set(COUNTED_BY_PARTS):
             raise
         cost = cost_by_parts(model, recompute=how, freeze=freeze, lora_rank=lora_rank, **options)
     if capacity_tokens:

@@ -250,13 +250,8 @@ class Dataset:
     def _begun(self, task: Task, rank: int) -> _Reading:
         samples = [self.sample(i) for i in task.sequences]
         encoded = [self._as_indexed(sample) for sample in samples]
-        layout = TaskLayout(
-            degree=len(task.ranks),
-            position=list(task.ranks).index(rank),
-            tokens=tuple(sample.tokens for sample in samples),
-            visual=tuple(np.flatnonzero(e.media_type) for e in encoded),
-            media=tuple(tuple(medium.unit_sizes for medium in sample.media) for sample in samples),
-        )
+        media = [sample.media for sample in samples]
+        layout = TaskLayout.of(len(task.ranks), list(task.ranks).index(rank), encoded, media)
         return _Reading(task, samples, encoded, layout, [torch.empty(0, *self._pixels.shape)])
 
     def _finished(self, reading: _Reading) -> TaskInput:

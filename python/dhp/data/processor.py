@@ -16,6 +16,7 @@ from typing import Any
 
 from dhp._core import internvl, qwen_vl
 from dhp.base.json_file import first_line, pointer_problem
+from dhp.base.unregistered import allowed
 from dhp.data.borrowed import Borrowed
 from dhp.data.errors import DataError
 from dhp.data.media_cache import MediaCache
@@ -140,7 +141,7 @@ def model_type(folder: str | os.PathLike[str]) -> str:
     if not os.path.exists(path):
         raise DataError(f"{folder}: no config.json; give a local Hugging Face checkpoint folder")
     found = read_json(path).get("model_type")
-    if found not in FAMILIES:
+    if found not in FAMILIES and not (isinstance(found, str) and allowed()):
         hint = "; dhp convert makes an internvl of it" if found == "internvl_chat" else ""
         known = ", ".join(FAMILIES)
         raise DataError(f"{path}: model_type {json.dumps(found)} is not supported; supported: {known}{hint}")
@@ -150,7 +151,8 @@ def model_type(folder: str | os.PathLike[str]) -> str:
 def load_processor(folder: str | os.PathLike[str]) -> Processor:
     """Reads a checkpoint folder. Raises DataError for an unknown family or processor settings it cannot follow."""
     name = model_type(folder)
-    family, root = FAMILIES[name], Path(folder)
+    root = Path(folder)
+    family = FAMILIES.get(name) or (_BORROWED if "vision_config" in read_json(root / "config.json") else _TEXT)
     if family is _TEXT:
         return Processor(str(folder), name, None, None, None, _fingerprint(root))
     nested = read_json(root / "processor_config.json") if os.path.exists(root / "processor_config.json") else {}

@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import TypeVar
 
 from dhp._core import InputError
+from dhp.base import unregistered
 from dhp.base.output import check_apart, check_writable, complain
 from dhp.data.folder import check_folder as check_processor
 from dhp.data.index import default_path
 from dhp.data.sources import sources_of
 from dhp.loop.inputs import open_dataset, planning_inputs
-from dhp.models import family_of
+from dhp.models import FAMILIES, family_of
+from dhp.models.check_model import config_of
+from dhp.models.compiled import check_compiler
 from dhp.models.model_folder import check_model_folder
+from dhp.models.unregistered import prove
 from dhp.run import devices
 from dhp.run.runtime import Run
 from dhp.save.checkpoint import Saved, read_checkpoint
@@ -40,6 +44,8 @@ def says() -> bool:
 
 def check_options(settings: TrainConfig, options: argparse.Namespace) -> None:
     """What costs nothing to look at: the model's kind, and the files to write. Raises InputError."""
+    if settings.allow_unregistered:
+        unregistered.allow()
     family_of(settings.model)
     check_processor(settings.model)
     sources = sources_of(settings.data, settings.index)
@@ -117,6 +123,10 @@ def begin(settings: TrainConfig, run: Run) -> Saved | None:
         saved = read_checkpoint(chosen, settings, whole=looks) if chosen else None
         if looks:
             check_model_folder(weights_of(settings, chosen))
+        if settings.allow_unregistered and family_of(settings.model) not in FAMILIES and run.rank == 0:
+            prove(config_of(settings.model), settings.output_dir)
+        if settings.compile and says():
+            check_compiler(run.device)
         return saved
 
     return together(run, look)
@@ -134,4 +144,4 @@ def together(run: Run, work: Callable[[], T]) -> T:
     return result  # type: ignore[return-value]
 
 
-__all__ = ["begin", "check_before_ranks", "check_options", "launched_here", "says", "together"]
+__all__ = ["begin", "check_before_ranks", "check_options", "launched_here", "says", "together", "weights_of"]

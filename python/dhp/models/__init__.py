@@ -16,6 +16,7 @@ import torch
 
 from dhp._core import Cluster, Freeze, InputError, Task
 from dhp.base.json_file import read_object
+from dhp.base.unregistered import allowed
 from dhp.run.runtime import Run, current_run
 from dhp.task.input import TaskInput
 
@@ -70,9 +71,11 @@ def family_of(folder: str | Path) -> str:
             f"{config}: cannot be read (No such file or directory); expected a Hugging Face checkpoint folder"
         )
     model_type = read_object(config).get("model_type")
-    if model_type not in FAMILIES:
-        hint = "; dhp convert makes an internvl of it" if model_type == "internvl_chat" else ""
-        raise InputError(f'{config}: model_type: found "{model_type}", supported: {", ".join(FAMILIES)}{hint}')
+    if model_type not in FAMILIES and not (isinstance(model_type, str) and allowed()):
+        hint = "dhp convert makes an internvl of it"
+        if model_type != "internvl_chat":
+            hint = "others may be tried with allow_unregistered = true"
+        raise InputError(f'{config}: model_type: found "{model_type}", supported: {", ".join(FAMILIES)}; {hint}')
     return str(model_type)
 
 
@@ -83,27 +86,36 @@ def import_family(folder: str | Path) -> None:
         model_type = family_of(folder)
     except InputError:
         return
-    package = model_type.removesuffix("_thinker")
-    for module in ("auto.modeling_auto", f"{package}.modeling_{package}"):
-        importlib.import_module(f"transformers.models.{module}")
+    importlib.import_module("transformers.models.auto.modeling_auto")
     importlib.import_module("dhp.models.adapter")
-    pkgutil.resolve_name(FAMILIES[model_type])
+    if model_type in FAMILIES:
+        package = model_type.removesuffix("_thinker")
+        importlib.import_module(f"transformers.models.{package}.modeling_{package}")
+        pkgutil.resolve_name(FAMILIES[model_type])
 
 
-def attach(model: torch.nn.Module, run: Run | None = None, *, cluster: Cluster | None = None) -> Adapter:
+def attach(
+    model: torch.nn.Module, run: Run | None = None, *, cluster: Cluster | None = None, compile: bool | str = False
+) -> Adapter:
     """Makes a Hugging Face model run on shards: returns its adapter.
 
     The text model's attention becomes ring attention over the group of the current task. From then on, call the model
     through the adapter; `dhp.detach(model)` restores the model's own code, for generation or evaluation. A model that
     peft wraps is attached with its adapters. `run` defaults to the current run. `cluster` says which ranks share a
-    node, for tasks whose exchange is hierarchical; without it, all ranks do.
+    node, for tasks whose exchange is hierarchical; without it, all ranks do. `compile`: the language model's layers go
+    through torch.compile, by its backend of this name ("inductor" where it is true); the first task then takes longer.
 
     Raises InputError for a family without an adapter, and for attention that is not plain causal attention.
     """
     from dhp.models.adapter import ModelAdapter
+    from dhp.models.compiled import INDUCTOR
+    from dhp.models.unregistered import check_proven
 
     model = unwrapped(model)
-    return ModelAdapter(family_class(model)(model), run or current_run(), cluster)
+    if is_unregistered(model):
+        check_proven(model)
+    compile_by = INDUCTOR if compile is True else compile or None
+    return ModelAdapter(family_class(model)(model), run or current_run(), cluster, compile_by)
 
 
 def unwrapped(model: Any) -> Any:
@@ -113,16 +125,32 @@ def unwrapped(model: Any) -> Any:
 
 def family_class(model: Any) -> Any:
     """The class of dhp.models.families that knows this model. Raises InputError where there is none."""
-    model_type = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
-    if model_type not in FAMILIES:
+    model_type = _type_of(model)
+    if model_type in FAMILIES:
+        return pkgutil.resolve_name(FAMILIES[model_type])
+    if not allowed():
         raise InputError(f'model: model_type: found "{model_type}", supported: {", ".join(FAMILIES)}')
-    return pkgutil.resolve_name(FAMILIES[model_type])
+    from dhp.models.unregistered import Unregistered
+
+    return Unregistered
+
+
+def is_unregistered(model: Any) -> bool:
+    return _type_of(model) not in FAMILIES
+
+
+def _type_of(model: Any) -> str:
+    return str(getattr(getattr(model, "config", None), "model_type", type(model).__name__))
 
 
 def freeze(model: torch.nn.Module, parts: Freeze) -> None:
     """Freezes parts of the model, in place; the aligner is all that maps vision to text, deepstack's mergers too.
     Raises InputError where nothing is left to train."""
     family = family_class(model)(model)
+    if is_unregistered(model) and family.has_vision and (parts.vit or parts.aligner or parts.llm):
+        raise InputError(
+            f'freeze: model_type "{_type_of(model)}" is not registered, so its parts are not known; freeze none'
+        )
     for name, parameter in model.named_parameters():
         aligner, vit = (bool(part.search(f".{name}")) for part in (family.aligner, family.vit))
         parameter.requires_grad_(not (parts.aligner if aligner else parts.vit if vit else parts.llm))
@@ -132,10 +160,12 @@ def freeze(model: torch.nn.Module, parts: Freeze) -> None:
 
 def detach(model: torch.nn.Module) -> None:
     """Undoes `attach`: the model has its own code again."""
-    from dhp.models import deepstack, whole_rope
+    from dhp.models import compiled, deepstack, whole_rope
+    from dhp.models.attention import attend_as_before
 
     family = family_class(unwrapped(model))(unwrapped(model))
-    family.text.set_attn_implementation("sdpa")
+    attend_as_before(family.text)
     family.restore()
     deepstack.remove(family.text.layers)
+    compiled.remove(family.text.layers)
     whole_rope.unwrap(family.text)

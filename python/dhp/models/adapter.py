@@ -8,17 +8,19 @@ the rest on embeddings.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import torch
 
 from dhp._core import Cluster, InputError, Task
-from dhp.data.text import IGNORED
-from dhp.models import deepstack, guards, router_loss, whole_rope
-from dhp.models.attention import TEXT, Group
+from dhp.data.text import IGNORED, Encoded
+from dhp.models import compiled, deepstack, guards, router_loss, whole_rope
+from dhp.models.attention import TEXT, Group, attend_by
 from dhp.models.families import Family
 from dhp.models.loss import token_loss_sum
 from dhp.run.devices import Uploads, pin
+from dhp.run.ops import packed_call
 from dhp.run.runtime import Run
 from dhp.task.input import TaskInput
 from dhp.task.layout import TaskLayout
@@ -37,12 +39,14 @@ class Made:
 class ModelAdapter:
     """See `dhp.models.Adapter`."""
 
-    def __init__(self, family: Family, run: Run, cluster: Cluster | None = None) -> None:
+    def __init__(
+        self, family: Family, run: Run, cluster: Cluster | None = None, compile_by: compiled.Backend | None = None
+    ) -> None:
         self.family, self.model, self.run = family, family.model, run
         self._cluster = cluster
         self._text = family.text
         guards.check_config(self._text.config)
-        self._text.set_attn_implementation(TEXT)
+        attend_by(TEXT, self._text)
         family.prepare()
         if family.deepstack:
             deepstack.add_by_index(self._text.layers)
@@ -50,27 +54,39 @@ class ModelAdapter:
         self._router = router_loss.of(self.model, self._text)
         self._uploads = Uploads()
         self._row_width = self._text.config.hidden_size * (1 + family.deepstack)
-        own = {id(parameter) for parameter in self._text.parameters()}
-        self._vision = [p for p in family.base.parameters() if id(p) not in own]
-        self._checked = False  # whether a task has shown that every layer attends
+        self._vision = family.encoder_parameters
+        self._checked = False  # whether it is seen that every layer attends
+        if compile_by is not None:
+            self._try_layers()  # compiled ones are not seen to attend
+            compiled.compile_layers(self._text.layers, compile_by)
 
     def loss(self, task_input: TaskInput, task: Task, valid_tokens: int) -> torch.Tensor:
         layout = task_input.layout
         made = task_input.made or self._make(task_input)
         nodes = [self._cluster.node_of(rank) for rank in task.ranks] if self._cluster else []
-        group = Group(layout.seq_tokens, self.run.group_of(task), self.run.traffic, task.exchange.name, nodes)
+        ranks = self.run.group_of(task)
+        group = Group(ranks, self.run.traffic, packed_call(layout.seq_tokens, ranks, task.exchange.name, nodes))
         ids, positions, labels, labelled = self._upload(*made.shard)
-        embeds = self.model.get_input_embeddings()(ids)  # [T_local, C]
+        # [1, T_local, C], and no view of other shapes: of that, compiled layers would be other programs
+        embeds = self.model.get_input_embeddings()(ids[None])
         if layout.has_vision:
             rows = self._visual_rows(task_input, made, group).to(embeds.dtype)
             [slots] = self._upload(made.slots)
             merged, *deeper = rows.split(embeds.shape[-1], dim=-1)
-            embeds = embeds.index_copy(0, slots, merged)
+            embeds = embeds.index_copy(1, slots, merged[None])
             group = dataclasses.replace(group, visual_slots=slots, deepstack=tuple(deeper))
         if self._rope:
             self._rope.begin(layout, self._upload)
+        out = self._through_layers(embeds, positions, group)
+        hidden = out.last_hidden_state[0]
+        loss = self._loss_sum(hidden, labels, labelled) / valid_tokens
+        if self._router:
+            loss = loss + self._router.loss(out, task_input, valid_tokens, group, self._upload)
+        return loss
+
+    def _through_layers(self, embeds: torch.Tensor, positions: torch.Tensor, group: Group) -> Any:
         out = self.family.base(
-            inputs_embeds=embeds.unsqueeze(0),
+            inputs_embeds=embeds,
             position_ids=positions,
             attention_mask=None,
             use_cache=False,
@@ -78,11 +94,19 @@ class ModelAdapter:
             **self._router.asks if self._router else {},
         )
         self._check_layers(group)
-        hidden = out.last_hidden_state[0]
-        loss = self._loss_sum(hidden, labels, labelled) / valid_tokens
-        if self._router:
-            loss = loss + self._router.loss(out, task_input, valid_tokens, group, self._upload)
-        return loss
+        return out
+
+    def _try_layers(self) -> None:
+        """Two tokens of text on this rank alone."""
+        ids = self.family.text_ids()[:2]
+        encoded = [Encoded(ids, ids, np.zeros(2, np.int8))]
+        task_input = TaskInput(TaskLayout.of(1, 0, encoded, [[]]), encoded, [[]], torch.empty(0))
+        uploaded, positions, _, _ = self._upload(*self._shard(task_input))
+        if self._rope:
+            self._rope.begin(task_input.layout, self._upload)
+        with torch.no_grad():
+            embeds = self.model.get_input_embeddings()(uploaded[None])
+            self._through_layers(embeds, positions, Group([0], "", packed_call([2], [0])))
 
     def prepare(self, task_input: TaskInput) -> None:
         """Makes in this thread what `loss` would make on the host, in memory that the device reads by itself."""

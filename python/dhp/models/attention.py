@@ -11,6 +11,7 @@ from transformers import AttentionInterface
 from dhp._core import InputError
 
 ATTACHED = "this model is attached to DHP: call it through its adapter, or dhp.models.detach(model) first"
+BEFORE = "_dhp_attention_before"
 # What models hand to their attention beside q, k and v, and what of it plain causal attention means. Anything else
 # changes the result, and would be lost in **kwargs without a word.
 PLAIN: dict[str, tuple[Any, ...]] = {
@@ -31,14 +32,33 @@ class Group:
     """What the text model needs to know of the task at hand; travels through it as the argument `dhp`, so that layers
     that are computed again in the backward pass find that of their own call."""
 
-    seq_tokens: list[int]  # padded global lengths
     ranks: list[int]  # of the default process group, in ring order
     traffic: str
-    exchange: str
-    nodes: list[int]  # of each of `ranks`; empty: all on one
+    call: torch.Tensor  # of `dhp.run.ops.packed_call`: as data, since what torch.compile compiles is for all tasks
     visual_slots: torch.Tensor | None = None  # of this rank's tokens
     deepstack: tuple[torch.Tensor, ...] = ()  # by layer, rows to add there
-    called: list[int] = field(default_factory=list)  # layers that have called their attention, in order
+    called: list[int] = field(default_factory=list)  # layers that have called their attention, in order; not of
+    # compiled ones
+
+
+def attend_by(name: str, part: Any, whole: Any = None, key: str = "") -> None:
+    """Makes a part of a model attend by `name`, until `attend_as_before`. `whole`: the model whose config calls the
+    part `key`."""
+    part.__dict__.setdefault(BEFORE, part.config._attn_implementation)
+    _switch(name, part, whole, key)
+
+
+def attend_as_before(part: Any, whole: Any = None, key: str = "") -> None:
+    """Undoes `attend_by`."""
+    if name := part.__dict__.pop(BEFORE, None):
+        _switch(name, part, whole, key)
+
+
+def _switch(name: str, part: Any, whole: Any, key: str) -> None:
+    if whole is None:
+        part.set_attn_implementation(name)
+    else:
+        whole.set_attn_implementation({key: name})
 
 
 def group_attention(
@@ -56,15 +76,14 @@ def group_attention(
     if dhp is None:
         raise RuntimeError(ATTACHED)
     refuse_variants(module, attention_mask, dropout, others)
-    dhp.called.append(getattr(module, "layer_idx", -1))
+    if not torch.compiler.is_dynamo_compiling():
+        dhp.called.append(getattr(module, "layer_idx", -1))
     narrower = key.shape[-1] - value.shape[-1]  # MLA: the op takes V as wide as K
     if narrower:
         value = torch.nn.functional.pad(value, (0, narrower))
     q, k, v = _rows(query, key, value)
     scale = key.shape[-1] ** -0.5 if scaling is None else scaling
-    out = torch.ops.dhp.ring_attention(
-        q, k, v, dhp.seq_tokens, dhp.ranks, dhp.traffic, scale, True, dhp.exchange, dhp.nodes
-    )
+    out = torch.ops.dhp.ring_attention_packed(q, k, v, dhp.call, dhp.traffic, scale)
     return out[..., : out.shape[-1] - narrower].unsqueeze(0), None
 
 

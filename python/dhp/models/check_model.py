@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from dhp._core import InputError
+from dhp.base import unregistered
 from dhp.base.json_file import first_line
 from dhp.base.output import complain, say
 from dhp.models import family_class, family_of
@@ -39,19 +40,27 @@ def check_model(folder: str, seed: int = 0) -> tuple[str, Difference, float]:
     that are encoded together. Raises InputError for a folder that is none, NotExactError for a model that cannot be
     attached."""
     family_of(folder)
-    config = _config(folder)
-    small = shrunk(config)
-    model = _random_model(folder, small, seed)
-    family: Family = family_class(model)(model)
-    samples = made_samples(family, seed)
+    return check_config(config_of(folder), seed)
+
+
+def check_config(config: Any, seed: int = 0) -> tuple[str, Difference, float]:
+    """The same of a transformers config. Raises InputError where no small model can be made of it."""
     try:
+        small = shrunk(config)
+        model = _random_model(small, seed)
+    except Exception as error:  # whatever transformers makes of odd values
+        raise InputError(f"config.json: no small model can be made of it ({first_line(error)})") from None
+    family: Family = family_class(model)(model)
+    try:
+        samples = made_samples(family, seed)
         found = difference(alone(model, samples), on_shards(model, samples, TASKS), floor=TOLERANCE)
         return described(config, small), found, units_differ(family, samples)
     except Exception as error:  # of guards, or of whatever a model makes of the attempt
         raise NotExactError(f"{described(config, small)}: {first_line(error)}") from None
 
 
-def _config(folder: str) -> Any:
+def config_of(folder: str) -> Any:
+    """Raises InputError."""
     plain_config(folder)
     try:
         with quiet():
@@ -60,15 +69,12 @@ def _config(folder: str) -> Any:
         raise InputError(f"{folder}/config.json: describes no model ({first_line(error)})") from None
 
 
-def _random_model(folder: str, small: Any, seed: int) -> Any:
+def _random_model(small: Any, seed: int) -> Any:
     """In fp64, with no weight at an accidental zero."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        try:
-            with quiet():
-                model = auto_class(small.model_type).from_config(small).double().train()
-        except Exception as error:
-            raise InputError(f"{folder}/config.json: no small model can be made of it ({first_line(error)})") from None
+        with quiet():
+            model = auto_class(small.model_type).from_config(small).double().train()
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.dim() == 1 or parameter.std() < 1e-3:
@@ -86,7 +92,12 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("folder", metavar="FOLDER", help="Hugging Face checkpoint folder; only config.json is read")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of weights and samples (0)")
+    parser.add_argument(
+        "--allow-unregistered", action="store_true", help="try a family that is not registered (docs/models.md)"
+    )
     options = parser.parse_args(arguments)
+    if options.allow_unregistered:
+        unregistered.allow()
     from dhp.run import ops
 
     ops.load()

@@ -27,4 +27,4 @@ def _add_rows(number: int, layer: Any, arguments: Any, named: dict[str, Any], hi
     group = named.get("dhp")
     if group is None or number >= len(group.deepstack):
         return hidden
-    return hidden[0].index_add(0, group.visual_slots, group.deepstack[number].to(hidden.dtype)).unsqueeze(0)
+    return hidden.index_add(1, group.visual_slots, group.deepstack[number].to(hidden.dtype)[None])

@@ -43,6 +43,14 @@ class Family:
     def has_vision(self) -> bool:
         return self.text is not self.base
 
+    @property
+    def encoder_parameters(self) -> list[torch.nn.Parameter]:
+        """Of all but the language model and its head."""
+        head = self.model.get_output_embeddings()
+        language = [*self.text.parameters(), *(head.parameters() if head is not None else ())]
+        own = {id(parameter) for parameter in language}
+        return [parameter for parameter in self.model.parameters() if id(parameter) not in own]
+
     def prepare(self) -> None:
         """Changes to modules when the model is attached; `restore` undoes them."""
 

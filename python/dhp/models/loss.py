@@ -12,11 +12,12 @@ MOST_LOGITS = 1 << 25  # at a time: 128 MiB of fp32
 def token_loss_sum(head: torch.nn.Module, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Sum of the token losses: a scalar in fp32, as in transformers, also for fp64 models.
 
-    hidden [n, C] of the labelled tokens, labels [n]. Beyond MOST_LOGITS logits, rows are taken in chunks, whose logits
-    are computed again in the backward pass: one more pass of the head for a fixed amount of memory.
+    hidden [n, C] of the labelled tokens, labels [n]. Rows are taken in chunks of at most MOST_LOGITS logits, which are
+    computed again in the backward pass: one more pass of the head for a fixed amount of memory, 8 bytes a logit
+    (src/cost/count/analytic.cpp counts it). Half as many or fewer are taken at once, which holds up to 16 bytes.
     """
     rows, columns = len(labels), int(getattr(head, "out_features", 0))
-    if type(head) is not torch.nn.Linear or rows * columns <= MOST_LOGITS:
+    if type(head) is not torch.nn.Linear or rows * columns <= MOST_LOGITS // 2:
         return _sum(head(hidden), labels)
     return _ChunkedLoss.apply(hidden, head.weight, head.bias, labels, max(1, MOST_LOGITS // columns))
 
@@ -50,6 +51,7 @@ class _ChunkedLoss(torch.autograd.Function):
                 logits = _logits(hidden[own].to(ctx.dtype), weight_now, bias_now)
                 sums.append(logits.logsumexp(-1))
                 total += (sums[-1] - logits.gather(-1, labels[own, None])[:, 0]).sum()
+                del logits  # before the next ones
         ctx.save_for_backward(hidden, weight, bias, labels, torch.cat(sums))
         return total
 
@@ -67,7 +69,7 @@ class _ChunkedLoss(torch.autograd.Function):
             for begin in range(0, len(labels), ctx.chunk_rows):
                 own = slice(begin, begin + ctx.chunk_rows)
                 rows = hidden[own].to(ctx.dtype)
-                share = (_logits(rows, weight_now, bias_now) - sums[own, None]).exp_()
+                share = _logits(rows, weight_now, bias_now).sub_(sums[own, None]).exp_()
                 share.scatter_add_(-1, labels[own, None], torch.full_like(sums[own, None], -1.0))
                 d_logits = share.mul_(outer[0]).to(ctx.dtype)
                 if d_hidden is not None:
@@ -79,6 +81,7 @@ class _ChunkedLoss(torch.autograd.Function):
                         d_weight += d_logits.t() @ rows
                 if d_bias is not None:
                     d_bias += d_logits.sum(0, dtype=sums_in)
+                del share, d_logits
         d_weight, d_bias = (None if sums is None else sums.to(weight.dtype) for sums in (d_weight, d_bias))
         return d_hidden, d_weight, d_bias, None, None
 

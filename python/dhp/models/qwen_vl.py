@@ -10,7 +10,7 @@ import torch
 from transformers import vision_utils
 
 from dhp.data.placeholders import MediumShape
-from dhp.models.attention import FRAMES
+from dhp.models.attention import FRAMES, attend_as_before, attend_by
 from dhp.models.families import Media, QwenVL, Upload
 from dhp.task.layout import Unit
 
@@ -26,11 +26,11 @@ class Qwen2VL(QwenVL):
 
     def prepare(self) -> None:
         """Vision attention is one call for all frames, and patches are embedded by a matrix product."""
-        self.model.set_attn_implementation({"vision_config": FRAMES})
+        attend_by(FRAMES, self.vision, self.model, "vision_config")
         multiply_patches(self.vision.patch_embed.proj)
 
     def restore(self) -> None:
-        self.model.set_attn_implementation({"vision_config": "sdpa"})
+        attend_as_before(self.vision, self.model, "vision_config")
         self.vision.patch_embed.proj.__dict__.pop("forward", None)
 
     def encode(self, units: Sequence[Unit], media: Media, pixels: torch.Tensor, upload: Upload) -> torch.Tensor:

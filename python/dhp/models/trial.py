@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -18,7 +17,9 @@ from dhp._core import Exchange, Task
 from dhp.data.text import IGNORED, KINDS, Encoded
 from dhp.models import family_class, router_loss, whole_rope
 from dhp.models.adapter import ModelAdapter
+from dhp.models.compiled import Backend
 from dhp.models.families import Family
+from dhp.run.threads import run_threads
 from dhp.task.input import TaskInput
 from dhp.task.layout import TaskLayout, Unit
 from dhp.task.made import MadeMedium
@@ -117,28 +118,18 @@ def on_shards(
     samples: Sequence[Made],
     tasks: Sequence[tuple[list[int], list[int], str]],
     family: type[Family] | None = None,
+    compile_by: Backend | None = None,
 ) -> tuple[float, dict[str, torch.Tensor]]:
-    """The same, summed over the ranks of `tasks`, each with a copy of the model. `family` of a model that has none."""
+    """The same, summed over the ranks of `tasks`, each with a copy of the model. `family` of a model that has none;
+    `compile_by`: layers go through torch.compile."""
     family = family or family_class(model)
     ranks = 1 + max(rank for members, _, _ in tasks for rank in members)
     name, valid = f"trial{next(_names)}", _valid(samples)
-    torch.ops.dhp.create_thread_groups(name, ranks)
-    results: list[Any] = [None] * ranks
 
-    def rank_main(rank: int) -> None:
-        try:
-            results[rank] = _rank(copy.deepcopy(model), family, samples, tasks, rank, f"{name}/{rank}", valid)
-        except Exception as error:
-            results[rank] = error
-            torch.ops.dhp.report_failure(f"{name}/{rank}", f"rank {rank}: {error}")
+    def on_rank(rank: int, group: str) -> Any:
+        return _rank(copy.deepcopy(model), family, samples, tasks, rank, group, valid, compile_by)
 
-    threads = [threading.Thread(target=rank_main, args=(rank,)) for rank in range(ranks)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for rank in range(ranks):
-        torch.ops.dhp.release_group(f"{name}/{rank}")
+    results = run_threads(on_rank, ranks, name)
     errors = [result for result in results if isinstance(result, Exception)]
     if errors:
         raise next((error for error in errors if not isinstance(error, RuntimeError)), errors[0])
@@ -149,9 +140,11 @@ def on_shards(
     return sum(loss for loss, _ in results), total
 
 
-def _rank(model: Any, family: Any, samples: Any, tasks: Any, rank: int, traffic: str, valid: int) -> Any:
+def _rank(
+    model: Any, family: Any, samples: Any, tasks: Any, rank: int, traffic: str, valid: int, compile_by: Any = None
+) -> Any:
     run: Any = SimpleNamespace(traffic=traffic, group_of=lambda task: list(task.ranks))
-    adapter, total = ModelAdapter(family(model), run), 0.0
+    adapter, total = ModelAdapter(family(model), run, compile_by=compile_by), 0.0
     for number, (members, chosen, exchange) in enumerate(tasks):
         if rank in members:
             task = Task(id=number, ranks=members, sequences=chosen, exchange=getattr(Exchange, exchange))
@@ -163,18 +156,13 @@ def _rank(model: Any, family: Any, samples: Any, tasks: Any, rank: int, traffic:
 
 
 def _input(family: Family, samples: list[Made], task: Task, rank: int) -> TaskInput:
-    layout = TaskLayout(
-        degree=len(task.ranks),
-        position=list(task.ranks).index(rank),
-        tokens=tuple(len(sample.encoded.input_ids) for sample in samples),
-        visual=tuple(np.flatnonzero(sample.encoded.media_type) for sample in samples),
-        media=tuple(tuple(medium.unit_sizes for medium in sample.media) for sample in samples),
-    )
+    encoded, media = [sample.encoded for sample in samples], [sample.media for sample in samples]
+    layout = TaskLayout.of(len(task.ranks), list(task.ranks).index(rank), encoded, media)
     own = []
     for unit in layout.shares[layout.position]:
         own.append(unit_pixels(family, samples[unit.sequence], unit))
     pixels = torch.cat(own) if own else torch.empty(0)
-    return TaskInput(layout, [s.encoded for s in samples], [s.media for s in samples], pixels)
+    return TaskInput(layout, encoded, list(media), pixels)
 
 
 def difference(alone: tuple[float, Any], ours: tuple[float, Any], floor: float) -> Difference:

@@ -32,7 +32,7 @@ def load_model(
     settings: TrainConfig, folder: str | Path, device: torch.device | None = None, adapters: Path | None = None
 ) -> Any:
     """The model to train, with the weights of the folder, on the device. With LoRA as peft wraps it, its adapters new
-    or those of the folder `adapters`."""
+    or those of the checkpoint `adapters`, if there is one."""
     model = load_weights(folder, DTYPES[settings.precision])
     if device and device.type == "cuda":
         refuse_plain_attention(settings.precision, model.config.get_text_config(), device)

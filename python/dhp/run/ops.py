@@ -6,14 +6,16 @@ ring_attention(q, k, v, seq_tokens, ranks, group, scale, causal=True, exchange="
     group in ring order, world ranks. group: `group_name` of a process group over the world; "" will do for one rank.
     exchange: "ring", "direct" or "hierarchical": how shards of k and v travel. nodes: the node of each of `ranks`, any
     numbers; empty if all are on one. Only hierarchical looks at it.
-ring_attention_with_lse(…, needs_gradient) -> out, lse
-ring_attention_backward(dout, q, k, v, out, lse, …) -> dq, dk, dv
+ring_attention_packed(q, k, v, call, group, scale, causal=True) -> out
+    the same for programs that torch.compile traces: in `call` (packed_call) is, as data, what changes with the task.
+ring_attention_with_lse(q, k, v, call, group, scale, causal, needs_gradient) -> out, lse
+ring_attention_backward(dout, q, k, v, out, lse, call, group, scale, causal) -> dq, dk, dv
     Its two passes for callers that do without autograd: ranks as threads of one process on one device must, since
-    autograd has one thread a device. The other arguments are those of ring_attention, none left out.
+    autograd has one thread a device.
 exchange_rows(rows, send_counts, recv_counts, ranks, group) -> rows
     rows [sum(send_counts), C], ordered by destination in `ranks`; the result [sum(recv_counts), C], ordered by source.
 
-Every member of a group calls both, in plan order, forward and backward; `requires_grad` is the same on all members.
+Every member of a group calls them in plan order, forward and backward; `requires_grad` is the same on all members.
 A wrong call raises ValueError here and torch.distributed.DistError on the ranks that wait for
 this one. A lost rank, an expired wait, or a disagreement between members raises DistError, which starts with what
 failed first. The group then stays failed.
@@ -56,6 +58,7 @@ import atexit
 import importlib.metadata
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,9 +117,20 @@ def load() -> Path:
     torch.ops.load_library(path)
     torch.library.register_fake("dhp::ring_attention_with_lse")(_shapes_of_attention)
     _library.impl("batch_isend_irecv", _post_fused, "CompositeExplicitAutograd")
+    torch.library.register_fake("dhp::ring_attention_backward")(_shapes_of_gradients)
     _loaded = path
     atexit.register(release)  # before the interpreter takes the process groups down
     return path
+
+
+def packed_call(
+    seq_tokens: Sequence[int], ranks: Sequence[int], exchange: str = "ring", nodes: Sequence[int] = ()
+) -> torch.Tensor:
+    """What `torch.ops.dhp.ring_attention_packed` takes as its call: padded global lengths, the group in ring order, and
+    the node of each of its ranks (none: all on one). int64 on the host."""
+    name = exchange.encode()
+    counts = [len(seq_tokens), len(ranks), len(nodes), len(name)]
+    return torch.tensor([*counts, *seq_tokens, *ranks, *nodes, *name], dtype=torch.int64)
 
 
 def _shapes_of_attention(q: torch.Tensor, *_: object) -> tuple[torch.Tensor, torch.Tensor]:
@@ -135,6 +149,12 @@ def _post_fused(group: str, kinds: list[str], tensors: list[torch.Tensor], ranks
         )
     work: torch.ScriptObject = backend.batch_isend_irecv(kinds, tensors, ranks).boxed()
     return work
+
+
+def _shapes_of_gradients(
+    dout: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *_: object
+) -> tuple[torch.Tensor, ...]:
+    return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
 
 
 def release() -> None:

@@ -6,12 +6,14 @@ trainer_state.json, written last, says how long every other file is and what its
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -82,7 +84,6 @@ def save_checkpoint(
             if _is_synced(target):  # else the earlier ones are what a machine that stops now leaves
                 drop_old(config.output_dir, config.save_total_limit)
         except (OSError, SafetensorError) as error:
-            shutil.rmtree(temporary(target), ignore_errors=True)
             problem = f"{target} could not be saved ({_reason(error)})"
     problem = run.from_rank_0(problem)
     if problem:
@@ -91,16 +92,29 @@ def save_checkpoint(
 
 
 def _write(target: Path, model: Any, moments: dict[str, torch.Tensor], source: Path, state: dict[str, Any]) -> None:
+    with _whole_or_not_at_all(target, model, source) as partial:  # never over another checkpoint: that fails
+        save_file(moments, partial / OPTIMIZER)
+        state["files"] = {file.name: _checksum(file) for file in sorted(partial.iterdir())}
+        (partial / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _whole_or_not_at_all(target: Path, model: Any, source: Path, replace: bool = False) -> Iterator[Path]:
+    """A folder of the model to put more into, which has another name until it is whole and on disk."""
     partial = temporary(target)
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    _copy_processor_files(source, partial)
-    model.save_pretrained(partial)
-    save_file(moments, partial / OPTIMIZER)
-    state["files"] = {file.name: _checksum(file) for file in sorted(partial.iterdir())}
-    (partial / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
-    _sync(partial)
-    os.rename(partial, target)  # never over another checkpoint: that fails
+    try:
+        partial.mkdir(parents=True)
+        _copy_processor_files(source, partial)
+        model.save_pretrained(partial)
+        yield partial
+        _sync(partial)
+        if replace:
+            shutil.rmtree(target, ignore_errors=True)
+        os.rename(partial, target)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def save_merged(model: Any, config: TrainConfig, run: Run) -> Path:
@@ -109,17 +123,11 @@ def save_merged(model: Any, config: TrainConfig, run: Run) -> Path:
     target = Path(config.output_dir) / MERGED
     problem = ""
     if run.rank == 0:
-        partial = temporary(target)
         try:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            _copy_processor_files(Path(config.model), partial)
-            model.save_pretrained(partial)
-            _sync(partial)
-            shutil.rmtree(target, ignore_errors=True)  # of the same run, before it was resumed
-            os.rename(partial, target)
+            # what is there is of the same run, before it was resumed
+            with _whole_or_not_at_all(target, model, Path(config.model), replace=True):
+                pass
         except (OSError, SafetensorError) as error:
-            shutil.rmtree(partial, ignore_errors=True)
             problem = f"{target} could not be saved ({_reason(error)})"
     problem = run.from_rank_0(problem)
     if problem:

@@ -72,6 +72,8 @@ class TrainConfig:
     freeze_llm: bool = False
     # What runs again in the backward pass: layers, or all of them but attention, whose messages are then sent once
     recompute: str = choice("none", "none", "full", "keep_attention")
+    allow_unregistered: bool = False  # a family that DHP does not know, once a small model of it has proven exact
+    compile: bool = False  # the language model's layers through torch.compile
     gradient_checkpointing: bool = False  # transformers' name for recompute = "full"
     lora_rank: int = number(0, 0, 1 << 16)  # of LoRA's adapters, which alone train then; 0: none
     lora_alpha: float = number(16.0, 0, 10**6, open="least")  # adapters count alpha / rank times

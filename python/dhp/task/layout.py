@@ -11,12 +11,15 @@ import itertools
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from dhp._core import padded_tokens, shard_ranges
+
+if TYPE_CHECKING:
+    from dhp.data.text import Encoded
 
 Indices = npt.NDArray[np.int64]
 WORTH_IT = 0.98  # of the fullest share: what makes decoding a clip in more runs worth it
@@ -57,6 +60,13 @@ class MediumUnits(NamedTuple):
     @property
     def all_patches(self) -> int:
         return (self.units - 1) * self.patches + self.of(self.units - 1)[1]
+
+
+class HasUnits(Protocol):
+    """A medium."""
+
+    @property
+    def unit_sizes(self) -> MediumUnits: ...
 
 
 def vision_units(media: Seq[Seq[MediumUnits]]) -> list[Unit]:
@@ -134,6 +144,17 @@ class TaskLayout:
     tokens: tuple[int, ...]
     visual: tuple[Indices, ...]
     media: tuple[tuple[MediumUnits, ...], ...]
+
+    @classmethod
+    def of(cls, degree: int, position: int, encoded: Seq[Encoded], media: Seq[Seq[HasUnits]]) -> TaskLayout:
+        """Of sequences, in packing order, and the media of each."""
+        return cls(
+            degree=degree,
+            position=position,
+            tokens=tuple(len(sequence.input_ids) for sequence in encoded),
+            visual=tuple(np.flatnonzero(sequence.media_type) for sequence in encoded),
+            media=tuple(tuple(medium.unit_sizes for medium in own) for own in media),
+        )
 
     def __post_init__(self) -> None:
         for i, (media, positions) in enumerate(zip(self.media, self.visual, strict=True)):

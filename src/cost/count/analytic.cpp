@@ -21,6 +21,15 @@ constexpr double kBackwardAllToAll = 2.0;
 /// Gradients of keys and values are summed and sent in fp32.
 constexpr double kGradientBytes = 4.0;
 
+/// The loss takes so many logits at a time (python/dhp/models/loss.py), and holds two fp32 values of each at most; also
+/// where there are half as many, which are taken at once.
+constexpr double kMostLogits = 1 << 25;
+constexpr double kLogitBytes = 2 * 4.0;
+/// Of a weight of the head while the loss runs backward: the sum of its gradient, in fp32, and a copy of 16 bits, of
+/// the weight or of the gradient, where training is not in fp32.
+constexpr double kHeadGradientBytes = 4.0;
+constexpr double kHeadCopyBytes = 2.0;
+
 /// How often a pass is run: once for gradients of inputs, once for those of weights.
 struct Passes {
   double backward = 0.0;
@@ -239,7 +248,9 @@ void count_activations(const Context& context, MemoryCost& memory) {
       attention(static_cast<double>(language.query_width()), static_cast<double>(language.query_heads));
   memory.token_kept = layers * (again ? input : layer);
   memory.token_live_layer = again ? layer : 0.0;
-  memory.token_logits = static_cast<double>(language.vocabulary) * (bytes + 4.0);
+  const auto head = static_cast<double>(language.vocabulary * language.hidden);
+  memory.loss = kMostLogits * kLogitBytes +
+                head * ((freeze.llm ? 0.0 : kHeadGradientBytes) + (bytes < 4.0 ? kHeadCopyBytes : 0.0));
   const double block = block_values(vision) * bytes + kLogSumExpBytes * static_cast<double>(vision.heads);
   const double blocks = tokens_per_patch(vision) * static_cast<double>(vision.depth) *
                         (again ? static_cast<double>(vision.hidden) * bytes +
@@ -301,10 +312,9 @@ CostModel cost_of(const Context& context, const CostReport& report, const std::s
   fill(&PassCost::sequence_step_s, "sequence");
   fill_exchange(context, cost);
   const MemoryCost& memory = report.memory;
-  // Logits and a layer that is computed again never exist at the same time.
-  cost.token_bytes = memory.token_kept + std::max(memory.token_logits, memory.token_live_layer);
+  cost.token_bytes = memory.token_kept + memory.token_live_layer;
   cost.patch_bytes = memory.patch_kept;
-  cost.state_bytes = memory.parameters + memory.gradients + memory.optimizer + memory.reserve;
+  cost.state_bytes = memory.parameters + memory.gradients + memory.optimizer + memory.loss + memory.reserve;
   fill_step_end(context, cost);
   return cost;
 }

@@ -83,7 +83,8 @@ LanguageShape parse_language(const JsonObject& text, const LanguageRules& rules)
 
 /// Every `decoder_sparse_step`-th layer has experts, unless it is listed in `mlp_only_layers`.
 void parse_experts(const JsonObject& text, LanguageShape& shape) {
-  shape.experts = text.integer("num_experts", 1, kMaxExperts);
+  const char* experts = text.has("num_local_experts") ? "num_local_experts" : "num_experts";  // as saved; as released
+  shape.experts = text.integer(experts, 1, kMaxExperts);
   shape.experts_per_token = text.integer("num_experts_per_tok", 1, static_cast<int>(shape.experts));
   shape.expert_intermediate = text.integer("moe_intermediate_size", 1, kMaxVisionWidth);
   const int step = text.integer_or("decoder_sparse_step", 1, 1, kMaxLayers);

@@ -57,6 +57,13 @@ constexpr const char* kInternVlChat = R"({"model_type": "internvl_chat", "downsa
 
 ModuleParameters count(const std::string& config) { return count_modules(parse_model_shape(config, "config.json")); }
 
+TEST(ModelShape, ExpertsAreCountedUnderTheNameThatTransformersSaves) {
+  const ModelShape released = parse_model_shape(kExperts, "released");
+  const ModelShape saved = parse_model_shape(replaced(kExperts, "num_experts\"", "num_local_experts\""), "saved");
+  EXPECT_EQ(saved.language.experts, 5);
+  EXPECT_EQ(saved.language.experts, released.language.experts);
+}
+
 TEST(ModelShape, Qwen25ByHand) {
   const ModuleParameters counts = count(kFlatQwen25);
   // Heads of 8/4 = 2: queries 8, keys and values 4 wide. Biases on these three; two RMSNorms.

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from dhp._core import ErrorSizes, InputError, read_cluster, read_cost_model, to_json
+from dhp._core import ErrorSizes, InputError, parse_cost_model, read_cluster, read_cost_model, to_json
 from dhp.cost import calibrate
 from dhp.cost.calibrate_fit import MODULE_TERMS, PARTS, Calibration, Measured, Measurements, fit, summarize
 from dhp.cost.calibrate_options import check_options, parser
@@ -22,13 +22,18 @@ from dhp.cost.calibrate_tasks import (
     PASSES,
     Design,
     Range,
+    UnitRule,
     make_designs,
+    rule_of,
 )
 from dhp.cost.fit import NoFit, TermSeconds, estimate_s
 from dhp.cost.local import local_cluster, local_cost
 from dhp.loop.inputs import planning_inputs
+from dhp.models import family_class
+from dhp.models.families import Family
 from dhp.run.runtime import Run
 from dhp.settings.config import TrainConfig
+from family_models import MODELS, make
 from programs import run_program
 
 RANGE = Range(32, 800, (1, 2, 4), (3, 6), label_share=0.25)
@@ -172,6 +177,26 @@ def test_measures_a_model_whose_parts_train_as_in_training(
         assert trains == ("visual" in name and "merger" not in name), name
 
 
+@pytest.mark.parametrize("name", ["internvl with qwen2", "llama", "qwen3_moe", "glm4v"])
+def test_every_family_is_measured(name: str, tmp_path: Path, run: Run) -> None:
+    """Tiles of one size; text alone; experts; a family whose cost cannot be counted."""
+    MODELS[name]().save_pretrained(tmp_path)
+    few = ["--samples", "16", "--left-out", "4", "--repeats", "1", "--max-tokens", "200", "--max-degree", "2"]
+    if name == "glm4v":
+        assert "or count tokens instead of bytes: --capacity-tokens" in refused(run, tmp_path, *few)
+        few += ["--capacity-tokens", "1000"]
+    found = calibrated(run, tmp_path, *few)
+    assert not isinstance(found, NoFit), found
+    file = {key: value for key, value in found.file.items() if key != "fit"}
+    cost = parse_cost_model(json.dumps(file), "fitted")
+    assert cost.forward.token_s > 0.0
+    assert cost.backward.ring_bytes_per_token > cost.forward.ring_bytes_per_token > 0.0
+    with_vision = name not in ("llama", "qwen3_moe")
+    assert (cost.patch_s > 0.0) == with_vision
+    modules = {module["module"] for module in found.file["fit"]["modules"]}
+    assert modules == {*(["vision"] if with_vision else []), "projector", "layers", "head"}
+
+
 def test_exchanges_go_between_nodes(mixed_data: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one process too, where nothing but the option says which ranks share a node."""
     seen: list[Any] = []
@@ -277,10 +302,19 @@ def test_what_was_found_is_said_where_it_cannot_be_written_any_more(
 
 @pytest.mark.parametrize(("merge", "example"), [(2, "16x24"), (3, "24x36")])
 def test_frames_are_of_whole_tokens(merge: int, example: str) -> None:
+    rule, family = UnitRule(merge), Family(make("llama", torch.float32))
     if merge == 2:
-        assert calibrate._unit("12x16", merge) == (12, 16)
+        assert calibrate._unit("12x16", family, rule) == (12, 16)
     with pytest.raises(InputError, match=f"--unit: found '10x15', expected multiples of {merge}, as in {example}"):
-        calibrate._unit("10x15", merge)
+        calibrate._unit("10x15", family, rule)
+
+
+def test_tiles_are_of_the_models_size() -> None:
+    family = Family(make("internvl with qwen2", torch.float32))
+    rule = rule_of(family)
+    assert (rule.tokens(4, 4), rule.has_clips) == (4, False)
+    assert calibrate._unit("12x16", family, rule) == (4, 4)
+    assert rule_of(family_class(model := make("qwen3_vl", torch.float32))(model)) == UnitRule(2, 0, True)
 
 
 def dhp_calibrate(model: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

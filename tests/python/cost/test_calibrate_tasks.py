@@ -12,6 +12,7 @@ from dhp.cost.calibrate_tasks import (
     PASSES,
     ModuleClock,
     Range,
+    UnitRule,
     encode,
     make_designs,
     make_input,
@@ -44,7 +45,8 @@ def test_designs_cover_what_was_asked_for_and_keep_degrees_apart() -> None:
         assert any(shape.media for shape in design.shapes)
         for shape in design.shapes:
             patches = [
-                sum(u.patches for u in share) for share in deal_units(vision_units([units_of(shape, 2)]), design.degree)
+                sum(u.patches for u in share)
+                for share in deal_units(vision_units([units_of(shape, UnitRule())]), design.degree)
             ]
             assert len(set(patches)) == 1, "frames are dealt evenly"
             assert 1 <= shape.labels <= shape.tokens
@@ -53,7 +55,7 @@ def test_designs_cover_what_was_asked_for_and_keep_degrees_apart() -> None:
 def test_made_up_sequences_are_what_their_shape_says() -> None:
     for design in make_designs(RANGE, {"fit": 30, "left out": 10}):
         for shape in design.shapes:
-            encoded = encode(shape, 100, 2, np.random.default_rng(0))
+            encoded = encode(shape, 100, UnitRule(), np.random.default_rng(0))
             assert len(encoded.input_ids) == shape.tokens
             assert encoded.label_tokens == shape.labels
             assert (encoded.media_type != 0).sum() == shape.patches // 4
@@ -63,10 +65,10 @@ def test_made_up_sequences_are_what_their_shape_says() -> None:
     ("merge", "unit"), [(2, (2, 2)), (2, (4, 4)), (2, (2, 12)), (2, (6, 6)), (2, (32, 48)), (3, (3, 3)), (3, (9, 6))]
 )
 def test_frames_of_any_size_leave_room_for_text_between_them(merge: int, unit: tuple[int, int]) -> None:
-    what = Range(16, 600, (1, 2, 4, 8), (3, 6), unit=unit, merge=merge)
+    what = Range(16, 600, (1, 2, 4, 8), (3, 6), unit=unit, rule=UnitRule(merge))
     for design in make_designs(what, {"fit": 60, "left out": 20}):
         for shape in design.shapes:
-            encoded = encode(shape, 100, merge, np.random.default_rng(0))
+            encoded = encode(shape, 100, UnitRule(merge), np.random.default_rng(0))
             assert (encoded.media_type != 0).sum() == shape.patches // merge**2
             frames = sum(t for t, _, _ in shape.media)
             assert frames > 0 and frames % design.degree == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 from pathlib import Path
@@ -35,7 +36,7 @@ from huggingface_reference import video_module
 from mixed_media import picture, write_clip
 
 SIZES = {"layers": 1, "hidden": 32, "vision_layers": 1, "vision_hidden": 16, "vision_intermediate": 32}
-CASES = 12
+CASES = int(os.environ.get("DHP_TEST_MEDIA", 12))  # pictures of each family; nightly 200
 
 
 @pytest.fixture(scope="module", params=["internvl", "qwen2_5_vl", "glm4v"])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from dhp.run.ops import packed_call
 from ranks import World, run_processes, run_threads, values
 from ring_cases import EXCHANGES, Case, check, draw_case, local_rows, reference
 
@@ -19,7 +20,7 @@ def attend(case: Case, rank: int, group: str, device: str) -> float:
     """As `run_case`, without autograd: its one thread a device would wait for another rank of this process."""
     mine = local_rows(case, case.ranks.index(rank))
     q, k, v, dout = (t[mine].to(case.dtype).to(device) for t in case.tensors())
-    call = (case.seq_tokens, case.ranks, group, case.scale, case.causal, case.exchange, case.nodes)
+    call = (packed_call(case.seq_tokens, case.ranks, case.exchange, case.nodes), group, case.scale, case.causal)
     out, lse = torch.ops.dhp.ring_attention_with_lse(q, k, v, *call, True)
     found = [out, *torch.ops.dhp.ring_attention_backward(dout, q, k, v, out, lse, *call)]
     worst = 0.0
@@ -84,7 +85,7 @@ def lost_main(world: World) -> list[str]:
         if rank == 2:
             return
         q = torch.randn(2, 2, 8, device="late")
-        torch.ops.dhp.ring_attention_with_lse(q, q, q, [8], [0, 1, 2, 3], group, 0.3, True, "ring", [], False)
+        torch.ops.dhp.ring_attention_with_lse(q, q, q, packed_call([8], [0, 1, 2, 3]), group, 0.3, True, False)
 
     return [outcome.error for outcome in run_threads(body, SIZE, device="late")]
 

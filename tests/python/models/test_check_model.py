@@ -88,8 +88,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     assert capsys.readouterr().out.splitlines()[-1] == "exact"
     # A model that sees another scale on shards than alone.
     monkeypatch.setattr("dhp.models.attention.head_size", lambda text: 1)
-    own = torch.ops.dhp.ring_attention
-    monkeypatch.setattr(torch.ops.dhp, "ring_attention", lambda q, *rest: own(1.001 * q, *rest))
+    own = torch.ops.dhp.ring_attention_packed
+    monkeypatch.setattr(torch.ops.dhp, "ring_attention_packed", lambda q, *rest: own(1.001 * q, *rest))
     assert check_model.main([folder]) == 1
     assert capsys.readouterr().out.splitlines()[-1] == "NOT exact: more than 1e-06 off"
 

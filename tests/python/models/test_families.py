@@ -17,12 +17,14 @@ from dhp._core import Freeze, InputError
 from dhp.models import family_class
 from dhp.models.families import Family
 from dhp.models.trial import TASKS, alone, difference, made_samples, on_shards
+from drawn import skip_most_in_ci
 from family_models import EXPERTS, MODELS, SIGLIP, TEXT, make
 
 # fp64 ends at 1e-7 where Hugging Face computes in fp32 whatever the weights are: eager softmax, routers.
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
 
 
+TEXT_ALONE = ("llama", "qwen2", "qwen3", "qwen3_moe", "deepseek_v3")
 LAYERS = TEXT | {"num_hidden_layers": 2, "head_dim": 8}
 WINDOW = LAYERS | {"sliding_window": 16}
 DELTA = LAYERS | {
@@ -60,6 +62,27 @@ def test_losses_and_gradients_are_those_of_the_model_alone(name: str, dtype: tor
     print(f"{name}: loss {found.loss:.1e}, worst gradient {found.gradient:.1e} ({found.parameter})")
     assert found.parameters >= sum(1 for _ in model.parameters()) - 2  # LLaVA leaves its last norm out
     assert found.within(TOLERANCE[dtype]), found
+
+
+@pytest.mark.parametrize("part", ["vit", "aligner", "llm"])
+@pytest.mark.parametrize("name", [name for name in MODELS if name.split(" with ")[0] not in TEXT_ALONE])
+def test_frozen_parts_have_no_gradient_and_the_others_theirs(name: str, part: str) -> None:
+    skip_most_in_ci(keep=0.1)
+    model = make(name, torch.float64)
+    family = family_class(model)(model)
+    everything = {name for name, _ in model.named_parameters()}
+    dhp.models.freeze(model, Freeze(**{part: True}))
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert frozen and frozen != everything
+    encoder = {id(p) for p in family.encoder_parameters}
+    assert all((id(p) in encoder) == (part != "llm") for p in model.parameters() if not p.requires_grad)
+    samples = made_samples(family)
+    expected = alone(model, samples)
+    assert not expected[1].keys() & frozen
+    tasks = [TASKS[0], ([2, 1], [2, 1], "ring"), ([1, 3], [3, 5], "direct")]
+    found = difference(expected, on_shards(model, samples, tasks), floor=1e-6)
+    print(name, part, len(frozen), found)
+    assert found.within(1e-6), found
 
 
 def test_a_rope_of_the_length_on_shards_would_be_another(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +123,6 @@ def test_the_walk_through_of_the_documentation_adds_a_family(monkeypatch: pytest
 
 
 def test_tables_of_families_agree() -> None:
-    from dhp.cost.calibrate import MEASURED
     from dhp.cost.local import COUNTED_BY_PARTS
     from dhp.data.placeholders import PLACEHOLDERS
     from dhp.data.processor import FAMILIES
@@ -108,4 +130,3 @@ def test_tables_of_families_agree() -> None:
     assert FAMILIES.keys() <= dhp.models.FAMILIES.keys(), "what is read can be trained"
     assert PLACEHOLDERS.keys() == {name for name, family in FAMILIES.items() if family.image_classes}
     assert set(COUNTED_BY_PARTS) >= {name for name, family in FAMILIES.items() if family.borrowed}
-    assert set(MEASURED) <= {name for name, family in FAMILIES.items() if family.qwen is not None}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from bench_script import load_bench
+from command_line import dhp
 from dhp.models import loss as chunks
 
 ROWS, WIDTH, COLUMNS = 37, 24, 50
@@ -95,3 +97,17 @@ def test_the_largest_tensor_is_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
         outcome(*given)
     assert max(sizes) == max(200 * WIDTH, COLUMNS * WIDTH)
     assert max(sizes) < COLUMNS * 200
+
+
+def test_memory_is_what_dhp_cost_counts() -> None:
+    """Of the process, forward and backward, in chunks and of the most that are taken at once."""
+    bench = load_bench("loss_memory")
+    columns, width = 151_936, 16
+    for rows in (2 * chunks.MOST_LOGITS // columns, chunks.MOST_LOGITS // 2 // columns):
+        peak = bench.loss_peak(rows, width, columns, torch.float32, torch.device("cpu"))
+        counted = chunks.MOST_LOGITS * bench.LOGIT_BYTES + columns * width * 4
+        print(rows, peak, counted)
+        assert 0.5 * counted < peak <= 1.05 * counted
+    said = dhp("cost", "--model", "qwen3-vl-8b", "--device", "h100", "--output-format", "json").json()
+    # And of the head the sum of the gradient in fp32, and a copy in bf16.
+    assert said["memory"]["loss_bytes"] == chunks.MOST_LOGITS * bench.LOGIT_BYTES + 151_936 * 4096 * 6

@@ -69,8 +69,12 @@ def test_tracing_sees_shapes_and_sends_nothing() -> None:
 
     with FakeTensorMode():
         q, k = torch.empty(8, 4, 16), torch.empty(8, 2, 16, requires_grad=True)
-        out = torch.ops.dhp.ring_attention(q, k, k, [16], [0, 1], "no such group", 1.0)
+        call = torch.empty(9, dtype=torch.int64)
+        out = torch.ops.dhp.ring_attention_packed(q, k, k, call, "no such group", 1.0)
         assert out.shape == q.shape
-        assert out.requires_grad
+        out.sum().backward()
+        assert k.grad.shape == k.shape
+        with pytest.raises(NotImplementedError, match="ring_attention cannot be traced with lists"):
+            torch.ops.dhp.ring_attention(q, k, k, [16], [0, 1], "no such group", 1.0)
         with pytest.raises(NotImplementedError, match="exchange_rows cannot be traced"):
             torch.ops.dhp.exchange_rows(q[:, 0], [4, 4], [4, 4], [0, 1], "no such group")
