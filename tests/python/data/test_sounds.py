@@ -177,7 +177,6 @@ def test_lines_name_sounds_as_ms_swift_does() -> None:
         ({"audios": ["/a.wav", "/b.wav"]}, r"audios: 2 listed, but the text has 1 <audio> tag"),
         ({}, r"audios: 0 listed, but messages\[0\]\.content has one more <audio> tag"),
         ({"audios": [{"audio": "/a.wav", "fps": 2}]}, r"audios\[0\]\.fps: found 2; unknown; audio keys are none"),
-        ({"audios": ["http://x/a.wav"]}, "only local files are read"),
     ],
 )
 def test_what_is_odd_about_a_line_is_named(row: dict[str, Any], message: str) -> None:
