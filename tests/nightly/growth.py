@@ -42,6 +42,6 @@ def check_no_growth(
     print(f"\nafter {EARLY} steps {early}, after {steps - 10} {late}")
     for before, after in zip(early, late, strict=True):
         assert after["threads"] <= before["threads"]
-        assert after["files"] <= before["files"]
+        assert after["files"] <= before["files"] + 2  # a medium may be open just now
         # A leak of one activation (4 KB) a step would show as 1.6 MB, the allocator's own wandering is larger.
         assert after["memory"] - before["memory"] < 16 << 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import queue
@@ -14,8 +15,6 @@ from dhp.data.worker_process import pipe_of_parent
 
 
 def main(pipe: Any) -> None:
-    works: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    threading.Thread(target=_receive, args=(pipe, works), daemon=True).start()
     import torch
 
     from dhp._core import InputError
@@ -24,7 +23,12 @@ def main(pipe: Any) -> None:
     from dhp.data.processor import load_processor
 
     torch.set_num_threads(1)
-    setup = works.get()
+    try:
+        setup = pipe.recv()
+    except (EOFError, OSError):
+        return
+    works: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(pipe, works), daemon=True).start()
     try:
         access = {"media_roots": setup.media_roots, "media_cache": setup.media_cache}
         processor = dataclasses.replace(load_processor(setup.model), **access)
@@ -33,18 +37,23 @@ def main(pipe: Any) -> None:
         pipe.send(error)
         return
     decode = cache.decode if cache else media.decode
-    pipe.send("ready")
-    while True:
-        medium, numbers = works.get()
-        try:
-            parts = decode(medium, numbers, processor)
-        except Exception as error:
-            pipe.send(_sendable(error))
-            continue
-        height, width, _ = parts[numbers[0]].shape
-        pipe.send((numbers, (height, width)))
-        for number in numbers:
-            pipe.send_bytes(np.ascontiguousarray(parts[number]).data.cast("B"))
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # of the pipe: nobody asks any more
+        pipe.send("ready")
+        while True:
+            _answer(pipe, decode, processor, *works.get())
+
+
+def _answer(pipe: Any, decode: Any, processor: Any, medium: Any, numbers: tuple[int, ...]) -> None:
+    """Parts: their numbers and size, then the levels of each. Else an exception."""
+    try:
+        parts = decode(medium, numbers, processor)
+    except Exception as error:
+        pipe.send(_sendable(error))
+        return
+    height, width, _ = parts[numbers[0]].shape
+    pipe.send((numbers, (height, width)))
+    for number in numbers:
+        pipe.send_bytes(np.ascontiguousarray(parts[number]).data.cast("B"))
 
 
 def _receive(pipe: Any, works: queue.SimpleQueue[Any]) -> None:
