@@ -9,8 +9,8 @@ about one of them and an answer.
 
     index      the command, with 1 and 2 processes, in turns, from its start to its end: seconds of CPU of all of its
                processes, and of a clock, which says little where others use the machine. Memory is the largest sum over
-               its processes of the pages that are theirs (PSS). A million samples of this kind: CPU hours over
-               processes
+               its processes of the pages that are theirs (PSS). What the command takes for 20 samples, its start,
+               is told apart; a million samples: CPU hours without it, over processes
     again      the same command once more: nothing has changed
     peers      until the lengths of --peer-lines of these samples are known, CPU ms a sample, in turns:
                dhp index in this process; Hugging Face's picture processor, chat template and tokenizer (of clips its
@@ -31,6 +31,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ from dhp.demo.checkpoint import make_tiny_checkpoint
 
 DISTINCT = {"pictures": 300, "clips": 20}
 FPS, SIZE = 25, (320, 240)
+START = 20  # samples
 
 
 def write_pictures(folder: Path, count: int) -> list[Path]:
@@ -151,26 +153,29 @@ def timed(command: list[str]) -> Run:
     return Run(cpu_of_children() - before, time.perf_counter() - began, most)
 
 
-def index(folder: Path, model: Path, samples: int, rounds: int) -> None:
-    data, found = folder / "data.jsonl", folder / "data.index"
-    program = [str(Path(sys.executable).parent / "dhp-index"), str(data), "--model", str(model)]
-    program += ["--output-format", "json"]
+def index(folder: Path, model: Path, lines: list[str], rounds: int) -> None:
+    samples, few = len(lines), min(START, len(lines))
+    (folder / "data.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / "start.jsonl").write_text("\n".join(lines[:few]) + "\n")
+    program = [str(Path(sys.executable).parent / "dhp-index"), "--model", str(model), "--output-format", "json"]
+    found = folder / "data.index"
 
-    def anew(workers: int) -> Run:
-        found.unlink(missing_ok=True)
-        return timed([*program, "--workers", str(workers)])
+    def anew(name: str, workers: int) -> Run:
+        (folder / f"{name}.index").unlink(missing_ok=True)
+        return timed([*program, str(folder / f"{name}.jsonl"), "--workers", str(workers)])
 
-    results = in_turns({"1": lambda: anew(1), "2": lambda: anew(2)}, rounds, warm_up=0)
-    for workers, runs in results.items():
-        cpu = [run.cpu_s for run in runs]
-        hours = [second / samples * 1e6 / 3600 / int(workers) for second in cpu]
+    sides = {(name, workers): partial(anew, name, workers) for name in ("start", "data") for workers in (1, 2)}
+    results = in_turns({f"{name} {workers}": side for (name, workers), side in sides.items()}, rounds, warm_up=0)
+    for workers in (1, 2):
+        start, runs = [run.cpu_s for run in results[f"start {workers}"]], results[f"data {workers}"]
+        ms = [1000 * (run.cpu_s - one) / (samples - few) for run, one in zip(runs, start, strict=True)]
         print(
-            f"index   {workers} worker(s): {span(cpu, '.1f')} CPU s, {span([1000 * s / samples for s in cpu])} ms a "
-            f"sample, {span([run.clock_s for run in runs], '.0f')} s of a clock, "
-            f"{span([run.bytes / 1e9 for run in runs])} GB; a million: {span(hours)} h",
+            f"index   {workers} worker(s): {span([run.cpu_s for run in runs], '.1f')} CPU s, {span(start, '.1f')} to "
+            f"start; {span(ms)} ms a sample, {span([run.clock_s for run in runs], '.0f')} s of a clock, "
+            f"{span([run.bytes / 1e9 for run in runs])} GB; a million: {span([m / 3.6 / workers for m in ms])} h",
             flush=True,
         )
-    again = timed(program)
+    again = timed([*program, str(folder / "data.jsonl")])
     print(
         f"again   {again.cpu_s:.1f} CPU s, {again.clock_s:.0f} s of a clock; index of "
         f"{found.stat().st_size / samples:.0f} bytes a sample",
@@ -230,8 +235,7 @@ def main() -> None:
         lines = write_data(folder, options.pictures, options.clips)
         size = sum(file.stat().st_size for file in folder.glob("*-*"))
         print(f"made    {size / 1e9:.1f} GB as their names count", flush=True)
-        (folder / "data.jsonl").write_text("\n".join(lines) + "\n")
-        index(folder, model, len(lines), options.rounds)
+        index(folder, model, lines, options.rounds)
         few = [
             lines[at] for at in np.linspace(0, len(lines) - 1, min(len(lines), options.peer_lines)).round().astype(int)
         ]

@@ -5,6 +5,7 @@ with FileServer(folder) as server:
     server.asked            every request: (path, first byte, last byte or -1), in order
     server.sent             bytes by path
     server.faults[path]     what goes wrong with the next requests of a path: statuses, "cut", "silent", "trickle"
+        server.headers          of the newest request
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class FileServer:
         self.sent: collections.Counter[str] = collections.Counter()
         self.faults: dict[str, list[Any]] = {}
         self.redirects: dict[str, str] = {}
+        self.headers: dict[str, str] = {}
         self.ends = threading.Event()
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
         self._server.daemon_threads = True
@@ -63,6 +65,7 @@ def _handler_of(server: FileServer) -> type[http.server.BaseHTTPRequestHandler]:
             asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
             first, last = (int(asked[1]), int(asked[2])) if asked else (0, -1)
             server.asked.append((path, first, last))
+            server.headers = dict(self.headers.items())
             faults = server.faults.get(path, [])
             fault = faults.pop(0) if faults else None
             if path in server.redirects:

@@ -188,6 +188,7 @@ def build_index(
     After KeyboardInterrupt, what is done is kept; its argument says so.
     """
     path, source = _checked(data, model, output), str(data) if is_url(data) else Path(data)
+    remote.forget()
     encoder = Encoder(model, roots_of([data], media_roots), media_cache)
     made_with = {
         "rules": RULES_VERSION,

@@ -302,10 +302,13 @@ async def _get(
 
     session = await system.set_session()
     limit = aiohttp.ClientTimeout(_limit_s(stop - start), sock_connect=TIMEOUT_S, sock_read=TIMEOUT_S)
-    headers = {"Accept-Encoding": "identity"} | ({} if write else {"Range": f"bytes={start}-{stop - 1}"})
+    options = dict(system.kwargs)  # of fsspec's configuration, as a header that lets us in
+    headers = {**options.pop("headers", {}), "Accept-Encoding": "identity"}
+    headers |= {} if write else {"Range": f"bytes={start}-{stop - 1}"}
+    options |= {"headers": headers, "timeout": limit, "allow_redirects": False}
     place = URL(url, encoded="%" in url)
     for _ in range(_MOST_REDIRECTS + 1):
-        async with session.get(place, headers=headers, timeout=limit, allow_redirects=False) as answer:
+        async with session.get(place, **options) as answer:
             if answer.status in (301, 302, 303, 307, 308):
                 place = _redirected(place, answer.headers.get("Location", ""))
                 continue

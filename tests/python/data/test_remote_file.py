@@ -96,6 +96,17 @@ def test_a_server_without_ranges_that_is_cut_begins_anew(served: FileServer, con
     assert [last for _, _, last in served.asked] == [32_767], "asked for a range, and then there was the cache"
 
 
+def test_what_fsspec_is_configured_to_send(served: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fsspec.config import conf
+
+    monkeypatch.setitem(conf, "http", {"headers": {"Authorization": "Bearer hush"}})
+    fsspec.filesystem("http").clear_instance_cache()
+    remote.look(f"{served.url}a.bin")
+    assert served.headers["Authorization"] == "Bearer hush" and served.headers["Range"] == "bytes=0-0"
+    monkeypatch.undo()
+    fsspec.filesystem("http").clear_instance_cache()
+
+
 # ---- stores of other kinds ------------------------------------------------------------------------------------------
 
 

@@ -99,10 +99,13 @@ def test_epochs_or_steps(toml: Path) -> None:
 
 def test_the_examples_of_several_files(toml: Path) -> None:
     blocks = (ROOT / "docs" / "training.md").read_text().split("```toml\ndata = ")[1:]
-    assert len(blocks) == 2
+    configs = []
     for block in blocks:
         toml.write_text(f'model = "m"\ndata = {block.split("```")[0]}')
-        assert len(sources_of(read_config(toml).data)) == 2
+        configs.append(read_config(toml))
+    assert [len(sources_of(config.data)) for config in configs] == [1, 2, 2]  # one at an address
+    assert configs[0].media_roots[1].startswith("https://") and configs[0].cache_of_media
+    assert configs[1].cache_of_media is None
 
 
 def test_several_data_files(toml: Path) -> None:
