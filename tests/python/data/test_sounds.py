@@ -236,6 +236,12 @@ def test_files_that_cannot_be_heard_are_named(folder: Path, tmp_path: Path, monk
     monkeypatch.setattr("dhp.data.sounds.MOST_VALUES", 40_000)
     write_sound(tmp_path / "wide.wav", 11_000, 16000, channels=4)
     broken(processor, tmp_path / "wide.wav", "holds 44,000 values, more than the limit of 40,000")
+    write_sound(tmp_path / "whole.mp3", 32000, 16000)
+    content = (tmp_path / "whole.mp3").read_bytes()
+    (tmp_path / "cut.mp3").write_bytes(content[: len(content) // 2])
+    medium = probe_medium(MediumRef("audio", str(tmp_path / "cut.mp3")), processor)
+    with pytest.raises(MediumError, match=r"cut\.mp3: holds [\d,]+ samples, other than it says"):
+        read_units(medium, 0, 1, processor)
     write_sound(tmp_path / "a.wav", 16000, 16000)
     medium = probe_medium(MediumRef("audio", str(tmp_path / "a.wav")), processor)
     write_sound(tmp_path / "a.wav", 18000, 16000)
