@@ -3,7 +3,7 @@ all, at the rate of the checkpoint's feature extractor.
 
 What is needed of a sound before training follows from its header: how many mel frames it has, and so its units and
 tokens (sound_units.py). Training reads the whole sound, whose loudest part scales it, and keeps the frames of its own
-units. MP3 and Ogg state their length in a way that soundfile makes exact.
+units. Of MP3, too, libsndfile knows the exact length; of a file that was cut off it is found on reading.
 """
 
 from __future__ import annotations

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from borrowed_checkpoints import write_checkpoint
-from dhp._core import Freeze, InputError, Recompute, analytic_cost
+from dhp._core import Freeze, InputError, Recompute, analytic_cost, read_device
 from dhp.cost.counted import cost_by_parts
 from dhp.cost.local import STATE_BYTES, local_cost
 from dhp.demo.checkpoint import make_tiny_checkpoint
 from dhp.models.families import Family
-from family_models import TEXT, internvl
+from family_models import MODELS, OMNI, TEXT, internvl
 
 OPTIONS = {"device": "h100", "ranks": 4, "state": STATE_BYTES["bf16"]}
 
@@ -43,7 +44,7 @@ def test_flop_of_a_patch_are_about_two_a_parameter() -> None:
     assert counter.get_total_flops() / 32 == pytest.approx(2 * parameters, rel=0.15)
 
 
-@pytest.mark.parametrize("family", ["llava", "idefics3", "mistral3"])
+@pytest.mark.parametrize("family", ["llava", "llava_onevision", "idefics3", "mistral3"])
 def test_families_that_the_core_does_not_count_have_a_cost(family: str, tmp_path: Path) -> None:
     folder, _ = write_checkpoint(tmp_path, family)
     cost = local_cost(folder, 4, device="h100")
@@ -54,3 +55,21 @@ def test_families_that_the_core_does_not_count_have_a_cost(family: str, tmp_path
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError):
         local_cost(folder, 4, device="h100")
+
+
+@pytest.mark.parametrize("family", ["glm4v", OMNI])
+def test_a_patch_is_the_work_of_one_encoder(family: str, tmp_path: Path) -> None:
+    """Of Qwen2.5-Omni that is of the one that sees or of the one that hears, which are alike."""
+    if family not in MODELS:
+        pytest.skip("transformers before 5.23")
+    folder = make_tiny_checkpoint(tmp_path, family=family, layers=2, hidden=64, vision_layers=3, vision_hidden=32)
+    cost = local_cost(folder, 4, device="h100", recompute=Recompute.none)
+    parameters = {"visual": 0, "audio_tower": 0, "language_model": 0}
+    weights = load_file(folder / "model.safetensors")
+    for name, tensor in weights.items():
+        part = next((part for part in parameters if f"{part}." in name), "language_model")
+        parameters[part] += tensor.numel()
+    assert parameters["visual"] > 0
+    own = max(parameters["visual"], parameters["audio_tower"])
+    assert cost.patch_s == pytest.approx(3 * 2 * own / read_device("h100").linear_flop_per_s)
+    assert cost.state_bytes > 6 * sum(parameters.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -148,6 +149,29 @@ def test_seconds_and_sizes_of_clips_are_the_processor_s(folder: Path, tmp_path: 
     assert probe_medium(MediumRef("video", str(tmp_path / "clip1.mp4"), fps=4.0), processor).unit_seconds == 0.5
 
 
+def test_a_folder_of_the_whole_model_has_the_rules_of_its_thinker(folder: Path, tmp_path: Path) -> None:
+    """And of transformers 5, which writes all parts of a processor into one file."""
+    whole = Path(shutil.copytree(folder, tmp_path / "whole"))
+    config = json.loads((whole / "config.json").read_text())
+    (whole / "config.json").write_text(json.dumps({"model_type": "qwen2_5_omni", "thinker_config": config}))
+    given = json.loads((whole / "preprocessor_config.json").read_text())
+    heard = {key: given.pop(key) for key in ("feature_size", "chunk_length", "sampling_rate", "hop_length", "n_fft")}
+    (whole / "preprocessor_config.json").unlink()
+    parts = {"image_processor": given, "feature_extractor": heard}
+    (whole / "processor_config.json").write_text(json.dumps(parts))
+    ours, theirs = Encoder(whole).processor, Encoder(folder).processor
+    assert (ours.sound, ours.rules, ours.image) == (theirs.sound, theirs.rules, theirs.image)
+    assert ours.sound and (ours.sound.chunk, ours.sound.bins, ours.sound.longest_s) == (CHUNK, 16, 30)
+    for key, value, message in (
+        ("feature_size", 80, "feature_size is 80, but num_mel_bins in config.json is 16"),
+        ("hop_length", 0, "hop of sounds: found 0; must be a whole number above 0"),
+        ("dither", 0.1, r"dither 0\.1 is not supported"),
+    ):
+        (whole / "processor_config.json").write_text(json.dumps(parts | {"feature_extractor": heard | {key: value}}))
+        with pytest.raises(DataError, match=message):
+            load_processor(whole)
+
+
 def line(**row: Any) -> str:
     content = row.pop("content", "<audio>What?")
     return json.dumps(
@@ -211,6 +235,12 @@ def test_files_that_cannot_be_heard_are_named(folder: Path, tmp_path: Path, monk
     monkeypatch.setattr("dhp.data.sounds.MOST_VALUES", 40_000)
     write_sound(tmp_path / "wide.wav", 11_000, 16000, channels=4)
     broken(processor, tmp_path / "wide.wav", "holds 44,000 values, more than the limit of 40,000")
+    write_sound(tmp_path / "whole.mp3", 32000, 16000)
+    content = (tmp_path / "whole.mp3").read_bytes()
+    (tmp_path / "cut.mp3").write_bytes(content[: len(content) // 2])
+    medium = probe_medium(MediumRef("audio", str(tmp_path / "cut.mp3")), processor)
+    with pytest.raises(MediumError, match=r"cut\.mp3: holds [\d,]+ samples, other than it says"):
+        read_units(medium, 0, 1, processor)
     write_sound(tmp_path / "a.wav", 16000, 16000)
     medium = probe_medium(MediumRef("audio", str(tmp_path / "a.wav")), processor)
     write_sound(tmp_path / "a.wav", 18000, 16000)
