@@ -38,6 +38,7 @@ def test_inductor_gives_the_gradients_of_layers_that_are_not_compiled(name: str,
 
 @nightly
 def test_a_compiled_run_has_the_losses_of_one_that_is_not(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
     write_mixed_data(tmp_path / "data")
     make_tiny_checkpoint(tmp_path / "data" / "model", layers=3, hidden=64, vision_layers=1, deepstack=(0,))
     losses = []
