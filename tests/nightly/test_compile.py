@@ -11,9 +11,11 @@ from budget import nightly
 
 import ranks  # noqa: F401  (loads the operators)
 from compiled_layers import model_of
+from dhp.demo.checkpoint import make_tiny_checkpoint
 from dhp.models import family_class
 from dhp.models.trial import difference, made_samples, on_shards
 from family_models import MODELS
+from mixed_media import write_mixed_data
 from programs import run_program
 from tiny_run import copied_run
 
@@ -35,11 +37,14 @@ def test_inductor_gives_the_gradients_of_layers_that_are_not_compiled(name: str,
 
 
 @nightly
-def test_a_compiled_run_has_the_losses_of_one_that_is_not(mixed_data: Path, tmp_path: Path) -> None:
+def test_a_compiled_run_has_the_losses_of_one_that_is_not(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    write_mixed_data(tmp_path / "data")
+    make_tiny_checkpoint(tmp_path / "data" / "model", layers=3, hidden=64, vision_layers=1, deepstack=(0,))
     losses = []
     for compiled in ("false", "true"):
         folder = tmp_path / compiled
-        copied_run(mixed_data, folder, ranks=2, steps=3, capacity_tokens=110, recompute="keep_attention")
+        copied_run(tmp_path / "data", folder, ranks=2, steps=3, capacity_tokens=110, recompute="keep_attention")
         metrics = folder / "metrics.jsonl"
         done = run_program("dhp.train", folder / "run.toml", "--metrics", metrics, "--set", f"compile={compiled}")
         assert done.returncode == 0, done.stderr

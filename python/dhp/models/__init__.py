@@ -112,10 +112,11 @@ def attach(
     from dhp.models.unregistered import check_proven
 
     model = unwrapped(model)
+    family = family_class(model)
     if is_unregistered(model):
         check_proven(model)
     compile_by = INDUCTOR if compile is True else compile or None
-    return ModelAdapter(family_class(model)(model), run or current_run(), cluster, compile_by)
+    return ModelAdapter(family(model), run or current_run(), cluster, compile_by)
 
 
 def unwrapped(model: Any) -> Any:
