@@ -141,7 +141,8 @@ def _shapes_of_attention(q: torch.Tensor, *_: object) -> tuple[torch.Tensor, tor
 
 def _post_fused(group: str, kinds: list[str], tensors: list[torch.Tensor], ranks: list[int]) -> torch.ScriptObject:
     """A group of transfers by the method that a backend without coalescing has for it (older torch_npu: HCCL)."""
-    backend: Any = dist.distributed_c10d._resolve_process_group(group)._get_backend(tensors[0].device)
+    of: Any = dist.distributed_c10d._resolve_process_group(group)  # type: ignore[arg-type]  # it is a str
+    backend = of._get_backend(tensors[0].device)
     if not hasattr(backend, "batch_isend_irecv"):
         raise RuntimeError(
             f"the backend {backend.name()} can neither coalesce transfers nor start a batch of them: one by one, two "

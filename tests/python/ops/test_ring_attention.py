@@ -34,6 +34,32 @@ def test_over_gloo() -> None:
         check(cases, [results[i] for results in per_rank])
 
 
+def nodes_main(world: World, cases: list[Case]) -> tuple[list[tuple[int, float]], int, str]:
+    group, far = world.new_group(), world.new_group()
+    torch.ops.dhp.set_far_group(group, far)
+    mine = [case for case in cases if world.rank in case.ranks]
+    fresh = sum(torch.ops.dhp.connect(case.ranks, group, case.exchange, case.nodes) for case in mine)
+    some = torch.distributed.new_group([0, 1])
+    refused = ""
+    if world.rank < 2:
+        try:
+            torch.ops.dhp.set_far_group(group, some.group_name)
+        except ValueError as error:
+            refused = str(error)
+    return run_list(world.rank, group, cases), fresh, refused
+
+
+def test_nodes_over_gloo() -> None:
+    """On CPUs one group carries all, given a second one or not, and its ranks are connected from the start."""
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    cases = uneven_nodes(seed, 4)
+    found = values(run_processes(nodes_main, 4, cases))
+    check(cases, [errors for errors, *_ in found])
+    assert [fresh for _, fresh, _ in found] == [0] * 4
+    assert all("far transfers has 2 ranks, expected 4" in refused for *_, refused in found[:2])
+
+
 @pytest.mark.parametrize("kernel", ["auto", "reference"])
 def test_over_threads(kernel: str) -> None:
     seed = random.randrange(10**6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -62,6 +63,28 @@ def test_the_backends_of_a_group_and_what_nccl_is_told(monkeypatch: pytest.Monke
     assert told == devices.NCCL_DEFAULTS | {"TORCH_NCCL_DUMP_ON_TIMEOUT": "1"}
     for name in devices.NCCL_DEFAULTS:
         monkeypatch.delenv(name)
+
+
+def test_the_backends_of_an_npu_and_what_hccl_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(devices.dist.Backend.default_device_backend_map, "npu", "hccl")  # as torch_npu does
+    monkeypatch.setenv("HCCL_CONNECT_TIMEOUT", "")
+    monkeypatch.delenv("HCCL_CONNECT_TIMEOUT")
+    npu: Any = SimpleNamespace(type="npu")  # torch without torch_npu knows no such device
+    assert devices.backend_of(npu) == "cpu:gloo,npu:hccl"
+    assert devices.far_backend_of(npu) == "npu:hccl"
+    assert devices.os.environ["HCCL_CONNECT_TIMEOUT"] == "7200"
+
+
+def test_ranks_of_a_machine_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name and first rank; without LOCAL_RANK its name alone."""
+    said = []
+    for rank in range(6):
+        monkeypatch.setenv("LOCAL_RANK", str(rank % 3))
+        said.append(devices.node_of_this_rank(rank))
+    assert len(set(said[:3])) == len(set(said[3:])) == 1
+    assert said[0] != said[3]
+    monkeypatch.delenv("LOCAL_RANK")
+    assert devices.node_of_this_rank(1) == devices.node_of_this_rank(5)
 
 
 def test_costs_are_counted_for_the_device_found(h100s: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
