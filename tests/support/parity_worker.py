@@ -146,8 +146,8 @@ class Recorder:
         adamw = self._make(model, settings, run)
         reduce, names = adamw.reduce, names_of(model, adamw)
 
-        def reduce_and_keep():
-            reduced = reduce()
+        def reduce_and_keep(*read):
+            reduced = reduce(*read)
             whole = gathered_gradients(adamw, run)
             self.gradients.append({names[place]: gradient for place, gradient in whole.items()})
             return reduced

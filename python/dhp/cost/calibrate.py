@@ -37,7 +37,7 @@ from dhp.models.families import Family
 from dhp.models.model_folder import load_weights
 from dhp.models.weights import DTYPES, compute_dtype
 from dhp.run import commands, devices
-from dhp.run.launch import BAD_INPUT, join, run_local
+from dhp.run.launch import BAD_INPUT, check_device, join, run_local
 from dhp.run.made_once import made_once
 from dhp.run.rendezvous import started_by_others
 from dhp.run.runtime import RankFailed, Run
@@ -444,6 +444,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     if by_others or options.ranks == 1:
         return work(options)
+    look = "the process that looks at the devices"
+    code = run_local(1, lambda: check_device(options.torch_device, options.ranks, "--torch-device"), called=look)
+    if code:
+        return code
     import_family(options.model)
     return run_local(options.ranks, lambda: work(options), explained=(NO_FIT, BAD_INPUT))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import socket
 import sys
@@ -19,7 +20,7 @@ import torch.distributed as dist
 
 from dhp._core import InputError
 from dhp.base.output import complain
-from dhp.run import entry, runtime
+from dhp.run import devices, entry, runtime
 from dhp.run.commands import INTERRUPTED, end_on_interrupt
 from dhp.run.joining import LOST_KEY
 
@@ -63,12 +64,22 @@ def join(timeout_s: float, device: str = "cpu", named: str = "device") -> runtim
     try:
         run = entry.init(timeout_s=timeout_s, device=device)
     except (InputError, ImportError, runtime.RankFailed) as error:
-        text = str(error)
-        complain(f"dhp: error: {text.replace('device:', f'{named}:', 1) if text.startswith('device:') else text}")
+        complain(f"dhp: error: {re.sub('^device:', f'{named}:', str(error))}")
         return 1 if isinstance(error, runtime.RankFailed) else BAD_INPUT
     if signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, signal.default_int_handler):  # as commands.py set it
         torch.ops.dhp.exit_on_interrupt()
     return run
+
+
+def check_device(device: str, ranks: int, named: str) -> int:
+    """Whether so many local ranks can have one each. Returns an exit code; it is said why. For run_local, in a process
+    of its own: one that has asked CUDA for devices cannot be forked."""
+    try:
+        devices.check(device, ranks)
+        return 0
+    except InputError as error:
+        complain(f"dhp: error: {re.sub('^device:', f'{named}:', str(error))}")
+        return BAD_INPUT
 
 
 @contextlib.contextmanager

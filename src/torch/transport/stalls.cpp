@@ -8,7 +8,7 @@ namespace dhp::rt {
 namespace {
 
 /// In the current stream, with a time.
-c10::Event record_event(c10::Device device) {
+c10::Event timed_event(c10::Device device) {
   c10::Event event(device.type(), c10::EventFlag::BACKEND_DEFAULT);
   event.record(c10::impl::VirtualGuardImpl(device.type()).getStream(device));
   return event;
@@ -58,13 +58,13 @@ void Stalls::add(Pair pair) {
 }
 
 Stalls::Wait::Wait(Stalls& stalls, c10::Device device) : stalls_(stalls), device_(device) {
-  if (!device.is_cpu() && stalls.is_measuring()) before_ = record_event(device);
+  if (!device.is_cpu() && stalls.is_measuring()) before_ = timed_event(device);
 }
 
 Stalls::Wait::~Wait() {
   if (!before_) return;
   try {
-    stalls_.add({std::move(*before_), record_event(device_)});
+    stalls_.add({std::move(*before_), timed_event(device_)});
   } catch (const std::exception&) {
     // The device has failed: the next call to it says so.
   }
