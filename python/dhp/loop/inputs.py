@@ -125,7 +125,7 @@ def read_dataset(settings: TrainConfig, run: Run | None = None) -> Dataset:
             opened=indexes,
             data_workers=settings.data_workers,
             frame_cache=settings.frame_cache,
-            frame_cache_bytes=settings.frame_cache_bytes,
+            frame_cache_bytes=int(settings.frame_cache_gb * 1e9),
             timeout_s=settings.timeout_s,
         )
 

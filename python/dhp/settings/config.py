@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from dhp._core import Freeze, InputError, plan_options, refuse_unused, validate_options
-from dhp.data.files import FRAME_CACHE_BYTES
 from dhp.data.lines import MAX_LINE_BYTES
 from dhp.data.media_cache import MediaCache
 from dhp.data.sources import named, sources_of
@@ -107,7 +106,7 @@ class TrainConfig:
     on_too_long: str = choice("fail", "skip", "fail")  # a sample that all ranks together cannot hold
     data_workers: int = number(0, 0, 256)  # processes of each rank that decode media; 0: a thread of the rank
     frame_cache: str = ""  # folder for decoded frames, which the ranks of a host share; empty: none are kept
-    frame_cache_bytes: int = number(FRAME_CACHE_BYTES, 1, 10**18)  # of it; those used last stay
+    frame_cache_gb: float = number(50.0, 0, 10**6, open="least")  # 10^9 bytes that it may hold; those used last stay
 
     # Optimizer: AdamW, linear warm-up, cosine to min_learning_rate
     learning_rate: float = number(1e-4, 0, 1000)
