@@ -37,7 +37,7 @@ RingAttentionCall ring_call(at::IntArrayRef seq_tokens, at::IntArrayRef ranks, c
   return {seq_tokens.vec(), ranks.vec(), group, scale, causal, exchange, nodes.vec(), false};
 }
 
-/// What the same for all tasks of a run is, and may be part of a traced program.
+/// What is the same for all tasks of a run, and may be part of a traced program.
 struct FixedCall {
   std::string group;
   double scale = 1;
@@ -61,9 +61,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> call_backward(const at::Tensor& d
   static const auto op =
       c10::Dispatcher::singleton()
           .findSchemaOrThrow("dhp::ring_attention_backward", "")
-          .typed<std::tuple<at::Tensor, at::Tensor, at::Tensor>(
-              const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-              const at::Tensor&, const at::Tensor&, c10::string_view, double, bool)>();
+          .typed<std::tuple<at::Tensor, at::Tensor, at::Tensor>(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                                                const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                                                const at::Tensor&, c10::string_view, double, bool)>();
   return op.call(dout, saved[0], saved[1], saved[2], saved[3], saved[4], saved[5], fixed.group, fixed.scale,
                  fixed.causal);
 }
@@ -157,8 +157,7 @@ std::tuple<at::Tensor, at::Tensor> ring_attention_with_lse_op(const at::Tensor& 
                                                               const at::Tensor& v, const at::Tensor& call,
                                                               c10::string_view group, double scale, bool causal,
                                                               bool gradient) {
-  const auto result =
-      ring_attention_forward(q, k, v, unpack_call(call, std::string(group), scale, causal, gradient));
+  const auto result = ring_attention_forward(q, k, v, unpack_call(call, std::string(group), scale, causal, gradient));
   return {result.out, result.lse};
 }
 
@@ -168,8 +167,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> ring_attention_backward_op(
     const at::Tensor& lse, const at::Tensor& call, c10::string_view group, double scale, bool causal) {
   const RingAttentionForward saved{with_unit_last_stride(q), with_unit_last_stride(k), with_unit_last_stride(v), out,
                                    lse};
-  const auto result =
-      ring_attention_backward(dout, saved, unpack_call(call, std::string(group), scale, causal, true));
+  const auto result = ring_attention_backward(dout, saved, unpack_call(call, std::string(group), scale, causal, true));
   return {result.dq.contiguous(), result.dk.contiguous(), result.dv.contiguous()};
 }
 
