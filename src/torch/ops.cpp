@@ -217,21 +217,12 @@ void watch_work(const std::string& group, const c10::intrusive_ptr<c10d::Work>& 
   if (const auto watched = find_watched(group)) watched->watch_work(work, doing);
 }
 
-void set_far_group(const std::string& group, const std::string& far) {
-  if (const auto watched = find_watched(group)) watched->set_far_group(far);
-}
-
-std::int64_t connect(at::IntArrayRef ranks, const std::string& group, const std::string& exchange,
-                     at::IntArrayRef nodes, bool rows) {
-  return connect_members({ranks.vec(), group, exchange, nodes.vec(), rows});
-}
 void measure_stalls(const std::string& group, bool on) {
   auto& stalls = find_transport(group)->stalls();
   on ? stalls.begin() : stalls.end();
 }
 
 std::vector<double> stalled_s(const std::string& group) { return find_transport(group)->stalls().take_seconds(); }
-
 void set_store_host(const std::string& group, std::int64_t rank, const std::string& words) {
   if (const auto watched = find_watched(group)) watched->set_store_host(static_cast<int>(rank), words);
 }
@@ -239,6 +230,15 @@ void set_store_host(const std::string& group, std::int64_t rank, const std::stri
 std::int64_t pulse(const std::string& group, std::int64_t rank) {
   const auto watched = find_watched(group);
   return watched ? watched->pulse(static_cast<int>(rank)) : -1;
+}
+
+void set_far_group(const std::string& group, const std::string& far) {
+  if (const auto watched = find_watched(group)) watched->set_far_group(far);
+}
+
+std::int64_t connect(at::IntArrayRef ranks, const std::string& group, const std::string& exchange,
+                     at::IntArrayRef nodes, bool rows) {
+  return connect_members({ranks.vec(), group, exchange, nodes.vec(), rows});
 }
 
 void exit_within_seconds(double seconds, std::int64_t code) {

@@ -30,14 +30,14 @@ failure(group) -> str               the first failure of any rank, or ""; known_
 enter_collective(group, name), leave_collective(group)
                                     around collectives of other process groups, which are counted: who is behind is seen
 watch_work(group, work, doing)      a collective of tensors on a device: ended and told as a transfer is, if it hangs
+set_store_host(group, rank, words)  who hosts the store (-1: no rank, but `words`), to be named if it does not answer
+pulse(group, rank) -> int           grows as long as the rank's process lives; -1 where the store does not tell
 set_far_group(group, far)           on a device, transfers between nodes take the process group `far` from here on
 connect(ranks, group, exchange="ring", nodes=[], rows=True) -> int
                                     before the first task of these ranks: connects this one with those that it exchanges
                                     shards with, and if `rows` with all; says how many are new (on CPUs none)
 measure_stalls(group, on)           from here on (or no more), what this rank's device waits for others is one span
 stalled_s(group) -> list of float   the seconds of each span since the last call; none on a CPU
-set_store_host(group, rank, words)  who hosts the store (-1: no rank, but `words`), to be named if it does not answer
-pulse(group, rank) -> int           grows as long as the rank's process lives; -1 where the store does not tell
 own_name(rank) -> str               "rank 5 (host b, pid 123)"
 exit_on_interrupt()                 Ctrl-C ends this process with exit code 130, even while it waits in an operation
 exit_within(seconds, code)          ends this process, should it not have ended by itself
