@@ -116,7 +116,7 @@ class RowExchange : public torch::autograd::Function<RowExchange> {
 
 /// Tensors that have shapes alone, while a program is traced: nothing must be sent of them.
 void refuse_without_memory(const at::Tensor& tensor, const char* problem) {
-  TORCH_CHECK_NOT_IMPLEMENTED(!tensor.is_meta() && !tensor.unsafeGetTensorImpl()->is_python_dispatch(), problem);
+  TORCH_CHECK_NOT_IMPLEMENTED(!tensor.unsafeGetTensorImpl()->is_python_dispatch(), problem);
 }
 
 constexpr const char* kListsAreNotTraced =

@@ -18,7 +18,6 @@ from dhp._core import (
     device_presets,
     read_device,
 )
-from dhp.run import devices
 
 NOTHING_FROZEN = Freeze()
 # Families that the core does not count.
@@ -41,6 +40,8 @@ AUTOCAST_BYTES = {"bf16": 2.0}
 def preset_at_hand(device: str, setting: str) -> str:
     """The preset of `dhp cost` for what a run on `device` (auto, cpu, cuda, npu) computes on here. Raises InputError
     where there is none; `setting` is what to name one by."""
+    from dhp.run import devices  # torch: only where it is needed
+
     model = devices.model_of(device)
     if not model:
         return "local-cpu"
