@@ -43,7 +43,7 @@ from measure import in_turns, machine, over, process_seconds, span
 from peers_data import HuggingFace, load_clip
 from PIL import Image
 
-from dhp.data.index import build_index, load_index
+from dhp.data.indexing.index import build_index, load_index
 from dhp.demo.checkpoint import make_tiny_checkpoint
 
 DISTINCT = {"pictures": 300, "clips": 20}

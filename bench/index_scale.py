@@ -33,11 +33,11 @@ from measure import machine, span, thread_seconds
 from PIL import Image
 
 from dhp._core import infeasible_sequences, read_cluster, read_cost_model
-from dhp.data import shapes
 from dhp.data.draws import Draws
-from dhp.data.index import Index, build_index
-from dhp.data.index_file import COLUMNS, check_of, open_index, pieces
-from dhp.data.sample_list import Samples
+from dhp.data.indexing import shapes
+from dhp.data.indexing.index import Index, build_index
+from dhp.data.indexing.index_file import COLUMNS, check_of, open_index, pieces
+from dhp.data.indexing.sample_list import Samples
 from dhp.data.sources import Source
 from dhp.demo.checkpoint import make_tiny_checkpoint
 

@@ -39,7 +39,7 @@ from transformers import AutoTokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.video_utils import load_video
 
-from dhp.data.index import build_index, load_index
+from dhp.data.indexing.index import build_index, load_index
 
 PICTURE, CLIPS = "china.jpg", ["bigbuckbunny.mp4", "bikes.mp4", "carphone_pristine.mp4"]
 QUESTION, ANSWER = "Describe what is shown.", "A temple in a park, seen from a lawn; hills and the sky lie behind it."

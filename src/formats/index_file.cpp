@@ -1,4 +1,4 @@
-// What `dhp index` writes (python/dhp/data/index_file.py), as far as planning needs it: header and columns.
+// What `dhp index` writes (python/dhp/data/indexing/index_file.py), as far as planning needs it: header and columns.
 
 #include "formats/index_file.h"
 

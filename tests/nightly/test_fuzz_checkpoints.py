@@ -21,7 +21,7 @@ from in_process import Ended, at_most, check_ended, dhp_train
 from odd_values import as_json, changes
 
 from dhp import train
-from dhp.data.index import build_index
+from dhp.data.indexing.index import build_index
 from dhp.step.sharded import ShardedAdamW
 from tiny_run import as_toml, make_tiny
 

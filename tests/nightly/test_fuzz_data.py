@@ -22,10 +22,10 @@ from odd_values import as_json, changed, places
 from said import FORGERIES, check_shown
 
 from dhp._core import Task
-from dhp.data import index as indexing
-from dhp.data import index_command
 from dhp.data.dataset import Dataset
-from dhp.data.scan import SHOWN
+from dhp.data.indexing import index as indexing
+from dhp.data.indexing import index_command
+from dhp.data.indexing.scan import SHOWN
 from tiny_run import make_tiny
 
 LINES = 10  # inputs a file

@@ -18,7 +18,7 @@ from in_process import at_most, check_ended, dhp_train
 from odd_values import odd_values, scratched
 
 from dhp._core import plan_options
-from dhp.data.index import build_index
+from dhp.data.indexing.index import build_index
 from dhp.settings.config import TrainConfig
 from tiny_run import make_tiny
 

@@ -6,8 +6,8 @@ import os
 import signal
 from typing import Any
 
-from dhp.data import index_worker, scan
-from dhp.data.worker_process import pipe_of_parent
+from dhp.data.decoding.worker_process import pipe_of_parent
+from dhp.data.indexing import index_worker, scan
 
 probe_medium = scan.probe_medium
 

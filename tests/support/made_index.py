@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dhp.data.index_file import COLUMNS, check_of, pieces
+from dhp.data.indexing.index_file import COLUMNS, check_of, pieces
 from dhp.data.processor import RULES_VERSION
 
 RECORD: dict[str, Any] = {"messages": [{"role": "assistant", "content": ["a"]}]}

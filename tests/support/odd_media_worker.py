@@ -7,8 +7,8 @@ import signal
 import time
 from typing import Any
 
-from dhp.data import media, media_worker
-from dhp.data.worker_process import pipe_of_parent
+from dhp.data.decoding import media, media_worker
+from dhp.data.decoding.worker_process import pipe_of_parent
 
 decode = media.decode
 

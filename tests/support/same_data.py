@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from dhp.data.index import Index, build_index
-from dhp.data.media import PixelReader
+from dhp.data.decoding.media import PixelReader
+from dhp.data.indexing.index import Index, build_index
 from indexed_data import row, write
 
 TURNS = row("<image>What is it?")["messages"]

@@ -30,7 +30,7 @@ from dhp.cost.counted import uncounted_cost
 from dhp.cost.errors import sizes_text
 from dhp.cost.fit import TERMS, NoFit
 from dhp.cost.local import local_cluster, local_cost, no_room, preset_at_hand
-from dhp.data.index import default_path, load_or_build_index
+from dhp.data.indexing.index import default_path, load_or_build_index
 from dhp.models import attach, family_class, family_of, freeze, import_family
 from dhp.models.attention import head_size, kernel_for
 from dhp.models.families import Family

@@ -9,7 +9,7 @@ import numpy as np
 from dhp._core import Batch, Cluster, CostModel, Plan, min_degree, try_plan
 from dhp._core import Sequence as BatchSequence
 from dhp.cost.calibrate_tasks import Design, Shape
-from dhp.data.index import Sample
+from dhp.data.indexing.index import Sample
 
 PLANNERS = ("free", "static", "paper")
 BATCHES = 12  # planned by each planner

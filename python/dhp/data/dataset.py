@@ -15,15 +15,15 @@ import numpy as np
 import torch
 
 from dhp._core import Batch, InputError, Plan, Task
+from dhp.data.access.files import FRAME_CACHE_BYTES, roots_of
+from dhp.data.access.media_cache import MediaCache
+from dhp.data.decoding.frame_cache import FrameCache
+from dhp.data.decoding.media import Decoder, Medium, MediumError, PixelReader, decode, rows_of
+from dhp.data.decoding.media_pool import MediaPool, Parts, Setup, Work, work_of
 from dhp.data.draws import Draws
-from dhp.data.files import FRAME_CACHE_BYTES, roots_of
-from dhp.data.frame_cache import FrameCache
-from dhp.data.index import Index, Sample, load_or_build_index
-from dhp.data.lines import MAX_LINE_BYTES
-from dhp.data.media import Decoder, Medium, MediumError, PixelReader, decode, rows_of
-from dhp.data.media_cache import MediaCache
-from dhp.data.media_pool import MediaPool, Parts, Setup, Work, work_of
-from dhp.data.sample_list import Samples
+from dhp.data.formats.lines import MAX_LINE_BYTES
+from dhp.data.indexing.index import Index, Sample, load_or_build_index
+from dhp.data.indexing.sample_list import Samples
 from dhp.data.sources import sources_of
 from dhp.data.text import IGNORED, Encoded, Encoder
 from dhp.task.input import TaskInput

@@ -20,11 +20,11 @@ import numpy as np
 
 from dhp._core import Batch, InputError
 from dhp._core import Sequence as BatchSequence
-from dhp.data.index import Index
+from dhp.data.access.pieces import shown
+from dhp.data.indexing.index import Index
+from dhp.data.indexing.sample_list import Samples
+from dhp.data.indexing.scan import Sample
 from dhp.data.order import Rows, key_of, permuted
-from dhp.data.pieces import shown
-from dhp.data.sample_list import Samples
-from dhp.data.scan import Sample
 from dhp.data.sources import Source, pattern_of
 
 _LENGTHS = ("id", "tokens", "patches", "frame_patches")

@@ -8,7 +8,7 @@ from typing import Any
 
 from dhp._core import InputError
 from dhp.base.output import one_line
-from dhp.data.pieces import shown
+from dhp.data.access.pieces import shown
 
 
 class DataError(InputError):

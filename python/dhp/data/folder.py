@@ -11,8 +11,9 @@ from typing import Any
 
 from dhp._core import internvl, qwen_vl
 from dhp.base.json_file import pointer_problem
-from dhp.data import borrowed, processor
-from dhp.data.borrowed import Borrowed
+from dhp.data import processor
+from dhp.data.decoding import borrowed
+from dhp.data.decoding.borrowed import Borrowed
 from dhp.data.errors import DataError
 
 # Token of the tokenizer, key of config.json, its default in transformers' configs.

@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from dhp._core import InputError, internvl, qwen_vl
-from dhp.data import borrowed, tiles
-from dhp.data.borrowed import Borrowed
-from dhp.data.clips import probe_clip
+from dhp.data.decoding import borrowed, tiles
+from dhp.data.decoding.borrowed import Borrowed
+from dhp.data.decoding.clips import probe_clip
+from dhp.data.decoding.media import Medium, probe_image
+from dhp.data.decoding.sounds import probe_sound
 from dhp.data.errors import DataError, MediumError, RequestError
-from dhp.data.media import Medium, probe_image
+from dhp.data.formats.samples import MediumRef
 from dhp.data.processor import Processor, patch_rules, tile_rules
-from dhp.data.samples import MediumRef
-from dhp.data.sounds import probe_sound
 
 _FRAME_SLACK = 1e-6  # of a frame: 0.1 s at 30 fps is frame 3, although 0.1 * 30 > 3 in floating point
 

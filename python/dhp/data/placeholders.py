@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from dhp.data import borrowed
-from dhp.data.borrowed import Borrowed
+from dhp.data.decoding import borrowed
+from dhp.data.decoding.borrowed import Borrowed
 from dhp.task.layout import MediumUnits
 
 

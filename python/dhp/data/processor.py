@@ -17,10 +17,10 @@ from typing import Any
 from dhp._core import internvl, qwen_vl
 from dhp.base.json_file import first_line, pointer_problem
 from dhp.base.unregistered import allowed
-from dhp.data.borrowed import Borrowed
+from dhp.data.access.media_cache import MediaCache
+from dhp.data.decoding.borrowed import Borrowed
+from dhp.data.decoding.sounds import SoundRules
 from dhp.data.errors import DataError
-from dhp.data.media_cache import MediaCache
-from dhp.data.sounds import SoundRules
 
 RULES_VERSION = 3  # raise it when the same files would give other tokens or frames: old indexes are stale then
 _BICUBIC = 3  # PIL.Image.Resampling.BICUBIC

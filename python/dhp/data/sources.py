@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dhp._core import InputError
+from dhp.data.access.pieces import shown
+from dhp.data.formats.rows import TABLES, TARS
 from dhp.data.order import Rows
-from dhp.data.pieces import shown
-from dhp.data.rows import TABLES, TARS
 
 PERIOD = 100_000  # positions after which the pattern of files begins again: weights are kept to five digits
 _KEYS = ("path", "weight", "index")

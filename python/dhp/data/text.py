@@ -22,13 +22,13 @@ import numpy.typing as npt
 
 from dhp.base.json_file import first_line
 from dhp.data import placeholders
+from dhp.data.access.files import resolved_roots
+from dhp.data.access.media_cache import MediaCache
 from dhp.data.errors import DataError
-from dhp.data.files import resolved_roots
 from dhp.data.folder import check_folder
-from dhp.data.media_cache import MediaCache
+from dhp.data.formats.samples import Message
 from dhp.data.placeholders import MediumShape
 from dhp.data.processor import Processor, load_processor
-from dhp.data.samples import Message
 
 IGNORED = -100  # label of a token without loss, as everywhere in PyTorch
 TEXT, IMAGE, VIDEO, AUDIO = 0, 1, 2, 3  # media types; Hugging Face calls them mm_token_type_ids

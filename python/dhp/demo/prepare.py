@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from dhp.data.clips import read_frames
+from dhp.data.decoding.clips import read_frames
 from dhp.demo.checkpoint import make_tiny_checkpoint
 from dhp.demo.fetch import PACKAGES, fetch
 from dhp.demo.table import table

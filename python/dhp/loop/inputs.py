@@ -20,9 +20,9 @@ from dhp._core import (
 )
 from dhp.base.output import complain
 from dhp.cost.local import local_cluster, local_cost, no_room, preset_at_hand
-from dhp.data import shapes
 from dhp.data.dataset import Dataset
-from dhp.data.index import Index, default_path, load_or_build_index
+from dhp.data.indexing import shapes
+from dhp.data.indexing.index import Index, default_path, load_or_build_index
 from dhp.data.sources import Source, sources_of
 from dhp.run.made_once import Progress, made_once
 from dhp.run.runtime import Run

@@ -13,7 +13,7 @@ from dhp._core import InputError
 from dhp.base import unregistered
 from dhp.base.output import check_apart, check_writable, complain
 from dhp.data.folder import check_folder as check_processor
-from dhp.data.index import default_path
+from dhp.data.indexing.index import default_path
 from dhp.data.sources import sources_of
 from dhp.loop.inputs import open_dataset, planning_inputs
 from dhp.models import FAMILIES, family_of

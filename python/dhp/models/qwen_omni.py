@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from dhp._core import InputError
+from dhp.data.decoding.sound_units import sound_units
 from dhp.data.placeholders import MediumShape
-from dhp.data.sound_units import sound_units
 from dhp.data.text import Encoded
 from dhp.models.families import Media, Upload
 from dhp.models.qwen_vl import Qwen25VL

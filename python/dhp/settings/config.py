@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dhp._core import Freeze, InputError, plan_options, refuse_unused, validate_options
-from dhp.data.lines import MAX_LINE_BYTES
-from dhp.data.media_cache import MediaCache
+from dhp.data.access.media_cache import MediaCache
+from dhp.data.formats.lines import MAX_LINE_BYTES
 from dhp.data.sources import named, sources_of
 from dhp.settings.old_names import DEVICES, RENAMED, todays_names
 

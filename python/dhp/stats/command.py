@@ -20,9 +20,9 @@ from typing import Any
 
 from dhp._core import InputError, planners, read_cluster, read_cost_model
 from dhp.base.output import check_apart, check_writable, complain, say, write_atomically
-from dhp.data import index_command
-from dhp.data.index import Index, default_path, load_index
-from dhp.data.index_file import FORMAT
+from dhp.data.indexing import index_command
+from dhp.data.indexing.index import Index, default_path, load_index
+from dhp.data.indexing.index_file import FORMAT
 from dhp.stats.figures import Asked, Stats, stats_of
 from dhp.stats.text import text_of
 

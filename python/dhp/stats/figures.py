@@ -20,13 +20,13 @@ from dhp._core import (
     simulate,
     try_plan,
 )
-from dhp.data import shapes
+from dhp.data.access.pieces import shown
+from dhp.data.access.urls import folder_of
 from dhp.data.draws import Draws
-from dhp.data.index import Index
-from dhp.data.pieces import shown
-from dhp.data.records import portable
+from dhp.data.indexing import shapes
+from dhp.data.indexing.index import Index
+from dhp.data.indexing.records import portable
 from dhp.data.sources import Source
-from dhp.data.urls import folder_of
 from dhp.stats.spread import Spread, spread_of
 
 MOST_RECORDS = 20_000  # read to tell tokens of pictures from those of clips; evenly over all samples

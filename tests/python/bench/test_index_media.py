@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from bench_script import load_bench
-from dhp.data.index import build_index
+from dhp.data.indexing.index import build_index
 
 
 def test_its_samples_are_indexed_as_hugging_face_counts_them(tmp_path: Path) -> None:

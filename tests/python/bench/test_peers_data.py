@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from bench_script import load_bench
-from dhp.data.index import build_index
+from dhp.data.indexing.index import build_index
 from made_media import noise
 
 

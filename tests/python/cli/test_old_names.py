@@ -12,7 +12,7 @@ from command_line import dhp, inputs
 from dhp import _core as core
 from dhp.base.old_flags import todays_flags
 from dhp.cost import calibrate_options
-from dhp.data import index_command
+from dhp.data.indexing import index_command
 from dhp.loop.train_options import parser, settings_of
 from dhp.run.planning import plan
 from dhp.settings.config import read_config

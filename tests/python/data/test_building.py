@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dhp.data import building, index_pool, media, scan
+from dhp.data.decoding import media
 from dhp.data.errors import DataError
-from dhp.data.index import Index, build_index
-from dhp.data.index_command import _Progress
+from dhp.data.indexing import building, index_pool, scan
+from dhp.data.indexing.index import Index, build_index
+from dhp.data.indexing.index_command import _Progress
 from indexed_data import ROWS, row, write
 
 SUPPORT = Path(__file__).parents[2] / "support"

@@ -17,13 +17,13 @@ from PIL import Image
 
 import huggingface_reference as hf
 from dhp._core import InputError
-from dhp.data import clips
-from dhp.data.clips import probe_clip, read_frames
+from dhp.data.decoding import clips
+from dhp.data.decoding.clips import probe_clip, read_frames
+from dhp.data.decoding.media import PixelReader
 from dhp.data.errors import DataError, MediumError, RequestError
+from dhp.data.formats.samples import MediumRef
 from dhp.data.grid import probe_medium
-from dhp.data.media import PixelReader
 from dhp.data.processor import Processor, load_processor
-from dhp.data.samples import MediumRef
 from made_media import (
     config,
     decode_all,

@@ -13,9 +13,9 @@ import pytest
 from dhp._core import InputError
 from dhp.data import sources
 from dhp.data.draws import Draws
-from dhp.data.index import Index
-from dhp.data.index_file import open_index
-from dhp.data.sample_list import Samples
+from dhp.data.indexing.index import Index
+from dhp.data.indexing.index_file import open_index
+from dhp.data.indexing.sample_list import Samples
 from dhp.data.sources import PERIOD, Source, pattern_of, shares_of, sources_of
 from made_index import RECORD, write_made_index
 

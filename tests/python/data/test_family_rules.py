@@ -26,10 +26,10 @@ from transformers.video_utils import VideoMetadata, default_sample_indices_fn
 
 from borrowed_checkpoints import write_checkpoint
 from dhp._core import InputError
+from dhp.data.decoding.media import Medium, PixelReader, _known_mode, read_units
+from dhp.data.formats.samples import MediumRef, Message
 from dhp.data.grid import probe_medium
-from dhp.data.media import Medium, PixelReader, _known_mode, read_units
 from dhp.data.processor import Processor, load_processor
-from dhp.data.samples import MediumRef, Message
 from dhp.data.text import IMAGE, VIDEO, Encoder
 from dhp.demo.checkpoint import make_tiny_checkpoint
 from huggingface_reference import video_module
@@ -97,7 +97,7 @@ def test_max_pixels_limits_tiles(tmp_path: Path) -> None:
 
 
 def frames_of(file: Path, numbers: list[int]) -> np.ndarray:
-    from dhp.data.clips import read_frames
+    from dhp.data.decoding.clips import read_frames
 
     frames = read_frames(str(file), sorted(set(numbers)))
     return np.stack([frames[number] for number in numbers])
@@ -230,7 +230,7 @@ def test_borrowed_processors_give_ids_and_pixels_of_whole_calls(
 
     folder, whole_processor = write_checkpoint(tmp_path / "model", family)
     if family == "mistral3":  # whose processor transformers finds only where torchvision is
-        monkeypatch.setattr("dhp.data.borrowed._processor", lambda _: whole_processor)
+        monkeypatch.setattr("dhp.data.decoding.borrowed._processor", lambda _: whole_processor)
     encoder = Encoder(folder)
     for case in range(CASES):
         files = [tmp_path / f"{case}-{i}.png" for i in range(2)]
@@ -340,7 +340,7 @@ def test_clips_of_smolvlm_are_those_of_its_processor(
     settings = {"video_processor_type": "SmolVLMVideoProcessor", "resample": 1, "rescale_factor": 1 / 255}
     (folder / "video_preprocessor_config.json").write_text(json.dumps(settings | {"video_sampling": sampling}))
     made = smolvlm_reference(None, monkeypatch)
-    monkeypatch.setattr("dhp.data.borrowed._processor", lambda _: made)
+    monkeypatch.setattr("dhp.data.decoding.borrowed._processor", lambda _: made)
     encoder = Encoder(folder)
     module = video_module("smolvlm")
     me = SimpleNamespace(num_frames=6, fps=1)

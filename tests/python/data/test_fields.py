@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from dhp.data.errors import DataError
-from dhp.data.index import build_index, load_index
-from dhp.data.index_command import summary
-from dhp.data.samples import parse_sample
+from dhp.data.formats.samples import parse_sample
+from dhp.data.indexing.index import build_index, load_index
+from dhp.data.indexing.index_command import summary
 from dhp.data.text import IGNORED, Encoder
 from tiny_run import make_tiny
 from tool_template import TOOL_TEMPLATE

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from dhp.data.errors import DataError
-from dhp.data.index import Index, build_index, load_index, load_or_build_index
-from dhp.data.tars import key_of
+from dhp.data.formats.tars import key_of
+from dhp.data.indexing.index import Index, build_index, load_index, load_or_build_index
 from indexed_data import row, write
 from same_data import CLIP_TURNS, PLAIN, TURNS, check_same
 

@@ -15,12 +15,12 @@ import torch
 
 from borrowed_checkpoints import write_checkpoint
 from dhp._core import InputError
-from dhp.data import frame_cache
-from dhp.data.frame_cache import LOCK, FrameCache
+from dhp.data.decoding import frame_cache
+from dhp.data.decoding.frame_cache import LOCK, FrameCache
+from dhp.data.decoding.media import Medium, MediumError, PixelReader, decode
+from dhp.data.formats.samples import MediumRef
 from dhp.data.grid import probe_medium
-from dhp.data.media import Medium, MediumError, PixelReader, decode
 from dhp.data.processor import Processor, load_processor
-from dhp.data.samples import MediumRef
 from ranks import context
 from tiny_run import make_tiny
 

@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from dhp._core import InputError, Sequence
-from dhp.data import freshness
+from dhp.data.decoding.media import PixelReader
 from dhp.data.errors import DataError, StaleIndexError
-from dhp.data.index import (
+from dhp.data.indexing import freshness
+from dhp.data.indexing.index import (
     Limits,
     TooLongError,
     build_index,
@@ -22,7 +23,6 @@ from dhp.data.index import (
     load_index,
     load_or_build_index,
 )
-from dhp.data.media import PixelReader
 from dhp.data.text import Encoder
 from indexed_data import ROWS, row, write
 from tiny_run import make_tiny
@@ -170,7 +170,7 @@ def test_data_is_read_again_only_where_it_may_have_changed(folder: Path, monkeyp
 
 
 def test_limits() -> None:
-    from dhp.data.index import Sample
+    from dhp.data.indexing.index import Sample
 
     def sample(tokens: int) -> Sample:
         return Sample(3, tokens, 0, 1, (), ())
@@ -300,7 +300,7 @@ def test_one_odd_line_ends_no_index(folder: Path) -> None:
 
 
 def test_what_a_library_raises_is_named_with_its_type(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dhp.data import scan
+    from dhp.data.indexing import scan
 
     def broken(*_: Any) -> Any:
         raise LookupError("what is this?")

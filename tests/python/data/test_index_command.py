@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from dhp.data.index import (
+from dhp.data.indexing.index import (
     build_index,
     load_index,
 )
-from dhp.data.index_command import main, summary
+from dhp.data.indexing.index_command import main, summary
 from indexed_data import ROWS, row, write
 
 # ---- the command ----------------------------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ def test_a_long_line_is_malformed(folder: Path, capsys: pytest.CaptureFixture[st
 def test_an_index_that_cannot_be_written_is_refused_before_the_work(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dhp.data import index
+    from dhp.data.indexing import index
 
     def never(*_: Any, **__: Any) -> Any:
         raise AssertionError("the data was read")
@@ -140,7 +140,7 @@ def test_an_index_that_cannot_be_written_is_refused_before_the_work(
 
 
 WHILE_READING = """
-from dhp.data import scan
+from dhp.data.indexing import scan
 def probe(*_):
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(0.5)

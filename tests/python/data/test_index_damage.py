@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from dhp._core import InputError
-from dhp.data import freshness
 from dhp.data.errors import DataError
-from dhp.data.index import build_index, load_index
+from dhp.data.indexing import freshness
+from dhp.data.indexing.index import build_index, load_index
 from indexed_data import ROWS, write
 from made_index import RECORD, write_made_index
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from dhp.data.errors import DataError
-from dhp.data.lines import parse_json, read_lines
+from dhp.data.formats.lines import parse_json, read_lines
 
 GOOD = json.dumps({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]})
 
@@ -52,7 +52,7 @@ def test_a_long_line_is_not_read_into_memory(tmp_path: Path) -> None:
         file.write(b"{}\n")
         file.seek(2 << 30)  # 2 GiB of zeros, on disk a hole
         file.write(b"\n{}\n")
-    code = f"from dhp.data.lines import read_lines; print([n for n, _ in read_lines({str(path)!r})])"
+    code = f"from dhp.data.formats.lines import read_lines; print([n for n, _ in read_lines({str(path)!r})])"
     limit = 1 << 30
 
     def cap() -> None:

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 
 from dhp._core import InputError
-from dhp.data.clips import probe_clip
+from dhp.data.decoding.clips import probe_clip
+from dhp.data.decoding.media import Medium, PixelReader, probe_image, read_image
 from dhp.data.errors import DataError, MediumError
+from dhp.data.formats.samples import MediumRef
 from dhp.data.grid import probe_medium
-from dhp.data.media import Medium, PixelReader, probe_image, read_image
 from dhp.data.processor import Processor
-from dhp.data.samples import MediumRef
 from made_media import config, noise, write_clip
 
 

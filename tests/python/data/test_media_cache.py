@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from dhp.data import remote
+from dhp.data.access import remote
+from dhp.data.access.media_cache import MediaCache
+from dhp.data.decoding.media import PixelReader
 from dhp.data.errors import DataError, MediumError
-from dhp.data.index import build_index
-from dhp.data.media import PixelReader
-from dhp.data.media_cache import MediaCache
+from dhp.data.indexing.index import build_index
 from dhp.data.text import Encoder
 from file_server import FileServer
 from indexed_data import row, write
@@ -140,7 +140,7 @@ def test_threads_that_want_the_same_fetch_it_once(tmp_path: Path) -> None:
 
 PROCESS = """
 import sys, time
-from dhp.data.media_cache import MediaCache
+from dhp.data.access.media_cache import MediaCache
 def fetch(write):
     print("fetched", flush=True)
     for _ in range(10):

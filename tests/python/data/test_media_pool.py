@@ -21,9 +21,9 @@ import pytest
 import torch
 
 from dhp._core import Batch, Cluster, Link, Plan, read_cost_model, try_plan
-from dhp.data import media_pool
 from dhp.data.dataset import Dataset, Share
-from dhp.data.media_pool import WorkerError
+from dhp.data.decoding import media_pool
+from dhp.data.decoding.media_pool import WorkerError
 from indexed_data import ROWS, row, write
 
 SUPPORT = Path(__file__).parents[2] / "support"
@@ -252,7 +252,7 @@ PROGRAM = """
 import os, sys, time
 sys.path.insert(0, {support!r})
 from pathlib import Path
-from dhp.data import media_pool
+from dhp.data.decoding import media_pool
 from dhp.run.commands import end_on_interrupt
 end_on_interrupt()
 media_pool.WORKER = "odd_media_worker"

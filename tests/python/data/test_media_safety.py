@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dhp.data import clips, files, media
-from dhp.data.clips import probe_clip, read_frames
+from dhp.data.access import files
 from dhp.data.dataset import Dataset
+from dhp.data.decoding import clips, media
+from dhp.data.decoding.clips import probe_clip, read_frames
+from dhp.data.decoding.media import probe_image, read_image
 from dhp.data.errors import DataError, MediumError
-from dhp.data.index import build_index, load_or_build_index
-from dhp.data.index_command import main
-from dhp.data.media import probe_image, read_image
+from dhp.data.indexing.index import build_index, load_or_build_index
+from dhp.data.indexing.index_command import main
 from made_media import write_clip
 from tiny_run import make_tiny
 

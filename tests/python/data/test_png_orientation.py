@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dhp.data.media import MediumError, probe_image
-from dhp.data.png_orientation import orientation_of
+from dhp.data.decoding.media import MediumError, probe_image
+from dhp.data.decoding.png_orientation import orientation_of
 
 _MODES = {"L": (0, 8, 1), "I;16": (0, 16, 2), "RGB": (2, 8, 3), "P": (3, 8, 1), "RGBA": (6, 8, 4)}  # type, depth, bytes
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))

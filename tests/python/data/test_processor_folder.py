@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from dhp import train
-from dhp.data import index_command
 from dhp.data.errors import DataError
 from dhp.data.folder import check_folder
+from dhp.data.indexing import index_command
 from dhp.data.text import Encoder
 from tiny_run import make_tiny
 

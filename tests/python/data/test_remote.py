@@ -15,14 +15,15 @@ import pytest
 import torch
 from PIL import Image
 
-from dhp.data import clips, remote
+from dhp.data.access import remote
+from dhp.data.access.media_cache import MediaCache
+from dhp.data.access.opening import pinned
 from dhp.data.dataset import Dataset
+from dhp.data.decoding import clips
+from dhp.data.decoding.media import PixelReader
 from dhp.data.errors import DataError, MediumError, StaleIndexError
-from dhp.data.index import Index, build_index, default_path, load_index, load_or_build_index
-from dhp.data.index_command import main
-from dhp.data.media import PixelReader
-from dhp.data.media_cache import MediaCache
-from dhp.data.opening import pinned
+from dhp.data.indexing.index import Index, build_index, default_path, load_index, load_or_build_index
+from dhp.data.indexing.index_command import main
 from dhp.data.text import Encoder
 from file_server import FileServer
 from indexed_data import ROWS, row, write
@@ -281,7 +282,7 @@ def test_redirects_stay_on_the_host(served: FileServer, folder: Path) -> None:
         served.redirects["away.png"] = f"{other.url}media/small.png"
         served.redirects["round.png"] = "round.png"
         found = Image.open(folder / "media" / "small.png").size
-        from dhp.data.media import probe_image
+        from dhp.data.decoding.media import probe_image
 
         assert probe_image(f"{served.url}there.png", (served.url,)) == found[::-1]
         with pytest.raises(MediumError, match=rf"away\.png: leads to another host, http://127\.0\.0\.1:{other.port}"):

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from dhp.data import remote, remote_file
+from dhp.data.access import remote, remote_file
+from dhp.data.access.media_cache import MediaCache
+from dhp.data.access.remote_file import RemoteFile
 from dhp.data.errors import MediumError
-from dhp.data.media_cache import MediaCache
-from dhp.data.remote_file import RemoteFile
 from file_server import FileServer
 
 fsspec = pytest.importorskip("fsspec")

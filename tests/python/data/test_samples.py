@@ -11,7 +11,7 @@ import pytest
 
 from dhp._core import InputError
 from dhp.data.errors import DataError, MediumError
-from dhp.data.samples import Message, parse_sample, read_samples
+from dhp.data.formats.samples import Message, parse_sample, read_samples
 
 
 def parse(row: Any, folder: Path = Path("/data"), line: int = 7) -> Any:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from dhp._core import Batch
-from dhp.data import shapes
-from dhp.data.index_file import open_index
-from dhp.data.sample_list import Samples
+from dhp.data.indexing import shapes
+from dhp.data.indexing.index_file import open_index
+from dhp.data.indexing.sample_list import Samples
 from made_index import write_made_index
 
 

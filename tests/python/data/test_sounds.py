@@ -16,13 +16,13 @@ import torch
 import transformers as tf
 
 from dhp._core import InputError
+from dhp.data.decoding.media import PixelReader, read_units
+from dhp.data.decoding.sound_units import sound_units
 from dhp.data.errors import DataError, MediumError
+from dhp.data.formats.samples import MediumRef, Message, parse_sample
 from dhp.data.grid import probe_medium
-from dhp.data.index import build_index
-from dhp.data.media import PixelReader, read_units
+from dhp.data.indexing.index import build_index
 from dhp.data.processor import Processor, load_processor
-from dhp.data.samples import MediumRef, Message, parse_sample
-from dhp.data.sound_units import sound_units
 from dhp.data.text import AUDIO, Encoder
 from dhp.demo.checkpoint import make_tiny_checkpoint
 from family_models import MODELS, OMNI
@@ -232,7 +232,7 @@ def test_files_that_cannot_be_heard_are_named(folder: Path, tmp_path: Path, monk
     broken(processor, tmp_path / "short.wav", "has 300 samples, too few for a token")
     write_sound(tmp_path / "long.wav", 31 * 8000, 8000)
     broken(processor, tmp_path / "long.wav", r"lasts 31\.0 s, and the checkpoint's processor hears 30 s; cut it")
-    monkeypatch.setattr("dhp.data.sounds.MOST_VALUES", 40_000)
+    monkeypatch.setattr("dhp.data.decoding.sounds.MOST_VALUES", 40_000)
     write_sound(tmp_path / "wide.wav", 11_000, 16000, channels=4)
     broken(processor, tmp_path / "wide.wav", "holds 44,000 values, more than the limit of 40,000")
     write_sound(tmp_path / "whole.mp3", 32000, 16000)
@@ -256,7 +256,7 @@ def test_the_index_knows_sounds_without_reading_them(
     def read(*_: Any) -> None:
         raise AssertionError("a sound was read")
 
-    monkeypatch.setattr("dhp.data.sounds._wave", read)
+    monkeypatch.setattr("dhp.data.decoding.sounds._wave", read)
     index = build_index(tmp_path / "train.jsonl", folder, tmp_path / "train.index", workers=1)
     first = index.samples[0]
     [sound] = first.media

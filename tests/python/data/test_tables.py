@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from dhp.data import cells
+from dhp.data.access import cells
+from dhp.data.decoding.media import PixelReader
 from dhp.data.errors import DataError, MediumError
-from dhp.data.index import build_index, load_index
-from dhp.data.media import PixelReader
+from dhp.data.indexing.index import build_index, load_index
 from dhp.data.sources import files_in
 from indexed_data import row
 from same_data import PLAIN, TURNS, check_same, pixels

@@ -14,8 +14,8 @@ import pytest
 
 import huggingface_reference as hf
 from dhp.data.errors import DataError
+from dhp.data.formats.samples import Message
 from dhp.data.processor import load_processor
-from dhp.data.samples import Message
 from dhp.data.text import IGNORED, Encoder
 from dhp.demo.checkpoint import CONTROL_TOKENS
 from tiny_run import make_tiny

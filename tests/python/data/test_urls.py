@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from dhp.data.access.files import lies_below, resolved_roots, roots_of
+from dhp.data.access.pieces import Piece, remote_piece, shown
+from dhp.data.access.urls import Object, folder_of, is_below, is_url, joined, path_of, shown_url
 from dhp.data.errors import DataError
-from dhp.data.files import lies_below, resolved_roots, roots_of
-from dhp.data.pieces import Piece, remote_piece, shown
-from dhp.data.urls import Object, folder_of, is_below, is_url, joined, path_of, shown_url
 
 ROOT = "https://host.example/data/"
 

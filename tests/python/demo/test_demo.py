@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 import made_media
+from dhp.data.decoding.media import PixelReader
 from dhp.data.errors import DataError
-from dhp.data.index import Index, build_index
-from dhp.data.media import PixelReader
+from dhp.data.indexing.index import Index, build_index
 from dhp.data.text import Encoder
 from dhp.demo import fetch, prepare
 from dhp.demo.__main__ import main

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dhp.data.index import load_index
+from dhp.data.indexing.index import load_index
 from programs import run_program
 from tiny_run import copied_run
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dhp.data.frame_cache import LOCK
+from dhp.data.decoding.frame_cache import LOCK
 from programs import run_program
 from tiny_run import copied_run
 
@@ -43,7 +43,10 @@ def workers() -> list[int]:
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             environment = file.with_name("environ").read_text()
-            if "dhp.data.media_worker" in file.read_text() and f"DHP_TEST_READERS={os.getpid()}" in environment:
+            if (
+                "dhp.data.decoding.media_worker" in file.read_text()
+                and f"DHP_TEST_READERS={os.getpid()}" in environment
+            ):
                 found.append(int(file.parent.name))
         except OSError:
             continue

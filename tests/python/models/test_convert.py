@@ -21,8 +21,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from dhp._core import InputError
+from dhp.data.formats.samples import MediumRef
 from dhp.data.grid import probe_medium
-from dhp.data.samples import MediumRef
 from dhp.data.text import Encoder
 from dhp.demo.checkpoint import make_tiny_checkpoint
 from dhp.models.convert import convert, main

@@ -200,7 +200,7 @@ def test_hosts_with_other_data_than_each_other_are_told(mixed_data: Path, tmp_pa
 def train_at_its_host(folder: str) -> int:
     host = "ab"[int(os.environ["RANK"]) // 2]
     made_once._machine = lambda: host  # type: ignore[assignment]
-    from dhp.data import index
+    from dhp.data.indexing import index
 
     build = index.build_index
 

@@ -14,8 +14,8 @@ import pytest
 from command_line import dhp
 from dhp._core import InputError, read_cluster, read_cost_model, to_json
 from dhp.data.dataset import Dataset
-from dhp.data.freshness import identity
-from dhp.data.index import Index, build_index, load_index
+from dhp.data.indexing.freshness import identity
+from dhp.data.indexing.index import Index, build_index, load_index
 from dhp.stats.command import main
 from dhp.stats.figures import Asked, stats_of
 from dhp.stats.spread import spread_of

@@ -1,0 +1,1 @@
+"""The index: made once, mapped into memory by every rank."""
