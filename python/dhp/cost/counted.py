@@ -1,5 +1,5 @@
-"""Costs of families that the core does not count: the language model as one that it does count, and the encoder by its
-parameters."""
+"""Costs of families that the core does not count: the language model as one that it does count, if need be by its FLOP
+over that one's, and the encoder by its parameters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AttentionInterface
+
 from dhp._core import CostModel, Freeze, InputError, PassCost, Recompute, analytic_cost, read_device
+from dhp.base.json_file import first_line
 from dhp.models import family_class
 from dhp.models.attention import head_size
 from dhp.models.model_folder import empty_model, plain_config
@@ -24,24 +29,89 @@ LIKE = {
 
 
 def cost_by_parts(
-    folder: str | Path, *, recompute: Recompute, freeze: Freeze, lora_rank: int, **options: Any
+    folder: str | Path, *, recompute: Recompute, freeze: Freeze, lora_rank: int, counts_tokens: bool, **options: Any
 ) -> CostModel:
-    """`options`: device, ranks and state of `analytic_cost`. Raises InputError for a language model that the core
-    cannot count."""
+    """`options`: device, ranks and state of `analytic_cost`. `counts_tokens`: memory will count tokens alone. Raises
+    InputError for a language model that can be counted in no way, and for memory where only FLOP can be.
+    """
     file = Path(folder) / "config.json"
     model = empty_model(folder, plain_config(folder))
     text = model.config.get_text_config()
-    if text.model_type not in LIKE:
+    is_known = text.model_type in LIKE
+    if not is_known and not counts_tokens:
         raise InputError(
-            f"{file}: model_type: costs of {model.config.model_type} with {text.model_type} cannot be counted; give a "
-            "cost file with `cost`, as of a model that is alike (dhp cost -o)"
+            f"{file}: model_type: memory of {model.config.model_type} with {text.model_type} cannot be counted; count "
+            "tokens instead of bytes with capacity_tokens (--capacity-tokens), or give a cost file"
         )
-    tied = {"tie_word_embeddings": model.config.tie_word_embeddings}
-    described = json.dumps(text.to_dict() | tied | {"model_type": LIKE[text.model_type]})
+    sizes = text.to_dict() if is_known else _stand_in(text)
+    like = {"tie_word_embeddings": model.config.tie_word_embeddings, "model_type": LIKE.get(text.model_type, "llama")}
+    described = json.dumps(sizes | like)
     own_freeze = Freeze(llm=freeze.llm)
     cost = analytic_cost(described, str(file), recompute=recompute, freeze=own_freeze, lora_rank=lora_rank, **options)
+    if not is_known:
+        _scale(cost, _flop_of(model, file), _flop_of(_empty_llama(sizes | like), file))
     _add_encoder(cost, model, options, recompute, trains=not (freeze.vit or lora_rank))
     return cost
+
+
+def _stand_in(text: Any) -> dict[str, Any]:
+    """The Llama that has as many layers and heads, of the same sizes."""
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size")
+    sizes = {name: value for name in names if (value := getattr(text, name, None)) is not None}
+    heads = sizes.get("num_attention_heads", 1)
+    inner = getattr(text, "intermediate_size", None)
+    return sizes | {
+        "num_key_value_heads": sizes.get("num_key_value_heads", heads),
+        "head_dim": head_size(text),
+        "intermediate_size": inner if isinstance(inner, int) else 4 * sizes["hidden_size"],
+    }
+
+
+def _empty_llama(config: dict[str, Any]) -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    with torch.device("meta"):
+        return LlamaForCausalLM(LlamaConfig(**{key: value for key, value in config.items() if key != "model_type"}))
+
+
+def _plain_attention(
+    module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: object, **__: object
+) -> tuple[torch.Tensor, None]:
+    """Two products, without a mask, which transformers could not make without numbers."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = (tensor.repeat_interleave(groups, dim=1) for tensor in (key, value))
+    return (query @ key.transpose(2, 3) @ value).transpose(1, 2), None
+
+
+def _flop_of(model: Any, file: Path) -> tuple[float, float]:
+    """Of a token, and of a square of tokens: the language model with its head, forward, on tensors without memory.
+    Raises InputError for a model that needs numbers for that."""
+    text = family_class(model)(model).text
+    AttentionInterface.register("dhp_flop", _plain_attention)
+    counted = []
+    short = 256
+    try:
+        text.set_attn_implementation("dhp_flop")
+        for tokens in (short, 2 * short):
+            embeds = torch.empty(1, tokens, text.config.hidden_size, device="meta", dtype=text.dtype)
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                model.get_output_embeddings()(text(inputs_embeds=embeds, use_cache=False).last_hidden_state)
+            counted.append(counter.get_total_flops())
+    except Exception as error:  # whatever a model does with numbers that are not there
+        raise InputError(
+            f"{file}: model_type: FLOP of {model.config.model_type} cannot be counted without numbers "
+            f"({first_line(error)}); give a cost file, as of dhp calibrate"
+        ) from None
+    square = (counted[1] - 2 * counted[0]) / (2 * short**2)
+    return counted[0] / short - square * short, square
+
+
+def _scale(cost: CostModel, own: tuple[float, float], stand_in: tuple[float, float]) -> None:
+    forward, backward = cost.forward, cost.backward
+    for one in (forward, backward):
+        one.token_s *= own[0] / stand_in[0]
+        one.pair_s *= own[1] / stand_in[1]
+    cost.forward, cost.backward = forward, backward
 
 
 def _add_encoder(cost: CostModel, model: Any, options: dict[str, Any], recompute: Recompute, trains: bool) -> None:

@@ -96,7 +96,10 @@ def local_cost(
 
         if family_of(model) in FAMILIES.keys() - set(COUNTED_BY_PARTS):
             raise
-        cost = cost_by_parts(model, recompute=how, freeze=freeze, lora_rank=lora_rank, **options)
+        counts_tokens = capacity_tokens > 0
+        cost = cost_by_parts(
+            model, recompute=how, freeze=freeze, lora_rank=lora_rank, counts_tokens=counts_tokens, **options
+        )
     if capacity_tokens:
         cost.token_bytes, cost.patch_bytes, cost.state_bytes = 1.0, 0.0, 0.0
     return cost

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers as tf
 from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from borrowed_checkpoints import write_checkpoint
 from dhp._core import Freeze, InputError, Recompute, analytic_cost, read_device
-from dhp.cost.counted import cost_by_parts
+from dhp.base.unregistered import ALLOWED
+from dhp.cost.counted import LIKE, cost_by_parts
 from dhp.cost.local import STATE_BYTES, local_cost
 from dhp.demo.checkpoint import make_tiny_checkpoint
 from dhp.models.families import Family
@@ -27,7 +29,7 @@ def test_parts_agree_with_the_core_where_both_can(tmp_path: Path, vision_trains:
     folder = make_tiny_checkpoint(tmp_path, family="internvl", layers=2, hidden=64, vision_layers=3, vision_hidden=32)
     text = (folder / "config.json").read_text()
     core = analytic_cost(text, "config", recompute=Recompute.full, freeze=frozen, **OPTIONS)
-    parts = cost_by_parts(folder, recompute=Recompute.full, freeze=frozen, lora_rank=0, **OPTIONS)
+    parts = cost_by_parts(folder, recompute=Recompute.full, freeze=frozen, lora_rank=0, counts_tokens=False, **OPTIONS)
     assert parts.state_bytes == pytest.approx(core.state_bytes, rel=1e-9)
     assert parts.gradient_bytes == pytest.approx(core.gradient_bytes, rel=1e-9)
     assert parts.forward.token_s == core.forward.token_s
@@ -73,3 +75,30 @@ def test_a_patch_is_the_work_of_one_encoder(family: str, tmp_path: Path) -> None
     own = max(parameters["visual"], parameters["audio_tower"])
     assert cost.patch_s == pytest.approx(3 * 2 * own / read_device("h100").linear_flop_per_s)
     assert cost.state_bytes > 6 * sum(parameters.values())
+
+
+BIG = TEXT | {"hidden_size": 512, "intermediate_size": 1536, "num_attention_heads": 8, "head_dim": 64}
+
+
+@pytest.mark.parametrize(("name", "tolerance"), [("llama", 1e-9), ("qwen3", 0.03)])
+def test_flop_without_numbers_give_what_the_core_counts(
+    name: str, tolerance: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of Qwen3 the core also counts the norms of q and k, which have no FLOP to speak of."""
+    tf.CONFIG_MAPPING[name](**BIG).save_pretrained(tmp_path)
+    core = local_cost(tmp_path, 4, device="h100", capacity_tokens=1000)
+    monkeypatch.delitem(LIKE, name)
+    own = cost_by_parts(tmp_path, recompute=Recompute.full, freeze=Freeze(), lora_rank=0, counts_tokens=True, **OPTIONS)
+    for found, right in ((own.forward, core.forward), (own.backward, core.backward)):
+        assert found.token_s == pytest.approx(right.token_s, rel=tolerance)
+        assert found.pair_s == pytest.approx(right.pair_s, rel=1e-9)
+
+
+def test_a_model_that_nobody_knows_is_counted_by_flop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ALLOWED, "1")
+    tf.Olmo2Config(**BIG).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="memory of olmo2 with olmo2 cannot be counted; count tokens"):
+        local_cost(tmp_path, 4, device="h100")
+    cost = local_cost(tmp_path, 4, device="h100", capacity_tokens=1000)
+    tf.LlamaConfig(**BIG).save_pretrained(tmp_path)  # the same products
+    assert cost.forward.token_s == local_cost(tmp_path, 4, device="h100", capacity_tokens=1000).forward.token_s
