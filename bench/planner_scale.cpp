@@ -61,9 +61,7 @@ double seconds_of(const Call& call) {
 
 double planning_seconds(const bench::Case& one, const PlanOptions& options) {
   PlanResult result;
-  const auto time = [&] {
-    return seconds_of([&] { result = plan_batch(one.batch, one.cluster, one.cost, options); });
-  };
+  const auto time = [&] { return seconds_of([&] { result = plan_batch(one.batch, one.cluster, one.cost, options); }); };
   double seconds = time();
   for (int more = 0; more < 2 && seconds < kShort; ++more) seconds = std::min(seconds, time());
   if (const auto* none = std::get_if<Infeasible>(&result)) {

@@ -177,12 +177,12 @@ def test_measures_a_model_whose_parts_train_as_in_training(
         assert trains == ("visual" in name and "merger" not in name), name
 
 
-@pytest.mark.parametrize("name", ["internvl with qwen2", "llama", "qwen3_moe", "glm4v"])
+@pytest.mark.parametrize("name", ["internvl with qwen2", "llama", "qwen3_moe", "glm4v", "deepseek_v3"])
 def test_every_family_is_measured(name: str, tmp_path: Path, run: Run) -> None:
     """Tiles of one size; text alone; experts; a family whose cost cannot be counted."""
     MODELS[name]().save_pretrained(tmp_path)
     few = ["--samples", "16", "--left-out", "4", "--repeats", "1", "--max-tokens", "200", "--max-degree", "2"]
-    if name == "glm4v":
+    if name == "deepseek_v3":
         assert "or count tokens instead of bytes: --capacity-tokens" in refused(run, tmp_path, *few)
         few += ["--capacity-tokens", "1000"]
     found = calibrated(run, tmp_path, *few)
@@ -191,7 +191,7 @@ def test_every_family_is_measured(name: str, tmp_path: Path, run: Run) -> None:
     cost = parse_cost_model(json.dumps(file), "fitted")
     assert cost.forward.token_s > 0.0
     assert cost.backward.ring_bytes_per_token > cost.forward.ring_bytes_per_token > 0.0
-    with_vision = name not in ("llama", "qwen3_moe")
+    with_vision = name not in ("llama", "qwen3_moe", "deepseek_v3")
     assert (cost.patch_s > 0.0) == with_vision
     modules = {module["module"] for module in found.file["fit"]["modules"]}
     assert modules == {*(["vision"] if with_vision else []), "projector", "layers", "head"}

@@ -55,7 +55,7 @@ def test_any_reads(served: FileServer, content: bytes, monkeypatch: pytest.Monke
     for begin, size in parts:
         expected = content[begin : begin + size]
         with RemoteFile(url, whole, begin, size) as file:
-            for _ in range(60):
+            for _ in range(15):
                 at = draw.randrange(size + 10)
                 assert file.seek(at) == file.tell() == at
                 for _ in range(draw.randrange(4)):
