@@ -15,7 +15,7 @@ MODEL ?= qwen3_vl
 DEMO ?= build/demo$(if $(filter-out qwen3_vl,$(MODEL)),-$(MODEL))
 FUZZ_SECONDS ?= 6
 # The tests wait for processes half of their time.
-TESTERS := $(shell echo $$(($(JOBS) * 5 / 2)))
+TESTERS := $(shell echo $$(($(JOBS) * 2)))
 
 export PYTHON
 export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)

@@ -17,10 +17,7 @@ from dhp.data.indexing.index import default_path
 from dhp.data.sources import sources_of
 from dhp.loop.inputs import open_dataset, planning_inputs
 from dhp.models import FAMILIES, family_of
-from dhp.models.check_model import config_of
-from dhp.models.compiled import check_compiler
 from dhp.models.model_folder import check_model_folder
-from dhp.models.unregistered import prove
 from dhp.run import devices
 from dhp.run.runtime import Run
 from dhp.save.checkpoint import Saved, read_checkpoint
@@ -124,8 +121,13 @@ def begin(settings: TrainConfig, run: Run) -> Saved | None:
         if looks:
             check_model_folder(weights_of(settings, chosen))
         if settings.allow_unregistered and family_of(settings.model) not in FAMILIES and run.rank == 0:
+            from dhp.models.check_model import config_of  # transformers: only where it is needed
+            from dhp.models.unregistered import prove
+
             prove(config_of(settings.model), settings.output_dir)
         if settings.compile and says():
+            from dhp.models.compiled import check_compiler
+
             check_compiler(run.device)
         return saved
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from drawn import skip_most_in_ci
 from ranks import World, run_processes, values
 from ring_cases import Case, check, degrees_in_order, disjoint_at_once, overlapping, run_list, uneven_nodes
 from row_cases import Case as RowCase
@@ -39,6 +40,7 @@ def ring_main(world: World, policies: tuple[str, str], seed: int, lists: list[li
 
 @pytest.mark.parametrize("policies", POLICIES + SERIAL, ids="-".join)
 def test_ring_attention(policies: tuple[str, str]) -> None:
+    skip_most_in_ci(keep=0.5)
     seed = random.randrange(10**6)
     print(f"seed {seed}")
     share = float(os.environ.get("DHP_TEST_SHARE", 1))
@@ -95,6 +97,7 @@ HIDDEN = {("start", "eager", "lazy")}
 @pytest.mark.parametrize("fault", ["none", "wait", "start", "reuse", "ungrouped"])
 def test_a_planted_fault_shows(fault: str, policies: tuple[str, str]) -> None:
     """lateccl.h says what each is. Without one, all is as on CPUs."""
+    skip_most_in_ci(keep=0.5)
     cases = [case for case in degrees_in_order(11, 3) if len(case.ranks) == 3][::2]
     errors, failures = zip(*values(run_processes(faulty_main, 3, policies, fault, cases)), strict=True)
     if fault == "none":

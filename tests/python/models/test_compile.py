@@ -3,6 +3,9 @@ made. By "aot_eager", which traces as every backend does and compiles nothing; t
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +20,6 @@ from dhp.models import attach, detach, family_class
 from dhp.models.trial import difference, made_samples, on_shards
 from dhp.run.ops import packed_call
 from drawn import skip_most_in_ci
-from programs import run_program
 from tiny_run import copied_run
 
 # Of one rank: threads that compile beside each other, as no program of ours does, are not torch's strength.
@@ -115,13 +117,12 @@ def test_a_call_that_is_none_is_refused(call: list[int], problem: str) -> None:
         torch.ops.dhp.ring_attention_packed(q, q, q, torch.tensor(call), "", 1.0)
 
 
-def test_without_a_compiler_a_run_ends_with_a_line(
-    mixed_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_compiler_a_run_ends_with_a_line(mixed_data: Path, tmp_path: Path) -> None:
+    """In a process that has loaded nothing yet: torch looks for its compiler once."""
     copied_run(mixed_data, tmp_path, ranks=1, steps=1, capacity_tokens=300)
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
-    done = run_program("dhp.train", tmp_path / "run.toml", "--set", "compile=true")
+    command = [sys.executable, "-m", "dhp.train", str(tmp_path / "run.toml"), "--set", "compile=true"]
+    without = {"CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ | without)
     assert done.returncode == 2
     assert done.stderr.startswith("dhp: error: compile: torch.compile does not work here for cpu (")
     assert done.stderr.strip().endswith("install them, or set compile = false")
