@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dhp.demo.checkpoint import make_tiny_checkpoint
+from programs import run_program
 
 TEXT = {"layers": 1, "hidden": 16, "heads": 1, "kv_heads": 1, "head_dim": 16}
 VISION = {"vision_layers": 1, "vision_hidden": 16, "deepstack": (0,)}
@@ -37,3 +38,13 @@ def copied_run(data: Path, folder: Path, *ignored: str, **settings: Any) -> Path
     file = folder / "run.toml"
     file.write_text(as_toml({**own, **settings}))
     return file
+
+
+def metrics_of_run(folder: Path, name: str, *settings: str) -> list[dict[str, Any]]:
+    """Of `dhp train` with the run.toml of `folder`, into a folder of this name below it."""
+    done = run_program(
+        "dhp.train", folder / "run.toml", "--metrics", folder / f"{name}.jsonl",
+        "--set", f"output_dir={folder / name}", *settings,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dhp.data.made_folder import chatml
 from dhp.demo.families import TINY_FAMILIES, TinyFamily, text_settings
 from dhp.demo.table import captions
 
@@ -37,30 +38,6 @@ CONTROL_TOKENS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-
-# Turns are <|im_start|>role\n…<|im_end|>\n; content is text, or a list of parts of type text, image and video.
-CHAT_TEMPLATE = """\
-{%- for message in messages -%}
-{{- '<|im_start|>' + message['role'] + '\\n' -}}
-{%- if message['content'] is string -%}
-{{- message['content'] -}}
-{%- else -%}
-{%- for part in message['content'] -%}
-{%- if part['type'] == 'image' -%}
-{{- 'PICTURE' -}}
-{%- elif part['type'] == 'video' -%}
-{{- 'CLIP' -}}
-{%- else -%}
-{{- part['text'] -}}
-{%- endif -%}
-{%- endfor -%}
-{%- endif -%}
-{{- '<|im_end|>\\n' -}}
-{%- endfor -%}
-{%- if add_generation_prompt -%}
-{{- '<|im_start|>assistant\\n' -}}
-{%- endif -%}
-"""
 
 
 @dataclass(frozen=True)
@@ -194,7 +171,7 @@ def _write_tokenizer(root: Path, vocabulary: int, family: TinyFamily) -> dict[st
 
 def _template(family: TinyFamily) -> str:
     picture, clip = family.marks
-    template = CHAT_TEMPLATE.replace("PICTURE", picture).replace("CLIP", clip)
+    template = chatml(picture, clip)
     if family.sound:
         other = "{%- else -%}\n{{- part['text'] -}}"
         template = template.replace(

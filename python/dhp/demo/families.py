@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dhp.data.made_folder import PROCESSING
+
 if TYPE_CHECKING:
     from dhp.demo.checkpoint import TinyShape
 
@@ -287,12 +289,7 @@ def _common(patch: int) -> Values:
         "merge_size": 2,
         "image_mean": [0.5, 0.5, 0.5],
         "image_std": [0.5, 0.5, 0.5],
-        "do_resize": True,
-        "do_rescale": True,
-        "do_normalize": True,
-        "do_convert_rgb": True,
-        "rescale_factor": 1 / 255,
-        "resample": 3,
+        **PROCESSING,
     }
 
 

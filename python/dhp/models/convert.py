@@ -25,6 +25,7 @@ from dhp._core import InputError
 from dhp.base.json_file import first_line, read_object
 from dhp.base.output import complain, say
 from dhp.data.folder import tokens_of
+from dhp.data.made_folder import PROCESSING, chatml
 from dhp.models.internvl_chat import converted_config, new_weights
 from dhp.models.model_folder import INDEX, check_model_folder, quiet, weight_files
 
@@ -39,28 +40,7 @@ TOKENIZER = (
     "generation_config.json",
 )
 # ChatML, as these models learned it, without the system prompt that names their makers.
-CHAT_TEMPLATE = """\
-{%- for message in messages -%}
-{{- '<|im_start|>' + message['role'] + '\\n' -}}
-{%- if message['content'] is string -%}
-{{- message['content'] -}}
-{%- else -%}
-{%- for part in message['content'] -%}
-{%- if part['type'] == 'image' -%}
-{{- '<IMG_CONTEXT>\\n' -}}
-{%- elif part['type'] == 'video' -%}
-{{- '<video>\\n' -}}
-{%- else -%}
-{{- part['text'] -}}
-{%- endif -%}
-{%- endfor -%}
-{%- endif -%}
-{{- '<|im_end|>\\n' -}}
-{%- endfor -%}
-{%- if add_generation_prompt -%}
-{{- '<|im_start|>assistant\\n' -}}
-{%- endif -%}
-"""
+CHAT_TEMPLATE = chatml(f"{CONTEXT}\\n", "<video>\\n")
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # ImageNet's, of all InternViT
 
 
@@ -146,12 +126,7 @@ def _write_rest(source: Path, partial: Path, config: dict[str, Any], settings: A
         "size": {"height": side, "width": side},
         "image_mean": given.get("image_mean", MEAN),
         "image_std": given.get("image_std", STD),
-        "do_resize": True,
-        "do_rescale": True,
-        "do_normalize": True,
-        "do_convert_rgb": True,
-        "rescale_factor": 1 / 255,
-        "resample": 3,
+        **PROCESSING,
     }
     tiles = {
         "image_processor_type": "GotOcr2ImageProcessorFast",

@@ -69,6 +69,27 @@ class HasUnits(Protocol):
     def unit_sizes(self) -> MediumUnits: ...
 
 
+class GridOfUnits:
+    """A medium whose units have patches in rows and columns."""
+
+    grid: tuple[int, int, int]  # units, rows, columns
+    unit_rows: int
+    last_rows: int | None
+    last_patches: int | None
+
+    @property
+    def units(self) -> int:
+        return self.grid[0]
+
+    @property
+    def unit_patches(self) -> int:
+        return self.grid[1] * self.grid[2]
+
+    @property
+    def unit_sizes(self) -> MediumUnits:
+        return MediumUnits(self.units, self.unit_rows, self.unit_patches, self.last_rows, self.last_patches)
+
+
 def vision_units(media: Seq[Seq[MediumUnits]]) -> list[Unit]:
     """All units of a task in order of sequence, medium, part. `media[i][j]` are those of medium j of the i-th
     sequence."""

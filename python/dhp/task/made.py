@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dhp.task.layout import MediumUnits
+from dhp.task.layout import GridOfUnits
 
 
 @dataclass(frozen=True)
-class MadeMedium:
+class MadeMedium(GridOfUnits):
     """What a model needs to know of a medium (`dhp.data.placeholders.MediumShape`), and its units."""
 
     kind: str  # image | video | audio
@@ -22,15 +22,3 @@ class MadeMedium:
     last_patches: int | None = None
     mel_frames: int = 0  # of a sound
     seconds: float = 0.0  # that a clip lasts
-
-    @property
-    def units(self) -> int:
-        return self.grid[0]
-
-    @property
-    def unit_patches(self) -> int:
-        return self.grid[1] * self.grid[2]
-
-    @property
-    def unit_sizes(self) -> MediumUnits:
-        return MediumUnits(self.units, self.unit_rows, self.unit_patches, self.last_rows, self.last_patches)

@@ -11,7 +11,7 @@ import pytest
 
 from dhp.data.indexing.index import load_index
 from programs import run_program
-from tiny_run import copied_run
+from tiny_run import copied_run, metrics_of_run
 
 MIXTURE = ("capacity_tokens=1000", "save_steps=2", "global_batch_size=4", "ranks=1")
 STEADY = ("learning_rate=1e-3", "min_learning_rate=1e-3")  # whatever the number of steps
@@ -29,13 +29,7 @@ def folder(mixed_data: Path, tmp_path: Path) -> Path:
 
 
 def trained(folder: Path, name: str, *settings: str) -> list[dict[str, Any]]:
-    """The metrics of a run into a folder of this name."""
-    done = run_program(
-        "dhp.train", folder / "run.toml", "--metrics", folder / f"{name}.jsonl",
-        "--set", f"output_dir={folder / name}", *MIXTURE, *settings,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+    return metrics_of_run(folder, name, *MIXTURE, *settings)
 
 
 def files(folder: Path, first: float, second: float) -> str:

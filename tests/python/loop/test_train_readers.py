@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
@@ -14,7 +13,7 @@ import pytest
 
 from dhp.data.decoding.frame_cache import LOCK
 from programs import run_program
-from tiny_run import copied_run
+from tiny_run import copied_run, metrics_of_run
 
 READERS = "data_workers=1"
 STEADY = ("learning_rate=1e-3", "min_learning_rate=1e-3")  # whatever the number of steps
@@ -27,14 +26,9 @@ def folder(mixed_data: Path, tmp_path: Path) -> Path:
 
 
 def trained(folder: Path, name: str, *settings: str) -> list[dict[str, Any]]:
-    """The metrics of a run into a folder of this name."""
-    done = run_program(
-        "dhp.train", folder / "run.toml", "--metrics", folder / f"{name}.jsonl",
-        "--set", f"output_dir={folder / name}", *STEADY, *settings,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    metrics = metrics_of_run(folder, name, *STEADY, *settings)
     assert not workers(), "ended with the run"
-    return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+    return metrics
 
 
 def workers() -> list[int]:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from dhp.data.access.part_file import PartFile
 from dhp.data.access.urls import Object, is_url, shown_url
 
 _MARK = "\0"
@@ -133,34 +134,15 @@ def decoded(text: bytes) -> bytes:
         raise ValueError(f"is not base64 ({error})") from None
 
 
-class _Range(io.RawIOBase):
-    """A part of an open file as a file."""
+class _Range(PartFile):
+    """A part of an open file."""
 
     def __init__(self, handle: int, offset: int, size: int) -> None:
-        self._handle, self._offset, self._size, self._at = handle, offset, size, 0
+        super().__init__(size)
+        self._handle, self._offset = handle, offset
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        if base + offset < 0:
-            raise ValueError("before the beginning")
-        self._at = base + offset
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        count = max(0, min(len(buffer), self._size - self._at))
-        read = os.pread(self._handle, count, self._offset + self._at)
-        buffer[: len(read)] = read
-        self._at += len(read)
-        return len(read)
+    def _read(self, count: int) -> bytes:
+        return os.pread(self._handle, count, self._offset + self._at)
 
 
 __all__ = ["Cell", "Piece", "decoded", "file_of", "in_file", "is_base64", "readable", "shown"]

@@ -8,7 +8,6 @@ the file copied once: into the cache of media, or a file without a name.
 from __future__ import annotations
 
 import collections
-import io
 import os
 import tempfile
 import threading
@@ -17,6 +16,7 @@ from typing import IO, Any
 
 from dhp.data.access import remote
 from dhp.data.access.media_cache import MediaCache
+from dhp.data.access.part_file import PartFile
 from dhp.data.access.remote import NoRanges
 from dhp.data.access.urls import Object
 from dhp.data.errors import MediumError
@@ -42,7 +42,7 @@ def look(url: str) -> Object:
     return found
 
 
-class RemoteFile(io.RawIOBase):
+class RemoteFile(PartFile):
     """Bytes begin … begin+size-1 of the file that `whole` is.
 
     hollow  bytes of this object that nobody looks at: what is not fetched yet of them reads as zeros
@@ -51,9 +51,9 @@ class RemoteFile(io.RawIOBase):
     def __init__(
         self, url: str, whole: Object, begin: int = 0, size: int | None = None, cache: MediaCache | None = None
     ) -> None:
+        super().__init__(whole.size - begin if size is None else size)
         self._url, self._whole, self._begin, self._cache = url, whole, begin, cache
-        self._size = whole.size - begin if size is None else size
-        self._at, self._count = 0, FIRST
+        self._count = FIRST
         self._window, self._start = b"", 0
         self._local: IO[bytes] | None = None  # a copy of the whole file
         self.hollow = range(0)
@@ -61,38 +61,12 @@ class RemoteFile(io.RawIOBase):
             with _lock:
                 self._window = _starts.pop((url, whole), b"")
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        if base + offset < 0:
-            raise ValueError("before the beginning")
-        self._at = base + offset
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        count = max(0, min(len(buffer), self._size - self._at))
-        if not count:
-            return 0
-        text = self._read(count)
-        buffer[: len(text)] = text
-        self._at += len(text)
-        return len(text)
-
     def close(self) -> None:
         if self._local is not None:
             self._local.close()
         super().close()
 
     def _read(self, count: int) -> bytes:
-        """Up to `count` bytes from where we are, at least one."""
         if self._local is None and not self._start <= self._at < self._start + len(self._window):
             if self._at in self.hollow:
                 return bytes(min(count, self.hollow.stop - self._at))

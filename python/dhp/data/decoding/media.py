@@ -35,7 +35,7 @@ from dhp.data.decoding.sounds import SoundRules, read_sound
 from dhp.data.errors import MediumError
 from dhp.data.formats.samples import Kind
 from dhp.data.processor import PixelScale, Processor, load_processor, patch_rules
-from dhp.task.layout import MediumUnits
+from dhp.task.layout import GridOfUnits
 
 __all__ = [
     "ClipInfo",
@@ -60,7 +60,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @dataclass(frozen=True)
-class Medium:
+class Medium(GridOfUnits):
     """A picture or clip of a sample, as the index describes it."""
 
     kind: Kind
@@ -79,18 +79,6 @@ class Medium:
     last_patches: int | None = None
     mel_frames: int = 0  # of a sound
     seconds: float = 0.0  # that a clip lasts, where its family writes it into the text
-
-    @property
-    def units(self) -> int:
-        return self.grid[0]
-
-    @property
-    def unit_patches(self) -> int:
-        return self.grid[1] * self.grid[2]
-
-    @property
-    def unit_sizes(self) -> MediumUnits:
-        return MediumUnits(self.units, self.unit_rows, self.unit_patches, self.last_rows, self.last_patches)
 
     @property
     def patches(self) -> int:
