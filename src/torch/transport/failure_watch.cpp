@@ -96,13 +96,20 @@ FailureWatch::Trouble FailureWatch::look_at(Posted& oldest) {
   }
   if (!oldest.since && oldest.ready.query()) {
     oldest.since = Clock::now();
-    if (oldest.peer != kNoPeer) record_.wait_for(oldest.peer);
-    waits_for_device_ = oldest.peer != kNoPeer;
   } else if (oldest.since && Clock::now() - *oldest.since > oldest.timeout) {
-    if (oldest.peer != kNoPeer) record_.wait_for(oldest.peer);
     return {oldest.where + ": " + timeout_words(oldest.timeout), true};
   }
   return {};
+}
+
+/// What has not begun waits for this rank's own stream: of this rank, the others shall hear that it is busy.
+void FailureWatch::tell_peer(int peer) {
+  if (peer == std::exchange(peer_of_device_, peer)) return;
+  if (peer == kNoPeer) {
+    record_.go_on();
+  } else {
+    record_.wait_for(peer);
+  }
 }
 
 /// The oldest of a lane is the one that all others there wait for.
@@ -110,12 +117,14 @@ void FailureWatch::look_at_posted() {
   Trouble trouble;
   {
     std::lock_guard lock(mutex_);
+    const Posted* first = nullptr;  // of those that have begun
     for (auto& lane : posted_) {
       while (!lane.empty() && lane.front().work->isCompleted()) lane.pop_front();
       if (lane.empty() || !trouble.problem.empty()) continue;
       trouble = look_at(lane.front());
+      if (lane.front().since && (!first || *lane.front().since < *first->since)) first = &lane.front();
     }
-    if (!has_posted() && std::exchange(waits_for_device_, false)) record_.go_on();
+    tell_peer(first ? first->peer : kNoPeer);
   }
   if (!trouble.problem.empty()) record_.explain(trouble.problem, trouble.is_expired);
 }

@@ -82,6 +82,7 @@ class FailureWatch {
   void start_thread();              // with the lock
   bool has_posted() const;          // with the lock
   Trouble look_at(Posted& oldest);  // with the lock
+  void tell_peer(int peer);         // with the lock
   void run();
   void abort_where_due(bool failed);
   void look_at_posted();
@@ -93,7 +94,7 @@ class FailureWatch {
   std::map<std::uint64_t, Wait> waits_;
   std::uint64_t next_wait_ = 0;
   std::array<std::deque<Posted>, 2> posted_;  // by lane
-  bool waits_for_device_ = false;             // as the record says
+  int peer_of_device_ = kNoPeer;              // for whom the device waits, as the record says
   std::function<void()> abort_device_;        // empty once called
   bool idle_ = false;
   bool stopping_ = false;

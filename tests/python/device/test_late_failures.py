@@ -44,6 +44,9 @@ def fail(world: World, fault: str, nodes: list[int], errors: Path) -> tuple[str,
     torch.ops.dhp.configure_group(group, WAIT_S)
     torch.ops.dhp.set_label(group, "step 1")
     attend(world, group, nodes)
+    if fault == "hangs" and world.rank != 1:
+        time.sleep(0.7)  # rank 1 tells that it waits, which is not so any more in step 2
+    attend(world, group, nodes)
     world.meet("warm")
     began = time.monotonic()
     torch.ops.dhp.set_label(group, "step 2")
