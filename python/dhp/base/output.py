@@ -18,6 +18,8 @@ from dhp._core import InputError, foreign_link
 # Cf and Zl), as steers() of src/base/text.cpp; and lone surrogates, which no stream can encode.
 _UNPRINTABLE = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb\ud800-\udfff]"
 
+PARTIAL = ".dhp-"  # how names of files begin that are not whole yet
+
 
 def check_writable(option: str, file: str, *, append: bool = False) -> None:
     """Makes sure, before the work, that `write_atomically` can write `file` after it, or that `open_append` can add to
@@ -162,7 +164,7 @@ def new_beside(path: Path) -> tuple[int, Path]:
     """An empty file, open for writing, beside `path`, so that it can be renamed; a link's is beside what it points to.
     It is new, under a name that nobody foresees: it cannot be somebody's link, nor taken for one of its kind."""
     path = Path(os.path.realpath(path))
-    partial = path.with_name(f".dhp-{secrets.token_hex(8)}")
+    partial = path.with_name(f"{PARTIAL}{secrets.token_hex(8)}")
     return os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666), partial
 
 

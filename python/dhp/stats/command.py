@@ -37,9 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         given = [name for name in _NEED_STATS if getattr(args, name) is not None]
         if given:
             parser.error(f"argument --{given[0].replace('_', '-')}: is for --stats")
-        if not args.model:
-            parser.error("the following arguments are required: --model")
-        return max(index_command.index_file(args, file) for file in args.files)
+        return index_command.index_files(parser, args)
     if (args.cluster is None) != (args.cost is None):
         parser.error("--cluster and --cost belong together: steps need both")
     try:
@@ -114,7 +112,7 @@ def _opened(args: argparse.Namespace, data: str) -> Index:
     path = args.output or default_path(data)
     if not os.path.exists(path):
         raise InputError(f"{data}: has no index ({path}); give --model to build it, or -o where it is elsewhere")
-    return load_index(path, data, args.model)
+    return load_index(path, data)  # with --model, it was made for that just now
 
 
 def _is_index(path: str) -> bool:

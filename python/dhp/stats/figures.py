@@ -29,6 +29,7 @@ from dhp.data.indexing.records import portable
 from dhp.data.sources import Source
 from dhp.stats.spread import Spread, spread_of
 
+_KINDS = {"image": "pictures", "video": "clips", "audio": "sounds"}
 MOST_RECORDS = 20_000  # read to tell tokens of pictures from those of clips; evenly over all samples
 LONGEST = 5  # samples that are named
 _USUAL_ERRORS = "0.02,0.02,0.01"  # of estimates, where a cost file says nothing; as of `dhp compare`
@@ -157,23 +158,27 @@ def _column(indexes: Sequence[Index], name: str) -> Any:
 
 
 def _shares(indexes: Sequence[Index]) -> tuple[list[Share], int]:
-    """Text, pictures and clips, and how many samples their tokens were counted in."""
-    pictures, clips = _column(indexes, "pictures") > 0, _column(indexes, "clips") > 0
-    every = len(pictures)
-    samples = {"text alone": ~pictures & ~clips, "pictures": pictures, "clips": clips}
-    counted: collections.Counter[str] = collections.Counter()
-    total = records = 0
+    """Text, pictures, clips and sounds, and how many samples their tokens were counted in."""
+    has = {"pictures": _column(indexes, "pictures") > 0, "clips": _column(indexes, "clips") > 0}
+    every = len(has["pictures"])
+    tokens: collections.Counter[str] = collections.Counter()
+    with_sound = without_media = total = records = 0
     for index in indexes:
         count = len(index.samples)
         some = max(1, min(count, round(MOST_RECORDS * count / every)))
         for at in np.linspace(0, count - 1, some).round().astype(int).tolist():
             sample = index.samples[at]
             total, records = total + sample.tokens, records + 1
+            without_media += not sample.media
+            with_sound += any(medium.kind == "audio" for medium in sample.media)
             for medium in sample.media:
-                counted["pictures" if medium.kind == "image" else "clips"] += medium.units * medium.unit_rows
-    counted["text alone"] = total - counted.total()
-    names = {"text alone": "text", "pictures": "pictures", "clips": "clips"}
-    return [Share(names[key], float(has.mean()), counted[key] / total) for key, has in samples.items()], records
+                tokens[_KINDS[medium.kind]] += medium.unit_sizes.all_rows
+    samples = {kind: float(of.mean()) for kind, of in has.items()}
+    alone = float((~has["pictures"] & ~has["clips"]).mean())
+    if with_sound:  # no column tells of them
+        samples["sounds"], alone = with_sound / records, without_media / records
+    text = Share("text", alone, (total - tokens.total()) / total)
+    return [text, *(Share(kind, share, tokens[kind] / total) for kind, share in samples.items())], records
 
 
 def _longest(indexes: Sequence[Index]) -> list[Long]:

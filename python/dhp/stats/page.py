@@ -140,8 +140,9 @@ def _kinds(stats: Stats) -> Figure:
         "share of samples": (BLUE, [100 * one.samples for one in stats.shares]),
         "share of tokens": (ORANGE, [100 * one.tokens for one in stats.shares]),
     }
-    data = [_bars(title, list(range(3)), values, colour, names) for title, (colour, values) in shares.items()]
-    x = axis("", tickvals=list(range(3)), ticktext=names)
+    at = list(range(len(names)))
+    data = [_bars(title, at, values, colour, names) for title, (colour, values) in shares.items()]
+    x = axis("", tickvals=at, ticktext=names)
     y = axis("%", rangemode="tozero")
     return {"data": data, "layout": {"height": 300, "xaxis": x, "yaxis": y, "bargap": 0.3}}
 

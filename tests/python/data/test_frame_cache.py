@@ -256,6 +256,21 @@ def test_the_sum_is_counted_again_where_it_is_damaged(folder: Path, tmp_path: Pa
         (place / LOCK).unlink()
         FrameCache(place, MOST)
         assert half.exists() == is_there, "what somebody else may be writing stays"
+        assert int((place / LOCK).read_bytes()) == bytes_in(place), "and counts"
+
+
+def test_what_is_not_ours_stays(folder: Path, tmp_path: Path) -> None:
+    """In a folder that holds something else, too; also where room has to be made."""
+    own = [tmp_path / "photos" / name for name in (".profile", "old.jpg")] + [tmp_path / "ab" / "notes.txt"]
+    for file in own:
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(bytes(50_000))
+        os.utime(file, (0, 0))
+    processor = load_processor(folder / "model")
+    cached = PixelReader(processor, FrameCache(tmp_path, 60_000).decode)
+    for ref in pictures(folder, 12):
+        read(cached, probe_medium(ref, processor))
+    assert all(file.read_bytes() == bytes(50_000) for file in own)
 
 
 def _reads(folder: Path, place: Path, limit: int, seed: int, answer: Any) -> None:

@@ -111,7 +111,7 @@ def test_what_a_dead_process_left_is_written_over(tmp_path: Path) -> None:
     Path(f"{path}.part").write_bytes(b"x" * 600)
     assert cache.path("a", 100, put(b"a" * 100)) == path
     assert Path(path).read_bytes() == b"a" * 100 and not Path(f"{path}.part").exists()
-    Path(f"{path}0.part").write_bytes(b"x" * 900)
+    Path(path).with_name(f"{0:040}.part").write_bytes(b"x" * 900)
     Path(tmp_path / "total").unlink()
     for number in range(9):
         cache.path(str(number), 100, put(bytes(100)))
@@ -156,6 +156,18 @@ def test_processes_that_want_the_same_fetch_it_once(tmp_path: Path) -> None:
     said = [process.communicate()[0] for process in running]
     assert all(process.returncode == 0 for process in running)
     assert sorted(said) == ["", "", "fetched\n"]
+
+
+def test_what_is_not_ours_stays(tmp_path: Path) -> None:
+    """A folder that holds something else, too."""
+    own = [tmp_path / name for name in ("a.jpg", ".profile", "b.part")]
+    for file in own:
+        file.write_bytes(bytes(900))
+        os.utime(file, (0, 0))
+    cache = MediaCache(str(tmp_path), 1000)
+    for number in range(20):
+        assert cache.path(str(number), 100, put(bytes(100)))
+    assert all(file.read_bytes() == bytes(900) for file in own)
 
 
 def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:

@@ -32,7 +32,10 @@ class _Place:
 
     def __init__(self, version: _Version, group: int, column: int) -> None:
         file, self.group = opened(version[0], _metadata(*version)), group
-        self.next, name = _starts(*version)[group], file.schema_arrow.names[column]
+        names = file.schema_arrow.names
+        if column >= len(names):
+            raise ValueError("its file has fewer columns than when it was indexed")
+        self.next, name = _starts(*version)[group], names[column]
         batches = file.iter_batches(1, row_groups=[group], columns=[name], use_threads=False)
         self._media: Iterator[list[bytes]] = (
             _media_in(value) for batch in batches for value in values_of(batch.column(0))
@@ -40,7 +43,10 @@ class _Place:
 
     def read(self) -> list[bytes]:
         self.next += 1
-        return next(self._media)
+        media = next(self._media, None)
+        if media is None:
+            raise ValueError("its file has fewer rows than when it was indexed")
+        return media
 
 
 def _media_in(value: Any) -> list[bytes]:

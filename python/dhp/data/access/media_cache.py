@@ -15,19 +15,20 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from dhp.base.output import check_links
+from dhp.data.access.bounded import Room
 from dhp.data.errors import DataError
 
 _LARGEST = 8  # a file of more than this part of the folder is not kept
-_KEPT = 0.9  # of the limit, once something has to go
-_PATIENCE_S = 600.0  # for another process that fetches the same
+_PATIENCE_S = 60.0  # for another process that fetches the same; then it is read without the cache
 _PART = ".part"
+_NAME = re.compile(r"[0-9a-f]{40}(\.part)?")
 
 Write = Callable[[bytes], Any]
 
@@ -52,20 +53,24 @@ class MediaCache:
             if part is None:
                 return None
             if not _is_there(name, size):  # else another process was quicker
-                if not self._promise(size):
+                if not self._promise(part, size):
                     return None
+                is_kept = False
                 try:
                     _fill(part, size, fetch)
                     os.replace(f"{name}{_PART}", name)
+                    is_kept = True
                 except OSError:  # a full disk, perhaps
                     return None
+                finally:
+                    if not is_kept:
+                        self._room.give_back(size)
             return str(name)
 
     def check(self) -> None:
         """Makes the folder. Raises DataError where that, or writing there, cannot be."""
         try:
-            check_links(self.folder)
-            os.makedirs(self.folder, mode=0o700, exist_ok=True)
+            self._room.make()
             if not os.access(self.folder, os.W_OK | os.X_OK):
                 raise PermissionError(0, "it may not be written")
         except OSError as error:
@@ -73,38 +78,24 @@ class MediaCache:
                 f"media_cache: {self.folder} cannot be used ({error.strerror or error}); give another folder"
             ) from None
 
-    def _promise(self, size: int) -> bool:
-        """Makes room for so many bytes."""
+    def _promise(self, part: IO[bytes], size: int) -> bool:
+        """Makes room for so many bytes, which the part has from now on."""
         try:
-            with open(os.open(Path(self.folder) / "total", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                text = file.read(32)
-                total = int(text) if text.isdecimal() else self._make_room(self.most_bytes)
-                if total + size > self.most_bytes:
-                    total = self._make_room(int(_KEPT * self.most_bytes) - size)
-                file.seek(0)
-                file.truncate()
-                file.write(str(total + size))
-            return True
+            return self._room.take(size, lambda: part.truncate(size)) is not None
         except OSError:
             return False
 
-    def _make_room(self, most: int) -> int:
-        """Removes what was read longest ago until no more than so many bytes are left; returns how many are."""
-        found = []
+    @property
+    def _room(self) -> Room:
+        return Room(Path(self.folder), self.most_bytes, "total", self._entries, _removed)
+
+    def _entries(self) -> Iterator[tuple[int, int, str]]:
         with os.scandir(self.folder) as entries:
             for entry in entries:
                 with contextlib.suppress(OSError):
-                    about = entry.stat(follow_symlinks=False)
-                    if entry.name != "total":
-                        found.append((about.st_mtime_ns, about.st_size, entry.path))
-        left = sum(size for _, size, _ in found)
-        for _, size, path in sorted(found):
-            if left <= most:
-                break
-            if _removed(path):
-                left -= size
-        return left
+                    if _NAME.fullmatch(entry.name):
+                        about = entry.stat(follow_symlinks=False)
+                        yield about.st_mtime_ns, about.st_size, entry.path
 
 
 def _is_there(name: Path, size: int) -> bool:
@@ -179,13 +170,14 @@ def _fill(part: IO[bytes], size: int, fetch: Callable[[Write], None]) -> None:
     def write(piece: bytes) -> None:
         if not piece:
             part.seek(0)
-            part.truncate()
         elif part.tell() + len(piece) > size:
             raise ValueError("more bytes came than the file has")
         part.write(piece)
 
-    part.truncate(0)
+    part.seek(0)
     fetch(write)
+    if part.tell() != size:
+        raise OSError("fewer bytes came than the file has")
     part.flush()
     os.fsync(part.fileno())  # a name of this folder stands for a whole file, also after the power was lost
 

@@ -43,7 +43,7 @@ _PACKAGES = {
 }
 _TAGS = (
     *("ETag", "etag", "generation", "md5Hash", "Content-MD5", "Last-Modified", "LastModified", "last_modified"),
-    *("mtime", "modified", "updated", "created"),
+    *("blob_id", "mtime", "modified", "updated", "created"),
 )
 
 
@@ -324,7 +324,11 @@ def _redirected(place: Any, location: str) -> Any:
     from yarl import URL
 
     to = URL(urljoin(str(place), location), encoded=True)
-    if to.origin() != place.origin() and (to.scheme, to.host) != ("https", place.host):
+    becomes_safe = (to.scheme, to.host, to.port) == ("https", place.host, 443) and (place.scheme, place.port) == (
+        "http",
+        80,
+    )
+    if to.origin() != place.origin() and not becomes_safe:
         raise _Final(
             f"leads to another host, {one_line(str(to.origin()))[:100]}, which is not followed; name the file by its "
             "address there"
@@ -354,6 +358,8 @@ async def _body(
     stated = headers.get("Content-Range", "").rpartition("/")[2] if is_part else headers.get("Content-Length", "")
     if not stated.isdecimal():
         raise _Final("is of no known size: the server does not say it; copy it to a disk")
+    if is_part and not headers["Content-Range"].lower().startswith(f"bytes {start}-"):
+        raise _Final("is sent from another place in it than was asked for; copy it to a disk")
     found = Object(int(stated), _tag_of(headers))
     if expected and found != Object(expected.size, expected.tag or found.tag):
         return found, b""  # whoever asked says that it has changed

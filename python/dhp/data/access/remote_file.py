@@ -8,6 +8,7 @@ the file copied once: into the cache of media, or a file without a name.
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import tempfile
 import threading
@@ -93,7 +94,8 @@ class RemoteFile(PartFile):
 def local_copy(url: str, whole: Object, cache: MediaCache | None, is_part: bool = False) -> IO[bytes]:
     """The whole file, on this machine. Raises MediumError, also where it would be copied anew for each part of it."""
     if path := cached(url, whole, 0, whole.size, cache):
-        return open(path, "rb")
+        with contextlib.suppress(FileNotFoundError):  # it had to make room just now
+            return open(path, "rb")
     if is_part:
         raise MediumError(url, "its server sends whole files only, and a part is asked for; copy it to a disk")
     file = tempfile.TemporaryFile()  # noqa: SIM115  # closed by who reads it
@@ -127,7 +129,7 @@ def cached(url: str, whole: Object, begin: int, size: int, cache: MediaCache | N
 def contents(url: str, whole: Object, begin: int, size: int, cache: MediaCache | None) -> bytes:
     """These bytes, of the cache where there is one. Raises MediumError, and OSError of a disk."""
     if path := cached(url, whole, begin, size, cache):
-        with open(path, "rb") as file:
+        with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
             return file.read()
     return _part(url, whole, begin, size, cache)
 

@@ -25,7 +25,7 @@ from dhp.data.access.opening import Cache, opened_medium
 from dhp.data.access.remembered import remembered
 from dhp.data.access.remote_file import RemoteFile
 from dhp.data.decoding.mp4_boxes import frames_in
-from dhp.data.errors import MediumError
+from dhp.data.errors import DataError, MediumError
 
 Pixels = npt.NDArray[np.uint8]  # [height, width, 3], RGB
 # Whatever holds frames itself: none that names other files, addresses or programs (playlists, scripts, devices).
@@ -266,7 +266,7 @@ def _opened(
             if only_counted and isinstance(raw, RemoteFile) and stream.codec_context.name in _UNPARSED:
                 raw.hollow = frames_in(file)
             yield container, stream
-    except MediumError:
+    except DataError:  # and MediumError
         raise
     except FileNotFoundError as error:
         raise MediumError(path, "no such file") from error

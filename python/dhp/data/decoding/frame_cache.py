@@ -15,15 +15,16 @@ machine leaves half-written, the checksum finds.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
+import re
 import struct
 import time
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -31,18 +32,17 @@ import PIL
 import torch
 
 from dhp._core import InputError
-from dhp.base.output import check_links, complain, new_beside
+from dhp.base.output import PARTIAL, complain, new_beside
+from dhp.data.access.bounded import Room
 from dhp.data.access.files import check_file
-from dhp.data.access.urls import is_url
+from dhp.data.access.pieces import remote_piece
 from dhp.data.decoding.media import Medium, Pixels, decode, part_size
 from dhp.data.processor import RULES_VERSION, Processor
 
 LOCK = "used"
 _HEAD = struct.Struct("<8s16sIII")  # mark, key, height, width, CRC-32 of key, sizes and pixels
 _MARK = b"dhpframe"
-_TO_FREE = 0.1  # of the limit, once it is reached
 _COARSE_NS = 50_000_000  # the clock of files may be behind by a tick of the kernel
-_LOOK_AGAIN_S = 300.0  # after all that is there was found to be used
 _ABANDONED_S = 3600.0  # a file half-written for so long is nobody's
 # What may round otherwise in another version.
 _LIBRARIES = (PIL.__version__, torch.__version__, av.__version__, RULES_VERSION)
@@ -57,22 +57,21 @@ class FrameCache:
 
     def __init__(self, folder: str | os.PathLike[str], most_bytes: int) -> None:
         self.decoded = 0
-        self._folder, self._most = Path(os.path.abspath(folder)), most_bytes
+        self._folder = Path(os.path.abspath(folder))
         self._is_writable = True
-        self._began = time.time_ns() - _COARSE_NS
-        self._look_again = 0.0  # for what may go, in time.monotonic()
+        began = time.time_ns() - _COARSE_NS
+        self._room = Room(self._folder, most_bytes, LOCK, self._entries, _unlinked, spare_from_ns=began)
         try:
-            check_links(self._folder)
-            os.makedirs(self._folder, mode=0o700, exist_ok=True)
-            with self._used():
-                pass
+            self._room.make()
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise InputError(f"frame_cache: {folder} cannot be written ({reason}); give another folder") from None
 
     def decode(self, medium: Medium, numbers: Sequence[int], processor: Processor) -> dict[int, Pixels]:
         """As media.decode: what is here is taken from here, the rest is decoded and kept."""
-        keys = {number: _key_of(medium, number, processor) for number in numbers}
+        if not _tells_changes(medium):
+            return decode(medium, numbers, processor)
+        keys = _keys_of(medium, numbers, processor)
         found = {number: pixels for number in numbers if (pixels := self._get(keys[number])) is not None}
         missing = [number for number in numbers if number not in found]
         if missing:
@@ -96,10 +95,10 @@ class FrameCache:
                 text = file.read()
                 pixels = _pixels_in(text, key)
                 if pixels is not None:
-                    os.utime(file.fileno())  # used now
+                    with contextlib.suppress(OSError):  # another user's, in a folder of several
+                        os.utime(file.fileno())  # used now
                     return pixels
-            path.unlink()
-            self._count(-len(text))
+            self._room.give_back(len(text), lambda: _unlinked(path))
         except OSError:  # not there; or gone meanwhile, or unreadable: it is decoded again
             pass
         return None
@@ -108,45 +107,26 @@ class FrameCache:
         """Keeps it, unless there is no room for it. Who cannot write goes on without."""
         path, levels = self._path(key), np.ascontiguousarray(pixels)
         size = _HEAD.size + levels.nbytes
-        if not self._is_writable or not self._has_room_for(size):
-            return
         try:
-            path.parent.mkdir(exist_ok=True)
-            handle, partial = new_beside(path)
-            try:
-                with open(handle, "wb") as file:
-                    file.write(_head_of(key, levels))
-                    file.write(levels.data)
-                os.link(partial, path)
-            finally:
-                partial.unlink()
+            if self._is_writable and (made := self._room.take(size, lambda: _new_file(path, size))):
+                self._write(*made, path, size, [_head_of(key, levels), levels.data])
+        except OSError as error:
+            self._stop_writing(error)
+
+    def _write(self, handle: int, partial: Path, path: Path, size: int, texts: Sequence[bytes | memoryview]) -> None:
+        is_kept = False
+        try:
+            with open(handle, "wb") as file:
+                for text in texts:
+                    file.write(text)
+            os.link(partial, path)
+            is_kept = True
         except FileExistsError:  # another process has decoded it, too
-            self._count(-size)
-        except OSError as error:
-            self._count(-size)
-            self._stop_writing(error)
-
-    def _has_room_for(self, size: int) -> bool:
-        """Counts it in, and makes room where there is none."""
-        try:
-            with self._used() as used:
-                if used[0] + size > self._most and time.monotonic() >= self._look_again:
-                    most = int(self._most * (1 - _TO_FREE)) - size
-                    used[0] = self._shrunk_to(most)
-                    if used[0] > most:  # what is left is used
-                        self._look_again = time.monotonic() + _LOOK_AGAIN_S
-                if used[0] + size > self._most:
-                    return False
-                used[0] += size
-                return True
-        except OSError as error:
-            self._stop_writing(error)
-            return False
-
-    def _count(self, size: int) -> None:
-        """Adds to the bytes of all entries; where that fails, they are counted again at the limit."""
-        with contextlib.suppress(OSError), self._used() as used:
-            used[0] = max(0, used[0] + size)
+            pass
+        finally:
+            if not is_kept:
+                self._room.give_back(size)
+            partial.unlink()
 
     def _stop_writing(self, error: OSError) -> None:
         self._is_writable = False
@@ -155,62 +135,68 @@ class FrameCache:
             f"dhp: frame_cache: {self._folder} cannot be written ({reason}); what is not in it is decoded each time"
         )
 
-    # ---- room
-
-    @contextlib.contextmanager
-    def _used(self) -> Iterator[list[int]]:
-        """The bytes of all entries, which no other process changes meanwhile: to be changed in place."""
-        with open(
-            os.open(self._folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "r+b"
-        ) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            text = file.read(32).strip()
-            before = int(text) if text.isdigit() else self._shrunk_to(self._most)  # new, or damaged: counted
-            used = [before]
-            yield used
-            if used[0] != before or not text:
-                os.pwrite(file.fileno(), b"%-32d" % used[0], 0)
-
-    def _shrunk_to(self, most: int) -> int:
-        """Removes what was not used for the longest time until no more bytes are left than this, or what is left was
-        used since this process began; returns how many are left."""
-        entries = sorted(self._entries())
-        total = sum(size for _, size, _ in entries)
-        for used_ns, size, path in entries:
-            if total <= most or used_ns >= self._began:
-                break
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-            total -= size
-        return total
-
-    def _entries(self) -> Iterator[tuple[int, int, str]]:
+    def _entries(self) -> Iterator[tuple[float, int, str]]:
         """When used last (ns), bytes, path; files that somebody has left half-written are removed."""
         abandoned = time.time_ns() - int(_ABANDONED_S * 1e9)
         for folder in os.scandir(self._folder):
-            if not folder.is_dir(follow_symlinks=False):
+            if not (re.fullmatch("[0-9a-f]{2}", folder.name) and folder.is_dir(follow_symlinks=False)):
                 continue
             for entry in os.scandir(folder.path):
                 with contextlib.suppress(FileNotFoundError):
                     about = entry.stat(follow_symlinks=False)
-                    if not entry.name.startswith("."):
+                    if re.fullmatch("[0-9a-f]{30}", entry.name):
                         yield about.st_mtime_ns, about.st_size, entry.path
-                    elif about.st_mtime_ns < abandoned:
+                    elif entry.name.startswith(PARTIAL) and about.st_mtime_ns < abandoned:
                         os.unlink(entry.path)
+                    elif entry.name.startswith(PARTIAL):
+                        yield float("inf"), about.st_size, entry.path
 
 
-def _key_of(medium: Medium, number: int, processor: Processor) -> bytes:
-    """Of all that the part's pixels follow from. Raises MediumError where its file cannot be looked at."""
-    source = medium.source if isinstance(medium.source, str) else medium.source[number]
-    changed_ns, size = check_file(source, processor.media_roots)
-    where = source if is_url(source) else os.path.abspath(source)
+def _new_file(path: Path, size: int) -> tuple[int, Path]:
+    """One of so many bytes that is to become `path`: its handle and its name so far."""
+    path.parent.mkdir(exist_ok=True)
+    handle, partial = new_beside(path)
+    try:
+        os.ftruncate(handle, size)
+    except OSError:
+        os.close(handle)
+        partial.unlink()
+        raise
+    return handle, partial
+
+
+def _unlinked(path: str | Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+        return True
+    return False
+
+
+def _tells_changes(medium: Medium) -> bool:
+    """Of what lies at an address without an ETag or the like, nobody could tell whether it has changed."""
+    pieces = map(remote_piece, [medium.source] if isinstance(medium.source, str) else medium.source)
+    return all(piece is None or (piece.whole is not None and bool(piece.whole.tag)) for piece in pieces)
+
+
+def _keys_of(medium: Medium, numbers: Sequence[int], processor: Processor) -> dict[int, bytes]:
+    """Of all that the parts' pixels follow from. Raises MediumError where a file cannot be looked at."""
     # Tiles follow from how many there are; of a clip, the frame's number says all.
     units = medium.units if medium.kind == "image" else 0
-    follows_from = (
-        *(where, size, changed_ns),
-        *(medium.kind, number, units, medium.height, medium.width, part_size(medium, processor)),
+    common = (
+        *(medium.kind, units, medium.height, medium.width, part_size(medium, processor)),
         *(processor.family, processor.fingerprint, _LIBRARIES),
     )
+
+    def file(source: str) -> tuple[Any, ...]:
+        return source if remote_piece(source) else os.path.abspath(source), *check_file(source, processor.media_roots)
+
+    if isinstance(medium.source, str):
+        same = file(medium.source)
+        return {number: _key_of(*same, number, *common) for number in numbers}
+    return {number: _key_of(*file(medium.source[number]), number, *common) for number in numbers}
+
+
+def _key_of(*follows_from: Any) -> bytes:
     return hashlib.blake2b(json.dumps(follows_from).encode(), digest_size=16).digest()
 
 

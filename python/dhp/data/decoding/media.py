@@ -32,7 +32,7 @@ from dhp.data.decoding.borrowed import Borrowed
 from dhp.data.decoding.clips import ClipInfo, read_frames
 from dhp.data.decoding.png_orientation import orientation_of
 from dhp.data.decoding.sounds import SoundRules, read_sound
-from dhp.data.errors import MediumError
+from dhp.data.errors import DataError, MediumError
 from dhp.data.formats.samples import Kind
 from dhp.data.processor import PixelScale, Processor, load_processor, patch_rules
 from dhp.task.layout import GridOfUnits
@@ -124,7 +124,7 @@ def _opened(path: str, cache: Cache = None, entire: bool = False) -> Iterator[Im
         with opened_medium(path, cache, entire) as file, Image.open(file, formats=_FORMATS) as picture:
             check_pixels(path, *picture.size)
             yield picture
-    except MediumError:
+    except DataError:  # and MediumError
         raise
     except FileNotFoundError as error:
         raise MediumError(path, "no such file") from error

@@ -118,7 +118,7 @@ def _opened(path: str, cache: Cache, entire: bool = False) -> Iterator[Any]:
             if values > MOST_VALUES:
                 raise MediumError(path, f"holds {values:,} values, more than the limit of {MOST_VALUES:,}; shorten it")
             yield sound
-    except MediumError:
+    except DataError:  # and MediumError
         raise
     except FileNotFoundError as error:
         raise MediumError(path, "no such file") from error

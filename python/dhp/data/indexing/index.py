@@ -148,7 +148,8 @@ class Index:
 def default_path(data: str | os.PathLike[str]) -> Path:
     """DATA.jsonl -> DATA.index, beside it; of an address, in the working folder, with a hash of the address."""
     if is_url(data):
-        stem, _, _ = path_of(str(data)).rpartition("/")[2].rpartition(".")
+        name = path_of(str(data)).rpartition("/")[2]
+        stem = name.rpartition(".")[0] or name or "data"
         return Path(f"{stem}-{hashlib.sha256(str(data).encode()).hexdigest()[:8]}.index")
     return Path(str(Path(data)).removesuffix(".jsonl") + ".index")
 

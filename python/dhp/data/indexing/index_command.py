@@ -109,7 +109,11 @@ def positive(text: str) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = index_parser()
-    args = parsed(parser, argv)
+    return index_files(parser, parsed(parser, argv))
+
+
+def index_files(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+    """Builds or renews the indexes of all files; returns the exit code."""
     if not args.model:
         parser.error("the following arguments are required: --model")
     return max(index_file(args, file) for file in args.files)
