@@ -42,7 +42,7 @@ if ! "$python" -c 'import dhp._core' 2>/dev/null; then
     export PYTHONPATH=$PWD/build/gpu/site${PYTHONPATH:+:$PYTHONPATH}
   else
     "$python" -m pip install -q --no-index --no-deps --no-build-isolation -e . ||
-      missing "dhp is not installed and cannot be built here: bring a wheel along (make wheel), in dist/"
+      missing "dhp is not installed and cannot be built here: bring a wheel along (make wheel), in dist/ or build/wheels/"
   fi
 fi
 exec "$python" bench/gpu/run.py "$@"

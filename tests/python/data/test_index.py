@@ -296,7 +296,7 @@ def test_one_odd_line_ends_no_index(folder: Path) -> None:
     named = index.left_out()
     assert named.startswith(f"{data}: 17 left out (13 malformed, 4 media):\n{data}:2: not valid JSON")
     assert len(named.splitlines()) == 19
-    assert named.endswith(f"\nfound when {index.path} was built; after mending, remove it to look again")
+    assert named.endswith(f"\nfound when {index.path} was built; after mending, run dhp index again")
 
 
 def test_what_a_library_raises_is_named_with_its_type(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

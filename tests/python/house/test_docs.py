@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 import console
 import dhp
 from command_line import DHP, ROOT
+from dhp.settings.config import TrainConfig
 from ranks import context
 
 
@@ -98,3 +100,10 @@ def test_examples_of_loops_learn_the_same_on_one_rank_and_two(name: str, mixed_d
     assert len(alone) == 10
     assert shared == pytest.approx(alone, abs=2e-4), "printed with four digits"
     assert alone[-1] < alone[0]
+
+
+def test_every_setting_has_a_row() -> None:
+    section = (ROOT / "docs" / "training.md").read_text().split("## Settings\n")[1].split("\n## ")[0]
+    heads = [line.split(" | ")[0] for line in section.splitlines() if line.startswith("| ")]
+    rows = {name for head in heads for name in re.findall(r"`\[?(\w+)\]?`", head)}
+    assert rows == {setting.name for setting in fields(TrainConfig)}

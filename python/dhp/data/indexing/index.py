@@ -126,7 +126,7 @@ class Index:
         counted = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in counts.items())
         return (
             f"{shown(str(self.data))}: {sum(counts.values()):,} left out ({counted}):\n{self.described(counts)}\n"
-            f"found when {self.path} was built; after mending, remove it to look again"
+            f"found when {self.path} was built; after mending, run dhp index again"
         )
 
     def ignored_keys(self) -> str:
