@@ -99,7 +99,7 @@ def _train(
                 now = ahead.take()
             ahead.begin(step + 1)
             runtime.agree_on(now.plan, run)
-            runtime.connect(now.plan, now.batch, run, cluster)
+            runtime.connect(now.plan, now.batch, run, cluster, rows=adapter.exchanges_rows)
         with run.at(f"step {step + 1}, reading"), clock.reading():
             share = now.share.result()
             clock.has_read()

@@ -33,7 +33,6 @@ from dhp.cost.local import local_cluster, local_cost, no_room, preset_at_hand
 from dhp.data.indexing.index import default_path, load_or_build_index
 from dhp.models import attach, family_class, family_of, freeze, import_family
 from dhp.models.attention import head_size, kernel_for
-from dhp.models.families import Family
 from dhp.models.model_folder import load_weights
 from dhp.models.weights import DTYPES, compute_dtype
 from dhp.run import commands, devices
@@ -201,7 +200,7 @@ def _designs(options: argparse.Namespace, model: Any, run: Run, base: CostModel)
         max_tokens=options.max_tokens,
         degrees=degrees,
         left_out_degrees=between or degrees,
-        unit=_unit(options.unit, family, rule),
+        unit=_unit(options.unit, rule),
         label_share=options.label_share,
         rule=rule,
         vision_shares=Range.vision_shares if family.has_vision else (0.0,),
@@ -209,11 +208,11 @@ def _designs(options: argparse.Namespace, model: Any, run: Run, base: CostModel)
     return what, make_designs(what, counts, options.seed)
 
 
-def _unit(text: str, family: Family, rule: UnitRule) -> tuple[int, int]:
+def _unit(text: str, rule: UnitRule) -> tuple[int, int]:
     """Rows and columns of a frame, in patches, of which the model merges merge x merge to a token; where all tiles are
     of one size, that one."""
     if rule.tile_tokens:
-        return family.shapes_to_try()[0].grid[1:]
+        return rule.tile
     merge = rule.merge
     rows, columns = (int(side) for side in text.split("x"))
     if rows % merge or columns % merge:

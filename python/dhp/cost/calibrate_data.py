@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +10,9 @@ import numpy as np
 from dhp._core import Batch, Cluster, CostModel, Plan, min_degree, try_plan
 from dhp._core import Sequence as BatchSequence
 from dhp.cost.calibrate_tasks import Design, Shape
+from dhp.data.decoding.media import Medium
 from dhp.data.indexing.index import Sample
+from dhp.task.made import MadeMedium
 
 PLANNERS = ("free", "static", "paper")
 BATCHES = 12  # planned by each planner
@@ -18,7 +21,12 @@ MOST_SAMPLES = 20_000  # that tasks are made of; each is read for it
 
 
 def shape_of(sample: Sample) -> Shape:
-    return Shape(sample.tokens, tuple(medium.grid for medium in sample.media), max(1, sample.label_tokens))
+    return Shape(sample.tokens, tuple(_made(medium) for medium in sample.media), max(1, sample.label_tokens))
+
+
+def _made(medium: Medium) -> MadeMedium:
+    """What counts of it, without its file."""
+    return MadeMedium(**{field.name: getattr(medium, field.name) for field in dataclasses.fields(MadeMedium)})
 
 
 def planned_designs(

@@ -12,7 +12,17 @@ import numpy as np
 import torch
 
 from dhp._core import CostModel, ErrorSizes, Exchange, PassCost
-from dhp.cost.calibrate_tasks import MODULES, PASSES, Design, ModuleClock, busiest_position, make_input, make_task
+from dhp.cost.calibrate_tasks import (
+    MODULES,
+    PASSES,
+    Design,
+    ModuleClock,
+    UnitRule,
+    busiest_position,
+    make_input,
+    make_task,
+    rule_of,
+)
 from dhp.cost.errors import Residual, error_sizes, rounded, spread_within, squared_shares
 from dhp.cost.fit import (
     TERMS,
@@ -27,7 +37,7 @@ from dhp.cost.fit import (
     terms_of,
 )
 from dhp.cost.speeds import Array, MemberTimes, SpeedHistory, TimedTask, learn, speeds_of
-from dhp.models import Adapter
+from dhp.models import Adapter, family_class
 from dhp.run.runtime import Run
 
 PARTS = [(module, direction) for module in MODULES for direction in PASSES]
@@ -113,6 +123,7 @@ def measure(
     With several ranks, groups are real, as many at once as there is room for. With one, it runs the share of the
     busiest rank, and the shards of the others are zeros (`create_mirror_group`).
     """
+    rule = rule_of(family_class(adapter.model)(adapter.model))
     clock = ModuleClock(adapter)
     table = np.full((len(designs), repeats, len(PARTS)), np.nan)
     inputs: dict[int, tuple[Any, Any]] = {}
@@ -124,7 +135,7 @@ def measure(
             if run.world_size > 1 and (group + 1) * design.degree > run.world_size:
                 continue
             if number not in inputs:
-                inputs[number] = _share(adapter, design, run, group, exchange)
+                inputs[number] = _share(adapter, design, rule, run, group, exchange)
             task_input, task = inputs[number]
             if run.world_size == 1:
                 _use_mirror(adapter, design)
@@ -136,12 +147,14 @@ def measure(
     return summarize(designs, _of_all_ranks(table, run))
 
 
-def _share(adapter: Adapter, design: Design, run: Run, group: int, exchange: Exchange) -> tuple[Any, Any]:
+def _share(
+    adapter: Adapter, design: Design, rule: UnitRule, run: Run, group: int, exchange: Exchange
+) -> tuple[Any, Any]:
     position = run.rank % design.degree if run.world_size > 1 else busiest_position(design)
     task = make_task(design, exchange)
     if run.world_size > 1:
         task.ranks = [group * design.degree + i for i in range(design.degree)]
-    task_input = make_input(design, position, adapter.model)
+    task_input = make_input(design, position, adapter.model, rule)
     if run.device.type != "cpu":
         adapter.prepare(task_input)  # as in training, where another thread does
     return task_input, task

@@ -72,9 +72,12 @@ def _stream(run: Run, following: int, preceding: int, repeats: int) -> float:
 
 
 def _transfer(run: Run, transfers: list[tuple[Any, torch.Tensor, int]]) -> None:
-    """All at once, on a device as one group, and waits for them: on a device the current stream does."""
+    """All at once, on a device as one group, and waits for them: on a device the current stream does, and the watch
+    ends what hangs."""
     operations = [dist.P2POp(start, buffer, run.members[peer], run.group) for start, buffer, peer in transfers]
     for work in dist.batch_isend_irecv(operations):
+        if run.device.type != "cpu":
+            torch.ops.dhp.watch_work(run.traffic, work.boxed(), "the measuring of links")
         work.wait()
 
 
@@ -90,5 +93,6 @@ def _median_s(run: Run, transfer: Callable[[], Any], repeats: int, unmeasured: i
         transfer()
     if run.device.type != "cpu":
         torch.accelerator.synchronize()
+        run.check_device()  # else the seconds may be of transfers that were aborted
         return statistics.median(a.elapsed_time(b) / 1e3 for a, b in pairwise(marks[unmeasured:]))
     return statistics.median(b - a for a, b in pairwise(marks[unmeasured:]))

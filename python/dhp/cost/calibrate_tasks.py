@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from dhp._core import Exchange, Task
+from dhp._core import Exchange, InputError, Task
 from dhp._core import Sequence as BatchSequence
-from dhp.data.text import IGNORED, IMAGE, TEXT, VIDEO, Encoded
+from dhp.data.text import Encoded
 from dhp.models import Adapter, family_class
 from dhp.models.families import Family
+from dhp.models.made_text import made_text, marks_of, runs_of
 from dhp.task.input import TaskInput
-from dhp.task.layout import MediumUnits, TaskLayout, deal_units, vision_units
+from dhp.task.layout import Indices, MediumUnits, TaskLayout, Unit, deal_units, vision_units
 from dhp.task.made import MadeMedium
 
 MODULES = ("vision", "projector", "layers", "head")  # projector: embedding, mergers, exchange and scatter of rows
@@ -31,32 +32,55 @@ class UnitRule:
     """What the units of a family's media become.
 
     merge        patches along a side that become one token, where units may be of any size
-    tile_tokens  of a unit, where all are of one size; else 0
-    has_clips    whether a medium of several units is a clip
+    tile_tokens  of a unit, where all are of one size, `tile`; else 0
+    has_clips    whether a medium of several units is a clip; of one size, clips alone are made
+    one_each     whether no medium has several units: there are as many media
+    more_last    tokens of the last unit beyond those of the others
     """
 
     merge: int = 2
     tile_tokens: int = 0
     has_clips: bool = True
+    tile: tuple[int, int] = (0, 0)
+    one_each: bool = False
+    more_last: int = 0
 
     def tokens(self, rows: int, columns: int) -> int:
         return self.tile_tokens or rows * columns // self.merge**2
 
-    def medium(self, grid: Grid) -> MadeMedium:
-        kind = "video" if grid[0] > 1 and self.has_clips else "image"
-        return MadeMedium(kind, grid, self.tokens(*grid[1:]))
+    def medium(self, medium: Grid | MadeMedium) -> MadeMedium:
+        """Of a grid; what is a medium already stays as it is."""
+        if isinstance(medium, MadeMedium):
+            return medium
+        rows = self.tokens(*medium[1:])
+        is_clip = self.has_clips and (medium[0] > 1 or self.tile_tokens > 0)
+        last_rows = rows + self.more_last if self.more_last else None
+        return MadeMedium("video" if is_clip else "image", medium, rows, last_rows=last_rows)
 
 
 def rule_of(family: Family) -> UnitRule:
-    """By the media that the family is tried with. Of a model of text alone it says nothing."""
-    shapes = family.shapes_to_try() if family.has_vision else []
+    """By the pictures and clips that the family is tried with: units of any size where a token is always a square of
+    patches, else those of its longest medium. Of a model of text alone it says nothing. Raises InputError for media
+    whose units are too different."""
+    every = family.shapes_to_try() if family.has_vision else []
+    shapes = [medium for medium in every if medium.kind != "audio"]
     if not shapes:
         return UnitRule(has_clips=False)
     clips = any(medium.kind == "video" for medium in shapes)
-    smallest = shapes[0]
-    if len({medium.grid[1:] for medium in shapes}) == 1:
-        return UnitRule(1, smallest.unit_rows, clips)
-    return UnitRule(math.isqrt(smallest.unit_patches // smallest.unit_rows), 0, clips)
+    one_each = all(medium.units == 1 for medium in shapes)
+    merge = math.isqrt(shapes[0].unit_patches // max(1, shapes[0].unit_rows))
+    squares = all(m.unit_patches == m.unit_rows * merge**2 and m.last_rows is None for m in shapes)
+    if squares and len({medium.grid[1:] for medium in shapes}) > 1:
+        return UnitRule(merge, 0, clips, one_each=one_each)
+    kind = "video" if clips else "image"
+    longest = max((medium for medium in shapes if medium.kind == kind), key=lambda medium: medium.units)
+    if longest.last_patches is not None:
+        raise InputError(
+            f"model: of {type(family).__name__}, the last unit of a {kind} has other patches than the rest, which "
+            "cannot be made up to be measured; give dhp calibrate --data"
+        )
+    more = (longest.last_rows or longest.unit_rows) - longest.unit_rows
+    return UnitRule(1, longest.unit_rows, clips, longest.grid[1:], one_each, more)
 
 
 @dataclass(frozen=True)
@@ -64,16 +88,25 @@ class Shape:
     """A sequence as far as its cost goes."""
 
     tokens: int
-    media: tuple[Grid, ...]  # (units, rows, columns) in patches; one unit: a picture
+    media: tuple[Grid | MadeMedium, ...]  # a grid: (units, rows, columns) in patches, of which a rule makes a medium
     labels: int  # tokens with a loss, at the end
 
     @property
     def patches(self) -> int:
-        return sum(t * h * w for t, h, w in self.media)
+        return sum(_patches(medium) for medium in self.media)
 
     @property
     def frame_patches(self) -> int:
-        return max((h * w for _, h, w in self.media), default=0)
+        """Of the largest unit."""
+        return max((_grid(medium)[1] * _grid(medium)[2] for medium in self.media), default=0)
+
+
+def _grid(medium: Grid | MadeMedium) -> Grid:
+    return medium.grid if isinstance(medium, MadeMedium) else medium
+
+
+def _patches(medium: Grid | MadeMedium) -> int:
+    return medium.unit_sizes.all_patches if isinstance(medium, MadeMedium) else math.prod(medium)
 
 
 @dataclass(frozen=True)
@@ -112,7 +145,6 @@ class Range:
 
 
 LEAST_SHARD_TOKENS = 16
-MADE_PATCHES = 4096  # different ones in a task: they cost more to make up than to encode
 
 
 def make_designs(what: Range, counts: dict[str, int], seed: int = 0) -> list[Design]:
@@ -147,56 +179,55 @@ def make_shape(tokens: int, vision: float, degree: int, what: Range) -> Shape:
     frame_tokens = what.rule.tokens(rows, columns)
     with_text = (tokens - 1) // (frame_tokens + 1)  # frames that leave a token of text around each
     units = min(visual // frame_tokens, with_text) // degree * degree
-    return Shape(tokens, ((units, rows, columns),) if units else (), max(1, round(what.label_share * tokens)))
+    several = [(1, rows, columns)] * units if what.rule.one_each else [(units, rows, columns)] * (units > 0)
+    return Shape(tokens, tuple(several), max(1, round(what.label_share * tokens)))
 
 
 def encode(
-    shape: Shape, vocabulary: int, rule: UnitRule, generator: np.random.Generator, units_apart: bool = True
+    shape: Shape, family: Family, vocabulary: Indices, rule: UnitRule, generator: np.random.Generator
 ) -> Encoded:
-    """Random tokens; every frame stands alone between text, as timestamps and markers put it, unless the family has all
-    of a clip together."""
-    media = [rule.medium(grid) for grid in shape.media]
-    places = [(VIDEO if m.kind == "video" else IMAGE, m.units, m.unit_rows) for m in media]
-    if units_apart:
-        places = [(kind, 1, rows) for kind, units, rows in places for _ in range(units)]
-    runs = [units * rows for _, units, rows in places]
-    text = shape.tokens - sum(runs)
-    if text < len(runs) + 1:
-        raise ValueError(f"{shape}: no room for text between {len(runs)} frames")
-    media_type = np.full(shape.tokens, TEXT, np.int8)
-    gaps = np.diff(np.linspace(0, text, len(runs) + 2).astype(int))
-    at = 0
-    for gap, run, (kind, *_) in zip(gaps, runs, places, strict=False):
-        at += int(gap)
-        media_type[at : at + run] = kind
-        at += run
-    ids = generator.integers(0, vocabulary, shape.tokens)
-    labels = ids.copy()
-    labels[: shape.tokens - shape.labels] = IGNORED
-    return Encoded(ids, labels, media_type)
+    """Random text, as much of it everywhere. Every frame stands alone in it, as timestamps and markers put it, unless
+    the family has all of a clip together, or there is not as much text."""
+    media = [rule.medium(medium) for medium in shape.media]
+    for apart in (family.units_apart, False):
+        runs = runs_of(media, apart)
+        marks = marks_of(family, runs)
+        text = shape.tokens - sum(rows for _, rows in runs) - marks
+        if text >= 0 and text + marks > len(runs):
+            break
+    else:
+        raise ValueError(f"{shape}: no room for text around {len(runs)} frames")
+    gaps = np.diff(np.linspace(0, text, len(runs) + 2).astype(int)).tolist()
+    return made_text(family, vocabulary, runs, gaps, shape.labels, generator)
 
 
-def make_input(design: Design, position: int, model: Any, seed: int = 0) -> TaskInput:
-    """The share of the rank at `position`."""
+def make_input(design: Design, position: int, model: Any, rule: UnitRule | None = None, seed: int = 0) -> TaskInput:
+    """The share of the rank at `position`. `rule`: that of the model, where it is known: to find it takes a while."""
     family = family_class(model)(model)
-    rule, vocabulary = rule_of(family), family.text.config.vocab_size
+    rule, vocabulary = rule or rule_of(family), family.text_ids()
     generator = np.random.default_rng(seed)
-    encoded = [encode(shape, vocabulary, rule, generator, family.units_apart) for shape in design.shapes]
-    media = [[rule.medium(grid) for grid in shape.media] for shape in design.shapes]
+    encoded = [encode(shape, family, vocabulary, rule, generator) for shape in design.shapes]
+    media = [[rule.medium(medium) for medium in shape.media] for shape in design.shapes]
     layout = TaskLayout.of(design.degree, position, encoded, media)
     pixels = [torch.empty(0)]
     for (sequence, medium), units in itertools.groupby(
         layout.shares[position], lambda unit: (unit.sequence, unit.medium)
     ):
-        whole = media[sequence][medium]
-        own = replace(whole, grid=(len(list(units)), *whole.grid[1:]))
-        pixels.append(family.random_pixels(own, generator).float())
+        pixels.append(_pixels(family, media[sequence][medium], list(units), generator).float())
     return TaskInput(layout, encoded, list(media), torch.cat(pixels[1:] or pixels))
+
+
+def _pixels(family: Family, medium: MadeMedium, units: list[Unit], generator: np.random.Generator) -> torch.Tensor:
+    """Of these units of a medium."""
+    if each := family.pixels_of_unit(medium):  # the last has other ones
+        whole = family.random_pixels(medium, generator)
+        return torch.cat([whole[unit.part * each : (unit.part + 1) * each] for unit in units])
+    return family.random_pixels(replace(medium, grid=(len(units), *medium.grid[1:])), generator)
 
 
 def units_of(shape: Shape, rule: UnitRule) -> tuple[MediumUnits, ...]:
     """Of each of its media."""
-    return tuple(rule.medium(grid).unit_sizes for grid in shape.media)
+    return tuple(rule.medium(medium).unit_sizes for medium in shape.media)
 
 
 def busiest_position(design: Design) -> int:

@@ -43,7 +43,7 @@ def cost_by_parts(
             f"{file}: model_type: memory of {model.config.model_type} with {text.model_type} cannot be counted; count "
             "tokens instead of bytes with capacity_tokens (--capacity-tokens), or give a cost file"
         )
-    sizes = text.to_dict() if is_known else _stand_in(text)
+    sizes = text.to_dict() if is_known else _stand_in(text, file)
     like = {"tie_word_embeddings": model.config.tie_word_embeddings, "model_type": LIKE.get(text.model_type, "llama")}
     described = json.dumps(sizes | like)
     own_freeze = Freeze(llm=freeze.llm)
@@ -51,20 +51,46 @@ def cost_by_parts(
     if not is_known:
         _scale(cost, _flop_of(model, file), _flop_of(_empty_llama(sizes | like), file))
     _add_encoder(cost, model, options, recompute, trains=not (freeze.vit or lora_rank))
+    if not counts_tokens:
+        _add_patch_bytes(cost, model, options, recompute, file, trains=not (freeze.vit or lora_rank))
     return cost
 
 
-def _stand_in(text: Any) -> dict[str, Any]:
-    """The Llama that has as many layers and heads, of the same sizes."""
-    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size")
-    sizes = {name: value for name in names if (value := getattr(text, name, None)) is not None}
-    heads = sizes.get("num_attention_heads", 1)
-    inner = getattr(text, "intermediate_size", None)
+def _stand_in(text: Any, file: Path) -> dict[str, Any]:
+    """The Llama that has as many layers and heads, of the same sizes. Raises InputError where the config does not say
+    them."""
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+    sizes: dict[str, Any] = {name: _number(text, file, name) for name in names}
+    kv_heads, inner = (getattr(text, name, None) for name in ("num_key_value_heads", "intermediate_size"))
     return sizes | {
-        "num_key_value_heads": sizes.get("num_key_value_heads", heads),
-        "head_dim": head_size(text),
+        "num_key_value_heads": kv_heads if isinstance(kv_heads, int) and kv_heads else sizes["num_attention_heads"],
+        "head_dim": _head_size(text, file),
         "intermediate_size": inner if isinstance(inner, int) else 4 * sizes["hidden_size"],
     }
+
+
+def _number(config: Any, file: Path, *names: str, instead: str = "give a cost file, as of dhp calibrate") -> int:
+    """The first of these that a config has as a number from 1 on. Raises InputError, which says what to do `instead`,
+    where it has none."""
+    values = {name: getattr(config, name, None) for name in names}
+    for value in values.values():
+        if type(value) is int and value > 0:
+            return value
+    found = next((value for value in values.values() if value is not None), None)
+    said = "nothing" if found is None else json.dumps(found, default=str)[:80]
+    kind = getattr(config, "model_type", "") or "the model"
+    raise InputError(
+        f"{file}: {' or '.join(names)} of {kind}: found {said}, expected a number from 1 on, without which its "
+        f"cost cannot be counted; {instead}"
+    )
+
+
+def _head_size(text: Any, file: Path) -> int:
+    """Raises InputError where the config does not say it."""
+    if not getattr(text, "qk_rope_head_dim", None) and not getattr(text, "head_dim", None):
+        _number(text, file, "hidden_size")
+        _number(text, file, "num_attention_heads")
+    return head_size(text)
 
 
 def _empty_llama(config: dict[str, Any]) -> Any:
@@ -115,7 +141,7 @@ def _scale(cost: CostModel, own: tuple[float, float], stand_in: tuple[float, flo
 
 
 def _add_encoder(cost: CostModel, model: Any, options: dict[str, Any], recompute: Recompute, trains: bool) -> None:
-    """Encoder and projector: seconds and bytes of a patch, and the bytes of their weights."""
+    """Encoder and projector: seconds of a patch, and the bytes of their weights."""
     device = read_device(options["device"])
     parameters = sum(p.numel() for p in family_class(model)(model).encoder_parameters)
     if not parameters:  # of text alone
@@ -129,25 +155,35 @@ def _add_encoder(cost: CostModel, model: Any, options: dict[str, Any], recompute
     # A picture's patch or a sound's frame: one of two encoders that are alike.
     own = max(parameters - hears, hears)
     cost.patch_s = (1.0 + (2.0 + again) * trains) * 2.0 * own / device.linear_flop_per_s
-    vision = model.config.vision_config
-    layers = getattr(vision, "num_hidden_layers", None) or vision.depth
-    kept = layers * vision.hidden_size * (1.0 if again else 16.0)  # inputs of blocks, or all of them
-    cost.patch_bytes = kept * device.bytes_per_value * trains
+
+
+def _add_patch_bytes(
+    cost: CostModel, model: Any, options: dict[str, Any], recompute: Recompute, file: Path, trains: bool
+) -> None:
+    """What is kept of a patch. Raises InputError where the config does not say how deep and wide the encoder is."""
+    if not family_class(model)(model).encoder_parameters:  # of text alone
+        return
+    vision = getattr(model.config, "vision_config", None)
+    instead = "count tokens instead of bytes with capacity_tokens (--capacity-tokens), or give a cost file"
+    layers = _number(vision, file, "num_hidden_layers", "depth", instead=instead)
+    width = _number(vision, file, "hidden_size", "embed_dim", instead=instead)
+    kept = layers * width * (16.0 if recompute == Recompute.none else 1.0)  # all of its blocks, or their inputs
+    cost.patch_bytes = kept * read_device(options["device"]).bytes_per_value * trains
 
 
 def uncounted_cost(folder: str | Path, device: str, recompute: Recompute) -> CostModel:
     """Of a language model that the core cannot count, what needs no counting: heads, bytes that travel, and a memory
     that counts tokens. Its seconds are 0, to be measured."""
     config = empty_model(folder, plain_config(folder)).config
-    text = config.get_text_config()
-    heads = text.num_attention_heads
+    text, file = config.get_text_config(), Path(folder) / "config.json"
+    layers, heads = _number(text, file, "num_hidden_layers"), _number(text, file, "num_attention_heads")
     kv_heads = heads if getattr(text, "kv_lora_rank", None) else getattr(text, "num_key_value_heads", None) or heads
-    kv_values = 2.0 * text.num_hidden_layers * kv_heads * head_size(text)
+    kv_values = 2.0 * layers * kv_heads * _head_size(text, file)
     forward = kv_values * read_device(device).bytes_per_value
     backward = (1.0 + (recompute == Recompute.full)) * forward + 4.0 * kv_values  # gradients travel in fp32
     return CostModel(
         config.model_type,
-        text.num_hidden_layers,
+        layers,
         0.0,
         0.0,
         PassCost(0.0, 0.0, 0.0, 0.0, forward, 0.0),

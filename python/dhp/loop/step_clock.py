@@ -103,11 +103,9 @@ class StepClock:
         return values[: len(scalars)]
 
     def combine(self, run: Run, plan: Plan, finite: bool, norm: float) -> list[int]:
-        """Losses add up; all ranks learn what every member of every task took, and a task lasts as long as its slowest.
-        `finite`: whether this rank's own gradients were, and `norm` that of their sum. Returns the ranks whose own were
-        not, all of them where only the sum is not."""
-        if self._unread:
-            self.read([])
+        """After `read`. Losses add up; all ranks learn what every member of every task took, and a task lasts as long
+        as its slowest. `finite`: whether this rank's own gradients were, and `norm` that of their sum. Returns the
+        ranks whose own were not, all of them where only the sum is not."""
         run.sum(self.loss)
         ids = [task.id for task in plan.tasks]
         own = self._own_members(run.rank, plan)

@@ -22,9 +22,13 @@ from dhp.task.input import TaskInput
 
 
 class Adapter(Protocol):
-    """A model that runs on shards. `loss` is the only call that a training loop needs."""
+    """A model that runs on shards. `loss` is the only call that a training loop needs.
+
+    exchanges_rows  whether the members of every task exchange rows, as for a router loss (`dhp.plan(rows=…)`)
+    """
 
     model: torch.nn.Module
+    exchanges_rows: bool
 
     def prepare(self, task_input: TaskInput) -> None:
         """Makes what `loss` uploads, in memory that the device reads by itself: for a thread that reads ahead, so that

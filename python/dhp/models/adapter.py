@@ -52,6 +52,7 @@ class ModelAdapter:
             deepstack.add_by_index(self._text.layers)
         self._rope = whole_rope.wrap(self._text)
         self._router = router_loss.of(self.model, self._text)
+        self.exchanges_rows = self._router is not None
         self._uploads = Uploads()
         self._row_width = self._text.config.hidden_size * (1 + family.deepstack)
         self._vision = family.encoder_parameters

@@ -12,6 +12,7 @@ Exit codes: 0 exact; 1 it is not, or the model cannot be attached; 2 bad input.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import Any
 
@@ -40,16 +41,18 @@ def check_model(folder: str, seed: int = 0) -> tuple[str, Difference, float]:
     that are encoded together. Raises InputError for a folder that is none, NotExactError for a model that cannot be
     attached."""
     family_of(folder)
-    return check_config(config_of(folder), seed)
+    return check_config(config_of(folder), seed, named=f"{folder}/config.json")
 
 
-def check_config(config: Any, seed: int = 0) -> tuple[str, Difference, float]:
-    """The same of a transformers config. Raises InputError where no small model can be made of it."""
+def check_config(config: Any, seed: int = 0, named: str = "") -> tuple[str, Difference, float]:
+    """The same of a transformers config, which messages call `named`, or by the folder that it was read from. Raises
+    InputError where no small model can be made of it."""
+    named = named or os.path.join(getattr(config, "name_or_path", "") or "", "config.json")
     try:
         small = shrunk(config)
         model = _random_model(small, seed)
     except Exception as error:  # whatever transformers makes of odd values
-        raise InputError(f"config.json: no small model can be made of it ({first_line(error)})") from None
+        raise InputError(f"{named}: no small model can be made of it ({first_line(error)})") from None
     family: Family = family_class(model)(model)
     try:
         samples = made_samples(family, seed)

@@ -15,6 +15,7 @@ import torch
 
 from dhp._core import InputError
 from dhp.base.json_file import first_line
+from dhp.models import forwards
 
 INDUCTOR = "inductor"
 Backend = str | Callable[..., Any]
@@ -23,23 +24,31 @@ Backend = str | Callable[..., Any]
 def compile_layers(layers: Iterable[Any], backend: Backend = INDUCTOR) -> None:
     """Undone by `remove`. Hooks of the layers, and what recomputes them in releases of transformers before 5.23, stay
     outside."""
-    import torch._inductor.config
-
     remove(layers)
-    torch._inductor.config.compile_threads = 1  # ranks are forked, and as many as there are cores
+    _compile_in_this_thread()
     # It warns of operations in place under recompute = "keep_attention": there are none in transformers' layers
     logging.getLogger("torch._higher_order_ops.wrap").setLevel(logging.ERROR)
     for layer in layers:
-        layer.forward = torch.compile(layer.forward, dynamic=True, backend=backend)
+        forwards.put(layer, torch.compile(layer.forward, dynamic=True, backend=backend))
 
 
 def remove(layers: Iterable[Any]) -> None:
     for layer in layers:
-        layer.__dict__.pop("forward", None)
+        forwards.take_back(layer)
+
+
+def _compile_in_this_thread() -> None:
+    """Before the first program: with it torch starts a pool of processes, one a core, but ranks are forked, and as many
+    as there are cores."""
+    import torch._inductor.config
+
+    torch._inductor.config.compile_threads = 1
 
 
 def check_compiler(device: torch.device) -> None:
     """Raises InputError where torch.compile cannot compile for a device: makes a program of one line."""
+
+    _compile_in_this_thread()
 
     def more(x: torch.Tensor) -> torch.Tensor:
         return x.sin() + 1.0

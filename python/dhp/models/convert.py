@@ -21,13 +21,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
 from dhp._core import InputError
 from dhp.base.json_file import first_line, read_object
 from dhp.base.output import complain, say
 from dhp.data.folder import tokens_of
 from dhp.data.made_folder import PROCESSING, chatml
 from dhp.models.internvl_chat import converted_config, new_weights
-from dhp.models.model_folder import INDEX, check_model_folder, quiet, weight_files
+from dhp.models.model_folder import INDEX, WEIGHTS, check_model_folder, quiet, weight_files
 
 CONTEXT = "<IMG_CONTEXT>"
 TOKENIZER = (
@@ -63,8 +66,9 @@ def convert(folder: str | Path, out: str | Path) -> int:
         _check(partial, source)
         os.chmod(partial, 0o755)
         os.rename(partial, target)
-    except OSError as error:
-        raise InputError(f"{target}: cannot be written ({error.strerror or error})") from None
+    except (OSError, SafetensorError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+        raise InputError(f"{target}: cannot be written ({why}); make room, or give another path") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return weights
@@ -84,9 +88,6 @@ def _config_of(source: Path) -> dict[str, Any]:
 
 
 def _write_weights(files: list[Path], partial: Path, tied: bool) -> int:
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import save_file
-
     places: dict[str, str] = {}
     size = 0
     for file in files:
@@ -95,13 +96,15 @@ def _write_weights(files: list[Path], partial: Path, tied: bool) -> int:
             with safe_open(file, framework="pt") as content:
                 for name in content.keys():  # noqa: SIM118 (no mapping)
                     held |= new_weights(name, content.get_tensor(name), str(file), tied)
+        except OSError as error:
+            raise InputError(f"{file}: cannot be read ({error.strerror or error})") from None
         except SafetensorError as error:
             raise InputError(f"{file}: is damaged or cut off ({first_line(error)}); download it again") from None
         if held:
             save_file(held, partial / file.name, metadata={"format": "pt"})
         places |= dict.fromkeys(held, file.name)
         size += sum(tensor.nbytes for tensor in held.values())
-    if len(files) > 1:
+    if [file.name for file in files] != [WEIGHTS]:  # one of another name is found by the index alone
         index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(places.items()))}
         (partial / INDEX).write_text(json.dumps(index, indent=2) + "\n")
     return len(places)

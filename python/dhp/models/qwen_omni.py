@@ -42,11 +42,12 @@ class Qwen25Omni(Qwen25VL):
         heard = [media[unit.sequence][unit.medium].kind == "audio" for unit in units]
         frames = [self._mel_frames(unit, media) if sound else 0 for unit, sound in zip(units, heard, strict=True)]
         sizes = [n * self.bins or unit.patches * self.patch_width for n, unit in zip(frames, units, strict=True)]
+        [pixels] = upload(pixels)  # whole, as the reading thread has left it: what is sorted is sorted on the device
         numbers = pixels.split(sizes)
         rows: dict[int, torch.Tensor] = {}
         for sound in set(heard):
             chosen = [i for i, kind in enumerate(heard) if kind == sound]
-            own = torch.cat([numbers[i] for i in chosen])
+            own = torch.cat([numbers[i] for i in chosen]) if len(chosen) < len(units) else pixels
             if sound:
                 found = self._hear(own.view(-1, self.bins), [frames[i] for i in chosen], upload)
             else:

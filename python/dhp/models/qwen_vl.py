@@ -10,6 +10,7 @@ import torch
 from transformers import vision_utils
 
 from dhp.data.placeholders import MediumShape
+from dhp.models import forwards
 from dhp.models.attention import FRAMES, attend_as_before, attend_by
 from dhp.models.families import Media, QwenVL, Upload
 from dhp.task.layout import Unit
@@ -31,7 +32,7 @@ class Qwen2VL(QwenVL):
 
     def restore(self) -> None:
         attend_as_before(self.vision, self.model, "vision_config")
-        self.vision.patch_embed.proj.__dict__.pop("forward", None)
+        forwards.take_back(self.vision.patch_embed.proj)
 
     def encode(self, units: Sequence[Unit], media: Media, pixels: torch.Tensor, upload: Upload) -> torch.Tensor:
         """What the vision model would make of sizes on the device, waiting for it, is made on the host."""
@@ -98,7 +99,7 @@ def multiply_patches(projection: torch.nn.Conv3d) -> None:
     """Makes the patch embedding one matrix product. A patch is as large as the kernel, so the convolution is one; on
     CPUs its own code takes four to five times as long, and a fifth of a small model's step."""
     if projection.kernel_size == projection.stride and not any(projection.padding) and projection.groups == 1:
-        projection.forward = functools.partial(_product, projection)  # type: ignore[method-assign]
+        forwards.put(projection, functools.partial(_product, projection))
 
 
 def _product(projection: torch.nn.Conv3d, patches: torch.Tensor) -> torch.Tensor:

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from dhp._core import Exchange, Task
-from dhp.data.text import IGNORED, KINDS, Encoded
+from dhp.data.text import IGNORED, Encoded
 from dhp.models import family_class, router_loss, whole_rope
 from dhp.models.adapter import ModelAdapter
 from dhp.models.compiled import Backend
 from dhp.models.families import Family
+from dhp.models.made_text import made_text, runs_of
 from dhp.run.threads import run_threads
 from dhp.task.input import TaskInput
 from dhp.task.layout import TaskLayout, Unit
@@ -76,22 +77,11 @@ def made_samples(family: Family, seed: int = 0) -> list[Made]:
 
 def _made(family: Family, media: list[MadeMedium], text: int, generator: np.random.Generator) -> Made:
     """Text, then each medium with a little text behind it, then more text, of which the last third is learned."""
-    vocabulary = family.text_ids()
-    ids, kinds = [generator.choice(vocabulary, 4)], [np.zeros(4, np.int8)]
-    for medium in media:
-        placeholder, kind = family.placeholder(medium.kind), KINDS[medium.kind]
-        runs = [medium.unit_rows] * medium.units if family.units_apart else [medium.unit_sizes.all_rows]
-        for rows in runs:
-            behind = [*family.marks(medium.kind)[1], *generator.choice(vocabulary, 3)]
-            before = family.marks(medium.kind)[0]
-            ids += [np.array(before, np.int64), np.full(rows, placeholder), np.array(behind)]
-            kinds += [np.zeros(len(before), np.int8), np.full(rows, kind, np.int8), np.zeros(len(behind), np.int8)]
-    ids.append(generator.choice(vocabulary, text))
-    kinds.append(np.zeros(text, np.int8))
-    whole = np.concatenate(ids).astype(np.int64)
-    labels = np.where(np.arange(len(whole)) < len(whole) - max(3, text // 3), IGNORED, whole)
-    pixels = [family.random_pixels(medium, generator) for medium in media]
-    return Made(Encoded(whole, labels, np.concatenate(kinds)), media, pixels)
+    runs = runs_of(media, family.units_apart)
+    gaps = [4] + [3] * len(runs)
+    gaps[-1] += text
+    encoded = made_text(family, family.text_ids(), runs, gaps, max(3, text // 3), generator)
+    return Made(encoded, media, [family.random_pixels(medium, generator) for medium in media])
 
 
 def alone(model: Any, samples: Sequence[Made]) -> tuple[float, dict[str, torch.Tensor]]:

@@ -17,6 +17,7 @@ import torch
 
 from dhp._core import InputError
 from dhp.base.json_file import read_object
+from dhp.base.output import check_writable, write_atomically
 from dhp.base.unregistered import ALLOWED
 from dhp.models.families import Family, flat
 
@@ -53,6 +54,8 @@ def _lasting(value: Any) -> Any:
         return {
             key: _lasting(inner) for key, inner in value.items() if key not in _PASSING and "attn_impl" not in str(key)
         }
+    if isinstance(value, (list, tuple)):
+        return [_lasting(inner) for inner in value]
     return value
 
 
@@ -64,6 +67,8 @@ def prove(config: Any, folder: str | Path | None = None) -> None:
     file, key = (Path(folder) / FILE if folder else None), mark(config)
     known = _read(file)
     if known.get(key) != EXACT:
+        if file:
+            check_writable("output_dir", str(file))
         try:
             what, found, units = check_config(config)
         except NotExactError as error:
@@ -75,8 +80,7 @@ def prove(config: Any, folder: str | Path | None = None) -> None:
                 "its own (docs/models.md)"
             )
         if file:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(known | {key: EXACT}, indent=1), encoding="utf-8")
+            write_atomically("output_dir", str(file), json.dumps(known | {key: EXACT}, indent=1) + "\n")
     admit(config)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from dhp._core import InputError
+from dhp.models import forwards
 from dhp.task.layout import TaskLayout
 
 BY_LENGTH = ("dynamic", "longrope")
@@ -52,8 +53,9 @@ def wrap(text: Any) -> WholeRope | None:
     rotary = getattr(text, "rotary_emb", None)
     if rotary is None or kind_of(text) not in BY_LENGTH:
         return None
-    rotary.forward = WholeRope(rotary)
-    return rotary.forward
+    whole = WholeRope(rotary)
+    forwards.put(rotary, whole)
+    return whole
 
 
 def forget(text: Any) -> None:
@@ -75,4 +77,4 @@ def kind_of(text: Any) -> str:
 def unwrap(text: Any) -> None:
     """Undoes `wrap`."""
     if rotary := getattr(text, "rotary_emb", None):
-        rotary.__dict__.pop("forward", None)
+        forwards.take_back(rotary)

@@ -122,11 +122,12 @@ def read_together(scalars: list[torch.Tensor]) -> list[float]:
 
 
 def pin(device: torch.device, *tensors: torch.Tensor) -> list[torch.Tensor]:
-    """In memory that `device` reads by itself, in any thread; for a CPU the same tensors."""
+    """In memory that `device` reads by itself, in any thread; for a CPU, and of those on the device, the same
+    tensors."""
     if device.type == "cpu":
         return list(tensors)
     torch.accelerator.set_device_index(device)  # of this thread
-    return [tensor.pin_memory() for tensor in tensors]
+    return [tensor.pin_memory() if tensor.device.type == "cpu" else tensor for tensor in tensors]
 
 
 class Uploads:
@@ -137,7 +138,7 @@ class Uploads:
         self._pending: collections.deque[tuple[torch.Event, list[torch.Tensor]]] = collections.deque()
 
     def __call__(self, device: torch.device, *tensors: torch.Tensor) -> list[torch.Tensor]:
-        """On a CPU the same tensors."""
+        """On a CPU the same tensors, and those that are on the device already."""
         if device.type == "cpu":
             return list(tensors)
         while self._pending and self._pending[0][0].query():
@@ -146,5 +147,5 @@ class Uploads:
         copies = [tensor.to(device, non_blocking=True) for tensor in pinned]
         copied = torch.Event(device)
         copied.record()
-        self._pending.append((copied, pinned))
+        self._pending.append((copied, [tensor for tensor in pinned if tensor.device.type == "cpu"]))
         return copies

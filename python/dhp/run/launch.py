@@ -64,7 +64,7 @@ def join(timeout_s: float, device: str = "cpu", named: str = "device") -> runtim
     try:
         run = entry.init(timeout_s=timeout_s, device=device)
     except (InputError, ImportError, runtime.RankFailed) as error:
-        complain(f"dhp: error: {re.sub('^device:', f'{named}:', str(error))}")
+        _complain_of(named, error)
         return 1 if isinstance(error, runtime.RankFailed) else BAD_INPUT
     if signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, signal.default_int_handler):  # as commands.py set it
         torch.ops.dhp.exit_on_interrupt()
@@ -78,8 +78,13 @@ def check_device(device: str, ranks: int, named: str) -> int:
         devices.check(device, ranks)
         return 0
     except InputError as error:
-        complain(f"dhp: error: {re.sub('^device:', f'{named}:', str(error))}")
+        _complain_of(named, error)
         return BAD_INPUT
+
+
+def _complain_of(named: str, error: Exception) -> None:
+    """Of a device, by the name that its setting has here."""
+    complain(f"dhp: error: {re.sub('^device:', f'{named}:', str(error))}")
 
 
 @contextlib.contextmanager

@@ -351,11 +351,12 @@ def agree_on(plan: Plan, run: Run) -> None:
         )
 
 
-def connect(plan: Plan, batch: Batch, run: Run, cluster: Cluster | None = None) -> int:
+def connect(plan: Plan, batch: Batch, run: Run, cluster: Cluster | None = None, *, rows: bool = False) -> int:
     """Before the tasks of a plan: connects this rank, in plan order, with those that it will exchange data with for the
     first time. On an accelerator the first transfer between two ranks holds up their hosts, which else happens in the
     middle of a task. A plan connects no more ranks than it lets work together (`max_peers`). Every rank calls it, after
-    `agree_on`. Returns how many connections are new: none on CPUs, where the process group has made all of them.
+    `agree_on`. `rows`: members exchange rows in every task, not only those of pictures (`Adapter.exchanges_rows`).
+    Returns how many connections are new: none on CPUs, where the process group has made all of them.
     """
     if run.device.type == "cpu":
         return 0
@@ -364,8 +365,8 @@ def connect(plan: Plan, batch: Batch, run: Run, cluster: Cluster | None = None) 
     for task in tasks(plan, run):
         if len(task.ranks) > 1:
             nodes = [cluster.node_of(rank) for rank in task.ranks] if cluster else []
-            rows = any(sequence in visual for sequence in task.sequences)  # go from any member to any
-            fresh += torch.ops.dhp.connect(run.group_of(task), run.traffic, task.exchange.name, nodes, rows)
+            travel = rows or any(sequence in visual for sequence in task.sequences)  # from any member to any
+            fresh += torch.ops.dhp.connect(run.group_of(task), run.traffic, task.exchange.name, nodes, travel)
     return fresh
 
 

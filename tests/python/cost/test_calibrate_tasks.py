@@ -1,7 +1,9 @@
 """What `dhp calibrate` makes its tasks of, and the clock and the groups that it runs them with."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +12,10 @@ import torch
 from dhp.cost.calibrate_tasks import (
     MODULES,
     PASSES,
+    Design,
     ModuleClock,
     Range,
+    Shape,
     UnitRule,
     encode,
     make_designs,
@@ -20,10 +24,16 @@ from dhp.cost.calibrate_tasks import (
     make_task,
     units_of,
 )
+from dhp.models import attach
 from dhp.run.runtime import Run
 from dhp.task.layout import deal_units, vision_units
+from dhp.task.made import MadeMedium
+from family_models import MODELS, OMNI, make
 from ranks import run_threads
 
+# Of a hundred tokens, with a placeholder and no marks.
+FAMILY = SimpleNamespace(units_apart=True, marks=lambda kind: ([], []), placeholder=lambda kind: 100)
+VOCABULARY = np.arange(100)
 RANGE = Range(32, 800, (1, 2, 4), (3, 6), label_share=0.25)
 
 
@@ -55,7 +65,7 @@ def test_designs_cover_what_was_asked_for_and_keep_degrees_apart() -> None:
 def test_made_up_sequences_are_what_their_shape_says() -> None:
     for design in make_designs(RANGE, {"fit": 30, "left out": 10}):
         for shape in design.shapes:
-            encoded = encode(shape, 100, UnitRule(), np.random.default_rng(0))
+            encoded = encode(shape, FAMILY, VOCABULARY, UnitRule(), np.random.default_rng(0))
             assert len(encoded.input_ids) == shape.tokens
             assert encoded.label_tokens == shape.labels
             assert (encoded.media_type != 0).sum() == shape.patches // 4
@@ -68,7 +78,7 @@ def test_frames_of_any_size_leave_room_for_text_between_them(merge: int, unit: t
     what = Range(16, 600, (1, 2, 4, 8), (3, 6), unit=unit, rule=UnitRule(merge))
     for design in make_designs(what, {"fit": 60, "left out": 20}):
         for shape in design.shapes:
-            encoded = encode(shape, 100, UnitRule(merge), np.random.default_rng(0))
+            encoded = encode(shape, FAMILY, VOCABULARY, UnitRule(merge), np.random.default_rng(0))
             assert (encoded.media_type != 0).sum() == shape.patches // merge**2
             frames = sum(t for t, _, _ in shape.media)
             assert frames > 0 and frames % design.degree == 0
@@ -82,11 +92,35 @@ def test_frames_of_one_token_are_as_many_as_text_can_part() -> None:
     assert make_shape(100, 0.7, 1, Range(16, 64, (1,), (1,), unit=(4, 4))).media == ((17, 4, 4),)
 
 
+def test_tiles_stand_together_where_text_cannot_part_them() -> None:
+    """A picture of 9 tiles in 5 tokens of text, as data may have it."""
+    shape = Shape(41, (MadeMedium("image", (9, 4, 4), 4),), 1)
+    kinds = encode(shape, FAMILY, VOCABULARY, UnitRule(), np.random.default_rng(0)).media_type
+    assert kinds.tolist() == [0] * 2 + [1] * 36 + [0] * 3
+    with pytest.raises(ValueError, match="no room for text around 1 frames"):
+        encode(replace(shape, tokens=35), FAMILY, VOCABULARY, UnitRule(), np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("name", [name for name in ("llava_onevision", "mistral3", "qwen3_vl", OMNI) if name in MODELS])
+def test_media_of_data_are_measured_as_they_are(name: str, run: Run) -> None:
+    """Pictures of several tiles, clips that end with a row more, sounds, on the members of a group one by one."""
+    adapter = attach(make(name, torch.float32), run)
+    media = adapter.family.shapes_to_try()
+    alone = [media[:1], media[1:2], media[-1:], *([media] if name != "llava_onevision" else [])]
+    for group in alone:
+        rows = sum(medium.unit_sizes.all_rows for medium in group)
+        design = Design((Shape(rows + 60, tuple(group), 9),), 2)
+        assert design.sequences[0].patches == sum(medium.unit_sizes.all_patches for medium in group)
+        for position in range(2):
+            torch.ops.dhp.create_mirror_group(f"{name}/{position}", 2, position)
+            adapter.run = SimpleNamespace(traffic=f"{name}/{position}", group_of=lambda task: list(task.ranks))
+            loss = adapter.loss(make_input(design, position, adapter.model), make_task(design), 9)
+            assert torch.isfinite(loss)
+
+
 @pytest.fixture(scope="module")
 def adapter(mixed_data: Path, run: Run):
     from transformers import AutoModelForImageTextToText
-
-    from dhp.models import attach
 
     model = AutoModelForImageTextToText.from_pretrained(mixed_data / "model", dtype=torch.float32)
     return attach(model.train(), run)

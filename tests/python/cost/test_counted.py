@@ -14,10 +14,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from borrowed_checkpoints import write_checkpoint
 from dhp._core import Freeze, InputError, Recompute, analytic_cost, read_device
 from dhp.base.unregistered import ALLOWED
-from dhp.cost.counted import LIKE, cost_by_parts
+from dhp.cost.counted import LIKE, cost_by_parts, uncounted_cost
 from dhp.cost.local import STATE_BYTES, local_cost
 from dhp.demo.checkpoint import make_tiny_checkpoint
 from dhp.models.families import Family
+from dhp.models.model_folder import empty_model, plain_config
 from family_models import MODELS, OMNI, TEXT, internvl
 
 OPTIONS = {"device": "h100", "ranks": 4, "state": STATE_BYTES["bf16"]}
@@ -75,6 +76,31 @@ def test_a_patch_is_the_work_of_one_encoder(family: str, tmp_path: Path) -> None
     own = max(parameters["visual"], parameters["audio_tower"])
     assert cost.patch_s == pytest.approx(3 * 2 * own / read_device("h100").linear_flop_per_s)
     assert cost.state_bytes > 6 * sum(parameters.values())
+
+
+def test_configs_that_do_not_say_their_sizes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ALLOWED, "1")
+    tf.MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, state_size=4).save_pretrained(tmp_path)
+    problem = f"{tmp_path}/config.json: num_attention_heads of mamba: found nothing, expected a number from 1 on"
+    for count in (
+        lambda: local_cost(tmp_path, 4, device="h100", capacity_tokens=1000),
+        lambda: uncounted_cost(tmp_path, "h100", Recompute.none),
+    ):
+        with pytest.raises(InputError, match=problem):
+            count()
+
+
+def test_memory_of_an_encoder_that_does_not_say_its_depth_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tokens can be counted all the same."""
+    folder, _ = write_checkpoint(tmp_path, "llava")
+    model = empty_model(folder, plain_config(folder))
+    model.config.vision_config = tf.PreTrainedConfig(depth=[2, 2], hidden_size=32)
+    monkeypatch.setattr("dhp.cost.counted.empty_model", lambda *_: model)
+    with pytest.raises(InputError, match=r"num_hidden_layers or depth of the model: found \[2, 2\], .* count tokens "):
+        local_cost(folder, 4, device="h100")
+    assert local_cost(folder, 4, device="h100", capacity_tokens=1000).patch_s > 0.0
 
 
 BIG = TEXT | {"hidden_size": 512, "intermediate_size": 1536, "num_attention_heads": 8, "head_dim": 64}

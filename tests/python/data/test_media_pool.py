@@ -109,6 +109,13 @@ def test_the_same_tensors_in_order(folder: Path, tmp_path: Path, monkeypatch: py
         assert children()
 
 
+def test_without_work_no_process_starts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(media_pool.worker_process, "start", lambda *_: pytest.fail("started"))
+    pool = media_pool.MediaPool(media_pool.Setup(str(folder / "model"), (), None, "", 0), 2, 10.0)
+    assert list(pool.decode([])) == []
+    pool.close()
+
+
 def test_what_is_under_way_is_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody takes what is decoded: after a while, no more works are taken."""
     with opened(folder, data_workers=2) as data:

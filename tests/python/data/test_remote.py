@@ -22,6 +22,7 @@ from dhp.data.dataset import Dataset
 from dhp.data.decoding import clips
 from dhp.data.decoding.media import PixelReader
 from dhp.data.errors import DataError, MediumError, StaleIndexError
+from dhp.data.formats.tables import read_table
 from dhp.data.indexing.index import Index, build_index, default_path, load_index, load_or_build_index
 from dhp.data.indexing.index_command import main
 from dhp.data.text import Encoder
@@ -138,6 +139,9 @@ def test_parquet_at_an_address(folder: Path) -> None:
     rows = [row("<image>What is it?", images=["media/small.png"]), row("And this?")]
     pq.write_table(pa.Table.from_pylist(rows), folder / "data.parquet")
     with FileServer(folder) as server:
+        told: list[int] = []
+        assert len(list(read_table(f"{server.url}data.parquet", 1 << 20, told.append))) == 2
+        assert told[-1] == (folder / "data.parquet").stat().st_size, "bytes of the file, whatever they unpack to"
         index = build_index(f"{server.url}data.parquet", folder / "model", folder / "i.index")
         check_same(index, folder, [server.url], rows)
         with pytest.raises(DataError, match=r"data\.arrow: Arrow files are read on a disk only"):
@@ -304,13 +308,14 @@ def test_redirects_stay_on_the_host(served: FileServer, folder: Path) -> None:
         ([503] * 9, "the server answers 503, 4 times; see whether", 4),
         (["cut"] * 9, r"was cut after [\d,]+ of 10,618 bytes, 4 times", 4),
         (["silent"] * 9, "gave no answer within 1 s, 4 times", 4),
-        (["trickle"] * 9, r"of 10,618 bytes, 4 times|gave no answer within 1 s, 4 times", 4),
+        (["trickle"] * 9, r"of 10,618 bytes, [34] times|gave no answer within 1 s, [34] times", 0),
         ([503, "cut", 429], "", 4),
     ],
 )
 def test_faults(
     served: FileServer, monkeypatch: pytest.MonkeyPatch, faults: list[Any], message: str, requests: int
 ) -> None:
+    """A server that is slow all the time is left before its last attempt."""
     monkeypatch.setattr(remote, "TIMEOUT_S", 0.5)
     url = f"{served.url}media/small.png"
     served.faults["media/small.png"] = faults
@@ -320,7 +325,7 @@ def test_faults(
         assert str(caught.value).startswith(f"{url}: ") and "\n" not in str(caught.value)
     else:
         assert len(remote.head(url, 1 << 15)[1]) == 10_618
-    assert len(served.asked) == requests
+    assert len(served.asked) == requests or (not requests and len(served.asked) in (3, 4))
 
 
 def test_nobody_is_there(folder: Path) -> None:

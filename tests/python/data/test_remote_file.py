@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import random
 import time
@@ -14,6 +15,7 @@ import pytest
 from dhp.data.access import remote, remote_file
 from dhp.data.access.media_cache import MediaCache
 from dhp.data.access.remote_file import RemoteFile
+from dhp.data.access.urls import Object
 from dhp.data.errors import MediumError
 from file_server import FileServer
 
@@ -114,24 +116,49 @@ def test_a_store_whose_calls_are_coroutines(content: bytes) -> None:
     """As s3fs and gcsfs are."""
     from fsspec.asyn import AsyncFileSystem
 
+    asked: collections.Counter[str] = collections.Counter()
+
     class Store(AsyncFileSystem):
         protocol = "dhp-async"
 
         async def _info(self, path: str, **_: Any) -> dict[str, Any]:
+            asked["info"] += 1
             if path != "bucket/a.bin":
                 raise FileNotFoundError(path)
             return {"name": path, "size": len(content), "type": "file", "ETag": "1"}
 
         async def _cat_file(self, path: str, start: Any = None, end: Any = None, **_: Any) -> bytes:
+            asked["cat"] += 1
             return content[start:end]
 
     fsspec.register_implementation("dhp-async", Store, clobber=True)
+    remote.forget()
+    asked.clear()
     whole = remote.look("dhp-async://bucket/a.bin")
     assert whole.size == len(content) and whole.tag
     with RemoteFile("dhp-async://bucket/a.bin", whole) as file:
         assert file.readall() == content
+    assert asked == {"info": 1, "cat": asked["cat"]} and asked["cat"] > 1, "not before every window"
+    with pytest.raises(MediumError, match="has changed since it was indexed"):
+        remote.read("dhp-async://bucket/a.bin", 0, 9, Object(len(content), "another"))
     with pytest.raises(MediumError, match=r"dhp-async://bucket/b\.bin: is not there"):
         remote.look("dhp-async://bucket/b.bin")
+
+
+def test_all_attempts_together_have_the_time_for_the_bytes_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """0.4 s for four answers to begin, 1 s for 1,000 bytes; each of four attempts could take 1.1 s."""
+    monkeypatch.setattr(remote, "TIMEOUT_S", 0.1)
+    monkeypatch.setattr(remote, "LEAST_BYTES_PER_S", 1000)
+    limits: list[float] = []
+
+    def slow(limit: float) -> None:
+        limits.append(limit)
+        time.sleep(limit)
+        raise TimeoutError
+
+    with pytest.raises(MediumError, match="gave no answer within 1 s, 2 times; see whether"):
+        remote._tried("memory://a", slow, 1000)
+    assert limits[0] == pytest.approx(1.1) and limits[1] < 0.4
 
 
 @pytest.mark.parametrize(

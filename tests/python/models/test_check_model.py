@@ -105,6 +105,15 @@ def test_what_cannot_be_attached_is_named(tmp_path: Path, capsys: pytest.Capture
         check_model.check_model(str(tmp_path / "nowhere"))
 
 
+def test_a_config_of_no_model_is_named_with_its_folder(tmp_path: Path) -> None:
+    config = tf.LlamaConfig(**TEXT, hidden_act="no such")
+    write_config(tmp_path, config)
+    with pytest.raises(InputError, match=f"{tmp_path}/config.json: no small model can be made of it"):
+        check_model.check_model(str(tmp_path))
+    with pytest.raises(InputError, match=f"{tmp_path}/config.json: no small model can be made of it"):
+        check_model.check_config(check_model.config_of(str(tmp_path)))
+
+
 def test_every_family_that_is_registered_has_a_small_model_to_test() -> None:
     from dhp.models import FAMILIES
 

@@ -17,6 +17,7 @@ import torch
 import ranks
 from compiled_layers import Programs, model_of
 from dhp.models import attach, detach, family_class
+from dhp.models.compiled import check_compiler
 from dhp.models.trial import difference, made_samples, on_shards
 from dhp.run.ops import packed_call
 from drawn import skip_most_in_ci
@@ -81,6 +82,38 @@ def test_detach_takes_the_programs_away() -> None:
     detach(model)
     assert not any("forward" in vars(layer) for layer in family.text.layers)
     assert family.text.config._attn_implementation == before
+
+
+def test_detach_gives_back_what_others_had_put_there() -> None:
+    """On layers, and on the patch embedding."""
+    model = model_of("qwen3_vl")
+    family = family_class(model)(model)
+    modules = [*family.text.layers, family.base.visual.patch_embed.proj]
+
+    def foreign(module: Any) -> Any:
+        own = module.forward
+        return lambda *args, **kwargs: own(*args, **kwargs)
+
+    foreigners = [foreign(module) for module in modules]
+    for module, forward in zip(modules, foreigners, strict=True):
+        module.forward = forward
+    run: Any = SimpleNamespace(traffic="", group_of=lambda task: [0])
+    detach(model)
+    assert [module.forward for module in modules] == foreigners, "it was not attached"
+    attach(model, run, compile="aot_eager")
+    assert not any(module.forward in foreigners for module in modules)
+    detach(model)
+    assert [module.forward for module in modules] == foreigners
+
+
+def test_looking_for_a_compiler_starts_no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch._inductor.config as config
+
+    seen = []
+    monkeypatch.setattr(config, "compile_threads", 8)
+    monkeypatch.setattr(torch, "compile", lambda call, backend: seen.append(config.compile_threads) or call)
+    check_compiler(torch.device("cpu"))
+    assert seen == [1]
 
 
 def test_a_call_as_data_is_the_call_as_lists() -> None:

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 import transformers as tf
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from dhp._core import InputError
@@ -211,6 +212,30 @@ def test_logits_are_those_of_the_original(vision: dict[str, Any], files: int, to
     assert expected.std() > 0.1, "or any logits would be these"
     if files == 3:
         assert {f.name for f in out.glob("*.safetensors")} == {f.name for f in source.glob("*.safetensors")}
+
+
+def test_one_file_of_another_name_is_found_by_its_index(tokenizer: Path, tmp_path: Path) -> None:
+    source, *_ = write_original(tmp_path / "source", tokenizer)
+    file = "model-00001-of-00001.safetensors"
+    (source / "model.safetensors").rename(source / file)
+    index = {"metadata": {}, "weight_map": dict.fromkeys(load_file(source / file), file)}
+    (source / "model.safetensors.index.json").write_text(json.dumps(index))
+    convert(source, tmp_path / "out")
+    assert (tmp_path / "out" / file).exists()
+    load_weights(tmp_path / "out", torch.float32)
+
+
+def test_a_full_disk_is_named(tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """safetensors has an error of its own for it."""
+    source, *_ = write_original(tmp_path / "source", tokenizer)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("dhp.models.convert.save_file", full)
+    with pytest.raises(InputError, match=r"/out: cannot be written \(.*No space left on device .*; make room, or give"):
+        convert(source, tmp_path / "out")
+    assert sorted(os.listdir(tmp_path)) == ["source"], "nothing is left behind"
 
 
 def test_the_folder_trains(tokenizer: Path, tmp_path: Path) -> None:

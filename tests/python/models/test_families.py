@@ -7,6 +7,7 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import transformers as tf
@@ -17,8 +18,9 @@ from dhp._core import Freeze, InputError
 from dhp.models import family_class
 from dhp.models.families import Family
 from dhp.models.trial import TASKS, alone, difference, made_samples, on_shards
+from dhp.task.layout import Unit
 from drawn import skip_most_in_ci
-from family_models import EXPERTS, MODELS, SIGLIP, TEXT, make
+from family_models import EXPERTS, MODELS, OMNI, SIGLIP, TEXT, make
 
 # fp64 ends at 1e-7 where Hugging Face computes in fp32 whatever the weights are: eager softmax, routers.
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
@@ -120,6 +122,34 @@ def test_the_walk_through_of_the_documentation_adds_a_family(monkeypatch: pytest
         "language_model",
         "weight",
     }
+
+
+@pytest.mark.skipif(OMNI not in MODELS, reason="transformers before 5.23")
+def test_pixels_of_all_kinds_are_uploaded_as_they_were_read() -> None:
+    """Else the launching thread would copy them, out of the memory that the device reads by itself."""
+    family = family_class(model := make(OMNI, torch.float32))(model)
+    media = family.shapes_to_try()[:6]  # two of them sounds
+    generator = np.random.default_rng(0)
+    pixels = torch.cat([family.random_pixels(medium, generator) for medium in media])
+    units = [
+        Unit(0, i, part, *medium.unit_sizes.of(part)) for i, medium in enumerate(media) for part in range(medium.units)
+    ]
+    uploaded: list[torch.Tensor] = []
+
+    def upload(*tensors: torch.Tensor) -> list[torch.Tensor]:
+        uploaded.extend(tensors)
+        return list(tensors)
+
+    family.encode(units, [media], pixels, upload)
+    assert uploaded[0] is pixels
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_an_adapter_says_whether_every_task_exchanges_rows(asked: bool) -> None:
+    model = make("qwen3_moe", torch.float32)
+    model.config.output_router_logits = asked
+    run = types.SimpleNamespace(traffic="", group_of=lambda task: [0])
+    assert dhp.models.attach(model, run).exchanges_rows == asked
 
 
 def test_tables_of_families_agree() -> None:

@@ -70,6 +70,23 @@ def test_what_differs_is_refused_with_the_difference(tmp_path: Path, monkeypatch
     assert not (tmp_path / unregistered.FILE).exists()
 
 
+def test_parts_of_a_config_in_a_list_are_compared_without_what_passes() -> None:
+    def mark(name: str, width: int) -> str:
+        parts = [{"width": width, "_name_or_path": name, "use_cache": name == "a"}]
+        return unregistered.mark(SimpleNamespace(to_dict=lambda: {"parts": parts}))
+
+    assert mark("a", 8) == mark("b", 8) != mark("b", 9)
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check_model, "check_config", lambda config: pytest.fail("compared first"))
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(InputError, match=r"output_dir: .*/out/check-model\.json cannot be written"):
+        unregistered.prove(PROVEN["olmo2"](), tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("config", "problem"),
     [

@@ -8,10 +8,17 @@ from typing import Any
 import pytest
 import torch
 
-from dhp import InputError
+from dhp import Batch, CostModel, InputError, PassCost, Sequence
+from dhp.cost import calibrate_links
+from dhp.cost.local import local_cluster
 from dhp.loop.inputs import cost_device
-from dhp.run import devices
+from dhp.run import devices, runtime
+from dhp.run.planning import plan
+from dhp.run.runtime import RankFailed
 from dhp.settings.config import TrainConfig
+
+PASS = PassCost(1e-5, 1e-9, 1e-4, 1e-5, 1e3, 1e3)
+COST = CostModel("x", 2, 1e-4, 1e-6, PASS, PASS, 4, 2, token_bytes=1.0)
 
 
 @pytest.fixture
@@ -85,6 +92,38 @@ def test_ranks_of_a_machine_say_the_same(monkeypatch: pytest.MonkeyPatch) -> Non
     assert said[0] != said[3]
     monkeypatch.delenv("LOCAL_RANK")
     assert devices.node_of_this_rank(1) == devices.node_of_this_rank(5)
+
+
+@pytest.mark.parametrize("rows", [False, True])
+def test_ranks_connect_for_the_rows_that_they_exchange(rows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of text alone there are none, but for a router loss."""
+    seen: list[bool] = []
+    monkeypatch.setattr(torch.ops.dhp, "connect", lambda *given: seen.append(given[-1]) or 1, raising=False)
+    monkeypatch.setattr(runtime, "agree_on", lambda plan, run: None)
+    run: Any = SimpleNamespace(device=torch.device("meta"), rank=0, traffic="", group_of=lambda task: list(task.ranks))
+    batch, cluster = Batch([Sequence(0, 900)]), local_cluster(2, capacity_tokens=500)
+    made = plan(batch, cluster, COST, run=run, rows=rows)
+    assert [len(task.ranks) for task in made.tasks] == [2]
+    assert seen == [rows]
+
+
+def test_links_of_devices_are_measured_under_the_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What hangs is ended and told; seconds of transfers that were aborted are not taken."""
+    seen: list[str] = []
+    work = SimpleNamespace(boxed=lambda: "work", wait=lambda: seen.append("wait"))
+    monkeypatch.setattr(torch.ops.dhp, "watch_work", lambda group, *_: seen.append(f"watch {group}"), raising=False)
+    monkeypatch.setattr(calibrate_links.dist, "batch_isend_irecv", lambda operations: [work])
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda: seen.append("synchronize"))
+    event = SimpleNamespace(record=lambda: None, elapsed_time=lambda other: 1.0)
+    monkeypatch.setattr(torch, "Event", lambda *_, **__: event)
+
+    def aborted() -> None:
+        raise RankFailed("rank 1 was lost")
+
+    run: Any = SimpleNamespace(device=torch.device("meta"), traffic="t", check_device=aborted)
+    with pytest.raises(RankFailed):
+        calibrate_links._median_s(run, lambda: calibrate_links._transfer(run, []), 1, 0)
+    assert seen == ["watch t", "wait"] * 2 + ["synchronize"]
 
 
 def test_costs_are_counted_for_the_device_found(h100s: list[int], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,7 @@ def combined(losses: dict[tuple[int, int], float], finite: list[bool], norm: flo
         for task in PLAN.tasks:
             if run.rank in task.ranks:
                 clock.add_loss(task, torch.tensor(losses.get((run.rank, task.id), 1.0)))
+        clock.read([])
         bad = clock.combine(run, PLAN, finite[run.rank], norm)
         return trouble_of(PLAN, clock.bad_losses, bad, lambda: first_bad(model)), clock.loss.item()
 

@@ -73,16 +73,14 @@ def head(url: str, count: int) -> tuple[Object, bytes]:
     no bytes. Raises MediumError."""
     if _is_web(url):
         try:
-            found, start = _tried(url, lambda: _web(url, 0, max(1, count), None), count)
+            found, start = _tried(url, lambda limit: _web(url, 0, max(1, count), None, limit), count)
         except NoRanges as error:
             found, start = error.found, b""
+        _remember(url, found)
     else:
-        found, start = _tried(url, lambda: _told(url)), b""
+        found = _tried(url, lambda limit: _told(url, limit))
+        _remember(url, found)
         start = read(url, 0, min(count, found.size), found) if count and found.size else b""
-    with _lock:
-        if len(_known) > _MOST_REMEMBERED:
-            _known.clear()
-        _known[url] = time.monotonic(), found
     return found, start[:count]
 
 
@@ -102,6 +100,13 @@ def recent(url: str) -> Object | None:
     return found if time.monotonic() - at < _REMEMBERED_S else None
 
 
+def _remember(url: str, found: Object) -> None:
+    with _lock:
+        if len(_known) > _MOST_REMEMBERED:
+            _known.clear()
+        _known[url] = time.monotonic(), found
+
+
 def forget() -> None:
     """What `known` has been told."""
     with _lock:
@@ -109,14 +114,15 @@ def forget() -> None:
 
 
 def read(url: str, start: int, stop: int, expected: Object) -> bytes:
-    """Bytes start … stop-1 of the file that `expected` is. Raises MediumError, also where it has changed; NoRanges."""
+    """Bytes start … stop-1 of the file that `expected` is. Raises MediumError, also where it has changed; NoRanges. A
+    store, whose answers do not say what a file is, is asked for that once a minute, not before every window."""
     if start >= stop:
         return b""
     if _is_web(url):
-        found, text = _tried(url, lambda: _web(url, start, stop, expected), stop - start)
+        found, text = _tried(url, lambda limit: _web(url, start, stop, expected, limit), stop - start)
     else:
-        found = _tried(url, lambda: _told(url)) if expected.tag else expected
-        text = _tried(url, lambda: _cat(url, start, stop), stop - start) if found == expected else b""
+        found = expected if not expected.tag or recent(url) == expected else look(url)
+        text = _tried(url, lambda limit: _cat(url, start, stop, limit), stop - start) if found == expected else b""
     _check_same(url, found, expected)
     return text
 
@@ -136,11 +142,11 @@ def save(url: str, expected: Object, write: Callable[[bytes], Any]) -> None:
 
 
 def _save_whole(url: str, expected: Object, write: Callable[[bytes], Any]) -> None:
-    async def work() -> tuple[Object, bytes]:
+    async def work(limit: float) -> tuple[Object, bytes]:
         write(b"")
-        return await _get(_system(url), url, 0, expected.size, expected, write)
+        return await _get(_system(url), url, 0, expected.size, expected, limit, write)
 
-    found, _ = _tried(url, lambda: _wait(_system(url), work(), expected.size), expected.size)
+    found, _ = _tried(url, lambda limit: _wait(_system(url), work(limit), limit), expected.size)
     _check_same(url, found, expected)
 
 
@@ -157,15 +163,22 @@ def _check_same(url: str, found: Object, expected: Object) -> None:
 # ---- attempts -------------------------------------------------------------------------------------------------------
 
 
-def _tried(url: str, request: Callable[[], T], size: int = 0) -> T:
-    """What the request gives, at one of its attempts. Raises MediumError; NoRanges."""
-    pause, problem = PAUSE_S, ""
-    for attempt in range(ATTEMPTS):
-        if attempt:
+def _tried(url: str, request: Callable[[float], T], size: int = 0) -> T:
+    """What the request, which may take so many seconds, gives at one of its attempts. All of them together have the
+    time for the bytes once: others wait for this rank. Raises MediumError; NoRanges."""
+    pause, problem, attempts = PAUSE_S, "", 0
+    pauses = PAUSE_S * (2 ** (ATTEMPTS - 1) - 1)
+    end = time.monotonic() + ATTEMPTS * TIMEOUT_S + pauses + size / LEAST_BYTES_PER_S
+    while attempts < ATTEMPTS:
+        if attempts:
             time.sleep(pause)
             pause *= 2
+        left = end - time.monotonic()
+        if left <= 0.0:
+            break
+        attempts += 1
         try:
-            return request()
+            return request(min(left, _limit_s(size)))
         except _Again as error:
             problem = str(error)
         except _Final as error:
@@ -183,7 +196,7 @@ def _tried(url: str, request: Callable[[], T], size: int = 0) -> T:
         except Exception as error:  # of any library that fsspec knows
             problem = f"cannot be read ({_said(error)})"
     raise MediumError(
-        url, f"{problem}, {ATTEMPTS} times; see whether the server can be reached, or copy the data nearer"
+        url, f"{problem}, {attempts} times; see whether the server can be reached, or copy the data nearer"
     )
 
 
@@ -219,20 +232,20 @@ def _system(url: str) -> Any:
         raise DataError(f"{shown_url(url)}: fsspec knows no {protocol}:// ({_said(error)})") from None
 
 
-def _wait(system: Any, work: Coroutine[Any, Any, T], size: int) -> T:
+def _wait(system: Any, work: Coroutine[Any, Any, T], limit: float) -> T:
     """What becomes of it in the thread where the file system works. Raises TimeoutError where that takes too long."""
     coming = asyncio.run_coroutine_threadsafe(work, system.loop)
     try:
-        return coming.result(_limit_s(size))
+        return coming.result(limit)
     except BaseException:
         coming.cancel()
         raise
 
 
-def _call(system: Any, name: str, size: int, *args: Any, **options: Any) -> Any:
+def _call(system: Any, name: str, limit: float, *args: Any, **options: Any) -> Any:
     """A method of a file system, with a limit of time."""
     if system.async_impl:
-        return _wait(system, getattr(system, f"_{name}")(*args, **options), size)
+        return _wait(system, getattr(system, f"_{name}")(*args, **options), limit)
     box: list[Any] = []
 
     def work() -> None:
@@ -243,7 +256,7 @@ def _call(system: Any, name: str, size: int, *args: Any, **options: Any) -> Any:
 
     thread = threading.Thread(target=work, daemon=True, name="dhp-remote")  # who exits does not wait for it
     thread.start()
-    thread.join(_limit_s(size))
+    thread.join(limit)
     if not box:
         raise TimeoutError
     value, error = box[0]
@@ -255,9 +268,9 @@ def _call(system: Any, name: str, size: int, *args: Any, **options: Any) -> Any:
 # ---- object stores --------------------------------------------------------------------------------------------------
 
 
-def _told(url: str) -> Object:
+def _told(url: str, limit: float) -> Object:
     system = _system(url)
-    about = _call(system, "info", 0, system._strip_protocol(url))
+    about = _call(system, "info", limit, system._strip_protocol(url))
     if about.get("type") == "directory":
         raise _Final("is a folder, not a file")
     if type(about.get("size")) is not int:
@@ -265,9 +278,9 @@ def _told(url: str) -> Object:
     return Object(about["size"], _tag_of(about))
 
 
-def _cat(url: str, start: int, stop: int) -> bytes:
+def _cat(url: str, start: int, stop: int, limit: float) -> bytes:
     system = _system(url)
-    text = bytes(_call(system, "cat_file", stop - start, system._strip_protocol(url), start=start, end=stop))
+    text = bytes(_call(system, "cat_file", limit, system._strip_protocol(url), start=start, end=stop))
     if len(text) != stop - start:
         raise _Again(f"was cut after {len(text):,} of {stop - start:,} bytes")
     return text
@@ -288,24 +301,30 @@ def _is_web(url: str) -> bool:
     return protocol_of(url) in ("http", "https")
 
 
-def _web(url: str, start: int, stop: int, expected: Object | None) -> tuple[Object, bytes]:
+def _web(url: str, start: int, stop: int, expected: Object | None, limit: float) -> tuple[Object, bytes]:
     system = _system(url)
-    return _wait(system, _get(system, url, start, stop, expected), stop - start)
+    return _wait(system, _get(system, url, start, stop, expected, limit), limit)
 
 
 async def _get(
-    system: Any, url: str, start: int, stop: int, expected: Object | None, write: Callable[[bytes], Any] | None = None
+    system: Any,
+    url: str,
+    start: int,
+    stop: int,
+    expected: Object | None,
+    limit: float,
+    write: Callable[[bytes], Any] | None = None,
 ) -> tuple[Object, bytes]:
     """A range of a file, and what the server says of it. With `write`, which gets the bytes, no range is asked for."""
     import aiohttp
     from yarl import URL
 
     session = await system.set_session()
-    limit = aiohttp.ClientTimeout(_limit_s(stop - start), sock_connect=TIMEOUT_S, sock_read=TIMEOUT_S)
+    times = aiohttp.ClientTimeout(limit, sock_connect=TIMEOUT_S, sock_read=TIMEOUT_S)
     options = dict(system.kwargs)  # of fsspec's configuration, as a header that lets us in
     headers = {**options.pop("headers", {}), "Accept-Encoding": "identity"}
     headers |= {} if write else {"Range": f"bytes={start}-{stop - 1}"}
-    options |= {"headers": headers, "timeout": limit, "allow_redirects": False}
+    options |= {"headers": headers, "timeout": times, "allow_redirects": False}
     place = URL(url, encoded="%" in url)
     for _ in range(_MOST_REDIRECTS + 1):
         async with session.get(place, **options) as answer:

@@ -55,10 +55,6 @@ class ClipInfo:
     pts: tuple[int, ...]  # time stamp of every frame, ascending; empty where the file has none that can be used
     key_pts: tuple[int, ...]  # time stamps of key frames, ascending
 
-    @property
-    def duration_s(self) -> float:
-        return self.frames / self.fps
-
     def locate(self, numbers: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Time stamps of these frames and of the key frames before them; empty tuples without usable time stamps."""
         if not self.pts:

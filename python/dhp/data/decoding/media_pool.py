@@ -111,7 +111,6 @@ class MediaPool:
         with self._in_use:
             if self._is_closed.is_set():
                 raise WorkerError("the data are closed")
-            self._start()
             is_done = False
             try:
                 yield from self._decode(iter(works))
@@ -124,7 +123,10 @@ class MediaPool:
         waiting: collections.deque[tuple[int, Work]] = collections.deque()  # out, or done and not given, in order
         done: dict[int, Parts | MediumError] = {}
         numbered = enumerate(works)
-        held: tuple[int, Work] | None = None  # for which there was no room
+        held = next(numbered, None)  # to be given next: the first, then one for which there was no room
+        if held is None:
+            return
+        self._start()
         while not self._is_closed.is_set():
             while worker := self._free_worker():
                 held = held or next(numbered, None)

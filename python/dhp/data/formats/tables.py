@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from dhp.data.access import cells
+from dhp.data.access import cells, remote
 from dhp.data.access.pieces import Cell, Piece
 from dhp.data.access.urls import is_url, path_of, shown_url
 from dhp.data.errors import DataError
@@ -53,10 +53,12 @@ def _read_remote(path: str, max_row_bytes: int, at: Callable[[int], None]) -> It
     name = shown_url(path)
     if not path_of(path).endswith(".parquet"):
         raise DataError(f"{name}: Arrow files are read on a disk only; copy it there, or write Parquet")
-    number, read = 0, 0
+    number, size = 0, remote.known(path).size
     with opened(path) as file:
         try:
-            for batch in pq.ParquetFile(file).iter_batches(_BATCH_ROWS):
+            table = pq.ParquetFile(file)
+            rows = max(1, table.metadata.num_rows)
+            for batch in table.iter_batches(_BATCH_ROWS):
                 columns = _columns(batch)
                 for i in range(batch.num_rows):
                     number += 1
@@ -68,8 +70,7 @@ def _read_remote(path: str, max_row_bytes: int, at: Callable[[int], None]) -> It
                             "they are read on a disk only; copy the file there, or give media as addresses"
                         )
                     yield _numbered(number, row, {}, max_row_bytes)
-                read += batch.nbytes
-                at(read)
+                at(size * number // rows)
         except pa.ArrowException as error:
             raise DataError(f"{name}: cannot be read: {_said(error)}") from None
 
