@@ -36,7 +36,7 @@ from dhp.models.attention import head_size, kernel_for
 from dhp.models.model_folder import load_weights
 from dhp.models.weights import DTYPES, compute_dtype
 from dhp.run import commands, devices
-from dhp.run.launch import BAD_INPUT, check_device, join, run_local
+from dhp.run.launch import BAD_INPUT, ON_DEVICES, check_device, join, run_local, this_program
 from dhp.run.made_once import made_once
 from dhp.run.rendezvous import started_by_others
 from dhp.run.runtime import RankFailed, Run
@@ -444,11 +444,17 @@ def main(arguments: list[str] | None = None) -> int:
     if by_others or options.ranks == 1:
         return work(options)
     look = "the process that looks at the devices"
-    code = run_local(1, lambda: check_device(options.torch_device, options.ranks, "--torch-device"), called=look)
-    if code:
+    code = run_local(
+        1,
+        lambda: check_device(options.torch_device, options.ranks, "--torch-device"),
+        called=look,
+        explained=(BAD_INPUT, ON_DEVICES),
+    )
+    if code not in (0, ON_DEVICES):
         return code
     import_family(options.model)
-    return run_local(options.ranks, lambda: work(options), explained=(NO_FIT, BAD_INPUT))
+    program = this_program(arguments) if code == ON_DEVICES else []
+    return run_local(options.ranks, lambda: work(options), explained=(NO_FIT, BAD_INPUT), program=program)
 
 
 if __name__ == "__main__":

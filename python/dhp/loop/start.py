@@ -19,6 +19,7 @@ from dhp.loop.inputs import open_dataset, planning_inputs
 from dhp.models import FAMILIES, family_of
 from dhp.models.model_folder import check_model_folder
 from dhp.run import devices
+from dhp.run.launch import ON_DEVICES
 from dhp.run.runtime import Run
 from dhp.save.checkpoint import Saved, read_checkpoint
 from dhp.save.run_folder import claim, newest_checkpoint
@@ -83,15 +84,16 @@ def check_beside(output_dir: str, outputs: dict[str, str]) -> None:
 
 def check_before_ranks(settings: TrainConfig) -> int:
     """Everything else, once for all local ranks: the checkpoint to continue from, or the model's folder, then planning
-    and data; makes the index. Returns an exit code. In a process of its own: see train.main."""
+    and data; makes the index. Returns an exit code, 0 or ON_DEVICES where all is well. In a process of its own: see
+    train.launch."""
     try:
-        devices.check(settings.device, settings.ranks)
+        kind = devices.check(settings.device, settings.ranks)
         newest = newest_checkpoint(settings.output_dir) if settings.resume else None
         if newest:
             read_checkpoint(newest, settings, whole=True)
         check_model_folder(weights_of(settings, newest))
         open_dataset(settings, *planning_inputs(settings, settings.ranks), None)
-        return 0
+        return 0 if kind == "cpu" else ON_DEVICES
     except InputError as error:
         complain(f"dhp: error: {error}")
         return 2

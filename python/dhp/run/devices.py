@@ -46,15 +46,16 @@ def choose(wanted: str) -> torch.device:
     return torch.device(kind, index)
 
 
-def check(wanted: str, ranks: int) -> None:
-    """What `choose` would refuse on one of so many ranks of this machine, before there are any: to be called in a
-    process that ends before they are forked. Raises InputError."""
+def check(wanted: str, ranks: int) -> str:
+    """The kind of device of each of so many ranks of this machine, before there are any: to be called in a process that
+    ends before they start. Raises InputError for what `choose` would refuse on one of them."""
     kind = _kind_of(wanted)
     if kind != "cpu" and ranks > (count := torch.accelerator.device_count()):
         raise InputError(
             f"device: {ranks} ranks were to start here, but there are {count} devices of type {kind}: a rank has one "
             f"of its own; start at most {count} with --ranks, or take device cpu"
         )
+    return kind
 
 
 def _kind_of(wanted: str) -> str:

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import timedelta
 
 import torch
@@ -28,6 +28,7 @@ GRACE_S = 12.0  # how long survivors may take to say what they saw before they a
 STOP_S = 5.0  # and how long all may take after Ctrl-C; one that hangs does not end by itself
 PR_SET_PDEATHSIG = 1  # Linux prctl: signal a child when its parent dies
 BAD_INPUT = 2  # the exit code of a rank that has named what is wrong with its input
+ON_DEVICES = 5  # of the process that looks before there are ranks: all is well, and each will have a device
 
 
 def run_local(
@@ -37,19 +38,23 @@ def run_local(
     called: str = "rank {}",
     advice: Callable[[], str] = str,
     explained: Collection[int] = (BAD_INPUT,),
+    program: Sequence[str] = (),
 ) -> int:
     """Runs `work` in `ranks` forked processes and returns the exit code: 0, or that of the first that failed; 1 for one
     that a signal killed.
 
     The parent has imported everything already, so a rank starts at once; it hosts the store, which therefore outlives
-    every rank. When a rank dies, the parent publishes who and how, gives the others time to report, then ends them.
+    every rank. With devices each rank is a program of its own, `program`, as torchrun would start it: what drivers and
+    their libraries keep does not survive a fork. When a rank dies, the parent publishes who and how, gives the others
+    time to report, then ends them.
 
     called     what to call a process that failed; {} is its rank
     advice     gives a sentence on what to do now, said after which rank failed
     explained  exit codes whose reason the rank itself has printed: nothing is added to it
+    program    a command line, run instead of `work`
     """
     with _signals() as signals:
-        rank, code = _run(ranks, work, signals)
+        rank, code = _run(ranks, lambda: os.execv(program[0], list(program)) if program else work(), signals)
     if signals:
         return 128 + signals[0]
     if code < 0 or code not in (0, INTERRUPTED, *explained):
@@ -71,12 +76,17 @@ def join(timeout_s: float, device: str = "cpu", named: str = "device") -> runtim
     return run
 
 
+def this_program(arguments: Sequence[str] | None) -> list[str]:
+    """The command line of this process, which ranks on devices run again. A program that calls a command's main with
+    arguments of its own has none that would: its ranks are forked, so it must not have asked for devices itself."""
+    return [sys.executable, *sys.orig_argv[1:]] if arguments is None else []
+
+
 def check_device(device: str, ranks: int, named: str) -> int:
-    """Whether so many local ranks can have one each. Returns an exit code; it is said why. For run_local, in a process
-    of its own: one that has asked CUDA for devices cannot be forked."""
+    """Whether so many local ranks can have one each. Returns an exit code, 0 or ON_DEVICES where they can; else it is
+    said why. For run_local, in a process of its own: one that has asked CUDA for devices cannot be forked."""
     try:
-        devices.check(device, ranks)
-        return 0
+        return 0 if devices.check(device, ranks) == "cpu" else ON_DEVICES
     except InputError as error:
         _complain_of(named, error)
         return BAD_INPUT

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,14 @@ def second_of_two(code: int) -> int:
 def test_nothing_is_said_where_all_ends_well(capfd: pytest.CaptureFixture[str]) -> None:
     assert run_local(2, lambda: 0, advice=lambda: ADVICE) == 0
     assert capfd.readouterr().err == ""
+
+
+def test_ranks_may_be_programs_of_their_own(capfd: pytest.CaptureFixture[str]) -> None:
+    """As on devices: not `work`, which a fork would run, but a command line; watched and ended like any rank."""
+    text = "import os, sys; sys.exit(os.environ['WORLD_SIZE'] + os.environ['RANK'] == '21')"
+    command = [sys.executable, "-c", text]
+    assert run_local(2, lambda: 0, advice=lambda: ADVICE, program=command) == 1
+    assert capfd.readouterr().err == "dhp: rank 1 ended with exit code 1; the run ended. Ring the bell.\n"
 
 
 @pytest.mark.parametrize(
