@@ -7,7 +7,7 @@ wrong"), drawn otherwise than the planner's own scenarios. Columns, over the tig
 
     without   free, planned for no errors (expect_error=0)
     told      free, planned for the very errors that come, whatever it loses without them (most_loss=1)
-    default   free as it is: one plan for errors of 2 %, 2 % and 1 %, which gives up at most 0.6 % for them
+    default   free as it is: one plan for errors of 2 %, 2 % and 1 %, which gives up at most 0.9 % for them
     other     the best other planner of the case, chosen after the fact
 
 and for the three of free in how many cases it is behind, more than 0.5 % slower than the best other planner, and the

@@ -50,7 +50,7 @@ struct PlanOptions {
   /// Sizes of the errors for which the plan is chosen: the least mean makespan under them. Unset: those of the cost
   /// model, else of ErrorSizes{}. All 0: the least makespan.
   std::optional<ErrorSizes> expect_error = {};
-  double most_loss = 0.006;  ///< most that the plan gives up for that, as a share of the least makespan; 0 to 1
+  double most_loss = 0.009;  ///< most that the plan gives up for that, as a share of the least makespan; 0 to 1
 
   /// The plan states the tighter lower bound (bound.h) instead of the simple one; takes about a millisecond more for
   /// 512 sequences on 64 ranks.

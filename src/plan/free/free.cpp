@@ -60,27 +60,26 @@ std::optional<Plan> balanced_mesh(const Batch& batch, const Limits& limits, cons
   return std::move(*plan);
 }
 
-/// The best plan so far and its seconds.
-struct Best {
-  Plan plan;
+/// Plans of one batch without lanes: the shortest by exact times, and what else was looked at.
+struct Looked {
+  Plan best;
   double seconds = 0.0;
+  std::vector<Plan> others = {};
+  bool is_bound = false;  // no plan is shorter
 
   void offer(std::optional<Plan>&& other, const Batch& batch, const Limits& limits) {
     if (!other) return;
     const std::vector<double> task_s = predict_task_seconds(*other, batch, limits.cluster(), limits.cost());
     const double other_s = replay(*other, task_s).makespan_s;
-    if (other_s >= seconds * (1.0 - kRounding)) return;
-    plan = std::move(*other);
-    seconds = other_s;
+    if (other_s < seconds * (1.0 - kRounding)) {
+      std::swap(best, *other);
+      seconds = other_s;
+    }
+    others.push_back(std::move(*other));
   }
 };
 
-/// The plan of the least makespan, as far as errors of 0 go without lanes; and whether no plan is shorter.
-struct Shortest {
-  Plan plan;
-  bool is_bound = false;
-};
-Shortest plan_shortest(const Batch& batch, const Limits& limits, const PlanOptions& options) {
+Looked look(const Batch& batch, const Limits& limits, const PlanOptions& options) {
   constexpr std::ptrdiff_t kFew = 2;     // sequences a rank
   constexpr std::ptrdiff_t kQuick = 64;  // sequences that take no time to look at
   constexpr double kGoodGap = 1.01;      // times the bound: not worth another look
@@ -88,19 +87,22 @@ Shortest plan_shortest(const Batch& batch, const Limits& limits, const PlanOptio
   const std::int64_t effort = options.effort;
   const std::ptrdiff_t sequences = std::ssize(batch.sequences);
   SearchedPlan searched = plan_by_search(batch, limits, effort * kTicksPerEffort);
-  Best best{std::move(searched.plan), searched.makespan_s};
+  Looked looked{std::move(searched.plan), searched.makespan_s};
   const double bound_s = searched.bound_s;
-  if (best.seconds <= bound_s * (1.0 + kRounding)) return {std::move(best.plan), true};
+  looked.is_bound = looked.seconds <= bound_s * (1.0 + kRounding);
+  if (looked.is_bound) return looked;
   const bool is_quick = sequences <= std::max(kQuick, kFew * static_cast<std::ptrdiff_t>(limits.ranks()));
-  if (best.seconds > (is_quick ? kGoodGap : kLargeGap) * bound_s && (is_quick || sequences <= kMostBalanced)) {
-    best.offer(without_barriers(batch, limits, options, effort), batch, limits);
+  const bool may_err = errors_of(options, limits).any() && sequences <= 2 * kQuick && effort >= kEffortDefault;
+  const bool is_far = looked.seconds > (is_quick ? kGoodGap : kLargeGap) * bound_s;
+  if (may_err || (is_far && (is_quick || sequences <= kMostBalanced))) {
+    looked.offer(without_barriers(batch, limits, options, effort), batch, limits);
   }
   // A mesh that happens to suit the batch, as for equal sequences, is not missed.
-  best.offer(static_plan_below(batch, limits, options, best.seconds * (1.0 - kRounding)), batch, limits);
+  looked.offer(static_plan_below(batch, limits, options, looked.seconds * (1.0 - kRounding)), batch, limits);
   if (effort >= kEffortDefault && sequences <= kMostBalanced) {
-    best.offer(balanced_mesh(batch, limits, options, 0), batch, limits);
+    looked.offer(balanced_mesh(batch, limits, options, 0), batch, limits);
   }
-  return {std::move(best.plan), false};
+  return looked;
 }
 
 /// Tasks of several sequences, cut into tasks of at most `most`: the longest to each in turn.
@@ -151,12 +153,15 @@ void offer_cut(Candidates& candidates, const Batch& batch, const Limits& limits)
 PlanResult plan_free(const Batch& in_any_order, const Limits& limits, const PlanOptions& options,
                      std::optional<int> /*argument*/) {
   const Batch batch = by_id(in_any_order);
-  Shortest shortest = plan_shortest(batch, limits, options);
-  shortest.plan.planner.clear();
-  if (shortest.is_bound && !errors_of(options, limits).any()) return std::move(shortest.plan);
+  Looked looked = look(batch, limits, options);
+  looked.best.planner.clear();
+  if (looked.is_bound && !errors_of(options, limits).any()) return std::move(looked.best);
 
   Candidates candidates(batch, limits, options);
-  candidates.offer(std::move(shortest.plan));
+  candidates.offer(std::move(looked.best));
+  if (candidates.has_errors()) {
+    for (Plan& other : looked.others) candidates.offer(std::move(other));
+  }
   const std::int64_t ticks = std::max<std::int64_t>(1, options.effort / kLaneShare) * kTicksPerEffort;
   const bool quick = options.effort <= kEffortFast;  // lanes would take longer than the rest
   const std::vector<int> widths = quick ? std::vector<int>() : lane_widths(limits, options);
