@@ -6,6 +6,7 @@
 
 #include "dhp/analytic_cost.h"
 #include "dhp/metrics.h"
+#include "dhp/workload.h"
 #include "option_rules.h"
 #include "plan/free/by_search.h"
 #include "plan/search/lanes.h"
@@ -169,6 +170,25 @@ TEST(ExpectError, DecidesHowWidePlansAre) {
   for (const double most_loss : {0.0, 0.002, 0.006}) {
     EXPECT_LE(ample.plan(kBySequence, most_loss).predicted->makespan_s,
               shortest.predicted->makespan_s * (1 + most_loss) * (1 + 1e-9));
+  }
+}
+
+/// Whatever `free` is told, a plan of lockstep is among those that it chooses from, so that none is ahead of it.
+TEST(ExpectError, IsNoReasonToFallBehindLockstep) {
+  constexpr ErrorSizes kByTask{0.0, 0.1, 0.0};
+  const Cluster cluster = read_cluster("a100-2x8");
+  const CostModel cost = read_cost_model("qwen3-vl-8b@a100", read_cluster("a100-8x8"));  // state on 64 ranks
+  const TokenRules rules = token_rules(Family::qwen3_vl, MediaSampling::qwen_vl_utils);
+  for (const std::uint64_t seed : {1, 2, 3, 4, 5, 6}) {
+    const Batch batch = make_batch(rules, draw_samples("openvid", 128, seed));
+    const auto expected_s = [&](const char* planner) {
+      const PlanOptions options{.planner = planner, .expect_error = kByTask, .most_loss = 1.0};
+      const Plan plan = test::plan_of(plan_batch(batch, cluster, cost, options));
+      double sum = 0.0;
+      for (const double s : noisy_makespans(plan, batch, cluster, cost, kByTask, 200, 5)) sum += s / 200;
+      return sum;
+    };
+    EXPECT_LE(expected_s("free"), expected_s("lockstep") * 1.01) << "seed " << seed;
   }
 }
 
