@@ -218,16 +218,25 @@ std::vector<std::int64_t> glm4v_frames(const Rules& rules, std::int64_t total, d
     const auto index = static_cast<std::int64_t>(std::min(static_cast<double>(total - 1), std::ceil(at)));
     if (indices.empty() || indices.back() != index) indices.push_back(index);  // they only rise
   };
+  const auto refuse_more_than_most = [&](double count) {
+    if (count <= kMaxFrames) return;
+    throw InputError("video", "fps",
+                     "found " + number_text(fps) + ", which looks at " + number_text(count) +
+                         " frames of the clip, expected at most " + std::to_string(kMaxFrames));
+  };
   const double most = std::trunc(rules.max_duration_s * fps);
   if (duration <= rules.max_duration_s) {
     const double count = std::max(1.0, std::floor(duration * fps));
+    refuse_more_than_most(count);
     for (double i = 0.0; i < count; ++i) {
       add(i * source_fps / fps);
       if (indices.back() == total - 1) break;
     }
   } else if (most >= static_cast<double>(total)) {
+    refuse_more_than_most(static_cast<double>(total));
     for (std::int64_t i = 0; i < total; ++i) indices.push_back(i);
   } else {
+    refuse_more_than_most(most);
     const double step = most > 1.0 ? duration / (most - 1.0) : 0.0;
     for (double i = 0.0; i < most; ++i) add((i > 0.0 && i == most - 1.0 ? duration : i * step) * source_fps);
   }

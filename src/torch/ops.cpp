@@ -218,11 +218,13 @@ void watch_work(const std::string& group, const c10::intrusive_ptr<c10d::Work>& 
 }
 
 void measure_stalls(const std::string& group, bool on) {
-  auto& stalls = find_transport(group)->stalls();
-  on ? stalls.begin() : stalls.end();
+  const auto transport = find_transport(group);
+  if (transport->device().is_cpu()) return;
+  on ? transport->stalls().begin() : transport->stalls().end();
 }
 
 std::vector<double> stalled_s(const std::string& group) { return find_transport(group)->stalls().take_seconds(); }
+
 void set_store_host(const std::string& group, std::int64_t rank, const std::string& words) {
   if (const auto watched = find_watched(group)) watched->set_store_host(static_cast<int>(rank), words);
 }

@@ -13,15 +13,17 @@ constexpr int kOfReceiver = 2;
 void Contacts::meet(const std::set<End>& ends) {
   std::vector<c10::intrusive_ptr<c10d::Work>> works;
   std::vector<std::vector<at::Tensor>> bytes;
+  const auto carrier = carrier_.lock();
+  TORCH_CHECK(carrier != nullptr, "lateccl: the group is gone");
   {
     const std::lock_guard lock(mutex_);
     for (const End& end : ends) {
       if (is_aborted_ || !met_.insert(end).second) continue;
       const int own = end.is_send ? kOfSender : kOfReceiver;
       bytes.push_back({at::zeros({1}, at::kByte)});
-      works.push_back(carrier_->send(bytes.back(), end.peer, own));
+      works.push_back(carrier->send(bytes.back(), end.peer, own));
       bytes.push_back({at::zeros({1}, at::kByte)});
-      works.push_back(carrier_->recv(bytes.back(), end.peer, kOfSender + kOfReceiver - own));
+      works.push_back(carrier->recv(bytes.back(), end.peer, kOfSender + kOfReceiver - own));
     }
     under_way_ = works;
   }

@@ -14,7 +14,7 @@ namespace late {
 /// connects them, which holds up the host until the peer's is there, too.
 class Contacts {
  public:
-  explicit Contacts(c10::intrusive_ptr<c10d::Backend> carrier) : carrier_(std::move(carrier)) {}
+  explicit Contacts(const c10::intrusive_ptr<c10d::Backend>& carrier) : carrier_(carrier) {}
 
   struct End {
     int peer;
@@ -32,7 +32,8 @@ class Contacts {
   std::map<std::string, std::vector<int>> told() const;
 
  private:
-  const c10::intrusive_ptr<c10d::Backend> carrier_;
+  // Weak: these are told of after the end of the group, whose connections must close by then.
+  const c10::weak_intrusive_ptr<c10d::Backend> carrier_;
   mutable std::mutex mutex_;  // guards all below
   std::set<End> met_;
   bool is_aborted_ = false;

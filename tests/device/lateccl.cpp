@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <atomic>
 #include <condition_variable>
 #include <mutex>
 
@@ -10,9 +11,19 @@
 namespace late {
 namespace {
 
-Fault fault = Fault::kNone;
-bool coalescing = true;
-std::vector<std::shared_ptr<Contacts>> contacts_of_all;  // by backend
+std::atomic<Fault> fault = Fault::kNone;  // tests set it while autograd's thread posts
+std::atomic<bool> coalescing = true;
+
+/// Of all backends that there were, in the order in which they were made; to be told of when they are gone.
+struct AllContacts {
+  std::mutex mutex;  // guards all below
+  std::vector<std::shared_ptr<Contacts>> by_backend;
+};
+
+AllContacts& all_contacts() {
+  static auto* instance = new AllContacts;  // threads outlive main
+  return *instance;
+}
 
 /// Of one group, shared by its stream's entries.
 struct Communicator {
@@ -117,7 +128,8 @@ class LateBackend final : public c10d::Backend {
         contacts_(std::make_shared<Contacts>(carrier)),
         stream_(new_stream(policy).id()),
         options_(c10::make_intrusive<Options>("lateccl", std::chrono::hours(24))) {
-    contacts_of_all.push_back(contacts_);
+    std::lock_guard lock(all_contacts().mutex);
+    all_contacts().by_backend.push_back(contacts_);
   }
 
   const std::string getBackendName() const override { return "lateccl"; }
@@ -304,7 +316,8 @@ c10::intrusive_ptr<c10d::Work> post_batch(const c10::intrusive_ptr<c10d::Backend
 
 std::vector<std::map<std::string, std::vector<int>>> contacts() {
   std::vector<std::map<std::string, std::vector<int>>> told;
-  for (const auto& contacts : contacts_of_all) told.push_back(contacts->told());
+  std::lock_guard lock(all_contacts().mutex);
+  for (const auto& contacts : all_contacts().by_backend) told.push_back(contacts->told());
   return told;
 }
 

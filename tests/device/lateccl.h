@@ -24,8 +24,8 @@ c10::intrusive_ptr<c10d::Work> post_batch(const c10::intrusive_ptr<c10d::Backend
                                           const std::vector<std::string>& kinds, const std::vector<at::Tensor>& tensors,
                                           const std::vector<std::uint32_t>& peers);
 
-/// Whom a backend has exchanged data with: "to" and "from", ranks; "late": how many of these connections were made by
-/// a transfer of more than a byte, and so held up a host in its work. By backend, in the order in which they were made.
+/// Whom each backend has exchanged data with, as Contacts::told has it: a "late" one has held up a host in its work. In
+/// the order in which the backends were made, also of those that are gone.
 std::vector<std::map<std::string, std::vector<int>>> contacts();
 
 /// A c10d backend with the order of NCCL: one stream a group, whose entries run one after the other; calls return at

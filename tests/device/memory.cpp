@@ -1,6 +1,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
+#include <new>
 #include <unordered_map>
 
 #include "device.h"
@@ -32,6 +33,13 @@ Pool& pool() {
 }
 
 std::size_t rounded(std::size_t bytes, std::size_t unit) { return (bytes + unit - 1) / unit * unit; }
+
+/// `bytes` is a multiple of `alignment`.
+void* allocate_host(std::size_t alignment, std::size_t bytes) {
+  void* pointer = std::aligned_alloc(alignment, bytes);
+  if (pointer == nullptr) throw std::bad_alloc();
+  return pointer;
+}
 
 void poison_in_order(const Block& block) {
   enqueue(block.stream, [pointer = block.pointer, bytes = block.bytes] { poison(pointer, bytes); });
@@ -74,7 +82,7 @@ struct LateAllocator final : c10::Allocator {
     std::lock_guard lock(p.mutex);
     reuse_awaited(p);
     auto& free = p.free[{stream, room}];
-    if (free.empty()) free.push_back(new Block{std::aligned_alloc(kAlignment, room), room, stream});
+    if (free.empty()) free.push_back(new Block{allocate_host(kAlignment, room), room, stream});
     Block* block = free.back();
     free.pop_back();
     poison_in_order(*block);
@@ -101,7 +109,7 @@ Pinned& pinned() {
 struct PinnedAllocator final : c10::Allocator {
   c10::DataPtr allocate(std::size_t bytes) override {
     const std::size_t room = rounded(std::max<std::size_t>(bytes, 1), 64);
-    auto* pointer = static_cast<char*>(std::aligned_alloc(64, room));
+    auto* pointer = static_cast<char*>(allocate_host(64, room));
     std::lock_guard lock(pinned().mutex);
     pinned().blocks[pointer] = room;
     const auto free = [](void* freed) {

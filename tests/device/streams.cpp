@@ -74,7 +74,8 @@ void run(Queue& queue) {
 /// With the lock.
 Queue& queue_of(Machine& m, c10::StreamId id) {
   Queue& queue = m.queues[m.serial ? 0 : id];
-  if (!std::exchange(queue.has_thread, true)) std::thread([&queue] { run(queue); }).detach();
+  if (!queue.has_thread) std::thread([&queue] { run(queue); }).detach();
+  queue.has_thread = true;  // not where there was none to be had: the next call tries again
   return queue;
 }
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import multiprocessing
 import os
 import signal
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -53,15 +57,19 @@ class World:
 
 @dataclass
 class Outcome:
-    """How a rank ended: what it returned, or the text of its exception; exit code 0 unless a signal killed it."""
+    """How a rank ended: what it returned, or the text of its exception, or where it was as it crashed; exit code 0
+    unless a signal killed it."""
 
     value: Any = None
     error: str = ""
     exit_code: int | None = None
 
 
-def _rank_main(function: Callable[..., Any], rank: int, size: int, port: int, pipe: Any, args: Any) -> None:
-    """`port`: of the store; 0: this rank hosts it, on a free port that it tells first."""
+def _rank_main(
+    function: Callable[..., Any], rank: int, size: int, port: int, pipe: Any, stacks: Path, args: Any
+) -> None:
+    """`port`: of the store; 0: this rank hosts it, on a free port that it tells first. `stacks`: a folder."""
+    faulthandler.enable(_open_stacks(stacks, rank))
     torch.set_num_threads(1)
     timeout = timedelta(seconds=TIMEOUT_S)
     store = dist.TCPStore("127.0.0.1", port, None, is_master=port == 0, timeout=timeout, wait_for_workers=False)
@@ -76,17 +84,35 @@ def _rank_main(function: Callable[..., Any], rank: int, size: int, port: int, pi
     torch.ops.dhp.release_all_groups()
 
 
+def _open_stacks(folder: Path, rank: int) -> Any:
+    """Where the threads of a rank were when it crashed; stays open. What it prints may be anywhere by then."""
+    return (folder / str(rank)).open("w")
+
+
+def _stacks_of(folder: Path, rank: int) -> str:
+    with contextlib.suppress(OSError):
+        return (folder / str(rank)).read_text().partition("\nExtension modules:")[0]
+    return ""
+
+
 def run_processes(
     function: Callable[..., Any], size: int, *args: Any, seconds: float = 600, hosted: bool = False
 ) -> list[Outcome]:
     """Runs `function(world, *args)` in `size` processes over Gloo. The store lives in this process, as torchrun has
     it, or if `hosted` in rank 0. Kills what has not ended after `seconds`."""
+    with tempfile.TemporaryDirectory() as stacks:
+        return _run_processes(function, size, args, seconds, hosted, Path(stacks))
+
+
+def _run_processes(
+    function: Callable[..., Any], size: int, args: Any, seconds: float, hosted: bool, stacks: Path
+) -> list[Outcome]:
     server = None if hosted else dist.TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
     port = server.port if server else 0
     pipes, processes = [], []
     for rank in range(size):
         ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_rank_main, args=(function, rank, size, port, theirs, args))
+        process = context.Process(target=_rank_main, args=(function, rank, size, port, theirs, stacks, args))
         process.start()
         theirs.close()
         if port == 0:
@@ -95,7 +121,7 @@ def run_processes(
         processes.append(process)
     deadline = time.monotonic() + seconds
     outcomes = []
-    for pipe, process in zip(pipes, processes, strict=True):
+    for rank, (pipe, process) in enumerate(zip(pipes, processes, strict=True)):
         outcome = Outcome()
         try:
             if pipe.poll(max(0.0, deadline - time.monotonic())):
@@ -109,6 +135,7 @@ def run_processes(
             process.join()
             outcome.error += " (still running after the time given: killed)"
         outcome.exit_code = process.exitcode
+        outcome.error += _stacks_of(stacks, rank)
         outcomes.append(outcome)
     return outcomes
 

@@ -12,6 +12,9 @@ import torch
 def run_threads(function: Callable[[int, str], Any], size: int, name: str, device: str = "cpu") -> list[Any]:
     """Runs `function(rank, group)` in `size` threads over the in-process transport, for tensors of a device: what each
     returned, or the Exception that ended it, of which the others are told. `name` is one that no group has."""
+    # A forked process makes its engine of autograd anew at the first backward pass, and two threads at once crash it:
+    # the flag that asks for it is read and reset without a lock (torch 2.13, PythonEngine::get_python_engine).
+    torch.ones(1, requires_grad=True).sum().backward()
     torch.ops.dhp.create_thread_groups(name, size, device)
     results: list[Any] = [None] * size
 

@@ -118,8 +118,9 @@ class Problem {
       item.tokens = static_cast<double>(sequence.tokens);
       item.tokens_squared = item.tokens * item.tokens;
       item.work = work_of(cost, sequence);
-      if (sequence.frame_patches > 0)
+      if (sequence.frame_patches > 0) {
         item.frames = std::floor(static_cast<double>(sequence.patches) / static_cast<double>(sequence.frame_patches));
+      }
       if (budget > 0.0) item.need = sequence_bytes(cost, sequence) / budget;
       // What no group holds is left to other checks.
       item.least = std::clamp(min_degree(cost, cluster, sequence), 1, ranks());

@@ -1,13 +1,10 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/_flash_attention_backward.h>
 #include <ATen/ops/_flash_attention_forward.h>
-#include <ATen/ops/tensor.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 
-#include <deque>
-#include <mutex>
 #include <optional>
 
+#include "torch/attention/device_numbers.h"
 #include "torch/attention/kernel.h"
 
 namespace dhp::rt {
@@ -16,31 +13,11 @@ namespace {
 constexpr std::int64_t kSizeMultiple = 8;  // head sizes, for loads of 16 bytes
 constexpr std::int64_t kMostSize = 256;
 
-/// Where each of these lengths begins, and the end of the last: int32, on the device. The layers of a task ask for the
-/// same ones, so the last few are kept, each for the stream that made it, with the pinned memory that it is copied
-/// from.
+/// Where each of these lengths begins, and the end of the last: int32, on the device.
 at::Tensor cumulative(const std::vector<std::int64_t>& lengths, c10::Device device) {
-  struct Kept {
-    std::vector<std::int64_t> lengths;
-    c10::Stream stream;
-    at::Tensor pinned;
-    at::Tensor tensor;
-  };
-  constexpr std::size_t kMostKept = 32;
-  static std::mutex mutex;
-  static auto* const kept = new std::deque<Kept>;  // never freed: at the end the device may be gone before
-  const auto stream = c10::impl::VirtualGuardImpl(device.type()).getStream(device);
-  const std::lock_guard lock(mutex);
-  for (const Kept& known : *kept) {
-    if (known.stream == stream && known.lengths == lengths) return known.tensor;
-  }
-  std::vector<int> ends{0};
-  for (const std::int64_t length : lengths) ends.push_back(ends.back() + static_cast<int>(length));
-  at::Tensor host = at::tensor(ends, at::kInt);
-  if (!device.is_cpu() && !device.is_meta()) host = host.pin_memory();  // else the host may wait for the copy
-  kept->push_front({lengths, stream, host, host.to(device, /*non_blocking=*/true)});
-  if (kept->size() > kMostKept) kept->pop_back();
-  return kept->front().tensor;
+  std::vector<std::int64_t> ends{0};
+  for (const std::int64_t length : lengths) ends.push_back(ends.back() + length);
+  return device_numbers(ends, at::kInt, device);
 }
 
 /// The rows of one call. Dense for one segment, [1, rows, H, D]; several are packed, [rows, H, D] with cumulative

@@ -1,8 +1,10 @@
+#include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/core/ivalue.h>
-#include <ATen/ops/cat.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/log.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/ones_like.h>
@@ -13,6 +15,7 @@
 #include <mutex>
 #include <optional>
 
+#include "torch/attention/device_numbers.h"
 #include "torch/attention/kernel.h"
 
 namespace dhp::rt {
@@ -61,7 +64,7 @@ at::Tensor causal_mask(c10::Device device) {
 class PackedRows {
  public:
   PackedRows(const BlockInputs& block, std::span<const Segment> segments)
-      : q_runs_(q_runs(segments)), kv_runs_(kv_runs(segments)), heads_(block.q.size(1)) {
+      : q_runs_(q_runs(segments)), kv_runs_(kv_runs(segments)), heads_(block.q.size(1)), device_(block.q.device()) {
     for (const Segment& segment : segments) {
       q_ends_.push_back(segment.q_rows + (q_ends_.empty() ? 0 : q_ends_.back()));
       kv_ends_.push_back(segment.kv_rows + (kv_ends_.empty() ? 0 : kv_ends_.back()));
@@ -77,39 +80,47 @@ class PackedRows {
   at::Tensor q(const at::Tensor& tensor) const { return gather_rows(tensor, q_runs_).contiguous(); }
   at::Tensor kv(const at::Tensor& tensor) const { return gather_rows(tensor, kv_runs_).contiguous(); }
 
-  /// Of [rows, H, 8] by name, in memory each segment by itself with heads first: [H, its rows, 8].
+  /// Of one number a row and head, in memory each segment by itself with heads first: [H, its rows].
   at::Tensor by_rows(const at::Tensor& numbers) const {
-    const auto flat = numbers.reshape({-1});
-    std::vector<at::Tensor> parts;
-    for_segments([&](std::int64_t begin, std::int64_t rows) {
-      parts.push_back(flat.narrow(0, begin * heads_, rows * heads_).view({heads_, rows}).transpose(0, 1));
-    });
-    return at::cat(parts);
+    if (q_ends_.size() == 1) return numbers.view({heads_, q_ends_[0]}).transpose(0, 1);
+    return numbers.index_select(0, places().view(-1)).view({q_ends_.back(), heads_});
   }
+  /// The other way, each number eight times: [rows, H, 8] by name.
   at::Tensor by_segments(const at::Tensor& lse) const {
-    const auto rows_of_all = gather_rows(lse, q_runs_);
-    std::vector<at::Tensor> parts;
-    for_segments([&](std::int64_t begin, std::int64_t rows) {
-      parts.push_back(rows_of_all.narrow(0, begin, rows).transpose(0, 1).reshape({-1, 1}));
-    });
-    return at::cat(parts).expand({-1, kCopies}).contiguous().view({q_ends_.back(), heads_, kCopies});
+    const std::int64_t rows = q_ends_.back();
+    auto numbers = gather_rows(lse, q_runs_);
+    if (q_ends_.size() == 1) {
+      numbers = numbers.transpose(0, 1);
+    } else {
+      auto flat = at::empty({rows * heads_}, numbers.options());
+      numbers = flat.index_copy_(0, places().view(-1), numbers.reshape({-1})).view({rows, heads_});
+    }
+    return numbers.unsqueeze(-1).expand({-1, -1, kCopies}).contiguous().view({rows, heads_, kCopies});
   }
 
   std::map<std::string, c10::IValue> arguments;  // of both operators
 
  private:
-  template <typename Body>
-  void for_segments(const Body& body) const {
+  /// Where in memory the number of a row [of rows] and a head [of heads] is: a few kernels, however many segments.
+  at::Tensor places() const {
+    const auto rows = static_cast<std::size_t>(q_ends_.back());
+    std::vector<std::int64_t> numbers(2 * rows);  // of each row: where its first head's is, and from head to head
     std::int64_t begin = 0;
     for (const std::int64_t end : q_ends_) {
-      body(begin, end - begin);
+      for (std::int64_t row = begin; row < end; ++row) {
+        numbers[static_cast<std::size_t>(row)] = begin * heads_ + row - begin;
+        numbers[rows + static_cast<std::size_t>(row)] = end - begin;
+      }
       begin = end;
     }
+    const auto of_rows = device_numbers(numbers, at::kLong, device_).view({2, -1, 1});
+    return of_rows[0] + of_rows[1] * at::arange(heads_, of_rows.options());
   }
 
   std::vector<RowRun> q_runs_;
   std::vector<RowRun> kv_runs_;
   std::int64_t heads_;
+  c10::Device device_;
   std::vector<std::int64_t> q_ends_;
   std::vector<std::int64_t> kv_ends_;
 };

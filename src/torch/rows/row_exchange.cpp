@@ -46,6 +46,7 @@ void agree_with_all(const at::Tensor& rows, const RowExchangeCall& call, const M
     signature.add("ranks", call.ranks);
     signature.add("dtype", static_cast<std::int64_t>(rows.scalar_type()));
     signature.add("columns", rows.size(1));
+    signature.add("rows on a CPU", std::int64_t{rows.is_cpu()});  // those of a device go by another carrier
     signature.add("needs gradient", std::int64_t{call.needs_gradient});
     signature.add("rows between them", count);
     return signature;

@@ -89,6 +89,7 @@ class C10dTransport final : public Transport, public Watched {
   int connect(std::span<const Contact> contacts, const std::string& doing) override {
     if (device_.is_cpu()) return 0;
     const auto fresh = lanes_->meet(contacts);
+    if (fresh.empty()) return 0;  // nobody waits for this rank: who is new to it is a pair's, and known to both
     const auto bytes = at::zeros({2 * std::ssize(fresh)}, at::TensorOptions(device_).dtype(at::kByte));
     std::int64_t used = 0;
     for (const bool far : {false, true}) {
@@ -171,8 +172,8 @@ class C10dTransport final : public Transport, public Watched {
     const Transfer& named = first == transfers.end() ? transfers.front() : *first;
     const std::string where = describe_wait(*this, doing, named.direction, named.peer);
     try {
-      auto work = lanes_->post(transfers);
-      if (work) watch_.add_posted(work, device_, where, named.peer, timeout(), lanes_->lane_of(named.far));
+      auto [work, lane] = lanes_->post(transfers);
+      if (work) watch_.add_posted(work, device_, where, named.peer, timeout(), lane);
       return std::make_unique<DeviceTicket>(this, std::move(work), where, transfers);
     } catch (const std::exception& error) {
       fail_wait(where, plain_error(error.what()), false);

@@ -111,33 +111,28 @@ void DeviceLanes::set_far(const std::string& name) {
   lanes_.emplace_back(name, group->getBackend(device_.type()));
 }
 
-std::size_t DeviceLanes::lane_of(bool far) const {
-  const std::lock_guard lock(mutex_);
-  return far && lanes_.size() > 1 ? 1 : 0;
-}
-
-c10::intrusive_ptr<c10d::Work> DeviceLanes::post(std::span<const Transfer> transfers) {
+DeviceLanes::Posted DeviceLanes::post(std::span<const Transfer> transfers) {
   const auto ordered = in_order(transfers);
-  if (ordered.empty()) return nullptr;
-  const std::size_t lane = lane_of(ordered.front()->far);
+  if (ordered.empty()) return {};
+  std::size_t lane = 0;
   std::string name;
   c10::intrusive_ptr<c10d::Backend> backend;
   {
     const std::lock_guard lock(mutex_);
+    lane = lane_of(ordered.front()->far);
     name = lanes_[lane].name;
     backend = lanes_[lane].backend.lock();
   }
   TORCH_CHECK_VALUE(backend != nullptr, "the process group of this transport was destroyed");
   const c10::DeviceGuard guard(device_);  // the thread of autograd posts too
-  return backend->supportsCoalescing() ? post_coalesced(*backend, ordered) : post_fused(name, ordered);
+  return {backend->supportsCoalescing() ? post_coalesced(*backend, ordered) : post_fused(name, ordered), lane};
 }
 
 std::vector<Contact> DeviceLanes::meet(std::span<const Contact> contacts) {
   std::vector<Contact> fresh;
+  const std::lock_guard lock(mutex_);
   for (const Contact& contact : contacts) {
-    const std::size_t lane = lane_of(contact.far);
-    const std::lock_guard lock(mutex_);
-    if (lanes_[lane].met.insert(contact.peer).second) fresh.push_back(contact);
+    if (lanes_[lane_of(contact.far)].met.insert(contact.peer).second) fresh.push_back(contact);
   }
   return fresh;
 }

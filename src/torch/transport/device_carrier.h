@@ -32,22 +32,22 @@ c10::Device accelerator_of(c10d::ProcessGroup& group);
 /// off its groups of transfers one after the other. Any thread may call.
 class DeviceLanes {
  public:
-  static constexpr std::size_t kMost = 2;
-
   /// `name` is that of `group`. On a CPU there are no lanes.
   DeviceLanes(const c10::intrusive_ptr<c10d::ProcessGroup>& group, std::string name, c10::Device device);
 
   /// Throws c10::ValueError unless it spans the same ranks.
   void set_far(const std::string& name);
 
-  /// The lane that a transfer takes.
-  std::size_t lane_of(bool far) const;
+  struct Posted {
+    c10::intrusive_ptr<c10d::Work> work;
+    std::size_t lane = 0;
+  };
 
   /// Starts all transfers, which take one lane, as one coalesced group: nothing that is posted later on this lane
   /// starts before all of them are done, and none starts before the current stream is where it is now. The work's
-  /// wait() makes the current stream wait, never the host. Buffers without elements are left out: both ends know. Null
-  /// if none is left.
-  c10::intrusive_ptr<c10d::Work> post(std::span<const Transfer> transfers);
+  /// wait() makes the current stream wait, never the host. Buffers without elements are left out: both ends know. No
+  /// work if none is left.
+  Posted post(std::span<const Transfer> transfers);
 
   /// Those that this rank has not met yet on their lane; it has from now on.
   std::vector<Contact> meet(std::span<const Contact> contacts);
@@ -64,10 +64,13 @@ class DeviceLanes {
     std::set<int> met;
   };
 
+  /// The lane that a transfer takes. With the lock.
+  std::size_t lane_of(bool far) const { return far && lanes_.size() > 1 ? 1 : 0; }
+
   const c10::Device device_;
   const int size_;
-  mutable std::mutex mutex_;  // guards the lanes
-  std::vector<Lane> lanes_;
+  std::mutex mutex_;         // guards the lanes
+  std::vector<Lane> lanes_;  // near, far: kLanes at most
 };
 
 }  // namespace dhp::rt

@@ -5,8 +5,6 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "torch/transport/transport.h"
-
 namespace dhp::rt {
 
 using Clock = std::chrono::steady_clock;

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "torch/transport/failure_record.h"
+#include "torch/transport/transport.h"
 
 namespace dhp::rt {
 
@@ -93,9 +94,9 @@ class FailureWatch {
   std::condition_variable changed_;
   std::map<std::uint64_t, Wait> waits_;
   std::uint64_t next_wait_ = 0;
-  std::array<std::deque<Posted>, 2> posted_;  // by lane
-  int peer_of_device_ = kNoPeer;              // for whom the device waits, as the record says
-  std::function<void()> abort_device_;        // empty once called
+  std::array<std::deque<Posted>, kLanes> posted_;  // by lane
+  int peer_of_device_ = kNoPeer;                   // for whom the device waits, as the record says
+  std::function<void()> abort_device_;             // empty once called
   bool idle_ = false;
   bool stopping_ = false;
   std::thread thread_;  // started by the first wait

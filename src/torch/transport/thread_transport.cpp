@@ -12,7 +12,10 @@
 #include <deque>
 #include <map>
 #include <mutex>
+#include <optional>
+#include <string>
 #include <tuple>
+#include <utility>
 
 #include "torch/transport/device_carrier.h"
 #include "torch/transport/registry.h"
@@ -42,6 +45,15 @@ struct Pending {
   bool done = false;
 };
 
+/// What is sent, and what is expected instead, if one cannot be copied to the other.
+std::optional<std::pair<std::string, std::string>> difference(const at::Tensor& source, const at::Tensor& target) {
+  if (source.nbytes() != target.nbytes()) {
+    return std::pair(std::to_string(source.nbytes()) + " bytes", std::to_string(target.nbytes()));
+  }
+  if (source.is_cpu() == target.is_cpu()) return std::nullopt;
+  return std::pair("a tensor on " + source.device().str(), "one on " + target.device().str());
+}
+
 /// Where the threads meet. A send and a receive of one channel are matched in posting order by whoever comes second,
 /// and copied under the lock: simple and obviously free of races; speed does not matter here. Buffers of a device are
 /// copied by a stream of the hub, in the order of the matches. What a copy waits for was posted before: each rank's
@@ -66,10 +78,9 @@ class Hub {
     other_queue.pop_front();
     const auto& source = is_send ? mine : other;
     const auto& target = is_send ? other : mine;
-    if (source->buffer.nbytes() != target->buffer.nbytes()) {
-      fail_locked("rank " + std::to_string(sender) + " sent " + std::to_string(source->buffer.nbytes()) +
-                  " bytes where rank " + std::to_string(receiver) + " expected " +
-                  std::to_string(target->buffer.nbytes()));
+    if (const auto problem = difference(source->buffer, target->buffer)) {
+      fail_locked("rank " + std::to_string(sender) + " sent " + problem->first + " where rank " +
+                  std::to_string(receiver) + " expected " + problem->second);
       return mine;
     }
     if (source->ready && target->ready) {
@@ -91,13 +102,16 @@ class Hub {
     return ended ? Outcome::kFailed : Outcome::kTimedOut;
   }
 
-  /// Takes an unmatched transfer back, so that nobody touches its buffer afterwards.
+  /// Takes a transfer back, so that nobody touches its buffer afterwards. One that is matched already cannot be: the
+  /// current stream, in whose order the buffer's memory is used again, waits for the copy.
   void withdraw(const std::shared_ptr<Pending>& pending) {
-    std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
     for (auto& [key, channel] : channels_) {
       std::erase(channel.sends, pending);
       std::erase(channel.receives, pending);
     }
+    lock.unlock();
+    if (pending->copied) pending->copied->block(current_stream(pending->buffer.device()));
   }
 
   void fail(const std::string& message) {
@@ -148,7 +162,13 @@ class ThreadTicket final : public Ticket {
   ThreadTicket(std::shared_ptr<Hub> hub, ThreadTransport* transport, std::string doing)
       : hub_(std::move(hub)), transport_(transport), doing_(std::move(doing)) {}
   ~ThreadTicket() override {
-    for (const Leg& leg : legs_) hub_->withdraw(leg.pending);
+    for (const Leg& leg : legs_) {
+      try {
+        hub_->withdraw(leg.pending);
+      } catch (const std::exception&) {
+        // The device has failed: the next call to it says so.
+      }
+    }
   }
 
   void add(std::shared_ptr<Pending> pending, const Transfer& transfer) {
@@ -222,6 +242,7 @@ class ThreadTransport final : public Transport {
 };
 
 void ThreadTicket::wait() {
+  const Stalls::Wait stall(transport_->stalls(), transport_->device());
   for (const Leg& leg : legs_) {
     const auto timeout = transport_->timeout();
     const auto outcome = hub_->wait(*leg.pending, timeout);

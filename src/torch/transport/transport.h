@@ -51,6 +51,9 @@ struct Transfer {
   bool far = false;   // to another node, by a lane of its own where there is one: nothing near waits for it
 };
 
+/// Lanes of a device: for what goes near, and for what goes far.
+constexpr std::size_t kLanes = 2;
+
 /// Another rank, and the lane on which this one exchanges data with it.
 struct Contact {
   int peer;  // world rank

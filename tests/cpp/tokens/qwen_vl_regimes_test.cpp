@@ -146,6 +146,28 @@ TEST(QwenVlRegimes, SettingsOfQwen2Checkpoints) {
   EXPECT_THROW(parse_rules(kImage, "i", std::nullopt, "v", Processor::qwen_vl_utils), std::invalid_argument);
 }
 
+TEST(QwenVlRegimes, AnAbsurdRateOfGlm4vIsRefused) {
+  Rules rules;
+  rules.processor = Processor::glm4v;
+  constexpr std::int64_t kHour = 3600 * 30;
+  for (const auto& [total, source_fps, fps] : {std::tuple{std::int64_t{300}, 30.0, 1e300},
+                                               {std::int64_t{300}, 30.0, 1e7},
+                                               {kHour, 30.0, 1e9},
+                                               {std::int64_t{1} << 40, 30.0, 1e300},
+                                               {std::int64_t{1} << 40, 30.0, 1e5}}) {
+    if (total == kHour) {  // all frames that there are
+      EXPECT_EQ(std::ssize(sample_clip(rules, 64, 64, total, source_fps, {.fps = fps}).frame_indices), kHour);
+      continue;
+    }
+    try {
+      sample_clip(rules, 64, 64, total, source_fps, {.fps = fps});
+      ADD_FAILURE() << total << " " << fps;
+    } catch (const InputError& error) {
+      EXPECT_NE(std::string(error.what()).find("expected at most 1048576"), std::string::npos) << error.what();
+    }
+  }
+}
+
 TEST(QwenVlTimestamps, TokensOfTheVocabulary) {
   const auto cases = golden("qwen_text_tokens.json")["timestamps"];
   ASSERT_GT(cases.size(), 100U);

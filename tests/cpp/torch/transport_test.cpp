@@ -1,5 +1,6 @@
 #include "torch/transport/transport.h"
 
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <gtest/gtest.h>
@@ -88,6 +89,20 @@ TEST(ThreadTransport, AnUnexpectedSizeIsAFailureOfBoth) {
   });
   for (const auto& error : errors)
     EXPECT_NE(error.find("rank 0 sent 24 bytes where rank 1 expected 32"), std::string::npos) << error;
+}
+
+TEST(Transport, OnACpuThereAreNoStalls) {
+  create_thread_groups("stalls", 1);
+  auto& dispatcher = c10::Dispatcher::singleton();
+  for (const bool on : {true, false, true}) {
+    dispatcher.findSchemaOrThrow("dhp::measure_stalls", "")
+        .typed<void(const std::string&, bool)>()
+        .call("stalls/0", on);
+  }
+  const auto stalled =
+      dispatcher.findSchemaOrThrow("dhp::stalled_s", "").typed<std::vector<double>(const std::string&)>();
+  EXPECT_TRUE(stalled.call("stalls/0").empty());
+  release_transport("stalls/0");
 }
 
 TEST(Transport, AnUnknownGroupIsNamed) {

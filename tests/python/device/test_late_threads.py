@@ -94,3 +94,20 @@ def test_a_rank_that_does_not_come_is_named() -> None:
     [errors] = values(run_processes(lost_main, 1))
     assert errors[2] == ""
     assert all("rank 2" in errors[rank] for rank in (0, 1, 3)), errors
+
+
+def mixed_main(world: World) -> list[str]:
+    import late
+
+    late.arrange("eager", "eager")
+
+    def body(rank: int, group: str) -> None:
+        rows = torch.zeros(2, 1, device=("cpu", "late")[rank])
+        torch.ops.dhp.exchange_rows(rows, [1, 1], [1, 1], [0, 1], group)
+
+    return [outcome.error for outcome in run_threads(body, 2, device="late")]
+
+
+def test_rows_of_a_host_and_of_a_device_are_not_exchanged() -> None:
+    [errors] = values(run_processes(mixed_main, 1))
+    assert all("disagree about exchange_rows forward: rows on a CPU: " in error for error in errors), errors
