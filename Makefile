@@ -59,7 +59,7 @@ test-threads: build
 	cmake --preset tsan -DDHP_TORCH=ON -DPython_EXECUTABLE=$(abspath $(python)) >/dev/null
 	cmake --build --preset tsan --target torch_tests late_tests
 	OMP_NUM_THREADS=1 build/tsan/tests/cpp/torch/torch_tests --gtest_brief=1
-	OMP_NUM_THREADS=1 build/tsan/tests/cpp/torch/late/late_tests --gtest_brief=1
+	OMP_NUM_THREADS=1 build/tsan/tests/cpp/torch/late_tests --gtest_brief=1
 
 # Every reader of files against texts that grow out of tests/fuzz/corpus, FUZZ_SECONDS each, with sanitizers.
 fuzz:

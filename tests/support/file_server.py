@@ -109,10 +109,11 @@ def _handler_of(server: FileServer) -> type[http.server.BaseHTTPRequestHandler]:
                 self.close_connection = True
                 self.connection.shutdown(2)
                 return
+            server.sent[path] += len(part)  # before the last byte: whoever has that may look at once
             try:
                 self.wfile.write(part)
-                server.sent[path] += len(part)
             except OSError:  # whoever asked has seen enough
+                server.sent[path] -= len(part)
                 self.close_connection = True
 
     return Handler

@@ -106,8 +106,8 @@ def test_memory_is_what_dhp_cost_counts() -> None:
     for rows in (2 * chunks.MOST_LOGITS // columns, chunks.MOST_LOGITS // 2 // columns):
         peak = bench.loss_peak(rows, width, columns, torch.float32, torch.device("cpu"))
         counted = chunks.MOST_LOGITS * bench.LOGIT_BYTES + columns * width * 4
-        print(rows, peak, counted)
-        assert 0.5 * counted < peak <= 1.05 * counted
+        print(rows, peak, counted)  # the gradient of the head may come where logits were
+        assert 0.95 * min(rows * columns, chunks.MOST_LOGITS) * bench.LOGIT_BYTES < peak <= 1.05 * counted
     said = dhp("cost", "--model", "qwen3-vl-8b", "--device", "h100", "--output-format", "json").json()
     # And of the head the sum of the gradient in fp32, and a copy in bf16.
     assert said["memory"]["loss_bytes"] == chunks.MOST_LOGITS * bench.LOGIT_BYTES + 151_936 * 4096 * 6
