@@ -349,6 +349,7 @@ def test_an_expired_wait_names_the_peer(function: Any) -> None:
 
 def lose_a_rank(world: World, lost: int, delay_s: float, ring: list[int], exchange: str) -> tuple[str, str, float]:
     group = world.new_group()
+    assert torch.ops.dhp.pulse(group, world.rank) >= 0, "the store knows its name from here on"
     world.meet("start")
     if world.rank == lost:
         threading.Timer(delay_s, kill_self).start()
