@@ -31,7 +31,7 @@ from dhp.models import Adapter, attach, import_family, is_unregistered, lora, un
 from dhp.models.unregistered import admit
 from dhp.models.weights import agree_on_weights, load_model
 from dhp.run import runtime
-from dhp.run.launch import BAD_INPUT, ON_DEVICES, join, run_local, this_program
+from dhp.run.launch import BAD_INPUT, join, look_and_run
 from dhp.run.rendezvous import started_by_others
 from dhp.run.runtime import RankFailed, Run, RunStopped
 from dhp.save import checkpoint
@@ -284,26 +284,24 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if by_others or settings.ranks == 1:
             return work(settings, options)
-        return launch(settings, options, this_program(arguments))
+        return launch(settings, options, arguments)
     finally:
         if lock is not None:
             os.close(lock)
 
 
-def launch(settings: TrainConfig, options: argparse.Namespace, program: list[str]) -> int:
-    """Local ranks, once all that they will need has been looked at. Returns the exit code."""
+def launch(settings: TrainConfig, options: argparse.Namespace, arguments: list[str] | None) -> int:
+    """Local ranks. Returns the exit code."""
     import_family(settings.model)
-    # In a process of its own: one that has read media or tokenized has threads, and must not fork.
-    look = "the process that looks at model and data before the run"
-    code = run_local(1, lambda: check_before_ranks(settings), called=look, explained=(BAD_INPUT, ON_DEVICES))
-    if code in (0, ON_DEVICES):
-        code = run_local(
-            settings.ranks,
-            lambda: work(settings, options),
-            advice=lambda: advice(settings),
-            explained=(BAD_INPUT, STOPPED),
-            program=program if code == ON_DEVICES else (),
-        )
+    code = look_and_run(
+        settings.ranks,
+        lambda: check_before_ranks(settings),
+        lambda: work(settings, options),
+        arguments,
+        looks="the process that looks at model and data before the run",
+        advice=lambda: advice(settings),
+        explained=(BAD_INPUT, STOPPED),
+    )
     return 1 if code == STOPPED else code
 
 

@@ -36,7 +36,7 @@ from dhp.models.attention import head_size, kernel_for
 from dhp.models.model_folder import load_weights
 from dhp.models.weights import DTYPES, compute_dtype
 from dhp.run import commands, devices
-from dhp.run.launch import BAD_INPUT, ON_DEVICES, check_device, join, run_local, this_program
+from dhp.run.launch import BAD_INPUT, check_device, join, look_and_run
 from dhp.run.made_once import made_once
 from dhp.run.rendezvous import started_by_others
 from dhp.run.runtime import RankFailed, Run
@@ -443,18 +443,15 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     if by_others or options.ranks == 1:
         return work(options)
-    look = "the process that looks at the devices"
-    code = run_local(
-        1,
-        lambda: check_device(options.torch_device, options.ranks, "--torch-device"),
-        called=look,
-        explained=(BAD_INPUT, ON_DEVICES),
-    )
-    if code not in (0, ON_DEVICES):
-        return code
     import_family(options.model)
-    program = this_program(arguments) if code == ON_DEVICES else []
-    return run_local(options.ranks, lambda: work(options), explained=(NO_FIT, BAD_INPUT), program=program)
+    return look_and_run(
+        options.ranks,
+        lambda: check_device(options.torch_device, options.ranks, "--torch-device"),
+        lambda: work(options),
+        arguments,
+        looks="the process that looks at the devices",
+        explained=(NO_FIT, BAD_INPUT),
+    )
 
 
 if __name__ == "__main__":

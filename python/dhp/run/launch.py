@@ -63,6 +63,32 @@ def run_local(
     return code if code >= 0 else 1
 
 
+def look_and_run(
+    ranks: int,
+    look: Callable[[], int],
+    work: Callable[[], int],
+    arguments: Sequence[str] | None,
+    *,
+    looks: str,
+    advice: Callable[[], str] = str,
+    explained: Collection[int] = (BAD_INPUT,),
+) -> int:
+    """Local ranks of a command, once all that they will need has been looked at. Returns the exit code.
+
+    look       0, or ON_DEVICES, where all is well; runs in a process of its own, since one that has asked for devices,
+               read media or tokenized must not fork
+    arguments  of the command's main; None: the command line, which ranks on devices run again. A program that gives
+               arguments has none that would: its ranks are forked, so it must not have asked for devices itself
+    looks      what to call the process that looks
+    """
+    code = run_local(1, look, called=looks, explained=(BAD_INPUT, ON_DEVICES))
+    if code not in (0, ON_DEVICES):
+        return code
+    is_again = code == ON_DEVICES and arguments is None
+    program = [sys.executable, *sys.orig_argv[1:]] if is_again else []
+    return run_local(ranks, work, advice=advice, explained=explained, program=program)
+
+
 def join(timeout_s: float, device: str = "cpu", named: str = "device") -> runtime.Run | int:
     """This rank's run on a device as `dhp.init` takes it, which messages call `named`. Ctrl-C ends it without a
     traceback. The exit code, where it cannot be joined and it was said why."""
@@ -74,12 +100,6 @@ def join(timeout_s: float, device: str = "cpu", named: str = "device") -> runtim
     if signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, signal.default_int_handler):  # as commands.py set it
         torch.ops.dhp.exit_on_interrupt()
     return run
-
-
-def this_program(arguments: Sequence[str] | None) -> list[str]:
-    """The command line of this process, which ranks on devices run again. A program that calls a command's main with
-    arguments of its own has none that would: its ranks are forked, so it must not have asked for devices itself."""
-    return [sys.executable, *sys.orig_argv[1:]] if arguments is None else []
 
 
 def check_device(device: str, ranks: int, named: str) -> int:

@@ -60,26 +60,8 @@ std::optional<Plan> balanced_mesh(const Batch& batch, const Limits& limits, cons
   return std::move(*plan);
 }
 
-/// Plans of one batch without lanes: the shortest by exact times, and what else was looked at.
-struct Looked {
-  Plan best;
-  double seconds = 0.0;
-  std::vector<Plan> others = {};
-  bool is_bound = false;  // no plan is shorter
-
-  void offer(std::optional<Plan>&& other, const Batch& batch, const Limits& limits) {
-    if (!other) return;
-    const std::vector<double> task_s = predict_task_seconds(*other, batch, limits.cluster(), limits.cost());
-    const double other_s = replay(*other, task_s).makespan_s;
-    if (other_s < seconds * (1.0 - kRounding)) {
-      std::swap(best, *other);
-      seconds = other_s;
-    }
-    others.push_back(std::move(*other));
-  }
-};
-
-Looked look(const Batch& batch, const Limits& limits, const PlanOptions& options) {
+/// Offers plans of the batch without lanes. Returns whether no plan is shorter than the best of them.
+bool offer_without_lanes(Candidates& candidates, const Batch& batch, const Limits& limits, const PlanOptions& options) {
   constexpr std::ptrdiff_t kFew = 2;     // sequences a rank
   constexpr std::ptrdiff_t kQuick = 64;  // sequences that take no time to look at
   constexpr double kGoodGap = 1.01;      // times the bound: not worth another look
@@ -87,22 +69,21 @@ Looked look(const Batch& batch, const Limits& limits, const PlanOptions& options
   const std::int64_t effort = options.effort;
   const std::ptrdiff_t sequences = std::ssize(batch.sequences);
   SearchedPlan searched = plan_by_search(batch, limits, effort * kTicksPerEffort);
-  Looked looked{std::move(searched.plan), searched.makespan_s};
   const double bound_s = searched.bound_s;
-  looked.is_bound = looked.seconds <= bound_s * (1.0 + kRounding);
-  if (looked.is_bound) return looked;
+  candidates.offer(std::move(searched.plan));
+  if (searched.makespan_s <= bound_s * (1.0 + kRounding)) return true;
   const bool is_quick = sequences <= std::max(kQuick, kFew * static_cast<std::ptrdiff_t>(limits.ranks()));
-  const bool may_err = errors_of(options, limits).any() && sequences <= 2 * kQuick && effort >= kEffortDefault;
-  const bool is_far = looked.seconds > (is_quick ? kGoodGap : kLargeGap) * bound_s;
+  const bool may_err = candidates.has_errors() && sequences <= 2 * kQuick && effort >= kEffortDefault;
+  const bool is_far = searched.makespan_s > (is_quick ? kGoodGap : kLargeGap) * bound_s;
   if (may_err || (is_far && (is_quick || sequences <= kMostBalanced))) {
-    looked.offer(without_barriers(batch, limits, options, effort), batch, limits);
+    candidates.offer(without_barriers(batch, limits, options, effort));
   }
   // A mesh that happens to suit the batch, as for equal sequences, is not missed.
-  looked.offer(static_plan_below(batch, limits, options, looked.seconds * (1.0 - kRounding)), batch, limits);
+  candidates.offer(static_plan_below(batch, limits, options, candidates.least_s() * (1.0 - kRounding)));
   if (effort >= kEffortDefault && sequences <= kMostBalanced) {
-    looked.offer(balanced_mesh(batch, limits, options, 0), batch, limits);
+    candidates.offer(balanced_mesh(batch, limits, options, 0));
   }
-  return looked;
+  return false;
 }
 
 /// Tasks of several sequences, cut into tasks of at most `most`: the longest to each in turn.
@@ -148,20 +129,8 @@ void offer_cut(Candidates& candidates, const Batch& batch, const Limits& limits)
   }
 }
 
-}  // namespace
-
-PlanResult plan_free(const Batch& in_any_order, const Limits& limits, const PlanOptions& options,
-                     std::optional<int> /*argument*/) {
-  const Batch batch = by_id(in_any_order);
-  Looked looked = look(batch, limits, options);
-  looked.best.planner.clear();
-  if (looked.is_bound && !errors_of(options, limits).any()) return std::move(looked.best);
-
-  Candidates candidates(batch, limits, options);
-  candidates.offer(std::move(looked.best));
-  if (candidates.has_errors()) {
-    for (Plan& other : looked.others) candidates.offer(std::move(other));
-  }
+/// Offers plans that errors of estimates harm less; those of lanes are now and then shorter, too.
+void offer_steadier(Candidates& candidates, const Batch& batch, const Limits& limits, const PlanOptions& options) {
   const std::int64_t ticks = std::max<std::int64_t>(1, options.effort / kLaneShare) * kTicksPerEffort;
   const bool quick = options.effort <= kEffortFast;  // lanes would take longer than the rest
   const std::vector<int> widths = quick ? std::vector<int>() : lane_widths(limits, options);
@@ -169,13 +138,22 @@ PlanResult plan_free(const Batch& in_any_order, const Limits& limits, const Plan
     return plan_by_search(on_lanes, lanes, ticks).plan;
   };
   for (const int width : widths) candidates.offer(plan_lanes(batch, limits, options, width, search));
-  if (candidates.has_errors()) {
-    if (options.effort >= kEffortDefault && std::ssize(batch.sequences) <= kMostBalanced) {
-      candidates.offer(balanced_mesh(batch, limits, options, 1));
-      if (!widths.empty()) candidates.offer(balanced_mesh(batch, limits, options, widths.back()));
-    }
-    offer_cut(candidates, batch, limits);
+  if (!candidates.has_errors()) return;
+  if (options.effort >= kEffortDefault && std::ssize(batch.sequences) <= kMostBalanced) {
+    candidates.offer(balanced_mesh(batch, limits, options, 1));
+    if (!widths.empty()) candidates.offer(balanced_mesh(batch, limits, options, widths.back()));
   }
+  offer_cut(candidates, batch, limits);
+}
+
+}  // namespace
+
+PlanResult plan_free(const Batch& in_any_order, const Limits& limits, const PlanOptions& options,
+                     std::optional<int> /*argument*/) {
+  const Batch batch = by_id(in_any_order);
+  Candidates candidates(batch, limits, options);
+  const bool is_shortest = offer_without_lanes(candidates, batch, limits, options);
+  if (!is_shortest || candidates.has_errors()) offer_steadier(candidates, batch, limits, options);
   Plan plan = std::move(candidates.best().plan);
   plan.planner.clear();
   return plan;

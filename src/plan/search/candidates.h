@@ -32,6 +32,7 @@ class Candidates {
   /// Of those that are short enough, the one of the least expected makespan; the first of equals. There must be one.
   Candidate& best();
 
+  double least_s() const { return least_s_; }
   /// The longest makespan that is still taken.
   double longest_s() const { return least_s_ * (1.0 + most_loss_) * (1.0 + kRounding); }
   bool has_errors() const { return scenarios_.has_value(); }
