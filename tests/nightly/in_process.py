@@ -19,7 +19,7 @@ import torch.distributed as dist
 from said import check_shown
 
 from dhp import train
-from dhp.run import ops, runtime
+from dhp.run import launch, ops, runtime
 from dhp.settings.config import TrainConfig
 
 ops.load()
@@ -70,7 +70,7 @@ def dhp_train(
 
     said = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, _inside(cwd), contextlib.redirect_stderr(said):
-        patch.setattr(train, "run_local", run_local)
+        patch.setattr(launch, "run_local", run_local)
         patch.setattr(train, "work", work)
         patch.setattr(train, "Ahead", Ahead)
         for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
