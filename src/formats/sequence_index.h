@@ -46,6 +46,16 @@ class SequenceIndex {
     return found != sorted_.end() && (*found)->id == id ? *found : nullptr;
   }
 
+  /// Has the processor fetch the sequences of a task that is looked at soon: in a batch of a million, more than its
+  /// caches hold, each would otherwise be waited for.
+  void prefetch(const Task& task) const {
+    if (in_order_.empty()) return;
+    for (const std::int64_t id : task.sequences) {
+      const Sequence* sequence = find(id);
+      if (sequence != nullptr) __builtin_prefetch(sequence);
+    }
+  }
+
   /// What a task's sequences are together. Throws InputError where the batch lacks one.
   Load load_of(const Plan& plan, std::size_t task) const {
     Load load;

@@ -77,10 +77,12 @@ std::vector<double> predict_task_seconds(const Plan& plan, const Batch& batch, c
                                          const CostModel& cost) {
   require_ranks(cluster);
   const SequenceIndex sequences(batch);
+  constexpr std::size_t kAhead = 8;  // tasks
   std::vector<double> seconds;
   seconds.reserve(plan.tasks.size());
   for (std::size_t i = 0; i < plan.tasks.size(); ++i) {
     const Task& task = plan.tasks[i];
+    if (i + kAhead < plan.tasks.size()) sequences.prefetch(plan.tasks[i + kAhead]);
     const Load load = sequences.load_of(plan, i);
     check_ranks_of_task(plan, i, cluster.ranks());
     seconds.push_back(task_seconds(cost, cluster, load, shape_of(cluster, task.ranks), task.exchange));

@@ -40,9 +40,11 @@ constexpr int kMostShares = 5;
 constexpr double kAir[] = {1.005, 1.02, 1.05};
 constexpr double kDistinct = 0.985;  // closer targets give the same
 
-// Where all targets of a micro-batch would take a second or more, every fifth is tried, then those beside the best.
+// Where all targets of a micro-batch, and of those before it, would take a second or more, every fifth is tried, then
+// those beside the best; where they would take five, every twenty-fifth, then every fifth.
 constexpr std::int64_t kManyTicks = 100'000'000;
 constexpr std::size_t kStride = 5;
+constexpr std::int64_t kMostTicks = 500'000'000;
 
 // Ceilings for a pipeline fall by a factor, until that was in vain some times; then those beside the best are tried.
 constexpr double kLower = 0.88;
@@ -147,8 +149,8 @@ class LockstepPlanner {
     return targets;
   }
 
-  /// The micro-batch that makes most of its ranks.
-  MicroBatch fill_best(LeftItems& left, double favour) {
+  /// The micro-batch that makes most of its ranks. `ticks_before`: of the filler, before the first micro-batch.
+  MicroBatch fill_best(LeftItems& left, double favour, std::int64_t ticks_before) {
     MicroBatch best;
     LeftItems best_left = left;
     double best_score = -kInfinity;
@@ -168,13 +170,18 @@ class LockstepPlanner {
     };
     const std::int64_t before = filler_.ticks();
     try_target(0);
-    const bool many = (filler_.ticks() - before) * std::ssize(tried) > kManyTicks && !options_.no_idle_ranks;
-    const std::size_t stride = many ? kStride : 1;
+    const std::int64_t all_ticks = before - ticks_before + (filler_.ticks() - before) * std::ssize(tried);
+    std::size_t stride = 1;
+    if (all_ticks > kManyTicks && !options_.no_idle_ranks)
+      stride = all_ticks > kMostTicks ? kStride * kStride : kStride;
     for (std::size_t number = stride; number < tried.size(); number += stride) try_target(number);
-    const std::size_t middle = best_number;
-    for (std::size_t number = middle - std::min(middle, stride - 1);
-         stride > 1 && number < std::min(tried.size(), middle + stride); ++number) {
-      if (number != middle) try_target(number);
+    for (; stride > 1; stride /= kStride) {
+      const std::size_t finer = stride / kStride;
+      const std::size_t middle = best_number;
+      for (std::size_t number = middle - std::min(middle, stride - finer);
+           number < std::min(tried.size(), middle + stride); number += finer) {
+        if (number != middle) try_target(number);
+      }
     }
     left = std::move(best_left);
     return best;
@@ -229,13 +236,14 @@ class LockstepPlanner {
     MicroBatches begun;
     LeftItems left(items_.size());
     Ceiling ceiling{.seconds = ceiling_s_};
+    const std::int64_t ticks_before = filler_.ticks();
     while (!left.empty()) {
       for (MicroBatches& rest : finishes(cell_, items_, left, filler_, ceiling)) {
         MicroBatches whole = begun;
         for (MicroBatch& one : rest) whole.push_back(std::move(one));
         offer(std::move(whole));
       }
-      begun.push_back(fill_best(left, favour));
+      begun.push_back(fill_best(left, favour, ticks_before));
       if (objective(begun) >= best_value_) return;
     }
     offer(std::move(begun));
