@@ -9,7 +9,7 @@ mkdir -p build/nightly
 parts=("$@")
 # Long ones first.
 [ $# != 0 ] || parts=(inputs trixie bookworm noble kills sanitizers docs fuzz network properties lint same-bytes scale wheel
-  transformers media compile)
+  transformers media torchvision compile)
 export SEED=${SEED:-$(date +%Y%m%d%H)} DHP_WERROR=ON JOBS=$jobs
 
 tried() {
@@ -51,6 +51,18 @@ run_part() {
       done ;;
     # 200 pictures of every family, against its own processor.
     media) DHP_TEST_MEDIA=200 build/venv/bin/python -m pytest -q tests/python/data/test_family_rules.py ;;
+    # Hugging Face's processors as they are beside the torchvision that goes with torch.
+    torchvision)
+      local python=build/venv/bin/python folder=build/nightly/torchvision minor
+      minor=$($python -c 'import torch; print(torch.__version__.split(".")[1])')
+      rm -rf $folder
+      $python -m pip install -q --no-deps --target $folder "torchvision==0.$((minor + 15)).*" num2words || return
+      export PYTHONPATH=$folder
+      $python -c 'import torchvision' 2>/dev/null || {
+        cp tests/support/torchvision_operators.py $folder/torchvision/ &&
+          sed -i '1i import torchvision.torchvision_operators' $folder/torchvision/__init__.py
+      }
+      $python -m pytest -q tests/nightly/test_torchvision.py tests/python/data ;;
     # torch.compile's default backend, for families, recomputation and LoRA.
     compile) tried compile ;;
     # Wheels in fresh environments, and the run-time that `dhp build-ops` compiles of one.

@@ -111,6 +111,29 @@ def onevision_processor(tokenizer: Any) -> Any:
     return made
 
 
+def write_smolvlm(folder: Path) -> None:
+    """A checkpoint of Idefics3 made one of SmolVLM, which is told clips too."""
+    write_checkpoint(folder, "idefics3")
+    config = folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"model_type": "smolvlm"}))
+    template = folder / "chat_template.jinja"
+    template.write_text(
+        template.read_text().replace("else p['text']", "else '<video>' if p['type'] == 'video' else p['text']")
+    )
+    whole = json.loads((folder / "processor_config.json").read_text()) | {"processor_class": "SmolVLMProcessor"}
+    whole["image_processor"]["image_processor_type"] = "SmolVLMImageProcessor"
+    (folder / "processor_config.json").write_text(json.dumps(whole))
+    clips = {
+        "video_processor_type": "SmolVLMVideoProcessor",
+        "resample": 1,
+        "rescale_factor": 1 / 255,
+        "max_image_size": {"longest_edge": 16},
+        "do_sample_frames": True,
+        "video_sampling": {"max_frames": 6, "fps": 1, "video_size": {"longest_edge": 32}},
+    }
+    (folder / "video_preprocessor_config.json").write_text(json.dumps(clips))
+
+
 def model_of(family: str, tokenizer: Any) -> Any:
     ids = tokenizer.convert_tokens_to_ids
     text = TEXT | {"vocab_size": 512, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
@@ -146,7 +169,14 @@ def model_of(family: str, tokenizer: Any) -> Any:
 
 
 def write_checkpoint(folder: Path, family: str) -> tuple[Path, Any]:
-    """The folder, and its processor."""
+    """The folder, and its processor: where torchvision is, the one that transformers makes of the folder."""
+    processor = _write_checkpoint(folder, family)
+    if tf.utils.is_torchvision_available():
+        processor = tf.AutoProcessor.from_pretrained(folder)
+    return folder, processor
+
+
+def _write_checkpoint(folder: Path, family: str) -> Any:
     tokenizer = tokenizer_of(family)
     processor = processor_of(family, tokenizer)
     with torch.random.fork_rng(devices=[]):
@@ -154,9 +184,9 @@ def write_checkpoint(folder: Path, family: str) -> tuple[Path, Any]:
         model_of(family, processor.tokenizer).save_pretrained(folder)
     if family != "llava_onevision":
         processor.save_pretrained(folder)
-        return folder, processor
+        return processor
     tokenizer.save_pretrained(folder)
     processor.image_processor.save_pretrained(folder)
     (folder / "processor_config.json").write_text(json.dumps(ONEVISION))
     (folder / "video_preprocessor_config.json").write_text(json.dumps(CLIPS))
-    return folder, processor
+    return processor

@@ -14,6 +14,14 @@ PROCESSING: dict[str, Any] = {
     "resample": 3,
 }
 
+# By these names transformers' InternVLProcessor asks its tokenizer for tokens; no other names are in its files.
+INTERNVL_NAMED = {
+    "start_image_token": "<img>",
+    "end_image_token": "</img>",
+    "context_image_token": "<IMG_CONTEXT>",
+    "video_token": "<video>",
+}
+
 # Turns are <|im_start|>role\n…<|im_end|>\n; content is text, or a list of parts of type text, image and video.
 _CHATML = """\
 {%- for message in messages -%}

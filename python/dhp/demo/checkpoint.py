@@ -98,6 +98,8 @@ def make_tiny_checkpoint(
     if family.image and family.video:
         _write_json(root / "preprocessor_config.json", family.image(shape))
         _write_json(root / "video_preprocessor_config.json", family.video(shape))
+    if family.both:
+        _write_json(root / "processor_config.json", family.both(shape))
     return root
 
 
@@ -151,7 +153,7 @@ def _write_tokenizer(root: Path, vocabulary: int, family: TinyFamily) -> dict[st
             "clean_up_tokenization_spaces": False,
             "errors": "replace",
             "model_max_length": 32768,
-            "extra_special_tokens": list(control),
+            "extra_special_tokens": family.named or list(control),
             "added_tokens_decoder": {
                 str(ids[token]): {
                     "content": token,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dhp.data.made_folder import PROCESSING
+from dhp.data.made_folder import INTERNVL_NAMED, PROCESSING
 
 if TYPE_CHECKING:
     from dhp.demo.checkpoint import TinyShape
@@ -28,26 +28,33 @@ GLM_TOKENS = (
 )
 OMNI_MARKS = ("<|vision_bos|><|IMAGE|><|vision_eos|>", "<|vision_bos|><|VIDEO|><|vision_eos|>")
 OMNI_SOUND = "<|audio_bos|><|AUDIO|><|audio_eos|>"
-OMNI_TOKENS = (
-    *("<|IMAGE|>", "<|VIDEO|>", "<|AUDIO|>"),
-    *("<|vision_bos|>", "<|vision_eos|>", "<|audio_bos|>", "<|audio_eos|>"),
-)
+OMNI_NAMED = {
+    "image_token": "<|IMAGE|>",
+    "video_token": "<|VIDEO|>",
+    "audio_token": "<|AUDIO|>",
+    "vision_bos_token": "<|vision_bos|>",
+    "vision_eos_token": "<|vision_eos|>",
+    "audio_bos_token": "<|audio_bos|>",
+    "audio_eos_token": "<|audio_eos|>",
+}
 INTERNVL_MARKS = ("<IMG_CONTEXT>\\n", "<video>\\n")
-INTERNVL_TOKENS = ("<img>", "</img>", "<IMG_CONTEXT>", "<video>")
 
 
 @dataclass(frozen=True)
 class TinyFamily:
     """`config` and `model` are names of classes of transformers. `settings`: of the config, from the shape, the ids of
-    the tokens and the settings of the language model. `image`, `video`: the processor files; none: text alone."""
+    the tokens and the settings of the language model. `image`, `video`: the processor files; none: text alone. `both`:
+    what the processor of pictures, clips and text is told beside them."""
 
     config: str
     model: str
     settings: Callable[[TinyShape, dict[str, int], Values], Values]
     image: Callable[[TinyShape], Values] | None = None
     video: Callable[[TinyShape], Values] | None = None
+    both: Callable[[TinyShape], Values] | None = None
     marks: tuple[str, str] = QWEN_MARKS
     tokens: tuple[str, ...] = ()  # beside Qwen's
+    named: dict[str, str] = field(default_factory=dict)  # those of them that its processor asks for by a name
     sound: str = ""  # what a template writes for a sound, of a model that hears
     demo: bool = True  # whether the demo's samples suit it
     words: tuple[str, ...] = ()  # that the tokenizer should know, as released ones do
@@ -134,7 +141,7 @@ def _qwen2_5_omni(shape: TinyShape, ids: dict[str, int], text: Values) -> Values
         "max_source_positions": 100,
     }
     names = ("image", "video", "audio", "vision_start", "vision_end", "audio_start", "audio_end")
-    marks = {f"{name}_token_id": ids[token] for name, token in zip(names, OMNI_TOKENS, strict=True)}
+    marks = {f"{name}_token_id": ids[token] for name, token in zip(names, OMNI_NAMED.values(), strict=True)}
     marks |= {f"{name}_token_index": marks.pop(f"{name}_token_id") for name in ("image", "video", "audio")}
     like = {key: value for key, value in _qwen2_5_vl(shape, ids, text).items() if not key.endswith("_token_id")}
     return like | {"audio_config": audio, "user_token_id": ids["<|im_start|>"]} | marks
@@ -181,7 +188,7 @@ def _internvl(shape: TinyShape, ids: dict[str, int], text: Values) -> Values:
         "text_config": text | {"model_type": "qwen2", "rope_parameters": rope},
         "vision_config": vision,
         "image_token_id": ids["<IMG_CONTEXT>"],
-        "image_seq_length": (shape.tile // 14 // 2) ** 2,
+        "image_seq_length": _tile_tokens(shape),
         "downsample_ratio": 0.5,
         "tie_word_embeddings": shape.tied,
     }
@@ -277,6 +284,14 @@ def _tile_videos(shape: TinyShape) -> Values:
     }
 
 
+def _tile_processor(shape: TinyShape) -> Values:
+    return {"processor_class": "InternVLProcessor", "image_seq_length": _tile_tokens(shape)}
+
+
+def _tile_tokens(shape: TinyShape) -> int:
+    return (shape.tile // 14 // 2) ** 2
+
+
 def _tile_common(shape: TinyShape) -> Values:
     common = {key: value for key, value in _common(14).items() if not key.endswith("_size")}
     return common | {"size": {"height": shape.tile, "width": shape.tile}}
@@ -305,9 +320,10 @@ TINY_FAMILIES = {
         _qwen2_5_omni,
         _omni_pictures_and_sounds,
         _qwen2_videos,
-        OMNI_MARKS,
-        OMNI_TOKENS,
-        OMNI_SOUND,
+        marks=OMNI_MARKS,
+        tokens=tuple(OMNI_NAMED.values()),
+        named=OMNI_NAMED,
+        sound=OMNI_SOUND,
         demo=False,  # too many tokens a frame
     ),
     "internvl": TinyFamily(
@@ -316,8 +332,10 @@ TINY_FAMILIES = {
         _internvl,
         _tiles,
         _tile_videos,
-        INTERNVL_MARKS,
-        INTERNVL_TOKENS,
+        _tile_processor,
+        marks=INTERNVL_MARKS,
+        tokens=tuple(INTERNVL_NAMED.values()),
+        named=INTERNVL_NAMED,
         words=tuple(f"Frame{number}: " for number in range(100)),
     ),
     "glm4v": TinyFamily(
@@ -326,8 +344,8 @@ TINY_FAMILIES = {
         _glm4v,
         _glm_images,
         _glm_videos,
-        GLM_MARKS,
-        GLM_TOKENS,
+        marks=GLM_MARKS,
+        tokens=GLM_TOKENS,
         demo=False,  # its samples ask for numbers of frames, and GLM-4V goes by time
     ),
     "qwen3": TinyFamily("Qwen3Config", "Qwen3ForCausalLM", _qwen3),

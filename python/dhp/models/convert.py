@@ -28,7 +28,7 @@ from dhp._core import InputError
 from dhp.base.json_file import first_line, read_object
 from dhp.base.output import complain, say
 from dhp.data.folder import tokens_of
-from dhp.data.made_folder import PROCESSING, chatml
+from dhp.data.made_folder import INTERNVL_NAMED, PROCESSING, chatml
 from dhp.models.internvl_chat import converted_config, new_weights
 from dhp.models.model_folder import INDEX, WEIGHTS, check_model_folder, quiet, weight_files
 
@@ -119,7 +119,7 @@ def _write_rest(source: Path, partial: Path, config: dict[str, Any], settings: A
     tokenizer = partial / "tokenizer_config.json"
     if tokenizer.exists():
         kept = {k: v for k, v in read_object(tokenizer).items() if k not in ("auto_map", "chat_template")}
-        _write_json(tokenizer, kept)
+        _write_json(tokenizer, kept | {"extra_special_tokens": INTERNVL_NAMED})
     (partial / "chat_template.jinja").write_text(CHAT_TEMPLATE)
     processor = source / "preprocessor_config.json"
     given = read_object(processor) if os.path.exists(processor) else {}
@@ -140,6 +140,8 @@ def _write_rest(source: Path, partial: Path, config: dict[str, Any], settings: A
     _write_json(partial / "preprocessor_config.json", tiles | common)
     clips = {"video_processor_type": "InternVLVideoProcessor", "do_sample_frames": True}
     _write_json(partial / "video_preprocessor_config.json", clips | common)
+    both = {"processor_class": "InternVLProcessor", "image_seq_length": settings.image_seq_length}
+    _write_json(partial / "processor_config.json", both)
 
 
 def _check(partial: Path, source: Path) -> None:

@@ -22,9 +22,10 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3I
 from transformers.models.internvl.processing_internvl import InternVLProcessor
 from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.utils import is_torchvision_available
 from transformers.video_utils import VideoMetadata, default_sample_indices_fn
 
-from borrowed_checkpoints import write_checkpoint
+from borrowed_checkpoints import write_checkpoint, write_smolvlm
 from dhp._core import InputError
 from dhp.data.decoding.media import Medium, PixelReader, _known_mode, read_units
 from dhp.data.formats.samples import MediumRef, Message
@@ -229,7 +230,7 @@ def test_borrowed_processors_give_ids_and_pixels_of_whole_calls(
     """Conversations with two pictures of random sizes, against one call of the processor with both."""
 
     folder, whole_processor = write_checkpoint(tmp_path / "model", family)
-    if family == "mistral3":  # whose processor transformers finds only where torchvision is
+    if family == "mistral3" and not is_torchvision_available():  # transformers finds its processor only beside that
         monkeypatch.setattr("dhp.data.decoding.borrowed._processor", lambda _: whole_processor)
     encoder = Encoder(folder)
     for case in range(CASES):
@@ -329,16 +330,8 @@ def smolvlm_reference(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_clips_of_smolvlm_are_those_of_its_processor(
     tmp_path: Path, drawn: random.Random, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, _ = write_checkpoint(tmp_path / "model", "idefics3")
-    config_file = folder / "config.json"
-    config_file.write_text(json.dumps(json.loads(config_file.read_text()) | {"model_type": "smolvlm"}))
-    template = folder / "chat_template.jinja"
-    template.write_text(
-        template.read_text().replace("else p['text']", "else '<video>' if p['type'] == 'video' else p['text']")
-    )
-    sampling = {"max_frames": 6, "fps": 1, "video_size": {"longest_edge": 32}}
-    settings = {"video_processor_type": "SmolVLMVideoProcessor", "resample": 1, "rescale_factor": 1 / 255}
-    (folder / "video_preprocessor_config.json").write_text(json.dumps(settings | {"video_sampling": sampling}))
+    folder = tmp_path / "model"
+    write_smolvlm(folder)
     made = smolvlm_reference(None, monkeypatch)
     monkeypatch.setattr("dhp.data.decoding.borrowed._processor", lambda _: made)
     encoder = Encoder(folder)

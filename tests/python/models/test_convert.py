@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +155,19 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_checkpoint(tmp_path_factory.mktemp("t") / "model", family="internvl", layers=1, hidden=32)
 
 
+def write_tokenizer(folder: Path, tokenizer: Path) -> None:
+    """As OpenGVLab's: no names for the marks of pictures, no mark of clips."""
+    made = json.loads((tokenizer / "tokenizer.json").read_text())
+    made["added_tokens"] = [token for token in made["added_tokens"] if token["content"] != "<video>"]
+    (folder / "tokenizer.json").write_text(json.dumps(made))
+    settings = json.loads((tokenizer / "tokenizer_config.json").read_text())
+    tokens = settings["added_tokens_decoder"]
+    settings["added_tokens_decoder"] = {id: token for id, token in tokens.items() if token["content"] != "<video>"}
+    del settings["extra_special_tokens"]
+    settings["additional_special_tokens"] = [token["content"] for token in settings["added_tokens_decoder"].values()]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
 def write_original(
     folder: Path, tokenizer: Path, files: int = 1, **changes: Any
 ) -> tuple[Path, Weights, dict[str, Any], Any]:
@@ -163,8 +175,7 @@ def write_original(
     config = json.loads(json.dumps(CONFIG))
     config["vision_config"] |= changes
     folder.mkdir()
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copyfile(tokenizer / name, folder / name)
+    write_tokenizer(folder, tokenizer)
     (folder / "modeling_internvl_chat.py").write_text("raise SystemExit('code of a checkpoint was run')\n")
     (folder / "config.json").write_text(json.dumps(config))
     given = config["llm_config"]
@@ -248,6 +259,9 @@ def test_the_folder_trains(tokenizer: Path, tmp_path: Path) -> None:
     )
     assert load_weights(out, torch.float32).config.text_config.rope_parameters["rope_type"] == "dynamic"
     encoder = Encoder(out)
+    names = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>"}
+    assert {name: getattr(encoder.tokenizer, name) for name in names} == names, "InternVLProcessor asks for them"
+    assert json.loads((out / "processor_config.json").read_text())["image_seq_length"] == 4
     Image.fromarray(np.full((20, 45, 3), 9, np.uint8)).save(tmp_path / "wide.png")
     medium = probe_medium(MediumRef("image", str(tmp_path / "wide.png")), encoder.processor)
     assert medium.units == 3 and medium.unit_rows == 4  # two tiles and the whole
