@@ -131,3 +131,21 @@ def test_llava_onevision(tmp_path: Path, drawn: random.Random) -> None:
         assert given.same_ids
         assert torch.equal(given.pixels(0), given.theirs["pixel_values"][0].float())
         torch.testing.assert_close(given.pixels(1), given.theirs["pixel_values_videos"][0].float())
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "qwen2_5_vl", "qwen2_vl", "glm4v", "internvl", OMNI])
+def test_prompts_of_inference_begin_what_was_learned(family: str, tmp_path: Path) -> None:
+    """Of the same folder, which what `dhp train` saves has the files of."""
+    folder = make_tiny_checkpoint(tmp_path / "model", family=family, **SIZES)
+    processor: Any = tf.AutoProcessor.from_pretrained(folder)
+    encoder = Encoder(folder)
+    Image.fromarray(picture(200, 300, 1)).save(tmp_path / "a.png")
+    media = (probe_medium(MediumRef("image", str(tmp_path / "a.png")), encoder.processor),)
+    turns = (Message("user", (0, "What is it?")), Message("assistant", ("A lawn.",)))
+    learned = encoder.encode(SimpleNamespace(messages=turns, media=media, tools=())).input_ids.tolist()
+    parts = [{"type": "image", "image": Image.open(tmp_path / "a.png")}, {"type": "text", "text": "What is it?"}]
+    prompt = processor.apply_chat_template(
+        [{"role": "user", "content": parts}], add_generation_prompt=True, tokenize=True, return_dict=True
+    )["input_ids"][0]
+    assert learned[: len(prompt)] == prompt
+    assert processor.decode(learned[len(prompt) :]).startswith("A lawn.")

@@ -165,9 +165,9 @@ def _write_tokenizer(root: Path, vocabulary: int, family: TinyFamily) -> dict[st
                 }
                 for token in control
             },
-            "chat_template": _template(family),
         },
     )
+    (root / "chat_template.jinja").write_text(_template(family), encoding="utf-8")
     return ids
 
 

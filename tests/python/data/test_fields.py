@@ -44,8 +44,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its chat template knows tools and reasoning."""
     folder = Path(shutil.copytree(plain, tmp_path_factory.mktemp("tools") / "model"))
-    file = folder / "tokenizer_config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "chat_template": TOOL_TEMPLATE}))
+    (folder / "chat_template.jinja").write_text(TOOL_TEMPLATE)
     return folder
 
 

@@ -280,20 +280,18 @@ def test_processor_settings_that_cannot_be_followed(folder: Path, tmp_path: Path
 
 
 def test_chat_templates_that_cannot_be_followed(folder: Path, tmp_path: Path) -> None:
+    """A template may be a file of its own or, as in older checkpoints, a setting of the tokenizer."""
     sample = talk(("user", "a"), ("assistant", "b"))
     tokenizer = config(folder, "tokenizer_config")
+    old = Path(shutil.copytree(folder, tmp_path / "old"))
+    (old / "chat_template.jinja").unlink()
     plain = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
-    other = Encoder(copy_with(folder, tmp_path / "plain", tokenizer_config={**tokenizer, "chat_template": plain}))
+    other = Encoder(copy_with(old, tmp_path / "plain", tokenizer_config={**tokenizer, "chat_template": plain}))
     with pytest.raises(DataError, match="begins the assistant's turn with 'assistant: b', which its generation prompt"):
         other.encode(sample)
-    refusing = Encoder(
-        copy_with(
-            folder,
-            tmp_path / "refusing",
-            tokenizer_config={**tokenizer, "chat_template": "{{ raise_exception('no system role') }}"},
-        )
-    )
+    refusing = Path(shutil.copytree(folder, tmp_path / "refusing"))
+    (refusing / "chat_template.jinja").write_text("{{ raise_exception('no system role') }}")
     with pytest.raises(DataError, match="refuses the conversation: no system role"):
-        refusing.encode(sample)
+        Encoder(refusing).encode(sample)
     with pytest.raises(DataError, match="no chat template"):
-        Encoder(copy_with(folder, tmp_path / "none", tokenizer_config={**tokenizer, "chat_template": None}))
+        Encoder(old)
