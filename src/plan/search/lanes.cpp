@@ -5,9 +5,12 @@
 
 #include <algorithm>
 #include <bit>
+#include <functional>
 #include <limits>
 #include <numeric>
+#include <queue>
 #include <span>
+#include <utility>
 
 #include "base/index.h"
 #include "base/number_limits.h"
@@ -145,12 +148,16 @@ class ShortSequences {
     std::sort(sequences.begin(), sequences.end(), [](const Sequence& a, const Sequence& b) {
       return a.tokens != b.tokens ? a.tokens > b.tokens : a.id < b.id;
     });
-    std::vector<double> end_s = ends(plan, batch);
-    std::vector<std::vector<Sequence>> dealt(end_s.size());
+    using End = std::pair<double, std::size_t>;  // seconds, lane
+    std::priority_queue<End, std::vector<End>, std::greater<>> ends;
+    for (const double end_s : ends_of_lanes(plan, batch)) ends.emplace(end_s, ends.size());
+    std::vector<std::vector<Sequence>> dealt(ends.size());
     for (const Sequence& sequence : sequences) {
-      const auto lane = static_cast<std::size_t>(std::min_element(end_s.begin(), end_s.end()) - end_s.begin());
+      const auto [end_s, lane] = ends.top();
+      ends.pop();
       const GroupShape shape = shape_of(limits_.cluster(), group(lane, degree_of({sequence})));
-      end_s[lane] += seconds_alone(limits_, sequence, shape) - (dealt[lane].empty() ? 0.0 : limits_.cost().task_s);
+      const double task_s = dealt[lane].empty() ? 0.0 : limits_.cost().task_s;
+      ends.emplace(end_s + (seconds_alone(limits_, sequence, shape) - task_s), lane);
       dealt[lane].push_back(sequence);
     }
     for (std::size_t lane = 0; lane < dealt.size(); ++lane) append_lane(plan, lane, std::move(dealt[lane]));
@@ -175,7 +182,7 @@ class ShortSequences {
   }
 
   /// By lane; infinite for lanes out of service.
-  std::vector<double> ends(const Plan& plan, const Batch& batch) const {
+  std::vector<double> ends_of_lanes(const Plan& plan, const Batch& batch) const {
     const Timeline timeline = replay(plan, predict_task_seconds(plan, batch, limits_.cluster(), limits_.cost()));
     std::vector<double> by_rank(index(plan.ranks), 0.0);
     for (std::size_t i = 0; i < plan.tasks.size(); ++i) {
