@@ -3,8 +3,9 @@
 // quarter of the ranks: four is what the work grows by, and more than six, where it takes over a tenth of a second, is
 // marked. A shape that takes longer than the limit ends its column.
 //
-// Lengths are log-normal on 910B-like nodes (bench/cases), and with a longer tail on nodes of H100, where most
-// sequences want several ranks. Times under a second are the least of three.
+// Lengths are log-normal on 910B-like nodes (bench/cases), the same with nine short texts in ten, the same on ranks of
+// all speeds from 0.95 to 1 and a few of 0.6, and with a longer tail on nodes of H100, where most sequences want
+// several ranks. Times under a second are the least of three.
 //
 //     build/release/bench/planner_scale                     free, at most 20 s a plan
 //     build/release/bench/planner_scale lockstep 5 16384    another planner, limit in seconds, most ranks
@@ -26,6 +27,7 @@
 #include <fstream>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <variant>
 
 #include "cases.h"
@@ -43,11 +45,25 @@ constexpr double kMostGrowth = 6.0;
 constexpr double kTelling = 0.1;  // seconds: what is quicker is not marked
 constexpr double kShort = 1.0;    // seconds: what is quicker is timed three times
 
-/// Of the shared case, or with the longer tail.
-bench::Case make_case(bool long_tail, int ranks, int count) {
+enum class Kind { log_normal, short_texts, speeds, long_tail };
+constexpr std::pair<Kind, const char*> kKinds[] = {{Kind::log_normal, "log-normal on 910B"},
+                                                   {Kind::short_texts, "nine short texts in ten on 910B"},
+                                                   {Kind::speeds, "log-normal on 910B, every rank of its own speed"},
+                                                   {Kind::long_tail, "long tail on H100"}};
+
+bench::Case make_case(Kind kind, int ranks, int count) {
+  const bool long_tail = kind == Kind::long_tail;
   bench::Case one = long_tail ? bench::h100_case(ranks) : bench::shared_case("910b_8x8", "8192", "lognormal");
   one.cluster.nodes = ranks / one.cluster.ranks_per_node;
   one.batch = long_tail ? bench::long_tailed(count, 1) : bench::drawn_from(one.batch, count, 1);
+  bench::Uniform uniform(2);
+  for (Sequence& sequence : one.batch.sequences) {
+    if (kind != Kind::short_texts || sequence.id % 10 == 0) continue;
+    sequence = {sequence.id, 60 + static_cast<std::int64_t>(100 * uniform.next()), 0};
+  }
+  for (int rank = 0; kind == Kind::speeds && rank < ranks; ++rank) {
+    one.cluster.rank_speed.push_back(rank % 97 == 0 ? 0.6 : 0.95 + 0.05 * uniform.next());
+  }
   return one;
 }
 
@@ -70,10 +86,9 @@ double planning_seconds(const bench::Case& one, const PlanOptions& options) {
   return seconds;
 }
 
-void print_curves(const PlanOptions& options, bool long_tail, double limit_s, int most_ranks) {
+void print_curves(const PlanOptions& options, Kind kind, const char* name, double limit_s, int most_ranks) {
   std::printf("%s, effort %s, %s: processor seconds, and times those of a quarter of the ranks\n%8s",
-              options.planner.c_str(), options.effort == kEffortFast ? "fast" : "default",
-              long_tail ? "long tail on H100" : "log-normal on 910B", "ranks");
+              options.planner.c_str(), options.effort == kEffortFast ? "fast" : "default", name, "ranks");
   for (const double shape : kShapes) std::printf("%14g/rank", shape);
   std::printf("\n");
   double before[std::size(kShapes)] = {};
@@ -85,7 +100,7 @@ void print_curves(const PlanOptions& options, bool long_tail, double limit_s, in
         std::printf("%19s", "-");
         continue;
       }
-      const bench::Case one = make_case(long_tail, ranks, static_cast<int>(kShapes[i] * ranks));
+      const bench::Case one = make_case(kind, ranks, static_cast<int>(kShapes[i] * ranks));
       const double seconds = planning_seconds(one, options);
       const double growth = before[i] > 0.0 && ranks >= 4 * kRanks[0] ? seconds / before[i] : 0.0;
       std::printf("%10.4f %6.1fx%s", seconds, growth, growth > kMostGrowth && seconds > kTelling ? "!" : " ");
@@ -157,8 +172,8 @@ int main(int argc, char** argv) {
     for (const std::int64_t effort : {kEffortFast, kEffortDefault}) {
       if (effort == kEffortDefault && !uses_option(planner, "effort")) continue;
       if (!level.empty() && level != (effort == kEffortFast ? "fast" : "default")) continue;
-      for (const bool long_tail : {false, true}) {
-        print_curves({.planner = planner, .effort = effort}, long_tail, limit_s, most_ranks);
+      for (const auto& [kind, name] : kKinds) {
+        print_curves({.planner = planner, .effort = effort}, kind, name, limit_s, most_ranks);
       }
     }
     return 0;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "dhp/plan.h"
@@ -94,6 +95,12 @@ struct Simulation {
 /// up to a million rows in all; for later steps only the sums are kept, one SimulatedStep each.
 Simulation simulate(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
                     const SimulateOptions& options = {});
+
+/// SimulatedStep::tasks_end_s of the first step, without noise. Nothing where tasks share links so much that streams
+/// and links would have to be looked at more often than `most_looks`, about a nanosecond each. Throws as simulate()
+/// does.
+std::optional<double> tasks_end_s(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
+                                  std::int64_t most_looks);
 
 /// What every rank in service does from the start of the step to its end, rank by rank; time without a task is left
 /// out. The step must be recorded and belong to this plan: InputError if its sizes are not the plan's.

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <optional>
 #include <queue>
 
 #include "base/index.h"
@@ -102,7 +104,8 @@ class Executor {
     step_.tasks.resize(programs.size());
   }
 
-  SimulatedStep run() {
+  /// Nothing where shared links need more looks.
+  std::optional<SimulatedStep> run(std::int64_t most_looks) {
     for (const int task : starter_.first()) start_task(task);
     if (plan_.tasks.empty()) start_reduce();
     double arrival_s = kInfinity;  // of the next stream on shared links
@@ -117,6 +120,7 @@ class Executor {
         handle(event);
       }
       if (links_.any()) arrival_s = links_.settle(now_s_);
+      if (links_.looks() > most_looks) return std::nullopt;
     }
     if (!done_) refuse();  // a stream of no pace at all never arrives
     return std::move(step_);
@@ -291,7 +295,13 @@ class Executor {
 
 SimulatedStep execute(const Plan& plan, const Cluster& cluster, const std::vector<Program>& programs,
                       const Program& reduce, bool record) {
-  return Executor(plan, cluster, programs, reduce, record).run();
+  return *Executor(plan, cluster, programs, reduce, record).run(std::numeric_limits<std::int64_t>::max());
+}
+
+std::optional<SimulatedStep> execute_within(const Plan& plan, const Cluster& cluster,
+                                            const std::vector<Program>& programs, const Program& reduce,
+                                            std::int64_t most_looks) {
+  return Executor(plan, cluster, programs, reduce, false).run(most_looks);
 }
 
 }  // namespace dhp::sim

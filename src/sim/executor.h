@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "dhp/simulator.h"
@@ -13,5 +15,10 @@ namespace dhp::sim {
 /// Programs stand in plan order; `reduce` may be empty. Throws InputError where a time does not fit a double.
 SimulatedStep execute(const Plan& plan, const Cluster& cluster, const std::vector<Program>& programs,
                       const Program& reduce, bool record);
+
+/// The same without records; nothing where shared links need more than so many looks (SharedLinks::looks()).
+std::optional<SimulatedStep> execute_within(const Plan& plan, const Cluster& cluster,
+                                            const std::vector<Program>& programs, const Program& reduce,
+                                            std::int64_t most_looks);
 
 }  // namespace dhp::sim

@@ -1,10 +1,10 @@
 #include "sim/shared_links.h"
-#include "base/number_limits.h"
 
 #include <algorithm>
 
+#include "base/number_limits.h"
+
 namespace dhp::sim {
-namespace {}  // namespace
 
 SharedLinks::SharedLinks(const Cluster& cluster)
     : node_bytes_per_s_(cluster.node_bandwidth_bytes_per_s),
@@ -42,26 +42,44 @@ int SharedLinks::start(const NodeStream& stream, int owner, double now_s) {
   if (node_bytes_per_s_ > 0.0) add_link(stream.from);
   if (node_bytes_per_s_ > 0.0) add_link(nodes_ + stream.to);
   if (switch_bytes_per_s_ > 0.0) add_link(2 * nodes_);
-  for (const int link : added.on()) {
-    links_[index(link)].streams.push_back(number);
-    touch(link);
+  for (std::size_t slot = 0; slot < added.on().size(); ++slot) {
+    std::vector<int>& streams = links_[index(added.links[slot])].streams;
+    added.places[slot] = streams.size();
+    streams.push_back(number);
+    touch(added.links[slot]);
   }
   return number;
 }
 
+/// The last of a link's streams takes its place there.
+void SharedLinks::leave_links(int number) {
+  const Stream& stream = streams_[index(number)];
+  for (std::size_t slot = 0; slot < stream.on().size(); ++slot) {
+    const int link = stream.links[slot];
+    std::vector<int>& streams = links_[index(link)].streams;
+    Stream& last = streams_[index(streams.back())];
+    const auto slot_of_last = std::find(last.links.begin(), last.links.end(), link) - last.links.begin();
+    last.places[index(slot_of_last)] = stream.places[slot];
+    streams[stream.places[slot]] = streams.back();
+    streams.pop_back();
+    touch(link);
+  }
+}
+
 std::vector<int> SharedLinks::arrive(double now_s) {
+  std::vector<int> arrived;
+  for (; !arrivals_.empty() && arrivals_.top().first <= now_s; arrivals_.pop()) {
+    const auto [at_s, number] = arrivals_.top();
+    if (arrival_s_[index(number)] != at_s) continue;  // it was said anew
+    arrival_s_[index(number)] = kInfinity;
+    arrived.push_back(number);
+  }
+  std::sort(arrived.begin(), arrived.end());
   std::vector<int> owners;
-  for (std::size_t number = 0; number < arrival_s_.size(); ++number) {
-    if (arrival_s_[number] > now_s) continue;
-    arrival_s_[number] = kInfinity;
-    owners.push_back(streams_[number].owner);
-    for (const int link : streams_[number].on()) {
-      std::vector<int>& streams = links_[index(link)].streams;
-      *std::find(streams.begin(), streams.end(), static_cast<int>(number)) = streams.back();
-      streams.pop_back();
-      touch(link);
-    }
-    unused_.push_back(static_cast<int>(number));
+  for (const int number : arrived) {
+    owners.push_back(streams_[index(number)].owner);
+    leave_links(number);
+    unused_.push_back(number);
   }
   return owners;
 }
@@ -84,15 +102,16 @@ void SharedLinks::reach() {
     Link& link = links_[index(number)];
     link.seen = call_;
     link.changed = false;
+    looks_ += std::ssize(link.streams);
     link.may_limit = wanted_of(link) > link.bytes_per_s;
   }
-  std::size_t streams = 0;
   for (std::size_t next = 0; next < links.size(); ++next) {
+    looks_ += std::ssize(links_[index(links[next])].streams);
     for (const int number : links_[index(links[next])].streams) {
       Stream& stream = streams_[index(number)];
       if (stream.seen == call_) continue;
       stream.seen = call_;
-      ++streams;
+      reached_streams_.push_back(number);
       for (const int at : stream.on()) {
         Link& link = links_[index(at)];
         if (link.seen == call_) continue;
@@ -103,9 +122,7 @@ void SharedLinks::reach() {
   }
   std::erase_if(links, [&](int link) { return !links_[index(link)].may_limit; });
   // By number, so that sums are taken in the same order whatever came before.
-  for (std::size_t number = 0; reached_streams_.size() < streams; ++number) {
-    if (streams_[number].seen == call_) reached_streams_.push_back(static_cast<int>(number));
-  }
+  std::sort(reached_streams_.begin(), reached_streams_.end());
 }
 
 double SharedLinks::level_of(const Link& link) { return link.free_bytes_per_s / link.open_ranks; }
@@ -152,6 +169,7 @@ void SharedLinks::share() {
   open_ = reached_streams_;
   double level = 0.0;  // bytes per second and rank
   while (!open_.empty()) {
+    looks_ += std::ssize(reached_links_) + std::ssize(open_);
     const int full = fullest();
     // Rounding must not let it fall.
     double next = kInfinity;
@@ -185,11 +203,11 @@ double SharedLinks::settle(double now_s) {
       stream.since_s = now_s;
       stream.bytes_per_s = stream.next_bytes_per_s;
       arrival_s_[index(number)] = now_s + stream.left_bytes / stream.bytes_per_s;
+      arrivals_.emplace(arrival_s_[index(number)], number);
     }
   }
-  double next_s = kInfinity;
-  for (const double arrival_s : arrival_s_) next_s = std::min(next_s, arrival_s);
-  return next_s;
+  while (!arrivals_.empty() && arrival_s_[index(arrivals_.top().second)] != arrivals_.top().first) arrivals_.pop();
+  return arrivals_.empty() ? kInfinity : arrivals_.top().first;
 }
 
 }  // namespace dhp::sim

@@ -2,7 +2,10 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
+#include <queue>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "base/index.h"
@@ -34,6 +37,8 @@ class SharedLinks {
   std::vector<int> arrive(double now_s);
 
   double bytes_per_s(int stream) const { return streams_[index(stream)].bytes_per_s; }
+  /// At streams and links so far, to share them: about a nanosecond each.
+  std::int64_t looks() const { return looks_; }
 
  private:
   struct Link {
@@ -57,12 +62,14 @@ class SharedLinks {
     std::uint64_t seen = 0;
     double next_bytes_per_s = 0.0;  // of settle()
     std::array<int, 3> links = {};
+    std::array<std::size_t, 3> places = {};  // among the streams of each of these
     int link_count = 0;
 
     std::span<const int> on() const { return {links.data(), static_cast<std::size_t>(link_count)}; }
   };
 
   void touch(int link);
+  void leave_links(int number);
   double wanted_of(const Link& link) const;
   void reach();
   void share();
@@ -75,7 +82,10 @@ class SharedLinks {
   int nodes_;
   std::vector<Link> links_;  // out of every node, into every node, the switch
   std::vector<Stream> streams_;
-  std::vector<double> arrival_s_;  // by stream; infinite: none
+  std::vector<double> arrival_s_;          // by stream; infinite: none
+  using Arrival = std::pair<double, int>;  // when, and which stream
+  /// The earliest first; those that are not in arrival_s_ any more are skipped.
+  std::priority_queue<Arrival, std::vector<Arrival>, std::greater<>> arrivals_;
   std::vector<int> unused_;
   std::vector<int> changed_;
   // Of settle() alone, kept for their memory.
@@ -83,6 +93,7 @@ class SharedLinks {
   std::vector<int> reached_links_;
   std::vector<int> reached_streams_;
   std::vector<int> open_;  // streams without a pace
+  std::int64_t looks_ = 0;
 };
 
 }  // namespace dhp::sim

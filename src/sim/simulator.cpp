@@ -112,4 +112,13 @@ Simulation simulate(const Plan& plan, const Batch& batch, const Cluster& cluster
   return simulation;
 }
 
+std::optional<double> tasks_end_s(const Plan& plan, const Batch& batch, const Cluster& cluster, const CostModel& cost,
+                                  std::int64_t most_looks) {
+  require_shape(plan, cluster);
+  validate(batch, "batch");
+  const auto step =
+      execute_within(plan, cluster, programs_of(plan, batch, cluster, cost), reduce_program(cost, cluster), most_looks);
+  return step ? std::optional(step->tasks_end_s) : std::nullopt;
+}
+
 }  // namespace dhp

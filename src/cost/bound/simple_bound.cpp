@@ -152,6 +152,10 @@ double bound_without_residuals_s(const Batch& batch, const Cluster& cluster, con
   double work = 0.0;
   double need = 0.0;  // in ranks
   Longest longest(cluster, cost);
+  // The longest first: most others are beaten by it at once, in whatever order they come.
+  const Sequence& first = *std::max_element(batch.sequences.begin(), batch.sequences.end(),
+                                            [](const Sequence& a, const Sequence& b) { return a.tokens < b.tokens; });
+  longest.add(work_of(cost, first), std::max(1, min_degree(cost, cluster, first)));
   for (const Sequence& sequence : batch.sequences) {
     const int degree = std::max(1, min_degree(cost, cluster, sequence));
     const Work own_work = work_of(cost, sequence);

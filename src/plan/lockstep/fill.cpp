@@ -10,6 +10,7 @@ namespace dhp::plan {
 namespace {
 
 constexpr int kMostLooks = 8;     // at items for a rider
+constexpr int kMostPools = 64;    // whole ones that a group tries to grow by
 constexpr double kShorter = 0.9;  // than what fits if transfers fell as work does: they fall less
 
 }  // namespace
@@ -276,11 +277,13 @@ bool MicroBatchFiller::grow_somewhere(LockGroup& group, bool even_if_slower) {
   // Across nodes only whole ones, and only for groups that have whole ones already.
   if (consecutive_ || (!wide && group.degree() < cell_.largest_pool())) return grows_at_home();
   int in_vain = 0;  // size of a pool: where ranks are alike, another of this size is no better
+  int tries = 0;
   const auto grows_between = [&](int begin, int end) {
-    for (int pool = whole_.next(begin); pool < end; pool = whole_.next(pool + 1)) {
+    for (int pool = whole_.next(begin); pool < end && tries < kMostPools; pool = whole_.next(pool + 1)) {
       const int size = cell_.pools()[index(pool)].size();
       if (cell_.uniform() && size == in_vain) continue;
       if (grow(group, pool, size, even_if_slower)) return true;
+      ++tries;
       in_vain = size;
     }
     return false;
@@ -373,7 +376,8 @@ MicroBatch MicroBatchFiller::fill(LeftItems& left, double target_s) {
     index_pools();
     fill_groups(left, target_s, result);
   } else {
-    for (const int rank : slow) fill_slow_rank(rank, left, target_s, result);
+    Rejected rejected;
+    for (const int rank : slow) fill_slow_rank(rank, left, target_s, result, rejected);
   }
   complete(result);
   return result;
@@ -413,23 +417,30 @@ std::vector<int> MicroBatchFiller::set_slow_aside() {
   return slow;
 }
 
-/// What a slow rank alone ends by the target: the longest such item, and riders.
-void MicroBatchFiller::fill_slow_rank(int rank, LeftItems& left, double target_s, MicroBatch& micro_batch) const {
-  for (int position = left.next(0); position < left.count(); position = left.next(position + 1)) {
+/// What a slow rank alone ends by the target: the longest such item, and riders. The items that a quicker rank did not
+/// end by then are not looked at again, but counted.
+void MicroBatchFiller::fill_slow_rank(int rank, LeftItems& left, double target_s, MicroBatch& micro_batch,
+                                      Rejected& rejected) const {
+  ticks_ += rejected.count;
+  for (int position = left.next(rejected.end); position < left.count(); position = left.next(rejected.end)) {
     ticks_ += 1;
     const SearchItem& item = items_[index(position)];
-    if (item.min_degree > 1) continue;
-    LockGroup group;
-    group.load = item;
-    group.items = {position};
-    group.ranks = {rank};
-    settle(group);
-    if (group.seconds > target_s) continue;
-    left.take(position);
-    while (add_rider(left, target_s, group)) {
+    if (item.min_degree == 1) {
+      LockGroup group;
+      group.load = item;
+      group.items = {position};
+      group.ranks = {rank};
+      settle(group);
+      if (group.seconds <= target_s) {
+        left.take(position);
+        while (add_rider(left, target_s, group)) {
+        }
+        micro_batch.groups.push_back(std::move(group));
+        return;
+      }
     }
-    micro_batch.groups.push_back(std::move(group));
-    return;
+    rejected.end = position + 1;
+    ++rejected.count;
   }
 }
 

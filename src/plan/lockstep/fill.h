@@ -78,7 +78,12 @@ class MicroBatchFiller {
   bool take_from_pool(int degree, LockGroup& group);
   void fill_groups(LeftItems& left, double target_s, MicroBatch& micro_batch);
   std::vector<int> set_slow_aside();
-  void fill_slow_rank(int rank, LeftItems& left, double target_s, MicroBatch& micro_batch) const;
+  /// Items that are left although slow ranks have come to them.
+  struct Rejected {
+    int end = 0;  ///< behind the last of them
+    std::int64_t count = 0;
+  };
+  void fill_slow_rank(int rank, LeftItems& left, double target_s, MicroBatch& micro_batch, Rejected& rejected) const;
   bool is_whole(int pool) const { return std::ssize(free_[index(pool)]) == cell_.pools()[index(pool)].size(); }
   void index_pools();
   std::vector<int> whole_pools(const PoolRange& block, int degree);

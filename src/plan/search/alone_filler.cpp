@@ -163,9 +163,7 @@ bool AloneFiller::fill_many_tails(std::span<const std::int32_t> alone) {
 /// Longest item first, to the rank that is free first.
 bool AloneFiller::fill_tails(std::span<const std::int32_t> alone) {
   constexpr int kMany = 512;
-  if (ranks_.count() > kMany && (one_pack_ || !ranks_.uniform) && IdleBins::suits(ranks_)) {
-    return fill_many_tails(alone);
-  }
+  if (ranks_.count() > kMany && (one_pack_ || !ranks_.uniform)) return fill_many_tails(alone);
   const auto later = [&](int a, int b) {
     return end_s_[index(a)] != end_s_[index(b)] ? end_s_[index(a)] > end_s_[index(b)] : a > b;
   };

@@ -7,8 +7,9 @@
 namespace dhp::plan {
 namespace {
 
-constexpr std::size_t kMostKinds = 16;  // speeds: each has its own sets to look through
-constexpr std::size_t kLevels = 512;    // of the room that is left in a bin; a power of two, for the tree over them
+constexpr std::size_t kMostSpeeds = 16;  // each has its own sets to look through; more share kKinds
+constexpr std::size_t kKinds = 32;       // of equal width, from the least speed to the greatest
+constexpr std::size_t kLevels = 512;     // of the room that is left in a bin; a power of two, for the tree over them
 constexpr std::pair<double, int> kNone{kInfinity, -1};
 
 std::vector<double> distinct(std::vector<double> speeds) {
@@ -19,20 +20,24 @@ std::vector<double> distinct(std::vector<double> speeds) {
 
 }  // namespace
 
-bool IdleBins::suits(const Lanes& bins) { return bins.uniform || distinct(bins.speed).size() <= kMostKinds; }
-
 IdleBins::IdleBins(const SearchModel& model, const Lanes& bins, std::span<const double> end_s, bool one_pack)
     : model_(model), one_pack_(one_pack) {
   const std::vector<double> speeds = distinct(bins.speed);
-  for (const double speed : speeds) {
-    kinds_.push_back({.speed = speed});
+  const bool are_few = speeds.size() <= kMostSpeeds;
+  const auto kind_of = [&](double speed) {
+    if (are_few) return index(std::lower_bound(speeds.begin(), speeds.end(), speed) - speeds.begin());
+    const double share = (speed - speeds.front()) / (speeds.back() - speeds.front());
+    return std::min(kKinds - 1, static_cast<std::size_t>(share * kKinds));
+  };
+  kinds_.resize(are_few ? speeds.size() : kKinds);
+  for (Kind& kind : kinds_) {
     if (!one_pack) continue;
-    kinds_.back().by_room.resize(kLevels);
-    kinds_.back().first.assign(2 * kLevels, kNone);
+    kind.by_room.resize(kLevels);
+    kind.first.assign(2 * kLevels, kNone);
   }
   for (int bin = 0; bin < bins.count(); ++bin) {
-    const auto kind = std::lower_bound(speeds.begin(), speeds.end(), bins.speed[index(bin)]) - speeds.begin();
-    bins_.push_back({index(kind), end_s[index(bin)]});
+    const double speed = bins.speed[index(bin)];
+    bins_.push_back({kind_of(speed), speed, end_s[index(bin)]});
     insert(bin);
   }
 }
@@ -98,7 +103,7 @@ IdleBins::Entry IdleBins::first_of_all(const Kind& kind, const SearchItem& item)
 }
 
 IdleBins::Entry IdleBins::first_in(const Kind& kind, const SearchItem& item) const {
-  if (!one_pack_) return *kind.by_end.begin();
+  if (!one_pack_) return kind.by_end.empty() ? kNone : *kind.by_end.begin();
   // Room is rounded: one level more is asked bin by bin.
   const std::size_t level = level_of(used(item.tokens, item.patches));
   const std::size_t sure = level + 1;
@@ -127,12 +132,15 @@ int IdleBins::find(const SearchItem& item) const {
   for (const Kind& kind : kinds_) {
     Entry first = first_in(kind, item);
     if (first.second < 0) continue;
-    const double end_s = first.first + item.alone_s / kind.speed;
+    const auto end_with = [&](const Entry& entry) {
+      return entry.first + item.alone_s / bins_[index(entry.second)].speed;
+    };
+    const double end_s = end_with(first);
     // Bins that are ready a little later may end at the same time, to rounding: the lowest number of all counts. Where
     // all bins are alike, the first that is ready is taken as it is.
     if (kinds_.size() > 1 || first != *kind.by_end.begin()) {
       for (auto later = kind.by_end.upper_bound({first.first, std::numeric_limits<int>::max()});
-           later != kind.by_end.end() && later->first + item.alone_s / kind.speed == end_s; ++later) {
+           later != kind.by_end.end() && end_with(*later) == end_s; ++later) {
         if (later->second < first.second && holds(later->second, item)) first.second = later->second;
       }
     }

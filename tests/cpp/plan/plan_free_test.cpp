@@ -192,6 +192,29 @@ TEST(PlanFree, SlowRanksGetLessAndDeadOnesNothing) {
   EXPECT_EQ(test::infeasible_of(plan_batch(batch, cluster, qwen(), {})).reason, "no rank is in service");
 }
 
+/// As they are learned in training. More than 512 ranks are not looked at one by one.
+TEST(PlanFree, RanksOfAllSpeedsAreAsLevelAsRanksOfFew) {
+  test::Random random(3);
+  std::vector<std::int64_t> lengths;
+  for (int i = 0; i < 5 * 640; ++i) lengths.push_back(1 << random.whole(8, 13));
+  const Batch batch = make_batch(lengths);
+  for (const char* planner : {"free", "lockstep"}) {
+    SCOPED_TRACE(planner);
+    double gaps[2] = {};
+    for (const bool all : {false, true}) {
+      Cluster cluster = ascend(80, 8);
+      for (int rank = 0; rank < cluster.ranks(); ++rank) {
+        const std::int64_t thousandths = rank % 97 == 0 ? 600 : random.whole(950, 1000);
+        cluster.rank_speed.push_back(static_cast<double>(all ? thousandths : thousandths / 10 * 10) / 1000);
+      }
+      const Plan plan = plan_of(plan_batch(batch, cluster, qwen(), {.planner = planner, .effort = kEffortFast}));
+      test::expect_valid(plan, batch, cluster, qwen());
+      gaps[all ? 1 : 0] = plan.predicted->gap;
+    }
+    EXPECT_LT(gaps[1], gaps[0] + 0.005);
+  }
+}
+
 /// Every constraint, alone and together, on a batch that needs wide groups.
 TEST(PlanFree, KeepsItsOptions) {
   const Batch batch = read_batch(test::case_file("batch_internvid_512.json"));

@@ -93,5 +93,26 @@ TEST(PlanSharedLinks, GroupsStayOnTheirNodes) {
   }
 }
 
+/// Groups of hundreds of ranks all at once: the simulator would look at their streams for minutes.
+TEST(PlanSharedLinks, ManyStreamsAreNotSimulated) {
+  test::Case made;
+  made.cluster = read_cluster(test::case_file("cluster_910b_8x8.json"));
+  made.cluster.nodes = 512;
+  made.cost = read_cost_model(test::case_file("cost_qwen3-vl-8b_8192.json"));
+  test::Random random(5);
+  for (int id = 0; id < made.cluster.ranks(); ++id) {
+    const double tokens = 64 / std::pow(1e-3 * static_cast<double>(random.whole(1, 1000)), 1.2);  // up to 255,000
+    made.batch.sequences.push_back({id, static_cast<std::int64_t>(std::min(4e5, tokens)), 0});
+  }
+  made.options.effort = kEffortFast;
+  const double link = made.cluster.inter_node.bandwidth_bytes_per_s;
+  made.cluster.node_bandwidth_bytes_per_s = 2 * link;
+  made.cluster.switch_bandwidth_bytes_per_s = made.cluster.nodes * link;
+  const Plan plan = std::get<Plan>(planned(made));
+  EXPECT_EQ(check_plan(plan, made.batch, made.cluster, made.cost), std::vector<std::string>{});
+  EXPECT_FALSE(
+      tasks_end_s(std::get<Plan>(planned(with_own_links(made))), made.batch, made.cluster, made.cost, 1'000'000));
+}
+
 }  // namespace
 }  // namespace dhp::plan_shared_links_test

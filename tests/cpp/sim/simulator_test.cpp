@@ -367,6 +367,9 @@ TEST(Simulator, ReductionOptimizerAndPlanningEndAStep) {
   cluster.node_bandwidth_bytes_per_s = 10.0;  // of both ranks together: 60 bytes out of each node
   const SimulatedStep shared = simulate(plan, batch, cluster, cost).steps.front();
   EXPECT_DOUBLE_EQ(shared.reduce_end_s, 2.0 + 2 * inside_s + 2 * 0.25 + 60.0 / 10.0);
+  constexpr std::int64_t kEnough = 100;  // looks
+  EXPECT_EQ(tasks_end_s(plan, batch, cluster, cost, kEnough), shared.tasks_end_s);
+  EXPECT_FALSE(tasks_end_s(plan, batch, cluster, cost, 1));
   const SimulatedStep planned = simulate(plan, batch, cluster, cost, {.planning_s = 20.0}).steps.front();
   EXPECT_DOUBLE_EQ(planned.seconds, 20.0);
   EXPECT_DOUBLE_EQ(planned.ranks[3].idle.data_s, 20.0 - shared.seconds);
