@@ -89,6 +89,7 @@ report_part() {
 export -f tried run_part report_part
 
 make build setup FOR="tests lint clang fuzz" || exit
+cmake --build build/release --target late_device >/dev/null || exit  # of tests that are run without `make test`
 echo "nightly: ${parts[*]}, seed $SEED (SEED=$SEED repeats it)"
 printf '%s\n' "${parts[@]}" | xargs -P $((jobs * 3 / 2)) -I{} bash -uo pipefail -c 'report_part {}' || {
   echo "nightly: failed; see the logs in build/nightly"

@@ -3,6 +3,7 @@
 # in fresh environments of these Pythons, with neither compiler nor torch (tests/package/wheel.py).
 #   wheel.sh [PYTHON]...    default: $PYTHON or python3, and the first of python3.12 to 3.14 that runs; to build/wheels
 set -euo pipefail
+shopt -s inherit_errexit  # a build that fails ends this, also inside $(…)
 cd "$(dirname "$0")/.."
 folder=build/wheels
 mkdir -p $folder
@@ -25,10 +26,11 @@ kind_of() {
 # PYTHON KIND: the wheel's path, as the last line.
 build() {
   local out=$folder/$2
-  local options=(-Ccmake.define.DHP_TORCH=OFF -Ccmake.define.DHP_TESTS=OFF -Ccmake.define.DHP_BENCH=OFF -Cbuild-dir="build/wheel-$2")
-  [ "$2" != abi3 ] || options+=(-Ccmake.define.DHP_STABLE_ABI=ON -Cwheel.py-api=cp312 "-Ccmake.version=>=3.26")
+  local settings=(cmake.define.DHP_TORCH=OFF cmake.define.DHP_TESTS=OFF cmake.define.DHP_BENCH=OFF "build-dir=build/wheel-$2")
+  [ "$2" != abi3 ] || settings+=(cmake.define.DHP_STABLE_ABI=ON wheel.py-api=cp312 "cmake.version=>=3.26")
   rm -rf "$out" "build/wheel-$2"
-  "$1" -m pip wheel -q --no-deps -w "$out" "${options[@]}" . >&2
+  # In full: the pip of Debian 12 knows no -C.
+  "$1" -m pip wheel -q --no-deps -w "$out" "${settings[@]/#/--config-settings=}" . >&2
   mv "$out"/dhp-*.whl $folder && rmdir "$out"
   find $folder -name "dhp-*-$([ "$2" = abi3 ] && echo cp312-abi3 || echo "$2-$2")-*.whl" -newer "$stamp" | tail -1
 }
