@@ -196,7 +196,8 @@ def calibrate(options: argparse.Namespace) -> int:
     Path(options.cost).parent.mkdir(parents=True, exist_ok=True)
     flags = ["--model", options.model, "--data", options.data, "-o", options.cost]
     flags += ["--ranks", str(options.ranks), "--capacity-tokens", str(options.capacity_tokens)]
-    return subprocess.run([sys.executable, "-m", "dhp.cost.calibrate", *flags], check=False).returncode
+    calibrated = subprocess.run([sys.executable, "-m", "dhp.cost.calibrate", *flags], check=False, stdout=sys.stderr)
+    return calibrated.returncode
 
 
 def main() -> int:

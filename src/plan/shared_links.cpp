@@ -54,7 +54,7 @@ bool shares_links(const Cluster& cluster) {
 PlanResult plan_for_shared_links(const Planner& planner, const Batch& batch, const Limits& limits,
                                  const PlanOptions& options, std::optional<int> argument) {
   constexpr double kNothingLost = 1.0 + 1e-4;  // to links shared
-  constexpr std::int64_t kMostLooks = 300'000'000;
+  constexpr std::int64_t kMostLooksAtLinks = 300'000'000;
   const Cluster& cluster = limits.cluster();
   Cluster crowded = cluster;
   crowded.inter_node.bandwidth_bytes_per_s = least_bandwidth(cluster);
@@ -76,7 +76,7 @@ PlanResult plan_for_shared_links(const Planner& planner, const Batch& batch, con
     plan->ranks = cluster.ranks();
     plan->schedule = planner.schedule;
     std::optional<double> seconds;
-    if (is_simulated) seconds = tasks_end_s(*plan, batch, cluster, limits.cost(), kMostLooks);
+    if (is_simulated) seconds = tasks_end_s(*plan, batch, cluster, limits.cost(), kMostLooksAtLinks);
     if (!seconds) {
       // So many streams at once that all ranks may as well be taken to send all the time.
       if (is_simulated && best) best_s = alone_s(*best, crowded);

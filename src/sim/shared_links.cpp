@@ -207,7 +207,8 @@ double SharedLinks::settle(double now_s) {
     }
   }
   while (!arrivals_.empty() && arrival_s_[index(arrivals_.top().second)] != arrivals_.top().first) arrivals_.pop();
-  return arrivals_.empty() ? kInfinity : arrivals_.top().first;
+  if (arrivals_.empty()) return kInfinity;
+  return arrivals_.top().first;
 }
 
 }  // namespace dhp::sim
