@@ -228,8 +228,8 @@ std::vector<std::int64_t> glm4v_frames(const Rules& rules, std::int64_t total, d
   if (duration <= rules.max_duration_s) {
     const double count = std::max(1.0, std::floor(duration * fps));
     refuse_more_than_most(count);
-    for (double i = 0.0; i < count; ++i) {
-      add(i * source_fps / fps);
+    for (std::int64_t i = 0; i < static_cast<std::int64_t>(count); ++i) {
+      add(static_cast<double>(i) * source_fps / fps);
       if (indices.back() == total - 1) break;
     }
   } else if (most >= static_cast<double>(total)) {
@@ -238,7 +238,10 @@ std::vector<std::int64_t> glm4v_frames(const Rules& rules, std::int64_t total, d
   } else {
     refuse_more_than_most(most);
     const double step = most > 1.0 ? duration / (most - 1.0) : 0.0;
-    for (double i = 0.0; i < most; ++i) add((i > 0.0 && i == most - 1.0 ? duration : i * step) * source_fps);
+    const auto looks = static_cast<std::int64_t>(most);
+    for (std::int64_t i = 0; i < looks; ++i) {
+      add((i > 0 && i == looks - 1 ? duration : static_cast<double>(i) * step) * source_fps);
+    }
   }
   if (indices.size() % 2 == 1) indices.push_back(indices.back());
   return indices;
