@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 import dhp
 from by_hand import Rank, all_said, causes, end_all, start_ranks, train, wait_until
 from dhp.run import joining, launch, runtime
+from dhp.step.sharded import _all_gather, _reduce_scatter
 from programs import run_program
 from ranks import context
 from tiny_run import as_toml
@@ -145,6 +147,34 @@ def test_training_names_the_rank_that_was_lost_in_it(mixed_data: Path, tmp_path:
     time.sleep(2)  # ranks tell where they are once a second
     ranks[2].send(signal.SIGKILL)
     check_named(ranks, 2, "was lost, last at step")
+
+
+def die_before_a_collective(name: str) -> int:
+    run = launch.join(600.0)  # it is not a time-out that tells
+    if isinstance(run, int):
+        return run
+    some, all_of_them = torch.ones(4), torch.ones(4 * SIZE)
+    start = {
+        "reduce_scatter": lambda: [_reduce_scatter(some, all_of_them, group=run.group, async_op=True)],
+        "all_gather": lambda: [_all_gather(all_of_them, some, group=run.group, async_op=True)],
+        "all_reduce": lambda: [dist.all_reduce(some, group=run.group, async_op=True)],
+    }[name]
+    run.wait_for(name, start)
+    if run.rank == 1:
+        time.sleep(1)  # the others wait by then
+        os.kill(os.getpid(), signal.SIGKILL)
+    try:
+        with run.at("step 3, gradients"):
+            run.wait_for(name, start)
+    except runtime.RankFailed as error:
+        run.say_once(f"dhp: error: {error}")
+        return 1
+    return 0
+
+
+@pytest.mark.parametrize("name", ["reduce_scatter", "all_gather", "all_reduce"])
+def test_a_rank_lost_before_a_collective_ends_the_wait_in_it(name: str, tmp_path: Path) -> None:
+    check_named(start_ranks(die_before_a_collective, SIZE, tmp_path, name), 1, "was lost")
 
 
 FULL = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
