@@ -14,14 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from dhp.data.access import remote
-from dhp.data.decoding.media import PixelReader
 from dhp.data.errors import MediumError, StaleIndexError
-from dhp.data.indexing.index import Index, build_index, load_index
-from dhp.data.text import Encoder
+from dhp.data.indexing.index import build_index, load_index
 from indexed_data import ROWS, make, row, write
+from same_data import check_same, pixels
 
 BUCKET = "bucket"
 
@@ -83,29 +81,14 @@ def folder(tmp_path: Path) -> Path:
     return make(tmp_path)
 
 
-def pixels(index: Index, model: Path, roots: list[str]) -> list[torch.Tensor]:
-    reader = PixelReader(Encoder(model, roots).processor)
-    return [reader.read_units(m, 0, m.units) for sample in index.samples for m in sample.media]
-
-
-def check_same(index: Index, folder: Path, roots: list[str], rows: list[Any]) -> None:
-    """As the index of files on a disk."""
-    plain = build_index(write(folder / "plain.jsonl", rows), folder / "model")
-    for name in ("tokens", "patches", "frame_patches", "label_tokens"):
-        assert getattr(index.samples, name).tolist() == getattr(plain.samples, name).tolist()
-    ours, theirs = pixels(index, folder / "model", roots), pixels(plain, folder / "model", [])
-    assert len(ours) == len(theirs) > 0
-    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 def test_data_and_media(store: Store, folder: Path, workers: int) -> None:
     store.put_folder(folder)
     index = build_index(f"{store.root}/data.jsonl", folder / "model", folder / "i.index", workers=workers)
-    check_same(index, folder, [store.root], ROWS)
+    check_same(index, folder, ROWS, [store.root])
     local = write(folder / "media.jsonl", json.loads(json.dumps(ROWS).replace('"media/', f'"{store.root}/media/')))
     index = build_index(local, folder / "model", media_roots=[f"{store.root}/media"], workers=workers)
-    check_same(index, folder, [f"{store.root}/media"], ROWS)
+    check_same(index, folder, ROWS, [f"{store.root}/media"])
 
 
 def test_members_of_a_tar_and_rows_of_parquet(store: Store, folder: Path) -> None:
@@ -117,7 +100,7 @@ def test_members_of_a_tar_and_rows_of_parquet(store: Store, folder: Path) -> Non
             tar.add(folder / "media" / "large.png", f"{number:03}.png")
     store.put_folder(folder)
     index = build_index(f"{store.root}/shard.tar", folder / "model", folder / "i.index")
-    check_same(index, folder, [store.root], [row("<image>What is it?", "A lawn.", images=["media/large.png"])] * 3)
+    check_same(index, folder, [row("<image>What is it?", "A lawn.", images=["media/large.png"])] * 3, [store.root])
 
     pa = pytest.importorskip("pyarrow")
     import pyarrow.parquet as pq
@@ -126,7 +109,7 @@ def test_members_of_a_tar_and_rows_of_parquet(store: Store, folder: Path) -> Non
     pq.write_table(pa.Table.from_pylist(rows), folder / "data.parquet")
     store.put_folder(folder)
     index = build_index(f"{store.root}/data.parquet", folder / "model", folder / "j.index")
-    check_same(index, folder, [store.root], rows)
+    check_same(index, folder, rows, [store.root])
 
 
 def test_what_has_changed_or_is_not_there_is_named(store: Store, folder: Path) -> None:
@@ -137,7 +120,8 @@ def test_what_has_changed_or_is_not_there_is_named(store: Store, folder: Path) -
     store.put("data.jsonl", (folder / "data.jsonl").read_bytes() + b"\n")
     remote.forget()
     with pytest.raises(MediumError, match=r"small\.png: has changed since it was indexed \(its ETag, or time"):
-        pixels(index, folder / "model", [store.root])
+        for sample in range(len(index.samples)):
+            pixels(index, folder, sample, [store.root])
     with pytest.raises(StaleIndexError, match=r"is stale: the size of .*data\.jsonl was"):
         load_index(folder / "i.index", data)
     for address in (f"{store.root}/none.jsonl", f"{store.root}-of-nobody/data.jsonl"):

@@ -14,7 +14,7 @@ PROCESSING: dict[str, Any] = {
     "resample": 3,
 }
 
-# By these names transformers' InternVLProcessor asks its tokenizer for tokens; no other names are in its files.
+# By these names transformers' InternVLProcessor asks its tokenizer for its marks.
 INTERNVL_NAMED = {
     "start_image_token": "<img>",
     "end_image_token": "</img>",
@@ -45,6 +45,11 @@ _CHATML = """\
 {{- '<|im_start|>assistant\\n' -}}
 {%- endif -%}
 """
+
+
+def internvl_processor(tile_tokens: int) -> dict[str, Any]:
+    """processor_config.json, which says how many tokens a tile becomes."""
+    return {"processor_class": "InternVLProcessor", "image_seq_length": tile_tokens}
 
 
 def chatml(picture: str, clip: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dhp.data.made_folder import INTERNVL_NAMED, PROCESSING
+from dhp.data.made_folder import INTERNVL_NAMED, PROCESSING, internvl_processor
 
 if TYPE_CHECKING:
     from dhp.demo.checkpoint import TinyShape
@@ -284,10 +284,6 @@ def _tile_videos(shape: TinyShape) -> Values:
     }
 
 
-def _tile_processor(shape: TinyShape) -> Values:
-    return {"processor_class": "InternVLProcessor", "image_seq_length": _tile_tokens(shape)}
-
-
 def _tile_tokens(shape: TinyShape) -> int:
     return (shape.tile // 14 // 2) ** 2
 
@@ -332,7 +328,7 @@ TINY_FAMILIES = {
         _internvl,
         _tiles,
         _tile_videos,
-        _tile_processor,
+        lambda shape: internvl_processor(_tile_tokens(shape)),
         marks=INTERNVL_MARKS,
         tokens=tuple(INTERNVL_NAMED.values()),
         named=INTERNVL_NAMED,

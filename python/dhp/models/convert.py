@@ -28,7 +28,7 @@ from dhp._core import InputError
 from dhp.base.json_file import first_line, read_object
 from dhp.base.output import complain, say
 from dhp.data.folder import tokens_of
-from dhp.data.made_folder import INTERNVL_NAMED, PROCESSING, chatml
+from dhp.data.made_folder import INTERNVL_NAMED, PROCESSING, chatml, internvl_processor
 from dhp.models.internvl_chat import converted_config, new_weights
 from dhp.models.model_folder import INDEX, WEIGHTS, check_model_folder, quiet, weight_files
 
@@ -140,8 +140,7 @@ def _write_rest(source: Path, partial: Path, config: dict[str, Any], settings: A
     _write_json(partial / "preprocessor_config.json", tiles | common)
     clips = {"video_processor_type": "InternVLVideoProcessor", "do_sample_frames": True}
     _write_json(partial / "video_preprocessor_config.json", clips | common)
-    both = {"processor_class": "InternVLProcessor", "image_seq_length": settings.image_seq_length}
-    _write_json(partial / "processor_config.json", both)
+    _write_json(partial / "processor_config.json", internvl_processor(settings.image_seq_length))
 
 
 def _check(partial: Path, source: Path) -> None:

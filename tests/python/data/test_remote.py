@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from dhp.data.access import remote
@@ -23,12 +22,13 @@ from dhp.data.decoding import clips
 from dhp.data.decoding.media import PixelReader
 from dhp.data.errors import DataError, MediumError, StaleIndexError
 from dhp.data.formats.tables import read_table
-from dhp.data.indexing.index import Index, build_index, default_path, load_index, load_or_build_index
+from dhp.data.indexing.index import build_index, default_path, load_index, load_or_build_index
 from dhp.data.indexing.index_command import main
 from dhp.data.text import Encoder
 from file_server import FileServer
 from indexed_data import ROWS, row, write
 from made_media import write_clip
+from same_data import check_same, pixels
 
 pytest.importorskip("aiohttp")
 
@@ -54,24 +54,6 @@ def at(server: FileServer, rows: Any) -> Any:
     return json.loads(json.dumps(rows).replace('"media/', f'"{server.url}media/'))
 
 
-def pixels(index: Index, model: Path, roots: list[str], sample: int) -> list[torch.Tensor]:
-    reader = PixelReader(Encoder(model, roots).processor)
-    return [reader.read_units(m, 0, m.units) for m in index.samples[sample].media]
-
-
-def check_same(index: Index, folder: Path, roots: list[str], rows: list[Any] = ROWS) -> None:
-    """As the index of files on a disk."""
-    plain = build_index(write(folder / "plain.jsonl", rows), folder / "model")
-    for name in ("tokens", "patches", "frame_patches", "label_tokens"):
-        assert getattr(index.samples, name).tolist() == getattr(plain.samples, name).tolist()
-    for sample in range(len(rows)):
-        assert index.samples[sample].messages == plain.samples[sample].messages
-        for ours, theirs in zip(
-            pixels(index, folder / "model", roots, sample), pixels(plain, folder / "model", [], sample), strict=True
-        ):
-            assert torch.equal(ours, theirs)
-
-
 # ---- what is read ---------------------------------------------------------------------------------------------------
 
 
@@ -80,7 +62,7 @@ def test_media_at_addresses(folder: Path, ranges: bool) -> None:
     with FileServer(folder, ranges=ranges) as server:
         data = write(folder / "remote.jsonl", at(server, ROWS))
         index = build_index(data, folder / "model", media_roots=[server.url])
-        check_same(index, folder, [server.url])
+        check_same(index, folder, ROWS, [server.url])
         assert load_or_build_index(data, folder / "model", media_roots=[server.url]).problem_counts == {}
 
 
@@ -91,7 +73,7 @@ def test_a_data_file_at_an_address(folder: Path, workers: int, monkeypatch: pyte
     with FileServer(folder) as server:
         data = f"{server.url}data.jsonl"
         index = build_index(data, folder / "model", workers=workers)
-        check_same(index, folder, [server.url])
+        check_same(index, folder, ROWS, [server.url])
         assert index.path == default_path(data) and index.path.parent == Path()
         remote.forget()
         server.clear()
@@ -125,9 +107,9 @@ def test_a_tar_at_an_address(folder: Path) -> None:
     same = [row("<image>What is it?", "A lawn.", images=["media/large.png"])] * 3
     with FileServer(folder) as server:
         index = build_index(f"{server.url}shard.tar?signed=yes", folder / "model", folder / "i.index")
-        check_same(index, folder, [server.url], same)
+        check_same(index, folder, same, [server.url])
         server.clear()
-        pixels(index, folder / "model", [server.url], 1)
+        pixels(index, folder, 1, [server.url])
         size = (folder / "media" / "large.png").stat().st_size
         assert server.sent == {"shard.tar": size}, "the bytes of one member, and no others"
 
@@ -143,7 +125,7 @@ def test_parquet_at_an_address(folder: Path) -> None:
         assert len(list(read_table(f"{server.url}data.parquet", 1 << 20, told.append))) == 2
         assert told[-1] == (folder / "data.parquet").stat().st_size, "bytes of the file, whatever they unpack to"
         index = build_index(f"{server.url}data.parquet", folder / "model", folder / "i.index")
-        check_same(index, folder, [server.url], rows)
+        check_same(index, folder, rows, [server.url])
         with pytest.raises(DataError, match=r"data\.arrow: Arrow files are read on a disk only"):
             shutil.copy(folder / "data.parquet", folder / "data.arrow")
             build_index(f"{server.url}data.arrow", folder / "model", folder / "j.index")
@@ -156,11 +138,11 @@ def test_any_protocol_that_fsspec_knows(folder: Path) -> None:
     for file in ["data.jsonl", *(f"media/{f.name}" for f in (folder / "media").iterdir())]:
         store.pipe_file(f"/bucket/{file}", (folder / file).read_bytes())
     index = build_index("memory://bucket/data.jsonl", folder / "model", folder / "i.index")
-    check_same(index, folder, ["memory://bucket"])
+    check_same(index, folder, ROWS, ["memory://bucket"])
     store.pipe_file("/bucket/media/small.png", (folder / "media" / "large.png").read_bytes())
     remote.forget()
     with pytest.raises(MediumError, match=r"memory://bucket/media/small\.png: has changed since it was indexed"):
-        pixels(index, folder / "model", ["memory://bucket"], 1)
+        pixels(index, folder, 1, ["memory://bucket"])
 
 
 CLIPS: list[dict[str, Any]] = [
@@ -210,7 +192,7 @@ def test_indexing_asks_for_heads_alone(served: FileServer, folder: Path) -> None
         size = (folder / "media" / name).stat().st_size
         assert size > 1_000_000 and served.sent[f"media/{name}"] < most * size
     assert len([path for path, _, _ in served.asked if path.endswith("jpg")]) == 1, "one request a picture"
-    check_same(index, folder, [served.url], rows)
+    check_same(index, folder, rows, [served.url])
 
 
 def test_a_rank_asks_for_its_own_share_alone(served: FileServer, folder: Path) -> None:
@@ -256,7 +238,7 @@ def test_no_address_is_asked_for_unless_it_is_allowed(served: FileServer, folder
     narrower = load_or_build_index(data, folder / "model", on_error="skip")
     assert narrower.problem_counts == {"media": 3} and allowed.problem_counts == {}
     with pytest.raises(MediumError, match="does not allow"):
-        pixels(allowed, folder / "model", [], 0)
+        pixels(allowed, folder, 0, [])
     assert not served.asked
 
 
