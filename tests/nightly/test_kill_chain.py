@@ -97,10 +97,10 @@ def test_kills_end_soon_name_the_killed_and_lose_nothing(folder: Path, quick: Qu
     kills = chain = 0
     while kills < KILLS:
         chain += 1
-        name, newest = f"chain{chain}", 0
+        name, newest, whole = f"chain{chain}", 0, False
         settings(folder, name)
-        while newest < STEPS:
-            wanted = kills < KILLS
+        while not whole:
+            wanted = kills < KILLS and newest < STEPS
             link = Link(WAYS[kills % len(WAYS)] if wanted else HERE, chance.choice(MOMENTS) if wanted else "-")
             run_link(link, folder, name, quick, chance)
             kills += bool(link.victim)
@@ -109,7 +109,8 @@ def test_kills_end_soon_name_the_killed_and_lose_nothing(folder: Path, quick: Qu
             # A kill may come between the last checkpoint and the line about it.
             on_disk = [int(saved.name.removeprefix("step-")) for saved in (folder / name).glob("step-*")]
             newest = max([newest, *link.saved(), *on_disk])
-            assert link.victim or newest == STEPS, f"nobody was killed: {link.logs}"
+            whole = not link.victim  # a run killed as it removes the last old checkpoint is yet to clean up after itself
+            assert not whole or newest == STEPS, f"nobody was killed: {link.logs}"
         problems += [f"{name}: {text}" for text in wrong_with_chain(folder, name)]
     assert not problems, "\n".join(problems)
 
