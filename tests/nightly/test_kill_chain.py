@@ -109,7 +109,7 @@ def test_kills_end_soon_name_the_killed_and_lose_nothing(folder: Path, quick: Qu
             # A kill may come between the last checkpoint and the line about it.
             on_disk = [int(saved.name.removeprefix("step-")) for saved in (folder / name).glob("step-*")]
             newest = max([newest, *link.saved(), *on_disk])
-            whole = not link.victim  # a run killed as it removes the last old checkpoint is yet to clean up after itself
+            whole = not link.victim  # who was killed after the last checkpoint has not removed the old ones yet
             assert not whole or newest == STEPS, f"nobody was killed: {link.logs}"
         problems += [f"{name}: {text}" for text in wrong_with_chain(folder, name)]
     assert not problems, "\n".join(problems)

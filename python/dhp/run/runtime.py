@@ -252,12 +252,9 @@ class Run:
                 work.wait(timedelta(seconds=min(SLICE_S, max(left, 1e-3))))
                 return
             except RuntimeError as error:
-                if work.is_completed():  # since the slice ended, or with an error, which this raises
-                    work.wait()
-                    return
-                if "Operation timed out" not in str(error):  # of a reduce_scatter, which is never completed with Gloo
+                if "Operation timed out" not in str(error):
                     raise
-            # A slice is over. (Of transfers between two ranks this would close the connections, not of collectives.)
+            # Only the slice is over. (Of transfers between two ranks this would close the connections.)
             if cause := torch.ops.dhp.known_failure(self.traffic):
                 raise RankFailed(f"{without_advice(cause)}\n  {self.name} at {self.place}: in the collective {name!r}")
             if left <= 0:

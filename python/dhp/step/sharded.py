@@ -110,9 +110,7 @@ class ShardedAdamW:
         for window in self._windows():
             flats = [self._flat_gradients(bucket) for bucket in window]
             finite += [torch.isfinite(flat.sum()) for flat in flats]
-            parts = [flat.new_empty(bucket.part_size) for flat, bucket in zip(flats, window, strict=True)]
-            self._wait_for("gradients", _reduce_scatter, parts, flats)
-            for part, bucket in zip(parts, window, strict=True):
+            for part, bucket in zip(self._summed_parts(flats), window, strict=True):
                 for piece in bucket.pieces:
                     piece.weight.grad = part[piece.at] if self._used[piece.place] else None
         own_norm, *own_finite = read([self._own_norm(), *finite])
@@ -246,6 +244,17 @@ class ShardedAdamW:
                 values.copy_(p.grad)
                 p.grad = None
         return flat
+
+    def _summed_parts(self, flats: list[torch.Tensor]) -> list[torch.Tensor]:
+        """This rank's part of each tensor's sum over all ranks. `flats` are used up."""
+        run, ranks = self._run, self._run.world_size
+        if run.device.type != "cpu":
+            parts = [flat.new_empty(len(flat) // ranks) for flat in flats]
+            self._wait_for("gradients", _reduce_scatter, parts, flats)
+            return parts
+        # Gloo's reduce-scatter is this with a copy of all, and its wait ends with the sum alone, not after a while.
+        run.wait_for("gradients", lambda: [dist.all_reduce(flat, group=run.group, async_op=True) for flat in flats])
+        return [flat.tensor_split(ranks)[run.rank].clone() for flat in flats]
 
     def _split(self, bucket: Bucket, flat: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
         """The parameters of a bucket in a flat tensor of it: place and view."""

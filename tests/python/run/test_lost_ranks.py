@@ -18,7 +18,7 @@ import torch.distributed as dist
 import dhp
 from by_hand import Rank, all_said, causes, end_all, start_ranks, train, wait_until
 from dhp.run import joining, launch, runtime
-from dhp.step.sharded import _all_gather, _reduce_scatter
+from dhp.step.sharded import _all_gather
 from programs import run_program
 from ranks import context
 from tiny_run import as_toml
@@ -155,7 +155,6 @@ def die_before_a_collective(name: str) -> int:
         return run
     some, all_of_them = torch.ones(4), torch.ones(4 * SIZE)
     start = {
-        "reduce_scatter": lambda: [_reduce_scatter(some, all_of_them, group=run.group, async_op=True)],
         "all_gather": lambda: [_all_gather(all_of_them, some, group=run.group, async_op=True)],
         "all_reduce": lambda: [dist.all_reduce(some, group=run.group, async_op=True)],
     }[name]
@@ -172,7 +171,7 @@ def die_before_a_collective(name: str) -> int:
     return 0
 
 
-@pytest.mark.parametrize("name", ["reduce_scatter", "all_gather", "all_reduce"])
+@pytest.mark.parametrize("name", ["all_gather", "all_reduce"])
 def test_a_rank_lost_before_a_collective_ends_the_wait_in_it(name: str, tmp_path: Path) -> None:
     check_named(start_ranks(die_before_a_collective, SIZE, tmp_path, name), 1, "was lost")
 
