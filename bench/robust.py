@@ -1,6 +1,6 @@
 """What planning for errors of estimates gains, as Markdown tables: 36 cases of tight memory, 42 of ample memory.
 
-    python bench/robust.py [tight|ample] [--dhp build/release/dhp] [--trials 100] [--every 1]
+    python bench/robust.py [tight|ample] [--dhp build/release/dhp] [--trials 400] [--every 1]
 
 Plans are made with estimates and replayed with errors of dhp.ErrorSizes (docs/plan_quality.md, "When estimates are
 wrong"), drawn otherwise than the planner's own scenarios. Columns, over the tighter lower bound, geometric means:
@@ -110,7 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", default=["tight", "ample"], help="tight, ample (default: both)")
     parser.add_argument("--dhp", type=Path, default=Path("build/release/dhp"))
-    parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--trials", type=int, default=400)
     parser.add_argument("--every", type=int, default=1, help="1: all cases")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

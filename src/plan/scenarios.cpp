@@ -45,7 +45,7 @@ float quick_exp(float x) {
 }
 
 /// Log-normal factors of mean 1; the one row of ones where there is no error.
-std::vector<Row> factors(std::uint64_t kind, double size, std::size_t most_rows) {
+std::vector<Row> factors(std::uint64_t kind, double size, std::size_t most_rows, std::size_t first_row) {
   if (!(size > 0.0)) {
     Row ones;
     ones.fill(1.0F);
@@ -56,7 +56,8 @@ std::vector<Row> factors(std::uint64_t kind, double size, std::size_t most_rows)
   const float shift = sigma * sigma * 0.5F;
   std::vector<Row> rows(std::clamp<std::size_t>(most_rows, 1, Scenarios::kRows));
   for (std::size_t row = 0; row < rows.size(); ++row) {
-    for (std::size_t i = 0; i < kCount; ++i) rows[row][i] = quick_exp(sigma * kDraws.rows[kind][row][i] - shift);
+    const Row& draws = kDraws.rows[kind][(first_row + row) % Scenarios::kRows];
+    for (std::size_t i = 0; i < kCount; ++i) rows[row][i] = quick_exp(sigma * draws[i] - shift);
   }
   return rows;
 }
@@ -68,12 +69,13 @@ void raise(Row& most, const Row& other) {
 
 }  // namespace
 
-Scenarios::Scenarios(const ErrorSizes& sizes, const Batch& batch, const Cluster& cluster, const CostModel& cost)
+Scenarios::Scenarios(const ErrorSizes& sizes, const Batch& batch, const Cluster& cluster, const CostModel& cost,
+                     std::size_t first_row)
     : batch_(&batch),
       index_(batch),
-      sequence_(factors(0, sizes.sequence, batch.sequences.size())),
-      task_(factors(1, sizes.task, batch.sequences.size())),
-      rank_(factors(2, sizes.rank, kRows)) {
+      sequence_(factors(0, sizes.sequence, batch.sequences.size(), first_row)),
+      task_(factors(1, sizes.task, batch.sequences.size(), first_row)),
+      rank_(factors(2, sizes.rank, kRows, first_row)) {
   alone_s_.reserve(batch.sequences.size());
   for (const Sequence& sequence : batch.sequences) {
     alone_s_.push_back(alone_seconds(cost, cluster, sequence));

@@ -22,8 +22,10 @@ class Scenarios {
   /// One number a scenario.
   using Row = std::array<float, kCount>;
 
-  /// The batch, whose sequences are sorted by id, must outlive it.
-  Scenarios(const ErrorSizes& sizes, const Batch& batch, const Cluster& cluster, const CostModel& cost);
+  /// The batch, whose sequences are sorted by id, must outlive it. `first_row` is of the draws: with another one, other
+  /// sequences, tasks and ranks err as much.
+  Scenarios(const ErrorSizes& sizes, const Batch& batch, const Cluster& cluster, const CostModel& cost,
+            std::size_t first_row = 0);
 
   /// Mean makespan in seconds, over the scenarios, of a plan whose tasks take `task_s` by estimate and end after
   /// `makespan_s`.

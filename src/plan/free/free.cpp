@@ -73,7 +73,8 @@ bool offer_without_lanes(Candidates& candidates, const Batch& batch, const Limit
   candidates.offer(std::move(searched.plan));
   if (searched.makespan_s <= bound_s * (1.0 + kRounding)) return true;
   const bool is_quick = sequences <= std::max(kQuick, kFew * static_cast<std::ptrdiff_t>(limits.ranks()));
-  const bool may_err = candidates.has_errors() && sequences <= 2 * kQuick && effort >= kEffortDefault;
+  const std::ptrdiff_t few = candidates.has_large_errors() ? kMostBalanced : 2 * kQuick;
+  const bool may_err = candidates.has_errors() && sequences <= few && effort >= kEffortDefault;
   const bool is_far = searched.makespan_s > (is_quick ? kGoodGap : kLargeGap) * bound_s;
   if (may_err || (is_far && (is_quick || sequences <= kMostBalanced))) {
     candidates.offer(without_barriers(batch, limits, options, effort));
@@ -109,10 +110,9 @@ Plan cut_packs(const Plan& plan, const Batch& batch, const SequenceIndex& sequen
   return cut;
 }
 
-/// The best candidate with its packs cut finer and finer, as long as what more tasks cost leaves a chance.
-void offer_cut(Candidates& candidates, const Batch& batch, const Limits& limits) {
-  const Plan plan = candidates.best().plan;
-  const double makespan_s = candidates.best().makespan_s;
+/// A candidate with its packs cut finer and finer, as long as what more tasks cost leaves a chance.
+void offer_cut(Candidates& candidates, const Batch& batch, const Limits& limits, const Candidates::Candidate& of) {
+  const auto [plan, makespan_s, expected_s] = of;  // a copy: offers move what they are added to
   const SequenceIndex sequences(batch);
   const CostModel& cost = limits.cost();
   for (const std::size_t most : {8, 4, 2, 1}) {
@@ -143,7 +143,9 @@ void offer_steadier(Candidates& candidates, const Batch& batch, const Limits& li
     candidates.offer(balanced_mesh(batch, limits, options, 1));
     if (!widths.empty()) candidates.offer(balanced_mesh(batch, limits, options, widths.back()));
   }
-  offer_cut(candidates, batch, limits);
+  if (!candidates.has_large_errors()) return offer_cut(candidates, batch, limits, candidates.best());
+  const std::size_t count = candidates.all().size();
+  for (std::size_t i = 0; i < count; ++i) offer_cut(candidates, batch, limits, candidates.all()[i]);
 }
 
 }  // namespace

@@ -19,8 +19,13 @@ ErrorSizes errors_of(const PlanOptions& options, const Limits& limits) {
 
 Candidates::Candidates(const Batch& batch, const Limits& limits, const PlanOptions& options)
     : batch_(batch), limits_(limits), most_loss_(options.most_loss) {
+  constexpr double kLarge = 0.05;
   const ErrorSizes errors = errors_of(options, limits);
-  if (errors.any()) scenarios_.emplace(errors, batch, limits.cluster(), limits.cost());
+  const bool are_large = std::max({errors.sequence, errors.task, errors.rank}) > kLarge;
+  const std::size_t sets = are_large ? 4 : errors.any() ? 1 : 0;
+  for (std::size_t i = 0; i < sets; ++i) {
+    scenarios_.emplace_back(errors, batch, limits.cluster(), limits.cost(), i * (Scenarios::kRows / sets));
+  }
 }
 
 void Candidates::offer(std::optional<Plan>&& plan) {
@@ -31,7 +36,10 @@ void Candidates::offer(std::optional<Plan>&& plan) {
   made.plan = std::move(*plan);
   least_s_ = candidates_.empty() ? made.makespan_s : std::min(least_s_, made.makespan_s);
   if (made.makespan_s > longest_s()) return;
-  if (scenarios_) made.expected_s = scenarios_->expected_s(made.plan, task_s, made.makespan_s);
+  if (has_errors()) made.expected_s = 0.0;
+  for (const Scenarios& set : scenarios_) {
+    made.expected_s += set.expected_s(made.plan, task_s, made.makespan_s) / static_cast<double>(scenarios_.size());
+  }
   candidates_.push_back(std::move(made));
 }
 

@@ -31,17 +31,21 @@ class Candidates {
   void offer(std::optional<Plan>&& plan);
   /// Of those that are short enough, the one of the least expected makespan; the first of equals. There must be one.
   Candidate& best();
+  /// Those that were short enough when they were offered, in that order.
+  const std::vector<Candidate>& all() const { return candidates_; }
 
   double least_s() const { return least_s_; }
   /// The longest makespan that is still taken.
   double longest_s() const { return least_s_ * (1.0 + most_loss_) * (1.0 + kRounding); }
-  bool has_errors() const { return scenarios_.has_value(); }
+  bool has_errors() const { return !scenarios_.empty(); }
+  /// Whether errors are so large that more plans and scenarios are worth their time.
+  bool has_large_errors() const { return scenarios_.size() > 1; }
 
  private:
   const Batch& batch_;
   const Limits& limits_;
   double most_loss_;
-  std::optional<Scenarios> scenarios_;
+  std::vector<Scenarios> scenarios_;
   std::vector<Candidate> candidates_;
   double least_s_ = 0.0;
 };

@@ -108,6 +108,11 @@ TEST(Scenarios, FactorsHaveMeanOneAndTheirSize) {
     }
     EXPECT_EQ(scenarios.of_sequence(5), scenarios.of_sequence(5 + Scenarios::kRows));
     EXPECT_NE(scenarios.of_sequence(5), scenarios.of_task(5));
+    const Scenarios others({size, size, size}, batch, {}, cost, 255);
+    for (const auto& row_of : {&Scenarios::of_sequence, &Scenarios::of_task, &Scenarios::of_rank}) {
+      EXPECT_EQ((others.*row_of)(5), (scenarios.*row_of)(260));
+      EXPECT_EQ((others.*row_of)(1000), (scenarios.*row_of)(1000 + 255 - Scenarios::kRows));
+    }
   }
 }
 
