@@ -28,6 +28,8 @@ def check_writable(option: str, file: str, *, append: bool = False) -> None:
     try:
         check_links(path)
         path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(path)  # links that lead to themselves, say, which pathlib takes for nothing
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if _is_replaceable(path) and not (append and path.exists()):

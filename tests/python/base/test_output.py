@@ -142,6 +142,17 @@ def test_files_to_add_to_are_checked_and_kept(tmp_path: Path) -> None:
                 use("--metrics", str(wrong))
 
 
+@pytest.mark.parametrize("append", [False, True])
+def test_links_that_lead_to_themselves_are_refused_before_the_work(tmp_path: Path, append: bool) -> None:
+    (tmp_path / "one").symlink_to("two")
+    (tmp_path / "two").symlink_to("one")
+    (tmp_path / "to come").symlink_to("other")
+    with pytest.raises(InputError, match=r"-o: .* cannot be written \(Too many levels of symbolic links\)"):
+        check_writable("-o", str(tmp_path / "one"), append=append)
+    check_writable("-o", str(tmp_path / "to come"), append=append)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
 def test_odd_names_are_refused(tmp_path: Path) -> None:
     write_atomically("-o", str(tmp_path / ("a" * 250)), "a name as long as names may be")
     for name, why in (("a" * 300, "File name too long"), ("a\0b", "embedded null")):
