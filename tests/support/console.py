@@ -22,7 +22,7 @@ class Shown:
 
 def shown_in(file: str) -> list[Shown]:
     """The commands of all console blocks of a file, each with what it prints there. `$ NAME=...` is put before those
-    that follow."""
+    that follow. A blank line before the next command is none that was printed."""
     commands: list[Shown] = []
     before = ""
     for block in re.findall(r"^ *```console\n(.*?)```", (ROOT / file).read_text(), re.DOTALL | re.MULTILINE):
@@ -30,6 +30,8 @@ def shown_in(file: str) -> list[Shown]:
             if re.match(r"\$ [A-Z]+=", line):
                 before += line[2:] + "\n"
             elif line.startswith("$ "):
+                if commands and commands[-1].lines[-1:] == [""]:
+                    commands[-1].lines.pop()
                 commands.append(Shown(before + line[2:]))
             else:
                 commands[-1].lines.append(line)
