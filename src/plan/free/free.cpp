@@ -73,8 +73,8 @@ bool offer_without_lanes(Candidates& candidates, const Batch& batch, const Limit
   candidates.offer(std::move(searched.plan));
   if (searched.makespan_s <= bound_s * (1.0 + kRounding)) return true;
   const bool is_quick = sequences <= std::max(kQuick, kFew * static_cast<std::ptrdiff_t>(limits.ranks()));
-  const std::ptrdiff_t few = candidates.has_large_errors() ? kMostBalanced : 2 * kQuick;
-  const bool may_err = candidates.has_errors() && sequences <= few && effort >= kEffortDefault;
+  const std::ptrdiff_t most = candidates.has_large_errors() ? kMostBalanced : 2 * kQuick;
+  const bool may_err = candidates.has_errors() && sequences <= most && effort >= kEffortDefault;
   const bool is_far = searched.makespan_s > (is_quick ? kGoodGap : kLargeGap) * bound_s;
   if (may_err || (is_far && (is_quick || sequences <= kMostBalanced))) {
     candidates.offer(without_barriers(batch, limits, options, effort));
