@@ -12,7 +12,8 @@ from typing import TypeVar
 import torch.distributed as dist
 
 from dhp.run import rendezvous
-from dhp.run.rendezvous import ANSWER_S, FAILURE_KEY, NotJoined, Place, Unreachable, within
+from dhp.run.patience import ANSWER_S, AwakeClock, within
+from dhp.run.rendezvous import FAILURE_KEY, NotJoined, Place, Unreachable
 
 LOST_KEY = "dhp/lost"  # where a launcher writes which rank died, and how; run_store.cpp reads it
 SIGN_S = 0.5  # how often a rank gives a sign of life
@@ -38,6 +39,8 @@ class Joining:
         # Connections of their own: a call that waits for its answer holds up the others of its connection.
         self._launcher = _connect_again(base)
         self._signs = dist.PrefixStore(prefix, _connect_again(base))
+        self._look_s = max(SIGN_S, place.world_size / 500)  # a look asks for a word of each rank
+        self._clock = AwakeClock(2 * self._look_s)
         self._seen: dict[int, tuple[bytes, float]] = {}
         self._ended = threading.Event()
         self._has_joined = False
@@ -96,9 +99,8 @@ class Joining:
         thread = threading.Thread(target=body, daemon=True)
         thread.start()
         deadline = time.monotonic() + seconds
-        look_s = max(SIGN_S, self._place.world_size / 500)  # a look asks for a word of each rank
         while True:
-            thread.join(look_s)
+            thread.join(self._look_s)
             if results:
                 return results[0]
             cause = ""
@@ -133,8 +135,8 @@ class Joining:
 
     def _ask(self, problem: str) -> str:
         """Who is silent now that a connection has broken; where nobody is, the problem."""
-        end = time.monotonic() + ASK_S
-        while time.monotonic() < end:
+        clock = AwakeClock(2 * self._look_s)
+        while clock() < ASK_S:
             if cause := self._look(SILENT_NOW_S, problem):
                 return cause
             time.sleep(SIGN_S / 2)
@@ -156,7 +158,7 @@ class Joining:
         if self._signs.check([FAILURE_KEY]):
             return self._signs.get(FAILURE_KEY).decode()
         signs = self._signs.multi_get([f"dhp/alive/{rank}" for rank in range(self._place.world_size)])
-        now = time.monotonic()
+        now = self._clock()
         for rank, sign in enumerate(signs):
             if rank not in self._seen or self._seen[rank][0] != sign:
                 self._seen[rank] = sign, now

@@ -19,7 +19,7 @@ import torch.distributed as dist
 
 from dhp._core import InputError
 from dhp.base.output import new_beside
-from dhp.run import rendezvous
+from dhp.run.patience import ANSWER_S, within
 from dhp.run.runtime import RankFailed, Run, without_advice
 
 LOOK_S = 0.2  # how often a rank that waits looks for the file
@@ -90,7 +90,7 @@ class _Stage:
             yield
         finally:
             self._ended.set()
-            thread.join(rendezvous.ANSWER_S)
+            thread.join(ANSWER_S)
             if self._probe:
                 self._probe.unlink(missing_ok=True)
 
@@ -235,7 +235,7 @@ class _Stage:
     def _call(self, call: Callable[[], T], default: T | None = None) -> T:
         """What the store answers; `default` where it does not: its host is found out otherwise."""
         with contextlib.suppress(RuntimeError, TimeoutError):
-            return rendezvous.within(rendezvous.ANSWER_S, call)
+            return within(ANSWER_S, call)
         return default  # type: ignore[return-value]
 
 

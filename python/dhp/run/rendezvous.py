@@ -6,12 +6,9 @@ import contextlib
 import errno
 import os
 import socket
-import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,10 +17,8 @@ from dhp._core import InputError
 from dhp.run import slurm
 
 NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-ANSWER_S = 3.0  # an answer of the store takes well under a millisecond; a frozen host never answers
 NAME_LOOKUP_S = 10.0  # a name server may come up later than the ranks
 FAILURE_KEY = "dhp/not_joined"  # the first cause that a rank has found
-T = TypeVar("T")
 
 
 class Unreachable(RuntimeError):
@@ -101,28 +96,6 @@ def _whole(name: str) -> int:
         return int(os.environ[name])
     except ValueError:
         raise InputError(f"environment: {name}: found {os.environ[name]!r}, expected a whole number") from None
-
-
-def within(seconds: float, call: Callable[[], T]) -> T:
-    """What `call` returns or raises. Raises TimeoutError if it takes longer: it goes on in a thread of its own, which
-    a frozen host may hold for ever, and nobody else."""
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def body() -> None:
-        try:
-            results.append(call())
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=body, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if errors:
-        raise errors[0]
-    if not results:
-        raise TimeoutError(f"no answer within {seconds:g} s")
-    return results[0]
 
 
 def open_store(place: Place, timeout_s: float) -> dist.Store:

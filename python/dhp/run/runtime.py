@@ -19,7 +19,7 @@ import torch.distributed as dist
 
 from dhp._core import Batch, Cluster, InputError, Plan, Task
 from dhp.base.output import complain
-from dhp.run import rendezvous
+from dhp.run.patience import ANSWER_S, within
 from dhp.run.planning import InfeasibleBatch
 
 EXCHANGES = ("ring", "direct", "hierarchical")  # how the run-time moves shards
@@ -130,7 +130,7 @@ class Run:
         key = "dhp/said/" + hashlib.sha256(message.encode()).hexdigest()
         with contextlib.suppress(RuntimeError, TimeoutError):  # the store is gone, or its host hangs
             answers = torch.ops.dhp.pulse(self.traffic, dist.get_rank()) >= 0
-            if answers and rendezvous.within(rendezvous.ANSWER_S, lambda: self.store.add(key, 1)) > 1:
+            if answers and within(ANSWER_S, lambda: self.store.add(key, 1)) > 1:
                 return
         complain(message)
 

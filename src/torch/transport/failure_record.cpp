@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "torch/transport/awake_clock.h"
 #include "torch/transport/interrupt.h"
 #include "torch/transport/run_store.h"
 
@@ -124,7 +125,7 @@ FailureRecord::~FailureRecord() {
   state_->stopping = true;
   state_->changed.notify_all();
   const auto patience = kAnswerTime + (state_->host_rank == state_->rank ? kFarewellTime : std::chrono::seconds(0));
-  if (state_->changed.wait_for(lock, patience, [&] { return state_->stopped; })) {
+  if (wait_awake(state_->changed, lock, patience, [&] { return state_->stopped; })) {
     lock.unlock();
     thread_.join();
   } else {
@@ -227,7 +228,7 @@ void FailureRecord::hand_over(Job job) noexcept {
     state_->changed.notify_all();
     auto steps = state_->steps;
     while (!state_->failure && !state_->lost_since) {
-      const bool moved = state_->changed.wait_for(lock, kAnswerTime, [&] {
+      const bool moved = wait_awake(state_->changed, lock, kAnswerTime, [&] {
         return state_->failure.has_value() || state_->lost_since.has_value() || state_->steps != steps;
       });
       if (!moved) break;
@@ -254,7 +255,7 @@ void FailureRecord::read_now() {
   if (state_->failure || state_->lost_since) return;
   // One that is under way may have begun before the failure was written.
   const auto enough = state_->reads + 2;
-  state_->changed.wait_for(lock, kAnswerTime, [&] {
+  wait_awake(state_->changed, lock, kAnswerTime, [&] {
     if (state_->failure || state_->lost_since || state_->reads >= enough) return true;
     if (!state_->to_read) {
       state_->to_read = true;
@@ -269,7 +270,7 @@ std::int64_t FailureRecord::pulse(int rank) {
   state_->pulse.reset();
   state_->job = Job{Job::Kind::kPulse, "", false, rank};
   state_->changed.notify_all();
-  state_->changed.wait_for(lock, kAnswerTime, [&] { return state_->pulse || state_->lost_since; });
+  wait_awake(state_->changed, lock, kAnswerTime, [&] { return state_->pulse || state_->lost_since; });
   return state_->pulse.value_or(-1);
 }
 

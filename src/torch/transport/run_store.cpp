@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "torch/transport/awake_clock.h"
+
 namespace dhp::rt {
 namespace {
 
@@ -109,11 +111,11 @@ std::string RunStore::explain(const std::string& problem, bool expired, Presence
   const bool is_caller = store_->compareSet(kCallKey, "", std::to_string(rank_)) == std::to_string(rank_);
   store_->set(kAlarmKey, "1");
   RollCall call{rank_, expired, problem, std::vector<RollCall::Rank>(static_cast<std::size_t>(size_))};
-  const auto begin = Clock::now();
+  AwakeClock clock(period(size_));
   const auto patience = 2 * period(size_) + kAnswerGrace + (is_caller ? std::chrono::milliseconds(0) : kTakeOver);
   while (true) {
     if (const auto first = failure()) return *first;
-    const auto waited = Clock::now() - begin;
+    const auto waited = clock.waited();
     if (is_caller || waited >= patience) gather(call);
     const bool is_complete =
         std::all_of(call.ranks.begin(), call.ranks.end(), [](const auto& rank) { return rank.answer.has_value(); });

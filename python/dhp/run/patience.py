@@ -1,0 +1,54 @@
+"""How long to wait for others, by the time in which this process could run itself."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from time import monotonic
+from typing import TypeVar
+
+T = TypeVar("T")
+
+ANSWER_S = 3.0  # an answer of the store takes well under a millisecond; a frozen host never answers
+LOOK_S = 0.2
+
+
+class AwakeClock:
+    """Seconds in which this process could run, since the clock was made. A gap of more than `longest_look_s` between
+    two looks counts as one look: the process or its machine was stopped, or other work took the processors. Who has
+    been paused cannot say how long the others were silent. (The run-time's: src/torch/transport/awake_clock.h.)"""
+
+    def __init__(self, longest_look_s: float) -> None:
+        self._longest_look_s = longest_look_s
+        self._last = monotonic()
+        self._waited_s = 0.0
+
+    def __call__(self) -> float:
+        now = monotonic()
+        self._waited_s += min(now - self._last, self._longest_look_s)
+        self._last = now
+        return self._waited_s
+
+
+def within(seconds: float, call: Callable[[], T]) -> T:
+    """What `call` returns or raises. Raises TimeoutError if it takes longer: it goes on in a thread of its own, which
+    a frozen host may hold for ever, and nobody else."""
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            results.append(call())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=body, daemon=True)
+    thread.start()
+    clock = AwakeClock(5 * LOOK_S)
+    while thread.is_alive() and (left := seconds - clock()) > 0:
+        thread.join(min(left, LOOK_S))
+    if errors:
+        raise errors[0]
+    if not results:
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    return results[0]
