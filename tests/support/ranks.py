@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import tempfile
@@ -31,6 +32,10 @@ context.set_forkserver_preload([*_PRELOADED, "dhp.models.qwen_vl", "transformers
 
 # Long enough for a machine that is busy with other work; what fails in a test fails in far less.
 TIMEOUT_S = 180.0
+GRACE_S = 60.0  # for the others, after a rank has ended with an exception
+
+
+FAILED_KEY = "failed"
 
 
 @dataclass
@@ -49,9 +54,15 @@ class World:
         return group.group_name
 
     def meet(self, name: str) -> None:
-        """Waits for all ranks, without any process group."""
-        self.store.add(f"meet/{name}", 1)
-        while self.store.add(f"meet/{name}", 0) < self.size:
+        """Waits for all ranks, without any process group. Raises if one has ended with an exception."""
+        self.store.add(name, 1)
+        self.await_all(name)
+
+    def await_all(self, name: str) -> None:
+        """Waits until all ranks have added 1 to `name`."""
+        while self.store.add(name, 0) < self.size:
+            if self.store.check([FAILED_KEY]):
+                raise RuntimeError(f"waiting for all at {name}: {self.store.get(FAILED_KEY).decode()}")
             time.sleep(0.01)
 
 
@@ -79,8 +90,10 @@ def _rank_main(
     world = World(rank, size, dist.PrefixStore("test", store))
     try:
         pipe.send(("value", function(world, *args)))
-    except BaseException:
+    except BaseException as error:
         pipe.send(("error", traceback.format_exc()))
+        with contextlib.suppress(RuntimeError):  # the store has ended
+            world.store.set(FAILED_KEY, f"rank {rank} failed: {error!r}")
     torch.ops.dhp.release_all_groups()
 
 
@@ -95,11 +108,19 @@ def _stacks_of(folder: Path, rank: int) -> str:
     return ""
 
 
+def _end(process: Any) -> None:
+    """After it has written where its threads are, if it can."""
+    os.kill(process.pid, signal.SIGABRT)
+    process.join(10)
+    process.kill()
+    process.join()
+
+
 def run_processes(
     function: Callable[..., Any], size: int, *args: Any, seconds: float = 600, hosted: bool = False
 ) -> list[Outcome]:
     """Runs `function(world, *args)` in `size` processes over Gloo. The store lives in this process, as torchrun has
-    it, or if `hosted` in rank 0. Kills what has not ended after `seconds`."""
+    it, or if `hosted` in rank 0. Ends what has not ended after `seconds`."""
     with tempfile.TemporaryDirectory() as stacks:
         return _run_processes(function, size, args, seconds, hosted, Path(stacks))
 
@@ -119,25 +140,30 @@ def _run_processes(
             _, port = ours.recv()
         pipes.append(ours)
         processes.append(process)
-    deadline = time.monotonic() + seconds
-    outcomes = []
-    for rank, (pipe, process) in enumerate(zip(pipes, processes, strict=True)):
-        outcome = Outcome()
-        try:
-            if pipe.poll(max(0.0, deadline - time.monotonic())):
-                kind, content = pipe.recv()
-                setattr(outcome, kind, content)
-        except EOFError:
-            pass  # it died; the exit code tells
+    outcomes = [Outcome() for _ in range(size)]
+    deadline = _collect(pipes, outcomes, time.monotonic() + seconds)
+    for rank, (outcome, process) in enumerate(zip(outcomes, processes, strict=True)):
         process.join(max(1.0, deadline - time.monotonic()))
         if process.exitcode is None:
-            process.kill()
-            process.join()
-            outcome.error += " (still running after the time given: killed)"
+            _end(process)
+            outcome.error += " (still running after the time given: ended)"
         outcome.exit_code = process.exitcode
         outcome.error += _stacks_of(stacks, rank)
-        outcomes.append(outcome)
     return outcomes
+
+
+def _collect(pipes: list[Any], outcomes: list[Outcome], deadline: float) -> float:
+    """What the ranks say of themselves; until when they may run. A failed one lets the others no longer wait for it."""
+    silent = dict(zip(pipes, outcomes, strict=True))
+    while silent and (left := deadline - time.monotonic()) > 0:
+        for pipe in multiprocessing.connection.wait(list(silent), left):
+            outcome = silent.pop(pipe)
+            with contextlib.suppress(EOFError):  # it died; the exit code tells
+                kind, content = pipe.recv()
+                setattr(outcome, kind, content)
+            if outcome.error:
+                deadline = min(deadline, time.monotonic() + GRACE_S)
+    return deadline
 
 
 def values(outcomes: list[Outcome]) -> list[Any]:

@@ -60,11 +60,24 @@ def time_tasks(world: World, late_one: str) -> tuple[list[Any], float, dict[str,
 
 @pytest.mark.parametrize("late_one", ["device", "host"])
 def test_a_task_takes_what_the_device_is_busy_with(late_one: str) -> None:
-    results = values(run_processes(time_tasks, 2, late_one))
-    for spans, read, waits in results:
-        assert waits == {"download": 1}, "the losses"
-        for one, following in itertools.pairwise(spans):
-            assert one.begin <= one.end <= following.begin + 1e-6
+    """By the clock: a machine with other work may hold a rank up for as long as the times to tell apart, but hardly in
+    each of some tries."""
+    for tries_left in (3, 2, 1, 0):
+        results = values(run_processes(time_tasks, 2, late_one))
+        for spans, _, waits in results:
+            assert waits == {"download": 1}, "the losses"
+            for one, following in itertools.pairwise(spans):
+                assert one.begin <= one.end <= following.begin + 1e-6
+        try:
+            check_times(results)
+            return
+        except AssertionError:
+            if not tries_left:
+                raise
+
+
+def check_times(results: list[Any]) -> None:
+    for spans, read, _ in results:
         assert abs(spans[2].end - read) < BUSY_S
     (_, busy, waited), (_, behind, own) = (spans for spans, *_ in results)
     assert BUSY_S <= busy.seconds < LATE_S

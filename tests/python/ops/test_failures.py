@@ -347,11 +347,18 @@ def test_an_expired_wait_names_the_peer(function: Any) -> None:
         assert re.match(r"rank 3 \(host .*, pid \d+\) keeps the others waiting", results[3][1])
 
 
+def introduce(group: str, rank: int) -> None:
+    """The store knows its name from here on."""
+    assert any(torch.ops.dhp.pulse(group, rank) >= 0 for _ in range(10)), "the store does not answer"
+
+
 def lose_a_rank(world: World, lost: int, delay_s: float, ring: list[int], exchange: str) -> tuple[str, str, float]:
     group = world.new_group()
-    assert torch.ops.dhp.pulse(group, world.rank) >= 0, "the store knows its name from here on"
+    introduce(group, world.rank)
     world.meet("start")
+    world.store.add("left", 1)
     if world.rank == lost:
+        world.await_all("left")  # who still met the others would lose the store
         threading.Timer(delay_s, kill_self).start()
     tokens = 2 * len(ring) * 128
     rows = tokens // len(ring)
@@ -380,7 +387,7 @@ def test_a_killed_rank_is_named(lost: int, hosted: bool, exchange: str) -> None:
     outcomes = run_processes(lose_a_rank, 5, lost, 0.5, ring, exchange, hosted=hosted)
     for rank, outcome in enumerate(outcomes):
         if rank == lost:
-            assert outcome.exit_code == -signal.SIGKILL
+            assert outcome.exit_code == -signal.SIGKILL, outcome
             continue
         assert outcome.exit_code == 0, outcome
         assert not outcome.error, outcome
@@ -405,8 +412,7 @@ def stopped_rank(world: World, stopped: int) -> tuple[str, str, float]:
     world.meet("warm")
     world.store.add("left", 1)
     if world.rank == stopped:
-        while world.store.add("left", 0) < SIZE:
-            time.sleep(0.01)
+        world.await_all("left")
         time.sleep(0.2)  # the others have their answers
         os.kill(os.getpid(), signal.SIGSTOP)  # neither dead nor alive
     return attempt(lambda: ring_call(group))
@@ -418,6 +424,48 @@ def is_stopped(pid: int | None) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
     except OSError:
         return False  # it has ended
+
+
+def paused_pulse(world: World) -> int:
+    group = world.new_group()
+    if world.rank == 0:
+        world.store.set("host", str(os.getpid()))
+    introduce(group, world.rank)
+    world.meet("warm")
+    host = int(world.store.get("host"))
+    world.store.add("left", 1)
+    if world.rank == 0:
+        world.await_all("left")
+        time.sleep(0.2)  # the other has its answer
+        os.kill(host, signal.SIGSTOP)
+    while world.rank == 1 and not is_stopped(host):
+        time.sleep(0.01)
+    return torch.ops.dhp.pulse(group, 0)
+
+
+def test_a_rank_that_was_paused_itself_waits_on() -> None:
+    """The rank that hosts the store stops, then the other as it waits for an answer, which goes on first. The time in
+    which it was stopped does not count against the host."""
+
+    def stop_and_wake() -> None:
+        deadline = time.monotonic() + 300
+        while not (host := [c.pid for c in multiprocessing.active_children() if c.pid and is_stopped(c.pid)]):
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.01)
+        time.sleep(0.3)  # the other waits
+        other = [c.pid for c in multiprocessing.active_children() if c.pid and c.pid not in host]
+        steps = ((other, signal.SIGSTOP, 5), (other, signal.SIGCONT, 1), (host, signal.SIGCONT, 0))
+        for pids, number, pause_s in steps:
+            for pid in pids:
+                os.kill(pid, number)
+            time.sleep(pause_s)
+
+    waker = threading.Thread(target=stop_and_wake)
+    waker.start()
+    outcomes = run_processes(paused_pulse, 2, hosted=True)
+    waker.join()
+    assert all(pulse >= 0 for pulse in values(outcomes)), outcomes
 
 
 @pytest.mark.parametrize("hosted", [False, True])
