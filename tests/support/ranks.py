@@ -90,6 +90,8 @@ def _rank_main(
     world = World(rank, size, dist.PrefixStore("test", store))
     try:
         pipe.send(("value", function(world, *args)))
+        with contextlib.suppress(EOFError, OSError):
+            pipe.recv()  # all have said theirs: who ends earlier breaks connections that others still read from
     except BaseException as error:
         pipe.send(("error", traceback.format_exc()))
         with contextlib.suppress(RuntimeError):  # the store has ended
@@ -132,7 +134,7 @@ def _run_processes(
     port = server.port if server else 0
     pipes, processes = [], []
     for rank in range(size):
-        ours, theirs = context.Pipe(duplex=False)
+        ours, theirs = context.Pipe()
         process = context.Process(target=_rank_main, args=(function, rank, size, port, theirs, stacks, args))
         process.start()
         theirs.close()
@@ -142,6 +144,8 @@ def _run_processes(
         processes.append(process)
     outcomes = [Outcome() for _ in range(size)]
     deadline = _collect(pipes, outcomes, time.monotonic() + seconds)
+    for pipe in pipes:
+        pipe.close()
     for rank, (outcome, process) in enumerate(zip(outcomes, processes, strict=True)):
         process.join(max(1.0, deadline - time.monotonic()))
         if process.exitcode is None:
