@@ -33,8 +33,6 @@ context.set_forkserver_preload([*_PRELOADED, "dhp.models.qwen_vl", "transformers
 # Long enough for a machine that is busy with other work; what fails in a test fails in far less.
 TIMEOUT_S = 180.0
 GRACE_S = 60.0  # for the others, after a rank has ended with an exception
-
-
 FAILED_KEY = "failed"
 
 
@@ -64,6 +62,12 @@ class World:
             if self.store.check([FAILED_KEY]):
                 raise RuntimeError(f"waiting for all at {name}: {self.store.get(FAILED_KEY).decode()}")
             time.sleep(0.01)
+
+    def leave(self, last: int) -> None:
+        """Rank `last` waits until all have come here: they need no store any more that it may host."""
+        self.store.add("left", 1)
+        if self.rank == last:
+            self.await_all("left")
 
 
 @dataclass

@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch.distributed as dist
 
 from dhp.run import rendezvous
-from dhp.run.patience import ANSWER_S, AwakeClock, within
+from dhp.run.patience import ANSWER_S, AwakeClock, Call, within
 from dhp.run.rendezvous import FAILURE_KEY, NotJoined, Place, Unreachable
 
 LOST_KEY = "dhp/lost"  # where a launcher writes which rank died, and how; run_store.cpp reads it
@@ -87,25 +87,15 @@ class Joining:
 
     def watch(self, seconds: float, call: Callable[[], T]) -> T:
         """What `call` returns. Raises NotJoined where a rank gives no sign of life, or `call` breaks or is too late."""
-        results: list[T] = []
-        errors: list[Exception] = []
-
-        def body() -> None:
-            try:
-                results.append(call())
-            except Exception as error:
-                errors.append(error)
-
-        thread = threading.Thread(target=body, daemon=True)
-        thread.start()
+        work = Call(call)
         deadline = time.monotonic() + seconds
         while True:
-            thread.join(self._look_s)
-            if results:
-                return results[0]
+            work.thread.join(self._look_s)
+            if work.results:
+                return work.results[0]
             cause = ""
-            if errors or time.monotonic() > deadline:
-                cause = self._ask(_line(errors[0]) if errors else f"not connected within {seconds:g} s")
+            if work.errors or time.monotonic() > deadline:
+                cause = self._ask(_line(work.errors[0]) if work.errors else f"not connected within {seconds:g} s")
             if cause := cause or self._look(SILENT_S):
                 self._bid_farewell()
                 raise NotJoined(cause)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from time import monotonic
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -30,25 +30,30 @@ class AwakeClock:
         return self._waited_s
 
 
-def within(seconds: float, call: Callable[[], T]) -> T:
-    """What `call` returns or raises. Raises TimeoutError if it takes longer: it goes on in a thread of its own, which
-    a frozen host may hold for ever, and nobody else."""
-    results: list[T] = []
-    errors: list[BaseException] = []
+class Call(Generic[T]):
+    """A call that goes on in a thread of its own, which a frozen host may hold for ever, and nobody else."""
 
-    def body() -> None:
+    def __init__(self, call: Callable[[], T]) -> None:
+        self.results: list[T] = []  # of one, as soon as it is there
+        self.errors: list[Exception] = []  # or this
+        self.thread = threading.Thread(target=self._run, args=(call,), daemon=True)
+        self.thread.start()
+
+    def _run(self, call: Callable[[], T]) -> None:
         try:
-            results.append(call())
-        except BaseException as error:
-            errors.append(error)
+            self.results.append(call())
+        except Exception as error:
+            self.errors.append(error)
 
-    thread = threading.Thread(target=body, daemon=True)
-    thread.start()
+
+def within(seconds: float, call: Callable[[], T]) -> T:
+    """What `call` returns or raises. Raises TimeoutError if it takes longer, and goes on (see Call)."""
+    work = Call(call)
     clock = AwakeClock(5 * LOOK_S)
-    while thread.is_alive() and (left := seconds - clock()) > 0:
-        thread.join(min(left, LOOK_S))
-    if errors:
-        raise errors[0]
-    if not results:
+    while work.thread.is_alive() and (left := seconds - clock()) > 0:
+        work.thread.join(min(left, LOOK_S))
+    if work.errors:
+        raise work.errors[0]
+    if not work.results:
         raise TimeoutError(f"no answer within {seconds:g} s")
-    return results[0]
+    return work.results[0]

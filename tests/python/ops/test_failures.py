@@ -356,9 +356,8 @@ def lose_a_rank(world: World, lost: int, delay_s: float, ring: list[int], exchan
     group = world.new_group()
     introduce(group, world.rank)
     world.meet("start")
-    world.store.add("left", 1)
+    world.leave(last=lost)
     if world.rank == lost:
-        world.await_all("left")  # who still met the others would lose the store
         threading.Timer(delay_s, kill_self).start()
     tokens = 2 * len(ring) * 128
     rows = tokens // len(ring)
@@ -410,9 +409,8 @@ def stopped_rank(world: World, stopped: int) -> tuple[str, str, float]:
     ring_call(group).sum().backward()
     torch.ops.dhp.configure_group(group, WAIT_S)
     world.meet("warm")
-    world.store.add("left", 1)
+    world.leave(last=stopped)
     if world.rank == stopped:
-        world.await_all("left")
         time.sleep(0.2)  # the others have their answers
         os.kill(os.getpid(), signal.SIGSTOP)  # neither dead nor alive
     return attempt(lambda: ring_call(group))
@@ -426,6 +424,16 @@ def is_stopped(pid: int | None) -> bool:
         return False  # it has ended
 
 
+def await_stopped() -> list[int]:
+    """The children that have stopped, however long they took to start; none after five minutes."""
+    deadline = time.monotonic() + 300
+    found: list[int] = []
+    while not found and time.monotonic() < deadline:
+        time.sleep(0.05)
+        found = [child.pid for child in multiprocessing.active_children() if child.pid and is_stopped(child.pid)]
+    return found
+
+
 def paused_pulse(world: World) -> int:
     group = world.new_group()
     if world.rank == 0:
@@ -433,9 +441,8 @@ def paused_pulse(world: World) -> int:
     introduce(group, world.rank)
     world.meet("warm")
     host = int(world.store.get("host"))
-    world.store.add("left", 1)
+    world.leave(last=0)
     if world.rank == 0:
-        world.await_all("left")
         time.sleep(0.2)  # the other has its answer
         os.kill(host, signal.SIGSTOP)
     while world.rank == 1 and not is_stopped(host):
@@ -448,11 +455,7 @@ def test_a_rank_that_was_paused_itself_waits_on() -> None:
     which it was stopped does not count against the host."""
 
     def stop_and_wake() -> None:
-        deadline = time.monotonic() + 300
-        while not (host := [c.pid for c in multiprocessing.active_children() if c.pid and is_stopped(c.pid)]):
-            if time.monotonic() > deadline:
-                return
-            time.sleep(0.01)
+        host = await_stopped()
         time.sleep(0.3)  # the other waits
         other = [c.pid for c in multiprocessing.active_children() if c.pid and c.pid not in host]
         steps = ((other, signal.SIGSTOP, 5), (other, signal.SIGCONT, 1), (host, signal.SIGCONT, 0))
@@ -473,12 +476,8 @@ def test_a_frozen_rank_expires_the_waits(hosted: bool) -> None:
     """Also where the frozen rank hosts the store, which then answers nobody. In the end it goes on, and is told."""
 
     def wake() -> None:
-        """Some time after the rank has frozen, however long it took to start."""
-        deadline = time.monotonic() + 300
-        while not (frozen := [c.pid for c in multiprocessing.active_children() if is_stopped(c.pid)]):
-            if time.monotonic() > deadline:
-                return
-            time.sleep(0.1)
+        """Some time after the rank has frozen."""
+        frozen = await_stopped()
         time.sleep(3 * WAIT_S)  # the others' waits, and what they ask of the store then
         for child in frozen:
             os.kill(child, signal.SIGCONT)

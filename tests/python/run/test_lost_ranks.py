@@ -218,8 +218,7 @@ def join_and_leave(timeout_s: float) -> int:
 @pytest.mark.parametrize(
     ("changes", "timeout_s", "message"),
     [
-        # A busy machine may keep others away, too.
-        ({"WORLD_SIZE": "4"}, 4.0, r"ranks? (\d, )*3 of 4 did not come to 127\.0\.0\.1:"),
+        ({"WORLD_SIZE": "4"}, 15.0, "rank 3 of 4 did not come to 127.0.0.1:"),  # the others do, on a busy machine too
         ({"MASTER_ADDR": "nowhere.invalid"}, 4.0, "MASTER_ADDR: the host 'nowhere.invalid' is unknown"),
         ({"RANK": "0"}, 10.0, "RANK: a second process has come as rank 0|MASTER_PORT: rank 0 cannot host the store at"),
     ],
